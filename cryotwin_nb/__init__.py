@@ -1,0 +1,88 @@
+"""From single-particle cryo-EM images to an isometric latent space, a density on it, and conformational pathways.
+
+    import cryotwin_nb as ct
+
+The names in `__all__` are the public ones. They load on first use, so that importing the package stays quick and needs
+neither matplotlib nor a browser.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# `ridgeline` is a function and the module that holds it. Python sets the attribute to the module when that is first
+# imported, by whomever; importing it here, once, leaves the function.
+try:
+    from cryotwin_nb.ridgeline import Pathway, ridgeline
+except ModuleNotFoundError:  # TEMPORARY, until ridgeline.py exists: then keep the import alone
+    pass
+
+if TYPE_CHECKING:
+    from cryotwin_nb import data, plotting, simulate
+    from cryotwin_nb.errors import InputError
+    from cryotwin_nb.evaluation import isometry, kl_divergence
+    from cryotwin_nb.formats.mrc import read_map, write_map
+    from cryotwin_nb.fourier import FscCurve, fsc
+    from cryotwin_nb.imaging import CTF
+    from cryotwin_nb.mixture import GaussianMixture
+    from cryotwin_nb.models import CryoTwin
+    from cryotwin_nb.particles import Particles
+    from cryotwin_nb.training import History, TrainingConfig, fit
+
+__version__ = "0.1.0"
+
+_MODULES = ("data", "plotting", "simulate")
+_NAMES = {
+    "CTF": "imaging",
+    "CryoTwin": "models",
+    "FscCurve": "fourier",
+    "GaussianMixture": "mixture",
+    "History": "training",
+    "InputError": "errors",
+    "Particles": "particles",
+    "TrainingConfig": "training",
+    "fit": "training",
+    "fsc": "fourier",
+    "isometry": "evaluation",
+    "kl_divergence": "evaluation",
+    "read_map": "formats.mrc",
+    "write_map": "formats.mrc",
+}
+
+__all__ = [
+    "CTF",
+    "CryoTwin",
+    "FscCurve",
+    "GaussianMixture",
+    "History",
+    "InputError",
+    "Particles",
+    "Pathway",
+    "TrainingConfig",
+    "__version__",
+    "data",
+    "fit",
+    "fsc",
+    "isometry",
+    "kl_divergence",
+    "plotting",
+    "read_map",
+    "ridgeline",
+    "simulate",
+    "write_map",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_NAMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,334 @@
+"""Named data sets: `data_manifest.yaml` -> files on disk -> `Particles`.
+
+`fetch` gives the particles of a data set. Embedded sets are simulated; the others are downloaded once into a cache
+folder, checked against the manifest's checksums, and read. An interrupted download stays as ``<name>.part`` and is
+continued by the next call; a file never bears its final name before it is complete and checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import numpy as np
+import pooch
+import yaml
+
+from cryotwin_nb.errors import InputError
+
+if TYPE_CHECKING:
+    from cryotwin_nb.particles import Particles
+    from cryotwin_nb.simulate import Truth
+
+UNVERIFIED = "unverified"
+"""Stands in the manifest for a checksum that is not known."""
+
+GENERATORS = ("assembly", "hinge")
+"""Functions of `cryotwin_nb.simulate` that a manifest may name."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One file of a data set.
+
+    Attributes
+    ----------
+    name : str
+        File name on disk.
+    url : str
+        http or https address.
+    sha256 : str
+        64 hexadecimal digits, or ``"unverified"``.
+    size : int or None
+        Bytes; None where it is not published.
+    """
+
+    name: str
+    url: str
+    sha256: str
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One entry of the manifest.
+
+    Attributes
+    ----------
+    name, description, licence : str
+        What it is and how it may be used.
+    doi, landing_page : str or None
+        Where it is published.
+    files : tuple of DataFile
+        What is downloaded; empty for embedded sets and for those that are only pointed to.
+    reader : mapping
+        Arguments of `Particles.read`; the name of a file stands for its path, ``"."`` for the folder.
+    generator : str or None
+        Function of `cryotwin_nb.simulate` that makes an embedded set, called with `arguments`.
+    truth_sha256 : str
+        `truth_hash` of an embedded set, or ``"unverified"``.
+    """
+
+    name: str
+    description: str
+    licence: str
+    doi: str | None = None
+    landing_page: str | None = None
+    files: tuple[DataFile, ...] = ()
+    reader: Mapping[str, Any] = field(default_factory=dict)
+    generator: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    truth_sha256: str = UNVERIFIED
+
+
+def fetch(
+    name: str, folder: str | Path | None = None, progress: bool = True, manifest: str | Path | None = None
+) -> Particles:
+    """The `Particles` of a data set of the manifest, simulated or downloaded.
+
+    Parameters
+    ----------
+    name : str
+        A key of `datasets()`, for example ``"assembly"`` or ``"empiar-10076"``.
+    folder : path, optional
+        Where downloaded files are kept; see `download`.
+    progress : bool
+        Whether downloads show a progress bar.
+    manifest : path, optional
+        Another manifest than the project's own.
+
+    Raises
+    ------
+    InputError
+        As `download`; also if the data set holds no particles.
+    """
+    dataset = _find(name, manifest)
+    if dataset.generator is not None:
+        return _simulate(dataset, progress)
+    if not dataset.reader:
+        remedy = f"See {dataset.landing_page}."
+        raise InputError(f"data set {name!r}", "nothing to read as particles", "a `reader` in the manifest", remedy)
+
+    from cryotwin_nb.particles import Particles
+
+    paths = download(name, folder, progress, manifest)
+    places = {**paths, ".": _folder(dataset, folder)}
+    return Particles.read(**{key: places.get(str(value), value) for key, value in dataset.reader.items()})
+
+
+def download(
+    name: str, folder: str | Path | None = None, progress: bool = True, manifest: str | Path | None = None
+) -> dict[str, Path]:
+    """Download what is missing of a data set and return the path of each file by its name.
+
+    Parameters
+    ----------
+    name, progress, manifest
+        As in `fetch`.
+    folder : path, optional
+        Where the files are kept. By default a folder of that name in the one that the environment variable
+        CRYOTWIN_DATA names, else in the user's cache folder.
+
+    Raises
+    ------
+    InputError
+        If the name is unknown, the server cannot be reached, or a checksum differs. Files that were already there
+        are left as they are.
+
+    Warns
+    -----
+    UserWarning
+        After the download of a file without a published checksum, with the one that was found.
+    """
+    dataset = _find(name, manifest)
+    place = _folder(dataset, folder)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(place, f"{error}", "a folder that can be written", "Choose another `folder`.") from error
+    for file in dataset.files:
+        _obtain(file, place / file.name, progress)
+    return {file.name: place / file.name for file in dataset.files}
+
+
+def truth_hash(truth: Truth) -> str:
+    """SHA-256 of a ground truth: its labels, and its coordinates rounded to 1e-4.
+
+    Images and volumes are left out: sums of exponentials differ in the last digit between machines, seeds do not.
+    """
+    coordinates = np.rint(np.asarray(truth.coordinates, dtype=np.float64) * 1e4).astype("<i8")
+    labels = "\n".join(map(str, np.asarray(truth.labels).tolist()))
+    return hashlib.sha256(f"{labels}\n{coordinates.shape}\n".encode() + coordinates.tobytes()).hexdigest()
+
+
+def datasets(manifest: str | Path | None = None) -> dict[str, Dataset]:
+    """All entries of the manifest by name.
+
+    Raises
+    ------
+    InputError
+        If the manifest is missing or not what `data_manifest.yaml` describes at its head.
+    """
+    path = manifest_path(manifest)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(path, f"{error}", "a YAML file of plain values", "Correct the manifest.") from error
+    entries = content.get("datasets") if isinstance(content, dict) else None
+    if not isinstance(entries, dict):
+        raise InputError(path, "no data sets", "a mapping datasets: {name: entry}", "Correct the manifest.")
+    return {name: _entry(path, name, values) for name, values in entries.items()}
+
+
+def manifest_path(manifest: str | Path | None = None) -> Path:
+    """Where the manifest is: the argument, else the repository beside the package, else the installed copy."""
+    if manifest is not None:
+        return Path(manifest)
+    beside = Path(__file__).resolve().parents[1] / "data_manifest.yaml"
+    if beside.exists():
+        return beside
+    with suppress(importlib.metadata.PackageNotFoundError):
+        for file in importlib.metadata.files("cryotwin_nb") or ():
+            if file.name == "data_manifest.yaml":
+                return Path(str(file.locate()))
+    return beside
+
+
+def _find(name: str, manifest: str | Path | None) -> Dataset:
+    known = datasets(manifest)
+    if name not in known:
+        raise InputError("data set", f"{name!r}", f"one of {', '.join(known)}", "See cryotwin_nb.data.datasets().")
+    return known[name]
+
+
+def _folder(dataset: Dataset, folder: str | Path | None) -> Path:
+    if folder is not None:
+        return Path(folder)
+    return Path(os.environ.get("CRYOTWIN_DATA") or pooch.os_cache("cryotwin_nb")) / dataset.name
+
+
+def _simulate(dataset: Dataset, progress: bool) -> Particles:
+    from cryotwin_nb import simulate
+
+    make = simulate.assembly if dataset.generator == "assembly" else simulate.hinge
+    particles = make(**dataset.arguments, progress=progress)
+    if particles.truth is not None and dataset.truth_sha256 not in (UNVERIFIED, truth_hash(particles.truth)):
+        warnings.warn(
+            f"{dataset.name}: this machine's ground truth differs from the manifest's (another NumPy?); "
+            "numbers will not agree exactly with published ones.",
+            stacklevel=3,
+        )
+    return particles
+
+
+def _obtain(file: DataFile, target: Path, progress: bool) -> None:
+    """Make `target` exist and be what the manifest says."""
+    if target.exists():
+        if file.sha256 != UNVERIFIED:
+            _verify(file, target, target, "It was left untouched: move it away to download it again.")
+        return
+    part = target.with_name(target.name + ".part")
+    _transfer(file.url, part, progress)
+    try:
+        found = _verify(file, part, target, "The download was discarded: try again, or correct the manifest.")
+    except InputError:
+        part.unlink()
+        raise
+    part.replace(target)
+    if file.sha256 == UNVERIFIED:
+        warnings.warn(f"{target}: no checksum is published for this file; its sha256 is {found}", stacklevel=4)
+
+
+def _verify(file: DataFile, path: Path, where: Path, remedy: str) -> str:
+    """The sha256 of `path`, after comparing it and the size with the manifest's."""
+    size = path.stat().st_size
+    if file.size not in (None, size):
+        raise InputError(where, f"{size} bytes", f"{file.size} bytes", remedy)
+    found = pooch.file_hash(str(path), alg="sha256")
+    if file.sha256 not in (UNVERIFIED, found):
+        raise InputError(where, f"sha256 {found}", f"sha256 {file.sha256}", remedy)
+    return found
+
+
+def _transfer(url: str, part: Path, progress: bool) -> None:
+    """Download `url` into `part`, from where an earlier attempt stopped if the server can do that."""
+    try:
+        with part.open("ab") as handle:
+
+            def begin_anew(response: Any, **_: Any) -> None:
+                if response.status_code == 200:  # the server sends all of it; 206 would be the rest
+                    handle.seek(0)
+                    handle.truncate()
+
+            headers = {"Accept-Encoding": "identity"}
+            if handle.tell():
+                headers["Range"] = f"bytes={handle.tell()}-"
+            get = pooch.HTTPDownloader(progress, chunk_size=2**16, headers=headers, hooks={"response": begin_anew})
+            get(url, handle, None)
+    except OSError as error:  # what requests raises is an OSError, and so is a full disk
+        size = part.stat().st_size if part.exists() else 0
+        response = getattr(error, "response", None)
+        if response is not None and response.status_code == 416:  # nothing lies beyond what is there already
+            if response.headers.get("Content-Range") == f"bytes */{size}":
+                return
+            size = 0  # it is not a part of this file
+        if size == 0:
+            part.unlink(missing_ok=True)
+        remedy = (
+            "Check the connection and the space on the disk and call again; what had arrived is kept and continued. "
+            f"Or get the file by other means and put it there as {part.with_suffix('')}."
+        )
+        raise InputError(url, f"no complete download ({error})", "the whole file", remedy) from error
+
+
+def _entry(path: Path, name: object, values: object) -> Dataset:
+    """A `Dataset` from its mapping in the manifest."""
+    where = f"{path}, data set {name!r}"
+    values = dict(values) if isinstance(values, dict) else {}
+    raw = values.get("files") or []
+    _require(isinstance(raw, list), where, f"files {raw!r}", "a list")
+    values |= {"name": name, "files": tuple(_file(where, item) for item in raw)}
+    entry = _record(Dataset, where, values)
+    _require(entry.generator in (None, *GENERATORS), where, f"generator {entry.generator!r}", f"one of {GENERATORS}")
+    for arguments in (entry.reader, entry.arguments):
+        _require(isinstance(arguments, dict), where, f"{arguments!r}", "a mapping of arguments")
+    return entry
+
+
+def _file(where: str, values: object) -> DataFile:
+    """A `DataFile` from its mapping in the manifest."""
+    file = _record(DataFile, where, values)
+    name, url, sha256 = str(file.name), str(file.url), str(file.sha256)
+    _require(Path(name).name == name, where, f"file name {name!r}", "a name without folders")
+    _require(urlsplit(url).scheme in ("http", "https"), where, f"url {url!r}", "an http or https address")
+    good = sha256 == UNVERIFIED or re.fullmatch("[0-9a-f]{64}", sha256)
+    _require(good, where, f"sha256 {sha256!r}", f"64 lower-case hexadecimal digits or {UNVERIFIED}")
+    _require(file.size is None or isinstance(file.size, int), where, f"size {file.size!r}", "bytes or null")
+    return file
+
+
+def _record(cls: type[_T], where: str, values: object) -> _T:
+    """An instance of a dataclass from a mapping whose keys are its fields."""
+    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}  # type: ignore[arg-type]
+    keys = set(values) if isinstance(values, dict) else set()
+    _require(
+        needed <= keys <= known, where, f"keys {sorted(keys)}", f"{sorted(needed)}, perhaps {sorted(known - needed)}"
+    )
+    return cls(**values)  # type: ignore[arg-type]
+
+
+def _require(good: object, where: object, found: str, expected: str) -> None:
+    if not good:
+        raise InputError(where, found, expected, "Correct the manifest; its head describes the keys.")

@@ -1,0 +1,76 @@
+"""A ChimeraX script that opens the maps of a pathway, one shared contour, with a slider to play them.
+
+ChimeraX changes to the folder of a .cxc file while it runs it, so the script names the maps relative to itself and the
+folder can be moved or sent to someone else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.files import atomic, require_file
+
+# From start to end of a path: blue to orange through grey, distinct for colour-blind readers and in print.
+_START, _MIDDLE, _END = (0, 114, 178), (190, 190, 190), (213, 94, 0)
+
+
+def write_session(
+    path: str | os.PathLike,
+    maps: Sequence[str | os.PathLike],
+    level: float,
+    colors: Sequence[str] | None = None,
+    title: str = "Pathway",
+) -> None:
+    """Write a .cxc script that shows a series of maps at one contour level.
+
+    Parameters
+    ----------
+    path : path-like
+        The .cxc file; open it in ChimeraX.
+    maps : sequence of path-like
+        The maps in order, existing .mrc files; named in the script relative to it.
+    level : float
+        Contour level of all maps, in their grey values.
+    colors : sequence of str, optional
+        One per map, as ChimeraX understands them ("#0072b2", "orange"); by default blue to orange.
+    title : str
+        Title of the slider.
+
+    Raises
+    ------
+    InputError
+        If there are no maps, one is missing, the level is not finite, or the numbers of maps and colours differ.
+    """
+    files = [require_file(name, "map").resolve() for name in maps]
+    palette = list(colors) if colors is not None else path_colors(len(files))
+    if not files:
+        raise InputError(path, "no maps", "at least one", "Write the maps first.")
+    if len(palette) != len(files):
+        found = f"{len(palette)} colours for {len(files)} maps"
+        raise InputError(path, found, "one colour per map", "Leave colors out for the default ones.")
+    if not np.isfinite(level):
+        raise InputError(path, f"a contour level of {level}", "a finite number", "Choose it from the maps' values.")
+    folder = Path(path).resolve().parent
+    every = f"#1-{len(files)}" if len(files) > 1 else "#1"
+    title = " ".join(title.replace('"', "'").split())
+    lines = [f"# {title}: open this file in ChimeraX. It closes what is open there, then shows the maps as #1, #2 ..."]
+    lines += ["close session", *(f'open "{Path(os.path.relpath(file, folder)).as_posix()}"' for file in files)]
+    lines += [f"volume #{i} style surface step 1 color {color}" for i, color in enumerate(palette, 1)]
+    lines += [f"volume {every} level {level:.6g}", "set bgColor white", "lighting soft", "view"]
+    if len(files) > 1:
+        lines.append(f'mseries slider {every} title "{title}" name Map')
+    with atomic(path) as partial:
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def path_colors(n: int) -> list[str]:
+    """n colours "#rrggbb" from the start of a path (blue) to its end (orange)."""
+    stops = np.array([_START, _MIDDLE, _END], dtype=np.float64)
+    at = np.linspace(0, 2, n)
+    channels = np.stack([np.interp(at, (0, 1, 2), stops[:, c]) for c in range(3)], axis=1).round().astype(int)
+    return ["#{:02x}{:02x}{:02x}".format(*rgb) for rgb in channels]

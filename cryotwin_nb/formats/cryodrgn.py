@@ -1,0 +1,216 @@
+"""cryoDRGN pickles: poses, CTF parameters, selections and latents, read without executing anything.
+
+A pickle is a program. The reader here admits NumPy arrays, NumPy scalars and plain containers, and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from importlib import import_module
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.files import atomic, require_file
+from cryotwin_nb.formats.metadata import column, make_ctf
+from cryotwin_nb.formats.poses import require_rotations
+from cryotwin_nb.imaging import CTF
+
+# cryoDRGN's columns 2 to 8, in its order; 0 and 1 are the box (pixels) and the pixel size (Å).
+_COLUMNS = (
+    "defocus_u",
+    "defocus_v",
+    "defocus_angle",
+    "voltage",
+    "spherical_aberration",
+    "amplitude_contrast",
+    "phase_shift",
+)
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """The one codec through which old pickles carry the bytes of arrays."""
+    if encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"codec {encoding!r}")
+    return text.encode("latin1")
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickles NumPy arrays and scalars, by the module names of NumPy 1 and 2, and plain containers."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        package = module.replace("numpy.core", "numpy._core")
+        if (package, name) in {("numpy", "ndarray"), ("numpy", "dtype")}:
+            return getattr(np, name)
+        if (package, name) in {
+            ("numpy._core.multiarray", "_reconstruct"),
+            ("numpy._core.multiarray", "scalar"),
+            ("numpy._core.numeric", "_frombuffer"),
+        }:
+            return getattr(import_module(package), name)
+        if (module, name) == ("_codecs", "encode"):
+            return _latin1
+        raise pickle.UnpicklingError(f"the object {module}.{name}")
+
+
+def _load(file: BinaryIO, path: object) -> Any:
+    """The next pickle in an open file."""
+    try:
+        return _ArrayUnpickler(file).load()
+    except Exception as error:  # a damaged pickle raises almost anything
+        found = f"a pickle that does not hold plain arrays ({type(error).__name__}: {error})"
+        remedy = "Nothing in it was run. Use the file that cryoDRGN wrote, or save its arrays anew."
+        raise InputError(path, found, "NumPy arrays only", remedy) from error
+
+
+def _read(given: Any) -> tuple[Any, object]:
+    """What a file holds, and its name for messages; something that is no path is what a file would hold."""
+    if not isinstance(given, (str, os.PathLike)):
+        return given, "the arrays given"
+    path = require_file(given, "cryoDRGN .pkl file")
+    with open(path, "rb") as file:
+        return _load(file, path), path
+
+
+def read_poses(path: str | os.PathLike | tuple | np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read poses.pkl, given by its path or by what it holds.
+
+    Returns
+    -------
+    rotations : (n, 3, 3) float32
+        R of v = R nu: the transpose of what the file holds.
+    translations : (n, 2) float32 or None
+        Fraction of the box, added to the image to centre it.
+
+    Raises
+    ------
+    InputError
+        If it holds no rotations, or translations that are not fractions of the box.
+    """
+    content, where = _read(path)
+    parts = list(content) if isinstance(content, (tuple, list)) else [content]
+    if not 1 <= len(parts) <= 2 or not all(isinstance(part, np.ndarray) for part in parts):
+        raise InputError(
+            where, f"a {type(content).__name__}", "(rotations, translations)", "Give cryoDRGN's poses.pkl."
+        )
+    rotations = require_rotations(parts[0], where).swapaxes(1, 2)
+    if len(parts) == 1:
+        return rotations, None
+    translations = column(parts[1], where, "translation")
+    if translations.shape != (len(rotations), 2):
+        found = f"translations of shape {translations.shape} for {len(rotations)} rotations"
+        raise InputError(where, found, f"({len(rotations)}, 2)", "Export the poses again.")
+    if np.abs(translations).max(initial=0.0) > 1:
+        remedy = "Divide them by the box size; old versions of cryoDRGN stored pixels."
+        raise InputError(where, f"a translation of {np.abs(translations).max():g}", "fractions of the box", remedy)
+    return rotations, translations.astype(np.float32)
+
+
+def read_ctf(path: str | os.PathLike | np.ndarray) -> tuple[CTF, np.ndarray, np.ndarray]:
+    """Read ctf.pkl, given by its path or by what it holds.
+
+    Returns
+    -------
+    ctf : CTF
+        Of (n,) float32 arrays.
+    box_size : (n,) float64
+        Pixels.
+    pixel_size : (n,) float64
+        Å, at that box size.
+
+    Raises
+    ------
+    InputError
+        If it is not an array of 9 columns of finite numbers with positive box and pixel sizes.
+    """
+    content, where = _read(path)
+    if not isinstance(content, np.ndarray) or content.ndim != 2 or content.shape[1] != 9:
+        found = f"a {type(content).__name__} of shape {getattr(content, 'shape', None)}"
+        remedy = "Give cryoDRGN's ctf.pkl, from parse_ctf_star or parse_ctf_csparc."
+        raise InputError(where, found, "an array of (n, 9) numbers", remedy)
+    table = column(content, where, "CTF parameter")
+    if (table[:, :2] <= 0).any():
+        remedy = "Run cryoDRGN's parse_ctf_star again with the right -D and --Apix."
+        raise InputError(where, "a box or pixel size that is not positive", "pixels and Å", remedy)
+    return make_ctf(where, **dict(zip(_COLUMNS, table.T[2:]))), table[:, 0], table[:, 1]
+
+
+def read_indices(path: str | os.PathLike) -> np.ndarray:
+    """Read ind.pkl: the numbers, from 0, of the particles kept, int64 (or a mask, bool).
+
+    Raises
+    ------
+    InputError
+        If it is not a one-dimensional array of integers or booleans.
+    """
+    content, where = _read(path)
+    indices = np.asarray(content) if isinstance(content, (np.ndarray, list, tuple)) else np.zeros((0, 0))
+    if indices.ndim != 1 or indices.dtype.kind not in "iub":
+        found = f"a {type(content).__name__} that is no list of integers"
+        raise InputError(where, found, "integers from 0", "Give cryoDRGN's ind.pkl.")
+    return indices
+
+
+def read_latents(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read z.N.pkl: mean and log-variance (n, d) float32 of the latents of the particles kept, in that order.
+
+    Raises
+    ------
+    InputError
+        If it holds no two-dimensional array of finite numbers.
+    """
+    path = require_file(path, "cryoDRGN .pkl file")
+    with open(path, "rb") as file:
+        parts = [_load(file, path)]
+        if file.read(1):
+            file.seek(-1, os.SEEK_CUR)
+            parts.append(_load(file, path))
+    for part in parts:
+        if not isinstance(part, np.ndarray) or part.ndim != 2 or part.shape != parts[0].shape:
+            raise InputError(path, f"{type(part).__name__}", "arrays (n, d)", "Give cryoDRGN's z.N.pkl.")
+    arrays = [column(part, path, "latent").astype(np.float32) for part in parts]
+    return arrays[0], arrays[1] if len(arrays) > 1 else None
+
+
+def write_poses(
+    path: str | os.PathLike, rotations: np.ndarray, shifts: np.ndarray, box_size: int, pixel_size: float
+) -> None:
+    """Write poses.pkl for cryoDRGN.
+
+    Parameters
+    ----------
+    path : path-like
+        The .pkl file.
+    rotations : (n, 3, 3) float32
+        R of v = R nu.
+    shifts : (n, 2) float32
+        Å, added to the image to centre it.
+    box_size, pixel_size : int, float
+        Pixels; Å.
+
+    Raises
+    ------
+    InputError
+        If a matrix is no rotation, or the file cannot be written.
+    """
+    stored = np.ascontiguousarray(require_rotations(rotations, path).swapaxes(1, 2))
+    _write(path, (stored, np.asarray(shifts, dtype=np.float32) / np.float32(box_size * pixel_size)))
+
+
+def write_ctf(path: str | os.PathLike, ctf: CTF, box_size: int, pixel_size: float) -> None:
+    """Write ctf.pkl for cryoDRGN: (n, 9) float32, box in pixels and `pixel_size` in Å first.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    grid = [np.full(len(ctf), box_size), np.full(len(ctf), pixel_size)]
+    _write(path, np.stack([*grid, *(getattr(ctf, name) for name in _COLUMNS)], axis=1).astype(np.float32))
+
+
+def _write(path: str | os.PathLike, content: Any) -> None:
+    with atomic(path) as partial, open(partial, "wb") as file:
+        pickle.dump(content, file, protocol=4)

@@ -1,0 +1,158 @@
+"""cryoSPARC .cs files: NumPy structured arrays with one row per particle."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.files import require_file
+from cryotwin_nb.formats.metadata import Metadata, column, make_ctf
+from cryotwin_nb.formats.poses import rotations_from_vectors
+from cryotwin_nb.imaging import CTF
+
+_CTF = {
+    "defocus_u": "ctf/df1_A",
+    "defocus_v": "ctf/df2_A",
+    "defocus_angle": "ctf/df_angle_rad",
+    "voltage": "ctf/accel_kv",
+    "spherical_aberration": "ctf/cs_mm",
+    "amplitude_contrast": "ctf/amp_contrast",
+    "phase_shift": "ctf/phase_shift_rad",
+}
+_OPTIONAL = {"ctf/amp_contrast": np.nan, "ctf/phase_shift_rad": 0.0}
+
+
+def read_cs(path: str | os.PathLike, pixel_size: float | None = None, poses: bool = True, ctf: bool = True) -> Metadata:
+    """Read the particles of a .cs file.
+
+    Parameters
+    ----------
+    path : path-like
+        The .cs file.
+    pixel_size : float, optional
+        Å, for a file that states none.
+    poses, ctf : bool
+        Whether to read (and require the consistency of) alignments and CTF fields.
+
+    Raises
+    ------
+    InputError
+        If the file is no .cs file of particles, or fields are missing or hold anything but finite numbers.
+
+    Warns
+    -----
+    UserWarning
+        If the poses are those of a heterogeneous refinement or ab-initio job (the best class of each particle).
+    """
+    path = require_file(path, "cryoSPARC file")
+    table = _table(path)
+    names = np.array([_text(name).lstrip(">") for name in table["blob/path"]])
+    stacks, stack_number = np.unique(names, return_inverse=True)
+    pixel = _pixel_sizes(table, path, pixel_size)
+    rotations, shifts = _poses(table, path, pixel) if poses else (None, None)
+    fields = set(table.dtype.names or ())
+    shape = table["blob/shape"].reshape(len(table), -1) if "blob/shape" in fields else np.zeros((len(table), 1))
+    group = table["ctf/exp_group_id"] if "ctf/exp_group_id" in fields else np.zeros(len(table))
+    return Metadata(
+        path,
+        tuple(str(s) for s in stacks),
+        stack_number.astype(np.int64),
+        table["blob/idx"].astype(np.int64),
+        pixel,
+        shape[:, 0].astype(np.int64),
+        np.unique(group, return_inverse=True)[1].astype(np.int64),
+        rotations,
+        shifts,
+        ctf=_ctf(table, path) if ctf else None,
+        sign=column(table["blob/sign"], path, "blob/sign") if "blob/sign" in fields else None,
+    )
+
+
+def _table(path: Path) -> np.ndarray:
+    try:
+        table = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        remedy = "Give a .cs file as cryoSPARC's jobs write it (files with Python objects are refused: they are code)."
+        raise InputError(path, f"no readable array ({error})", "a NumPy structured array", remedy) from error
+    fields = table.dtype.names if isinstance(table, np.ndarray) and table.ndim == 1 else None
+    missing = [name for name in ("blob/path", "blob/idx") if name not in (fields or ())]
+    if missing:
+        remedy = "Give the job's particles file (not its passthrough file), or export the particle group in cryoSPARC."
+        raise InputError(path, f"no {' and '.join(missing)}", "a .cs file of particles", remedy)
+    if len(table) == 0:
+        raise InputError(path, "no particles", "at least one", "Check the job that wrote it.")
+    return table
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _pixel_sizes(table: np.ndarray, path: Path, fallback: float | None) -> np.ndarray:
+    known = "blob/psize_A" in (table.dtype.names or ())
+    pixel = column(table["blob/psize_A"], path, "blob/psize_A") if known else np.zeros(len(table))
+    if fallback is not None:
+        pixel = np.where(pixel == 0, fallback, pixel)
+    if (pixel <= 0).any():
+        raise InputError(path, f"a pixel size of {pixel.min():g} Å", "blob/psize_A above 0", "Give pixel_size= in Å.")
+    return pixel
+
+
+def _poses(table: np.ndarray, path: Path, pixel: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Rotations, and shifts in Å: stored in pixels of the alignment, whose size may differ from the images'."""
+    names = table.dtype.names or ()
+    if "alignments3D/pose" in names:
+        prefixes, best = ["alignments3D"], np.zeros(len(table), dtype=np.int64)
+    else:
+        prefixes, best = _best_class(table, path)
+    if not prefixes:
+        return None, None
+    vectors, shifts = np.zeros((len(table), 3)), np.zeros((len(table), 2))
+    for number, prefix in enumerate(prefixes):
+        rows = best == number
+        part = table[rows]
+        vectors[rows] = column(part[f"{prefix}/pose"], path, f"{prefix}/pose").reshape(-1, 3)
+        if f"{prefix}/shift" in names:
+            scale = f"{prefix}/psize_A"
+            size = column(part[scale], path, scale) if scale in names else pixel[rows]
+            shifts[rows] = column(part[f"{prefix}/shift"], path, f"{prefix}/shift").reshape(-1, 2) * size[:, None]
+    return rotations_from_vectors(vectors), shifts.astype(np.float32)
+
+
+def _best_class(table: np.ndarray, path: Path) -> tuple[list[str], np.ndarray]:
+    """Prefixes of the classes' fields, and for each particle the class of the largest posterior."""
+    names = table.dtype.names or ()
+    prefixes = [m[1] for name in names if (m := re.fullmatch(r"(alignments_class(?:3D)?_\d+)/pose", name))]
+    posteriors = [f"{prefix}/class_posterior" for prefix in prefixes]
+    if len(prefixes) > 1 and not all(name in names for name in posteriors):
+        remedy = "Give the particles file of one class, or of a refinement."
+        raise InputError(path, "poses in several classes", "class_posterior of each", remedy)
+    if not prefixes:
+        return [], np.zeros(len(table), dtype=np.int64)
+    text = f"{path}: no alignments3D; using the poses of each particle's best class among {', '.join(prefixes)}."
+    warnings.warn(text, UserWarning, stacklevel=7)  # the caller of Particles.read
+    if len(prefixes) == 1:
+        return prefixes, np.zeros(len(table), dtype=np.int64)
+    return prefixes, np.stack([column(table[name], path, name) for name in posteriors]).argmax(axis=0)
+
+
+def _ctf(table: np.ndarray, path: Path) -> CTF | None:
+    names = table.dtype.names or ()
+    if not any(name in names for name in _CTF.values()):
+        return None
+    missing = [name for name in _CTF.values() if name not in names and name not in _OPTIONAL]
+    if missing:
+        remedy = "Give the particles file of a job that carries the CTF, or ctf= from cryoDRGN."
+        raise InputError(path, f"no {', '.join(missing)}", "all the ctf/ fields or none", remedy)
+    values = {
+        key: column(table[name], path, name) if name in names else np.full(len(table), _OPTIONAL[name])
+        for key, name in _CTF.items()
+    }
+    for angle in ("defocus_angle", "phase_shift"):
+        values[angle] = np.rad2deg(values[angle])
+    return make_ctf(path, **values)

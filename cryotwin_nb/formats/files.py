@@ -1,0 +1,76 @@
+"""Finding files, and writing them completely or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cryotwin_nb.errors import InputError
+
+
+def require_file(path: str | os.PathLike, what: str = "file") -> Path:
+    """Return `path` as a Path if it is an existing file, else raise `InputError`."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(path, "a folder", f"a {what}", "Give the file inside it.")
+    if not path.is_file():
+        raise InputError(path, "no such file", f"an existing {what}", "Check the path and its spelling.")
+    return path
+
+
+def require_suffix(path: str | os.PathLike, *suffixes: str) -> Path:
+    """Return `path` as a Path if its name ends in one of `suffixes`, else raise `InputError`."""
+    path = Path(path)
+    if path.suffix.lower() not in suffixes:
+        found = f"the suffix {path.suffix!r}"
+        raise InputError(path, found, " or ".join(suffixes), "Rename the file or choose another format.")
+    return path
+
+
+@contextmanager
+def atomic(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; it becomes `path` on success and disappears on failure.
+
+    Raises
+    ------
+    InputError
+        If the folder does not exist or cannot be written to.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    if not path.parent.is_dir():
+        raise InputError(path, "no such folder", "an existing folder", f"Create {path.parent} first.")
+    if path.is_dir():
+        raise InputError(path, "a folder of that name", "a file name", "Choose another name.")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        remedy = "Free space or choose a folder you may write to."
+        raise InputError(path, f"{error}", "a file that can be written", remedy) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def find_stack(name: str, listed_in: Path, datadir: str | os.PathLike | None = None) -> Path:
+    """The stack that `name`, as written in the file `listed_in`, refers to.
+
+    Tried in this order: `datadir`/name, `datadir`/basename, then the folder of `listed_in` and all its parents (one
+    of them is the RELION or cryoSPARC project). An absolute name that exists is taken as it is.
+
+    Raises
+    ------
+    InputError
+        If none of these exists.
+    """
+    relative = Path(name)
+    folders = [] if datadir is None else [Path(datadir) / relative, Path(datadir) / relative.name]
+    tried = folders + [folder / relative for folder in listed_in.resolve().parents]
+    for candidate in tried:
+        if candidate.is_file():
+            return candidate
+    found = f"no stack {name!r} (looked in {', '.join(str(c.parent) for c in tried[:3])} and above)"
+    remedy = "Give datadir=, the folder that the paths in this file start from, or images=False for metadata only."
+    raise InputError(listed_in, found, "every stack it names", remedy)

@@ -1,0 +1,148 @@
+"""What every reader of particles returns: one row per particle, in this package's units and conventions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.imaging import CTF
+
+CTF_FIELDS = tuple(field.name for field in fields(CTF))
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Particles as a file describes them, before any stack is opened.
+
+    Attributes
+    ----------
+    path : Path
+        The file read.
+    stacks : (S,) str
+        Stacks, as written in the file.
+    stack_number : (n,) int64
+        Which of `stacks` holds each particle.
+    image_number : (n,) int64
+        Position in that stack, from 0.
+    pixel_size : (n,) float64
+        Å; 0 where unknown.
+    box_size : (n,) int64
+        D, pixels; 0 where unknown.
+    optics_group : (n,) int64
+        From 0.
+    rotations : (n, 3, 3) float32 or None
+        R of v = R nu.
+    shifts : (n, 2) float32 or None
+        Å, added to the image to centre it.
+    ctf : CTF or None
+        Of (n,) arrays; `amplitude_contrast` is NaN where unknown.
+    sign : (n,) float64 or None
+        Where the file declares it: -1 for particles dark on light, 1 for light on dark.
+    """
+
+    path: Path
+    stacks: tuple[str, ...]
+    stack_number: np.ndarray
+    image_number: np.ndarray
+    pixel_size: np.ndarray
+    box_size: np.ndarray
+    optics_group: np.ndarray
+    rotations: np.ndarray | None = None
+    shifts: np.ndarray | None = None
+    ctf: CTF | None = None
+    sign: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.stack_number)
+
+    def __getitem__(self, rows: np.ndarray) -> Metadata:
+        """The metadata of a subset of particles; the list of stacks stays whole."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        per_particle = {k: v[rows] for k, v in values.items() if k not in ("path", "stacks") and v is not None}
+        return Metadata(**values | per_particle)
+
+    def common(self, name: str, tolerance: float = 0.0) -> float:
+        """The value of `pixel_size`, `box_size` or `sign` that all particles share.
+
+        Raises
+        ------
+        InputError
+            If they differ by more than the relative `tolerance`.
+        """
+        values = getattr(self, name)
+        low, high = float(values.min()), float(values.max())
+        if high - low > tolerance * abs(high):
+            found = f"{name.replace('_', ' ')}s from {low:g} to {high:g} among the selected particles"
+            remedy = "Select one optics group with indices=, or bring all to one grid first."
+            raise InputError(self.path, found, "a single one", remedy)
+        return float(np.median(values))
+
+
+def column(values: object, where: object, name: str) -> np.ndarray:
+    """One column as float64, of the shape it has: (n,) or (n, q).
+
+    Raises
+    ------
+    InputError
+        If it holds anything but finite numbers, naming the first such row.
+    """
+    try:
+        numbers = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        remedy = "Correct that column, or export the file again."
+        raise InputError(where, f"{name} that is no number ({error})", "numbers", remedy) from error
+    bad = np.unique(np.argwhere(~np.isfinite(numbers))[:, 0])
+    if len(bad):
+        found = f"{name} = {numbers[bad[0]]} for particle {bad[0] + 1} (and {len(bad) - 1} others)"
+        raise InputError(where, found, "finite numbers", "Correct those rows, or leave them out of the file.")
+    return numbers
+
+
+def make_ctf(where: object, **values: np.ndarray) -> CTF:
+    """A float32 CTF from its fields; only `amplitude_contrast` may be NaN (unknown).
+
+    Raises
+    ------
+    InputError
+        If a value is not finite, or a voltage or amplitude contrast is impossible.
+    """
+    for name, numbers in values.items():
+        known = numbers[~np.isnan(numbers)] if name == "amplitude_contrast" else numbers
+        column(known, where, name)
+        if (name == "voltage" and (known <= 0).any()) or (name == "amplitude_contrast" and (abs(known) > 1).any()):
+            found = f"{name.replace('_', ' ')} from {known.min():g} to {known.max():g}"
+            remedy = "Correct the file; voltages are in kV, amplitude contrast is a fraction."
+            raise InputError(where, found, "a positive voltage and a fraction", remedy)
+    return CTF(**{name: np.asarray(values[name], dtype=np.float32) for name in CTF_FIELDS})
+
+
+def select(indices: object, n: int, where: object, allow_empty: bool = False, unique: bool = False) -> np.ndarray:
+    """Row numbers int64 of a selection among n particles: an integer, a slice, integers, or a mask (n,) bool.
+
+    Raises
+    ------
+    InputError
+        If an index is negative or out of range, a mask has the wrong length, the selection is empty (unless
+        `allow_empty`) or repeats a particle (if `unique`).
+    """
+    if isinstance(indices, slice):
+        indices = np.arange(n)[indices]
+    rows = np.atleast_1d(np.asarray(indices))
+    remedy = f"Select among the {n} particles, numbered from 0."
+    if rows.dtype == bool:
+        if rows.shape != (n,):
+            raise InputError(where, f"a mask of {rows.size}", f"one of {n}", remedy)
+        rows = np.flatnonzero(rows)
+    if rows.size == 0 and not allow_empty:
+        raise InputError(where, "an empty selection", "at least one particle", remedy)
+    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+        raise InputError(where, f"indices of type {rows.dtype}, shape {rows.shape}", "integers or a mask", remedy)
+    rows = rows.astype(np.int64)
+    if rows.size and (rows.min() < 0 or rows.max() >= n):
+        raise InputError(where, f"indices from {rows.min()} to {rows.max()}", f"0 to {n - 1}", remedy)
+    if unique and len(np.unique(rows)) < len(rows):
+        raise InputError(where, "a particle selected twice", "each at most once", "Remove the repeated indices.")
+    return rows

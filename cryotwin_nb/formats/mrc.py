@@ -1,0 +1,205 @@
+"""MRC maps and stacks through the mrcfile library: headers, memory-mapped images, whole maps.
+
+Everything is written as mode 2 (float32), little-endian, origin 0, with the voxel size in the header. The library's
+strict mode refuses many real files (no map ID, no machine stamp), so reading is permissive and checked here.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+from mrcfile.dtypes import HEADER_DTYPE
+from mrcfile.mrcfile import MrcFile
+from mrcfile.utils import data_dtype_from_header
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.files import atomic, require_file
+from cryotwin_nb.fourier import require_box_size
+
+HEADER_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is needed to map the data block of an MRC file.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    shape : (3,) int
+        Sections, rows, columns; a single image has one section.
+    dtype : numpy.dtype
+        Of the data, with its byte order.
+    offset : int
+        Where the data block starts, bytes.
+    voxel_size : float
+        Å along x; 0 where the header does not say.
+    axes : (3,) int
+        Which of x = 1, y = 2, z = 3 runs along columns, rows, sections.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    dtype: np.dtype
+    offset: int
+    voxel_size: float
+    axes: tuple[int, int, int]
+
+    def map(self) -> np.ndarray:
+        """The data block (sections, rows, columns), memory-mapped and read-only."""
+        return np.memmap(self.path, dtype=self.dtype, mode="r", offset=self.offset, shape=self.shape)
+
+
+def read_header(path: str | os.PathLike) -> Header:
+    """Read and check the header of a map or stack.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, empty, truncated, not MRC, or of a mode other than 0, 1, 2, 6 and 12.
+    """
+    path = require_file(path, "MRC file")
+    remedy = "Copy or export the file again."
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # permissive reading warns about each oddity that is dealt with below
+            with MrcFile(path, permissive=True, header_only=True) as file:
+                header = file.header
+    except (ValueError, OSError) as error:
+        size = path.stat().st_size
+        raise InputError(path, f"{size} bytes ({error})", "an MRC header of 1024 bytes", remedy) from error
+    try:
+        dtype = data_dtype_from_header(header)
+    except ValueError as error:
+        raise InputError(path, f"MRC mode {int(header.mode)}", "mode 0, 1, 2, 6 or 12", remedy) from error
+    if dtype.kind == "c":
+        raise InputError(path, "complex data (mode 4)", "real images", "Transform back to real space first.")
+    shape = int(header.nz), int(header.ny), int(header.nx)
+    offset = HEADER_BYTES + int(header.nsymbt)
+    if min(shape) < 1 or int(header.nsymbt) < 0:
+        raise InputError(path, f"dimensions {shape}", "positive dimensions", remedy)
+    missing = offset + dtype.itemsize * shape[0] * shape[1] * shape[2] - path.stat().st_size
+    if missing > 0:
+        found = f"a file that ends {missing} bytes early"
+        raise InputError(path, found, f"{shape[0]} sections of {shape[1]} x {shape[2]}", remedy)
+    axes = int(header.mapc), int(header.mapr), int(header.maps)
+    return Header(path, shape, dtype, offset, _voxel_size(header), axes)
+
+
+def _voxel_size(header: np.recarray) -> float:
+    """Å along x; 0 for headers without a usable one."""
+    if header.mx < 1 or not np.isfinite(header.cella.x) or header.cella.x <= 0:
+        return 0.0
+    return round(float(header.cella.x) / int(header.mx), 6)
+
+
+def read_stack_header(path: str | os.PathLike) -> Header:
+    """`read_header` of a stack of particles: square images of an even box.
+
+    Raises
+    ------
+    InputError
+        As `read_header`, and if the images are not square or their size is odd or below 8.
+    """
+    header = read_header(path)
+    _, rows, columns = header.shape
+    if rows != columns:
+        found = f"images of {columns} x {rows} pixels"
+        raise InputError(header.path, found, "square images", "Extract particles in a square box.")
+    require_box_size(columns, header.path)
+    return header
+
+
+def write_stack(
+    path: str | os.PathLike, chunks: Iterable[np.ndarray], n_images: int, box_size: int, pixel_size: float
+) -> None:
+    """Write a stack of images chunk by chunk, to `path` itself (see `files.atomic`).
+
+    Parameters
+    ----------
+    path : path-like
+        The .mrcs file.
+    chunks : iterable of (m, D, D) float32
+        Images in order.
+    n_images, box_size : int
+        Total number of images; D, pixels.
+    pixel_size : float
+        Å.
+    """
+    with mrcfile.new(path, np.zeros((1, box_size, box_size), np.float32), overwrite=True) as stack:
+        stack.set_image_stack()
+        stack.voxel_size = pixel_size
+        stack.header.nz = n_images
+    total, squares, low, high = 0.0, 0.0, np.inf, -np.inf
+    with open(path, "r+b") as file:  # not memory-mapped: a full disk would then kill the process
+        header = np.frombuffer(file.read(HEADER_BYTES), HEADER_DTYPE).copy()
+        for chunk in chunks:
+            file.write(np.ascontiguousarray(chunk, dtype=np.float32).data)
+            total += float(chunk.sum(dtype=np.float64))
+            squares += float(np.square(chunk, dtype=np.float64).sum())
+            low, high = min(low, float(chunk.min())), max(high, float(chunk.max()))
+        mean = total / (n_images * box_size**2)
+        header["dmin"], header["dmax"], header["dmean"] = low, high, mean
+        header["rms"] = max(squares / (n_images * box_size**2) - mean**2, 0.0) ** 0.5
+        file.seek(0)
+        file.write(header.tobytes())
+
+
+def write_map(path: str | os.PathLike, volume: np.ndarray, voxel_size: float) -> None:
+    """Write a map, completely or not at all.
+
+    Parameters
+    ----------
+    path : path-like
+        The .mrc file.
+    volume : (D, D, D) float32
+        zyx.
+    voxel_size : float
+        Å.
+
+    Raises
+    ------
+    InputError
+        If the volume is not a finite cube, the voxel size is not positive, or the file cannot be written.
+    """
+    values = np.asarray(volume, dtype=np.float32)
+    if values.ndim != 3 or len(set(values.shape)) != 1:
+        raise InputError(path, f"an array of shape {values.shape}", "a cube (D, D, D)", "Write one map at a time.")
+    if not np.isfinite(values).all():
+        raise InputError(path, "NaN or infinity in the map", "finite values", "Check what made the map.")
+    if not (np.isfinite(voxel_size) and voxel_size > 0):
+        raise InputError(path, f"a voxel size of {voxel_size} Å", "a positive one", "Give particles.pixel_size.")
+    with atomic(path) as partial, mrcfile.new(partial, overwrite=True) as file:
+        file.set_data(values)
+        file.set_volume()
+        file.voxel_size = float(voxel_size)
+
+
+def read_map(path: str | os.PathLike) -> tuple[np.ndarray, float]:
+    """Read a cubic map as (volume (D, D, D) float32 in zyx order, voxel size in Å).
+
+    Raises
+    ------
+    InputError
+        If the file is not a cubic map of finite values with a voxel size.
+    """
+    header = read_header(path)
+    if len(set(header.shape)) != 1:
+        raise InputError(path, f"a map of {header.shape}", "a cube", "Pad or crop the map to a cubic box.")
+    if header.voxel_size <= 0:
+        remedy = "Set the voxel size, for example with relion_image_handler --rescale_angpix."
+        raise InputError(path, "no voxel size", "a voxel size in the header", remedy)
+    volume = np.array(header.map(), dtype=np.float32)
+    if sorted(header.axes) == [1, 2, 3]:
+        stored = header.axes[::-1]
+        volume = np.ascontiguousarray(volume.transpose([stored.index(axis) for axis in (3, 2, 1)]))
+    if not np.isfinite(volume).all():
+        raise InputError(path, "NaN or infinity", "finite values", "Export the map again.")
+    return volume, header.voxel_size

@@ -1,0 +1,203 @@
+"""From a file of any supported kind, and what the user adds to it, to the parts of a `Particles`."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats import cryodrgn
+from cryotwin_nb.formats.contrast import choose_contrast
+from cryotwin_nb.formats.cryosparc import read_cs
+from cryotwin_nb.formats.files import find_stack, require_file, require_suffix
+from cryotwin_nb.formats.metadata import Metadata, select
+from cryotwin_nb.formats.mrc import read_stack_header
+from cryotwin_nb.formats.stacks import ImageSource, NoImages, open_stacks
+from cryotwin_nb.formats.star import read_star
+from cryotwin_nb.fourier import require_box_size
+from cryotwin_nb.imaging import CTF
+
+_STACKS = (".mrcs", ".mrc")
+
+
+def read_parts(
+    path: str | os.PathLike,
+    datadir: str | os.PathLike | None,
+    poses: Any,
+    ctf: Any,
+    indices: Any,
+    contrast: str,
+    images: bool,
+    amplitude_contrast: float | None,
+    box_size: int | None,
+    pixel_size: float | None,
+) -> tuple[dict[str, Any], int, np.ndarray]:
+    """The arguments of `Particles` for what `Particles.read` was asked, the number of particles in the file, and the
+    rows selected among them.
+
+    Parameters and exceptions as in `Particles.read`.
+    """
+    path = require_suffix(require_file(path, "file of particles"), ".star", ".cs", *_STACKS, ".txt")
+    _check_options(contrast, amplitude_contrast, box_size, pixel_size)
+    parameters = None if ctf is None else _foreign_ctf(ctf)
+    fallback = pixel_size if pixel_size is not None or parameters is None else parameters[2]
+    table = _read_table(path, datadir, fallback, poses is None, ctf is None)
+    total, where = len(table), indices if isinstance(indices, (str, os.PathLike)) else f"indices for {path}"
+    chosen = cryodrgn.read_indices(indices) if isinstance(indices, (str, os.PathLike)) else indices
+    rows = np.arange(total) if chosen is None else select(chosen, total, where, unique=True)
+    table = table[rows]
+
+    stated = _stated_box(table, parameters)
+    source: ImageSource = open_stacks(table, datadir) if images else NoImages(len(rows), box_size or stated, path)
+    pixel = _pixel_size(table, parameters, pixel_size, source)
+    _check_box(path, source, box_size, stated if pixel_size is None and parameters is None else None)
+    rotations, shifts = table.rotations, table.shifts
+    if poses is not None:
+        rotations, shifts = _foreign_poses(poses, total, rows, source, pixel)
+    transfer = table.ctf
+    if parameters is not None:
+        transfer = parameters[0][_rows_for(len(parameters[0]), total, rows, "ctf", ctf)]
+    transfer = _with_amplitude_contrast(transfer, amplitude_contrast, path)
+    if contrast == "auto":
+        sign = None if table.sign is None else table.common("sign")
+        contrast = choose_contrast(source, transfer, pixel, sign, path)
+    parts = {"rotations": rotations, "shifts": shifts, "ctf": transfer, "pixel_size": pixel, "contrast": contrast}
+    return parts | {"images": source, "optics_group": table.optics_group, "where": path}, total, rows
+
+
+def _check_options(
+    contrast: str, amplitude_contrast: float | None, box_size: int | None, pixel_size: float | None
+) -> None:
+    if contrast not in ("auto", "dark", "light"):
+        raise InputError("contrast", repr(contrast), "'auto', 'dark' or 'light'", "Choose one of the three.")
+    if amplitude_contrast is not None and not 0 <= amplitude_contrast <= 1:
+        remedy = "0.1 is usual for cryo-EM, 0.07 at 300 kV."
+        raise InputError("amplitude_contrast", f"{amplitude_contrast}", "a fraction from 0 to 1", remedy)
+    if pixel_size is not None and not (np.isfinite(pixel_size) and pixel_size > 0):
+        raise InputError("pixel_size", f"{pixel_size}", "a positive number of Å", "Give the pixel size in Å.")
+    if box_size is not None:
+        require_box_size(box_size)
+
+
+def _read_table(path: Path, datadir: str | os.PathLike | None, pixel: float | None, poses: bool, ctf: bool) -> Metadata:
+    suffix = path.suffix.lower()
+    if suffix == ".star":
+        return read_star(path, pixel, poses, ctf)
+    if suffix == ".cs":
+        return read_cs(path, pixel, poses, ctf)
+    return _bare_stacks(path, [path] if suffix in _STACKS else _listed(path, datadir))
+
+
+def _listed(path: Path, datadir: str | os.PathLike | None) -> list[Path]:
+    """The stacks that a .txt file lists, one per line, relative to it."""
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise InputError(path, "no text", "one stack per line", "Give a plain text file.") from error
+    if not any(names):
+        raise InputError(path, "an empty list", "one stack per line", "Write the names of the stacks into it.")
+    return [find_stack(name, path, datadir) for name in names if name]
+
+
+def _bare_stacks(path: Path, stacks: list[Path]) -> Metadata:
+    """Metadata of all the images of some stacks; the pixel size is that of the headers."""
+    headers = [read_stack_header(stack) for stack in stacks]
+    lengths = [header.shape[0] for header in headers]
+    number = np.repeat(np.arange(len(headers)), lengths)
+    return Metadata(
+        path,
+        tuple(str(header.path.resolve()) for header in headers),
+        number,
+        np.concatenate([np.arange(length) for length in lengths]),
+        np.array([header.voxel_size for header in headers])[number],
+        np.array([header.shape[-1] for header in headers])[number],
+        np.zeros(len(number), dtype=np.int64),
+    )
+
+
+def _foreign_ctf(given: Any) -> tuple[CTF, int | None, float | None]:
+    """A CTF given by the user, and the box and pixel size that come with cryoDRGN's."""
+    if isinstance(given, CTF):
+        return given, None, None
+    ctf, box, pixel = cryodrgn.read_ctf(given)
+    for name, values in {"box sizes": box, "pixel sizes": pixel}.items():
+        if np.ptp(values) > 1e-3 * values.max():
+            where = given if isinstance(given, (str, os.PathLike)) else "ctf"
+            found = f"{name} from {values.min():g} to {values.max():g}"
+            raise InputError(where, found, "a single one", "Give the parameters of one optics group.")
+    return ctf, int(box[0]), float(pixel[0])
+
+
+def _foreign_poses(
+    given: Any, total: int, rows: np.ndarray, source: ImageSource, pixel: float
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Rotations, and shifts in Å, of the selected particles from cryoDRGN's poses."""
+    rotations, translations = cryodrgn.read_poses(given)
+    wanted = _rows_for(len(rotations), total, rows, "poses", given)
+    if translations is None:
+        return rotations[wanted], None
+    return rotations[wanted], translations[wanted] * np.float32(source.box_size * pixel)
+
+
+def _rows_for(n: int, total: int, rows: np.ndarray, name: str, given: Any) -> np.ndarray:
+    """Which rows of a table of n belong to the selected particles: it is for all of them, or for the selected."""
+    if n == total:
+        return rows
+    if n == len(rows):
+        return np.arange(n)
+    where = given if isinstance(given, (str, os.PathLike)) else name
+    expected = f"{total}" if len(rows) == total else f"{total} (all) or {len(rows)} (selected)"
+    remedy = "Give the file that belongs to these particles."
+    raise InputError(where, f"{n} particles", f"{expected}, as in the file of particles", remedy)
+
+
+def _stated_box(table: Metadata, parameters: tuple[CTF, int | None, float | None] | None) -> int | None:
+    stated = int(table.common("box_size"))
+    return stated or (parameters[1] if parameters is not None else None)
+
+
+def _pixel_size(
+    table: Metadata, parameters: tuple[CTF, int | None, float | None] | None, given: float | None, source: ImageSource
+) -> float:
+    """Å: as given, else from cryoDRGN's CTF scaled to the box of the images, else as the file says."""
+    stated = table.common("pixel_size", tolerance=1e-3)
+    if given is not None:
+        return given
+    if parameters is not None and parameters[1] is not None and parameters[2] is not None:
+        pixel = parameters[1] * parameters[2] / source.box_size
+        trusted = table.path.suffix.lower() not in (*_STACKS, ".txt")
+        if trusted and abs(pixel - stated) > 0.01 * stated:
+            text = f"{table.path} says {stated:g} Å per pixel, the CTF parameters {pixel:g}: taking the latter."
+            warnings.warn(text, UserWarning, stacklevel=4)  # the caller of Particles.read
+        return pixel
+    if stated <= 0:
+        raise InputError(table.path, "no pixel size in the header", "one in Å", "Give pixel_size= in Å.")
+    return stated
+
+
+def _check_box(path: Path, source: ImageSource, given: int | None, stated: int | None) -> None:
+    """The box of the images must be the one given or stated: poses and pixel size refer to it."""
+    if isinstance(source, NoImages):
+        return
+    for box, origin in ((given, "box_size="), (stated, str(path))):
+        if box is not None and box != source.box_size:
+            remedy = "If the images were rescaled, give their pixel_size= in Å; otherwise use the original stack."
+            found = f"images of {source.box_size} pixels"
+            raise InputError(path, found, f"{box} as in {origin}", remedy)
+
+
+def _with_amplitude_contrast(ctf: CTF | None, given: float | None, path: Path) -> CTF | None:
+    """The CTF with the amplitude contrast given, or 0.1 where the file lacks it."""
+    if ctf is None:
+        return None
+    missing = np.isnan(ctf.amplitude_contrast)
+    if given is None and missing.any():
+        text = f"{path}: no amplitude contrast in the file; assuming 0.1. Give amplitude_contrast= to change it."
+        warnings.warn(text, UserWarning, stacklevel=4)  # the caller of Particles.read
+    values = np.where(missing, 0.1, ctf.amplitude_contrast) if given is None else np.full(len(ctf), given)
+    return replace(ctf, amplitude_contrast=values.astype(np.float32))

@@ -1,0 +1,180 @@
+"""Where the pixels of particles come from: an array, stacks on disk read when needed, or nowhere (metadata only)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.files import find_stack
+from cryotwin_nb.formats.metadata import Metadata
+from cryotwin_nb.formats.mrc import Header, read_stack_header
+from cryotwin_nb.fourier import require_box_size
+
+
+class ImageSource(Protocol):
+    """Images of n particles, as recorded."""
+
+    @property
+    def box_size(self) -> int:
+        """D, pixels."""
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """The stacks read from."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: np.ndarray) -> ImageSource:
+        """The images of a subset of particles, sharing storage."""
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Images (m, D, D) float32."""
+
+    def name(self, row: int) -> str:
+        """What to call an image in a message."""
+
+
+@dataclass(frozen=True)
+class ArrayImages:
+    """Images in memory: rows of an array (N, D, D)."""
+
+    array: np.ndarray
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: np.ndarray) -> ArrayImages:
+        return replace(self, rows=self.rows[rows])
+
+    @property
+    def box_size(self) -> int:
+        return int(self.array.shape[-1])
+
+    @property
+    def files(self) -> frozenset[Path]:
+        return frozenset()
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        return self.array[self.rows[rows]].astype(np.float32, copy=False)
+
+    def name(self, row: int) -> str:
+        return f"image {self.rows[row]} of the array"
+
+
+@dataclass(frozen=True)
+class StackImages:
+    """Images in stacks on disk: particle i is image `image_number[i]` (from 0) of stack `stack_number[i]`."""
+
+    stacks: tuple[Header | None, ...]
+    stack_number: np.ndarray
+    image_number: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.stack_number)
+
+    def __getitem__(self, rows: np.ndarray) -> StackImages:
+        return replace(self, stack_number=self.stack_number[rows], image_number=self.image_number[rows])
+
+    @property
+    def box_size(self) -> int:
+        return self._header(int(self.stack_number[0])).shape[-1]
+
+    @property
+    def files(self) -> frozenset[Path]:
+        return frozenset(self._header(int(i)).path.resolve() for i in np.unique(self.stack_number))
+
+    def _header(self, number: int) -> Header:
+        header = self.stacks[number]
+        if header is None:
+            raise IndexError(f"stack {number} was not opened")
+        return header
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        stack_number, image_number = self.stack_number[rows], self.image_number[rows]
+        images = np.empty((len(stack_number), self.box_size, self.box_size), dtype=np.float32)
+        for number in np.unique(stack_number):
+            wanted = np.flatnonzero(stack_number == number)
+            images[wanted] = self._header(int(number)).map()[image_number[wanted]]
+        return images
+
+    def name(self, row: int) -> str:
+        return f"image {self.image_number[row] + 1} of {self._header(int(self.stack_number[row])).path}"
+
+
+@dataclass(frozen=True)
+class NoImages:
+    """Particles known by their metadata only."""
+
+    n: int
+    stated_box_size: int | None
+    where: object = "particles"
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, rows: np.ndarray) -> NoImages:
+        return replace(self, n=len(np.arange(self.n)[rows]))
+
+    @property
+    def box_size(self) -> int:
+        if self.stated_box_size is None:
+            raise InputError(self.where, "no box size", "rlnImageSize", "Give box_size= in pixels.")
+        return self.stated_box_size
+
+    @property
+    def files(self) -> frozenset[Path]:
+        return frozenset()
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        raise InputError(self.where, "metadata only", "images", "Read the particles with images=True.")
+
+    def name(self, row: int) -> str:
+        return f"particle {row}"
+
+
+def open_stacks(table: Metadata, datadir: str | os.PathLike | None = None) -> StackImages:
+    """Find the stacks of particles and check that each image exists and that all have one box size.
+
+    Raises
+    ------
+    InputError
+        If a stack is missing or damaged, a particle lies past the end of its stack, or the box sizes differ.
+    """
+    found = {int(i): find_stack(table.stacks[i], table.path, datadir) for i in np.unique(table.stack_number)}
+    headers = {number: read_stack_header(path) for number, path in found.items()}
+    sizes = {header.shape[-1]: header.path for header in headers.values()}
+    if len(sizes) > 1:
+        listed = " and ".join(f"{size} ({path})" for size, path in sorted(sizes.items()))
+        remedy = "Select one optics group with indices=, or bring all to one grid first."
+        raise InputError(table.path, f"box sizes {listed}", "a single one", remedy)
+    length = np.array([headers[i].shape[0] if i in headers else 0 for i in range(len(table.stacks))])
+    beyond = np.flatnonzero((table.image_number >= length[table.stack_number]) | (table.image_number < 0))
+    if len(beyond):
+        header = headers[int(table.stack_number[beyond[0]])]
+        past = f"image {table.image_number[beyond[0]] + 1} of {header.path}, which holds {header.shape[0]}"
+        raise InputError(table.path, past, "images that exist", "Use the stack that this file was written for.")
+    return StackImages(tuple(headers.get(i) for i in range(len(length))), table.stack_number, table.image_number)
+
+
+def as_source(images: Any, parts: tuple, box_size: int | None, where: object) -> ImageSource:
+    """Images as a source: an array is checked, None becomes as many particles as the other parts describe."""
+    if images is None:
+        counts = [len(part) for part in parts if part is not None]
+        if box_size is not None:
+            require_box_size(box_size, where)
+        return NoImages(counts[0] if counts else 0, box_size, where)
+    if not isinstance(images, (ArrayImages, StackImages, NoImages)):
+        array = np.asarray(images)
+        if array.ndim != 3 or array.shape[1] != array.shape[2] or array.dtype.kind not in "fiu":
+            found = f"images of shape {array.shape} and type {array.dtype}"
+            raise InputError(where, found, "(n, D, D) real numbers", "Give square images in one array.")
+        images = ArrayImages(array, np.arange(len(array)))
+    if not isinstance(images, NoImages) or images.stated_box_size is not None:
+        require_box_size(images.box_size, where)
+    return images

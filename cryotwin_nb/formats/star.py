@@ -1,0 +1,229 @@
+"""RELION STAR files of particles: 3.0 (one table), 3.1 and 5 (an optics and a particles table, in any order)."""
+
+from __future__ import annotations
+
+import linecache
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import starfile
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.files import require_file
+from cryotwin_nb.formats.metadata import Metadata, column, make_ctf
+from cryotwin_nb.formats.poses import euler_from_rotations, rotations_from_euler
+from cryotwin_nb.imaging import CTF
+
+_ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+_DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
+_MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration")
+
+
+def read_star(
+    path: str | os.PathLike, pixel_size: float | None = None, poses: bool = True, ctf: bool = True
+) -> Metadata:
+    """Read the particles of a STAR file.
+
+    Parameters
+    ----------
+    path : path-like
+        The .star file.
+    pixel_size : float, optional
+        Å, for a file that states none.
+    poses, ctf : bool
+        Whether to read (and require the consistency of) angles, origins and CTF columns.
+
+    Raises
+    ------
+    InputError
+        If the file is no STAR file of particles, or columns are missing or hold anything but finite numbers.
+    """
+    path = require_file(path, "STAR file")
+    table = _merge_optics(*_tables(path), path)
+    stacks, stack_number, image_number = _image_names(table, path)
+    pixel = _pixel_sizes(table, path, pixel_size)
+    box = column(table["rlnImageSize"], path, "rlnImageSize") if "rlnImageSize" in table else np.zeros(len(table))
+    group = table["rlnOpticsGroup"] if "rlnOpticsGroup" in table else np.zeros(len(table))
+    return Metadata(
+        path,
+        stacks,
+        stack_number,
+        image_number,
+        pixel,
+        box.astype(np.int64),
+        np.unique(group, return_inverse=True)[1].astype(np.int64),
+        rotations=_rotations(table, path) if poses else None,
+        shifts=_shifts(table, path, pixel) if poses else None,
+        ctf=_ctf(table, path) if ctf else None,
+    )
+
+
+def _tables(path: Path) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """The table of particles and, where there is one, that of optics groups."""
+    linecache.checkcache(str(path))  # starfile reads through linecache, which would return a file's former content
+    try:
+        blocks = starfile.read(path, always_dict=True, parse_as_string=["rlnImageName", "rlnOpticsGroupName"])
+    except Exception as error:  # starfile raises whatever its parsing meets
+        linecache.clearcache()
+        remedy = "Export it again from RELION, or check it with relion_star_printtable."
+        raise InputError(path, f"{type(error).__name__}: {error}", "a readable STAR file", remedy) from error
+    frames = {name: block for name, block in blocks.items() if isinstance(block, pd.DataFrame)}
+    found = f"the tables {', '.join(f'data_{name}' for name in blocks) or '(none)'}"
+    particles = next((f for f in frames.values() if "rlnImageName" in f), None)
+    if particles is None:
+        remedy = "Give the STAR file of extracted or refined particles."
+        raise InputError(path, found, "a table of particles with rlnImageName", remedy)
+    if len(particles) == 0:
+        raise InputError(path, "no rows of particles", "at least one", "Check the job that wrote it.")
+    optics = blocks.get("optics")
+    return particles, pd.DataFrame([optics]) if isinstance(optics, dict) else optics
+
+
+def _merge_optics(particles: pd.DataFrame, optics: pd.DataFrame | None, path: Path) -> pd.DataFrame:
+    """The table of particles, with the columns of their optics group added."""
+    if optics is None:
+        return particles
+    for name, frame in {"optics": optics, "particles": particles}.items():
+        if "rlnOpticsGroup" not in frame:
+            remedy = "Export the file again; RELION 3.1 and later write that column."
+            raise InputError(path, f"no rlnOpticsGroup in data_{name}", "it in both tables", remedy)
+    undefined = set(particles["rlnOpticsGroup"]) - set(optics["rlnOpticsGroup"])
+    if undefined or optics["rlnOpticsGroup"].duplicated().any():
+        found = f"undefined optics groups {sorted(map(str, undefined))}" if undefined else "a group defined twice"
+        raise InputError(path, found, "one row of data_optics per group", "Correct data_optics.")
+    new = optics.set_index("rlnOpticsGroup").drop(columns=list(particles.columns), errors="ignore")
+    return particles.join(new, on="rlnOpticsGroup")
+
+
+def _image_names(table: pd.DataFrame, path: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """Stacks, and for each particle its stack and its position there from 0, out of names `N@stack`."""
+    numbers, names = [], []
+    for row, entry in enumerate(table["rlnImageName"].astype(str)):
+        number, at, name = entry.strip().partition("@")
+        if not at:
+            number, name = "1", number
+        if not number.isdecimal() or int(number) < 1 or not name:
+            found = f"rlnImageName {entry!r} in row {row + 1}"
+            raise InputError(path, found, "names like 000001@stack.mrcs, numbered from 1", "Correct that row.")
+        numbers.append(int(number) - 1)
+        names.append(name)
+    stacks, stack_number = np.unique(np.array(names, dtype=str), return_inverse=True)
+    return tuple(str(s) for s in stacks), stack_number.astype(np.int64), np.array(numbers, dtype=np.int64)
+
+
+def _pixel_sizes(table: pd.DataFrame, path: Path, fallback: float | None) -> np.ndarray:
+    """Å per particle: rlnImagePixelSize, else from detector and magnification (RELION 3.0), else `fallback`."""
+    if "rlnImagePixelSize" in table:
+        pixel = column(table["rlnImagePixelSize"], path, "rlnImagePixelSize")
+    elif {"rlnDetectorPixelSize", "rlnMagnification"} <= set(table.columns):
+        detector = column(table["rlnDetectorPixelSize"], path, "rlnDetectorPixelSize")
+        magnification = column(table["rlnMagnification"], path, "rlnMagnification")
+        pixel = np.where(magnification > 0, detector * 1e4 / np.where(magnification > 0, magnification, 1), 0.0)
+    else:
+        pixel = np.zeros(len(table))
+    if fallback is not None:
+        pixel = np.where(pixel == 0, fallback, pixel)
+    if (pixel <= 0).any():
+        found = f"a pixel size of {pixel.min():g} Å" if pixel.any() else "no pixel size"
+        remedy = "Give pixel_size= in Å."
+        raise InputError(path, found, "rlnImagePixelSize, or detector pixel size and magnification", remedy)
+    return pixel
+
+
+def _require_all(table: pd.DataFrame, names: tuple[str, ...], path: Path, remedy: str) -> None:
+    missing = [name for name in names if name not in table]
+    if missing:
+        present = [name for name in names if name in table]
+        raise InputError(path, f"{', '.join(present)} without {', '.join(missing)}", "all of them or none", remedy)
+
+
+def _rotations(table: pd.DataFrame, path: Path) -> np.ndarray | None:
+    if not any(name in table for name in _ANGLES):
+        return None
+    _require_all(table, _ANGLES, path, "Give a 3-D refinement's STAR file, or poses= from cryoDRGN.")
+    return rotations_from_euler(*(column(table[name], path, name) for name in _ANGLES))
+
+
+def _shifts(table: pd.DataFrame, path: Path, pixel: np.ndarray) -> np.ndarray | None:
+    """rlnOriginX/Y, in pixels, take precedence over rlnOriginX/YAngst."""
+    pixels, angstroms = ("rlnOriginX", "rlnOriginY"), ("rlnOriginXAngst", "rlnOriginYAngst")
+    names = pixels if any(name in table for name in pixels) else angstroms
+    if not any(name in table for name in names):
+        return None
+    _require_all(table, names, path, "Export the file again.")
+    values = np.stack([column(table[name], path, name) for name in names], axis=1)
+    return (values * pixel[:, None] if names is pixels else values).astype(np.float32)
+
+
+def _ctf(table: pd.DataFrame, path: Path) -> CTF | None:
+    """CTF of the particles; an amplitude contrast that the file lacks becomes NaN, a phase shift 0."""
+    if not any(name in table for name in _DEFOCUS):
+        return None
+    names = _DEFOCUS + _MICROSCOPE
+    _require_all(table, names, path, "Export the file with its CTF columns, or give ctf= from cryoDRGN.")
+    u, v, angle, voltage, aberration = (column(table[name], path, name) for name in names)
+    optional = {"rlnAmplitudeContrast": np.nan, "rlnPhaseShift": 0.0}
+    contrast, phase = (
+        column(table[name], path, name) if name in table else np.full(len(table), missing)
+        for name, missing in optional.items()
+    )
+    return make_ctf(
+        path,
+        defocus_u=u,
+        defocus_v=v,
+        defocus_angle=angle,
+        voltage=voltage,
+        spherical_aberration=aberration,
+        amplitude_contrast=contrast,
+        phase_shift=phase,
+    )
+
+
+def write_star(
+    path: str | os.PathLike,
+    stack: str,
+    optics_group: np.ndarray,
+    pixel_size: float,
+    box_size: int,
+    rotations: np.ndarray | None = None,
+    shifts: np.ndarray | None = None,
+    ctf: CTF | None = None,
+) -> None:
+    """Write the particles of one stack as a RELION 3.1 STAR file, to `path` itself (see `files.atomic`).
+
+    Parameters
+    ----------
+    path : path-like
+        The .star file.
+    stack : str
+        Name of the stack, as it shall be found from the folder of the STAR file; its images are numbered in order.
+    optics_group : (n,) int64
+        From 0. A group whose particles differ in voltage, Cs or amplitude contrast is written as several.
+    pixel_size, box_size : float, int
+        Å; pixels.
+    rotations, shifts, ctf
+        As in `Metadata`.
+    """
+    keys = {"group": np.asarray(optics_group, dtype=np.float64)}
+    if ctf is not None:
+        keys["rlnVoltage"], keys["rlnSphericalAberration"] = ctf.voltage, ctf.spherical_aberration
+        keys["rlnAmplitudeContrast"] = ctf.amplitude_contrast
+    rows, group = np.unique(np.stack(list(keys.values()), axis=1), axis=0, return_inverse=True)
+    optics: dict[str, Any] = {"rlnOpticsGroup": np.arange(len(rows)) + 1}
+    optics["rlnOpticsGroupName"] = [f"opticsGroup{number}" for number in optics["rlnOpticsGroup"]]
+    optics |= dict(zip(list(keys)[1:], rows.T[1:]))
+    optics |= {"rlnImagePixelSize": pixel_size, "rlnImageSize": box_size, "rlnImageDimensionality": 2}
+    particles: dict[str, Any] = {"rlnImageName": [f"{i + 1:06d}@{stack}" for i in range(len(group))]}
+    if rotations is not None:
+        particles |= dict(zip(_ANGLES, euler_from_rotations(rotations)))
+    if shifts is not None:
+        particles["rlnOriginXAngst"], particles["rlnOriginYAngst"] = shifts.T
+    if ctf is not None:
+        particles |= dict(zip(_DEFOCUS, (ctf.defocus_u, ctf.defocus_v, ctf.defocus_angle)))
+        particles["rlnPhaseShift"] = ctf.phase_shift
+    particles["rlnOpticsGroup"] = group.reshape(-1) + 1
+    tables = {"optics": pd.DataFrame(optics), "particles": pd.DataFrame(particles)}
+    starfile.write(tables, path, float_format="%.9g")

@@ -1,0 +1,215 @@
+"""Centred Fourier transforms, the half plane, shells and the Fourier shell correlation.
+
+Conventions, used everywhere in cryotwin_nb:
+
+* box size D is even; the origin is index D//2 on every axis;
+* arrays are indexed ``zyx`` (``yx`` for images), coordinates are written ``xyz`` (``xy``);
+* frequencies k are integers in grid units, -D/2 ... D/2-1; k / (D * pixel_size) is in 1/Å;
+* 2-D and 3-D transforms carry the same factor D^(-3/2). The 3-D transform is then unitary, and the transform of
+  a projection (the sum of the voxels along z) *is* the central slice of the transform of the volume;
+* real images and volumes satisfy F(-k) = F(k)*, so only half of the plane is kept (`HalfPlane`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.fft import fftn, fftshift, ifftn, ifftshift
+
+from cryotwin_nb.errors import InputError
+
+
+def _centred(transform, array: Tensor, axes: tuple[int, ...]) -> Tensor:
+    return fftshift(transform(ifftshift(array, dim=axes), dim=axes), dim=axes)
+
+
+def fft2(images: Tensor) -> Tensor:
+    """Centred transform of images (..., D, D), times D^(-3/2)."""
+    return _centred(fftn, images, (-2, -1)) * images.shape[-1] ** -1.5
+
+
+def ifft2(spectra: Tensor) -> Tensor:
+    """Inverse of `fft2`; the result stays complex."""
+    return _centred(ifftn, spectra, (-2, -1)) * spectra.shape[-1] ** 1.5
+
+
+def fft3(volumes: Tensor) -> Tensor:
+    """Centred unitary transform of volumes (..., D, D, D)."""
+    return _centred(fftn, volumes, (-3, -2, -1)) * volumes.shape[-1] ** -1.5
+
+
+def ifft3(spectra: Tensor) -> Tensor:
+    """Inverse of `fft3`; the result stays complex."""
+    return _centred(ifftn, spectra, (-3, -2, -1)) * spectra.shape[-1] ** 1.5
+
+
+def grid(box_size: int, dimensions: int, device: torch.device | None = None) -> Tensor:
+    """Integer frequencies (or voxel offsets) of a centred grid, (D, ..., D, dimensions) in ``xy[z]`` order."""
+    axis = torch.arange(-(box_size // 2), box_size // 2, device=device)
+    return torch.stack(torch.meshgrid(*[axis] * dimensions, indexing="ij")[::-1], dim=-1)
+
+
+def require_box_size(box_size: int, where: object = "box_size") -> int:
+    """Return `box_size` if it is an even integer of at least 8, else raise `InputError`."""
+    if int(box_size) != box_size or box_size % 2 or box_size < 8:
+        remedy = "Crop or pad the images to an even size, for example with relion_image_handler or Fourier cropping."
+        raise InputError(where, f"a box of {box_size} pixels", "an even box of at least 8 pixels", remedy)
+    return int(box_size)
+
+
+@dataclass(frozen=True)
+class HalfPlane:
+    """One coefficient of each conjugate pair of a D x D Fourier plane, inside a disc, sorted by |k|.
+
+    Sums over the whole plane become sums over the half plane weighted by `multiplicity`:
+    <a, b> = Re sum_p multiplicity_p a_p* b_p.
+
+    Attributes
+    ----------
+    box_size : int
+        D, pixels.
+    radius : float or None
+        Frequencies with |k| < radius (grid units) are kept; None keeps the whole plane.
+    index : (P,) int64
+        Positions in a flattened centred D x D plane.
+    frequencies : (P, 2) float32
+        k = (kx, ky), grid units.
+    multiplicity : (P,) float32
+        2, or 1 for the self-conjugate coefficients (DC and the Nyquist corners).
+    shell : (P,) int64
+        |k| rounded to the nearest integer.
+    """
+
+    box_size: int
+    radius: float | None
+    index: Tensor
+    frequencies: Tensor
+    multiplicity: Tensor
+    shell: Tensor
+
+    @property
+    def n_shells(self) -> int:
+        """Number of shells of any plane of this box: 0 to the corner of the plane."""
+        return n_shells(self.box_size)
+
+    def gather(self, spectra: Tensor) -> Tensor:
+        """Coefficients (..., P) of centred planes (..., D, D)."""
+        return spectra.flatten(-2)[..., self.index.to(spectra.device)]
+
+    def scatter(self, coefficients: Tensor) -> Tensor:
+        """Centred Hermitian planes (..., D, D) from half-plane coefficients (..., P); zero outside the disc."""
+        size, device = self.box_size, coefficients.device
+        plane = coefficients.new_zeros(*coefficients.shape[:-1], size * size)
+        index = self.index.to(device)
+        plane[..., _partner(index, size)] = coefficients.conj()
+        plane[..., index] = coefficients
+        return plane.unflatten(-1, (size, size))
+
+
+def _partner(index: Tensor, box_size: int) -> Tensor:
+    """Flattened position of -k for the frequency at flattened position `index`."""
+    row, column = index // box_size, index % box_size
+    return (-row) % box_size * box_size + (-column) % box_size
+
+
+def n_shells(box_size: int) -> int:
+    """Number of integer shells |k| = 0, 1, ... up to the corner of a D x D x D cube."""
+    return int(round(3**0.5 * (box_size // 2))) + 1
+
+
+@lru_cache(maxsize=16)
+def half_plane(box_size: int, radius: float | None = None) -> HalfPlane:
+    """The `HalfPlane` of a box, on the CPU and cached."""
+    require_box_size(box_size)
+    frequencies = grid(box_size, 2).reshape(-1, 2)
+    index = torch.arange(box_size**2)
+    partner = _partner(index, box_size)
+    length = frequencies.float().norm(dim=-1)
+    inside = (index >= partner) & (length < (radius if radius is not None else float("inf")))
+    keep = torch.nonzero(inside).flatten()[torch.argsort(length[inside], stable=True)]
+    multiplicity = torch.where(index == partner, 1.0, 2.0)
+    return HalfPlane(
+        box_size, radius, index[keep], frequencies[keep].float(), multiplicity[keep], length[keep].round().long()
+    )
+
+
+def shell_mean(values: Tensor, shell: Tensor, n: int, weights: Tensor | None = None) -> Tensor:
+    """Weighted mean of `values` (..., P) over shells, (..., n) float64; empty shells hold 0."""
+    weights = torch.ones_like(shell, dtype=torch.float64) if weights is None else weights.double()
+    total = values.new_zeros(*values.shape[:-1], n, dtype=torch.float64).index_add(-1, shell, values.double() * weights)
+    mass = weights.new_zeros(n).index_add(0, shell, weights)
+    return total / mass.clamp_min(torch.finfo(torch.float64).tiny)
+
+
+@dataclass(frozen=True)
+class FscCurve:
+    """Fourier shell correlation of two maps.
+
+    Attributes
+    ----------
+    frequency : (D/2,) float64
+        Centre of each shell, 1/Å; shell 0 (the mean density) is left out.
+    correlation : (D/2,) float64
+        Re<a, b> / (|a| |b|) in each shell.
+    """
+
+    frequency: np.ndarray
+    correlation: np.ndarray
+
+    @property
+    def area(self) -> float:
+        """Mean correlation over the shells up to Nyquist: 1 for identical maps."""
+        return float(self.correlation.mean())
+
+    def resolution(self, threshold: float = 0.143) -> float:
+        """Resolution in Å at which the curve first falls below `threshold`, linearly interpolated.
+
+        A curve that never falls below it gives the Nyquist resolution; one that starts below it gives infinity.
+        """
+        below = np.flatnonzero(self.correlation < threshold)
+        if len(below) == 0:
+            return float(1 / self.frequency[-1])
+        if below[0] == 0:
+            return float("inf")
+        high, low = below[0] - 1, below[0]
+        step = (self.correlation[high] - threshold) / (self.correlation[high] - self.correlation[low])
+        return float(1 / (self.frequency[high] + step * (self.frequency[low] - self.frequency[high])))
+
+
+def fsc(a: Tensor | np.ndarray, b: Tensor | np.ndarray, voxel_size: float) -> FscCurve:
+    """Fourier shell correlation of two maps (D, D, D) on the same grid.
+
+    Parameters
+    ----------
+    a, b : (D, D, D) float
+        Maps, zyx.
+    voxel_size : float
+        Å.
+
+    Raises
+    ------
+    InputError
+        If the maps are not cubes of the same even size.
+
+    Notes
+    -----
+    Shell s holds the coefficients with round(|k|) = s for s = 1 ... D/2 (Harauz and van Heel 1986).
+    """
+    maps = [torch.as_tensor(np.asarray(m), dtype=torch.float64) for m in (a, b)]
+    size = require_box_size(maps[0].shape[-1], "fsc")
+    for m in maps:
+        if tuple(m.shape) != (size,) * 3:
+            raise InputError("fsc", f"a map of shape {tuple(m.shape)}", f"{(size,) * 3}", "Bring both to one box.")
+    left, right = (fft3(m).flatten() for m in maps)
+    shell = grid(size, 3).reshape(-1, 3).double().norm(dim=-1).round().long()
+    cross, power_a, power_b = (
+        shell_mean(v, shell, n_shells(size))[1 : size // 2 + 1]
+        for v in ((left.conj() * right).real, left.abs() ** 2, right.abs() ** 2)
+    )
+    correlation = cross / (power_a * power_b).sqrt().clamp_min(torch.finfo(torch.float64).tiny)
+    frequency = np.arange(1, size // 2 + 1) / (size * voxel_size)
+    return FscCurve(frequency, correlation.numpy())

@@ -1,0 +1,343 @@
+"""Gaussian mixtures on a latent space: the trainable prior, its window mass Q_z, modes and samples.
+
+`GaussianMixture` is a density that never changes; `MixtureMoments` is what makes one from mini-batches during
+training; `GaussianMixture.fit` makes one from a whole set of latents (expectation-maximisation, `mixture_fit`).
+Everything is float64 inside, whatever the dtype of the latents; nothing here knows about particles or images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cryotwin_nb.errors import InputError
+
+_TINY = torch.finfo(torch.float64).tiny
+_CHUNK = 2**23  # float64 numbers held at once where points meet components
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianMixture:
+    """A mixture of C Gaussians with full covariances in d dimensions.
+
+    Parameters
+    ----------
+    weights : (C,) array or tensor
+        pi_c, not negative, summing to 1.
+    means : (C, d) array or tensor
+        mu_c.
+    covariances : (C, d, d) array or tensor
+        Sigma_c, symmetric positive definite.
+
+    Raises
+    ------
+    InputError
+        If shapes disagree, a value is not finite, the weights are no distribution or a covariance is not symmetric
+        positive definite.
+
+    Notes
+    -----
+    The three are kept as float64 tensors. Gradients flow through them: a mixture made from tensors that require
+    grad gives densities that do.
+    """
+
+    weights: Tensor
+    means: Tensor
+    covariances: Tensor
+    _factors: dict[float, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("weights", "means", "covariances"):
+            value = torch.as_tensor(getattr(self, name), dtype=torch.float64)
+            object.__setattr__(self, name, value)
+        _require_mixture(self.weights, self.means, self.covariances)
+
+    @classmethod
+    def unchecked(cls, weights: Tensor, means: Tensor, covariances: Tensor) -> GaussianMixture:
+        """A mixture of float64 tensors known to be valid, without the checks (for inner loops)."""
+        mixture = object.__new__(cls)
+        for name, value in zip(("weights", "means", "covariances"), (weights, means, covariances), strict=True):
+            object.__setattr__(mixture, name, value)
+        object.__setattr__(mixture, "_factors", {})
+        return mixture
+
+    @staticmethod
+    def fit(z: Tensor | np.ndarray, n_components: int = 100, **options) -> GaussianMixture:
+        """Fit a mixture to latents (n, d); see `cryotwin_nb.mixture_fit.fit` for the options."""
+        from cryotwin_nb.mixture_fit import fit
+
+        return fit(z, n_components, **options)
+
+    @property
+    def n_components(self) -> int:
+        """C."""
+        return self.means.shape[0]
+
+    @property
+    def latent_dim(self) -> int:
+        """d."""
+        return self.means.shape[1]
+
+    def to(self, device: torch.device | str) -> GaussianMixture:
+        """The same mixture on another device."""
+        return self.unchecked(self.weights.to(device), self.means.to(device), self.covariances.to(device))
+
+    def detach(self) -> GaussianMixture:
+        """The same mixture, cut off from the graph that made it."""
+        return self.unchecked(self.weights.detach(), self.means.detach(), self.covariances.detach())
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log P(z): latents (n, d) give (n,), in the dtype and on the device of `z`."""
+        return self._per_point(z, lambda points: self._log_joint(points).logsumexp(-1))
+
+    def responsibilities(self, z: Tensor) -> Tensor:
+        """Posterior probability of each component: latents (n, d) give (n, C), rows summing to 1."""
+        return self._per_point(z, lambda points: self._log_joint(points).softmax(-1))
+
+    def log_window_mass(self, z: Tensor, window: float) -> Tensor:
+        """log Q_z, the mass of the mixture in a box of side `window` (the paper's T) around each latent.
+
+        Parameters
+        ----------
+        z : (n, d) float
+            Latents.
+        window : float
+            T, in the units of the latents.
+
+        Returns
+        -------
+        (n,) tensor
+            d log T + log sum_c pi_c N(z; mu_c, Sigma_c + T^2/12 I), in the dtype of `z`.
+
+        Notes
+        -----
+        Eq. 1 of the paper with the box replaced by a Gaussian of equal mass and covariance: closed form, never
+        singular. At the mean of a component it is within 2 % of the box per dimension for standard deviations of at
+        least T/2; for components much narrower than T it overshoots by at most sqrt(6/pi) = 1.38 per dimension.
+        """
+        if not window > 0:
+            raise InputError("window", f"T = {window}", "a positive number", "Give the width of the latent noise.")
+        scale = self.latent_dim * math.log(window)
+        return self._per_point(z, lambda points: self._log_joint(points, float(window)).logsumexp(-1) + scale)
+
+    def sample(self, n: int, seed: int = 0) -> Tensor:
+        """Draw `n` latents, (n, d) float32; the same on every device for a given seed."""
+        generator = torch.Generator().manual_seed(seed)
+        component = torch.multinomial(self.weights.detach().cpu(), n, replacement=True, generator=generator)
+        noise = torch.randn(n, self.latent_dim, dtype=torch.float64, generator=generator).to(self.means)
+        component = component.to(self.means.device)
+        cholesky = torch.linalg.cholesky(self.covariances)[component]
+        return (self.means[component] + (cholesky @ noise[..., None])[..., 0]).float()
+
+    def modes(self, max_iter: int = 2000) -> Tensor:
+        """The local maxima of the density, (m, d) float64, the densest first.
+
+        From every mean (displaced by a thousandth of a standard deviation, to leave saddles) the fixed point
+        z = (sum_c gamma_c Sigma_c^-1)^-1 sum_c gamma_c Sigma_c^-1 mu_c is iterated; each step raises the density
+        (Carreira-Perpinan 2000). Points that end within a hundredth of a local standard deviation are one mode.
+        """
+        precision = torch.cholesky_inverse(torch.linalg.cholesky(self.covariances))
+        pull = (precision @ self.means[..., None])[..., 0]
+        z = self.means + 1e-3 * torch.linalg.cholesky(self.covariances).sum(-1)
+        for _ in range(max_iter):
+            gamma = self.responsibilities(z)
+            local = torch.einsum("mc,cde->mde", gamma, precision)
+            new = torch.cholesky_solve((gamma @ pull)[..., None], torch.linalg.cholesky(local))[..., 0]
+            step = new - z
+            z = new
+            if (step[:, None] @ local @ step[..., None]).max() < 1e-16:
+                break
+        order = self.log_prob(z).argsort(descending=True)
+        kept: list[int] = []
+        for i in order.tolist():
+            away = z[i] - z[kept]
+            if not len(kept) or torch.einsum("kd,de,ke->k", away, local[i], away).min() > 1e-4:
+                kept.append(i)
+        return z[kept]
+
+    def _log_joint(self, z: Tensor, window: float = 0.0) -> Tensor:
+        """log pi_c N(z; mu_c, Sigma_c + window^2/12 I): (n, d) float64 gives (n, C)."""
+        whitener, offset, constant = self._factor(window)
+        residual = torch.addmm(offset, z, whitener).unflatten(-1, (self.n_components, -1))
+        return constant - 0.5 * residual.square().sum(-1)
+
+    def _factor(self, window: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Inverse Cholesky factors (d, C d), whitened means -(C d,) and log constants (C,), cached without a graph."""
+        if any(t.requires_grad for t in (self.weights, self.means, self.covariances)) and torch.is_grad_enabled():
+            return _factorise(self.weights, self.means, self.covariances, window)
+        if window not in self._factors:
+            with torch.inference_mode(False), torch.no_grad():
+                self._factors[window] = _factorise(self.weights, self.means, self.covariances, window)
+        return self._factors[window]
+
+    def _per_point(self, z: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Apply `function` to float64 latents on the mixture's device, in pieces of bounded memory."""
+        z = torch.as_tensor(z)
+        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+            expected = f"(n, {self.latent_dim})"
+            raise InputError("latents", f"shape {tuple(z.shape)}", expected, "Give one row per point, z[None] for one.")
+        size = max(1, _CHUNK // (self.n_components * self.latent_dim))
+        parts = [function(part).to(z) for part in z.to(self.means).split(size)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _factorise(weights: Tensor, means: Tensor, covariances: Tensor, window: float) -> tuple[Tensor, Tensor, Tensor]:
+    """What `_log_joint` needs: residual = z @ whitener + offset, log density = constant - |residual|^2 / 2."""
+    count, dim = means.shape
+    identity = torch.eye(dim, dtype=means.dtype, device=means.device)
+    cholesky = torch.linalg.cholesky(covariances + window**2 / 12 * identity)
+    inverse = torch.linalg.solve_triangular(cholesky, identity.expand_as(cholesky), upper=False)
+    log_det = cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    constant = weights.clamp_min(_TINY).log() - log_det - dim / 2 * math.log(2 * math.pi)
+    offset = -(inverse @ means[..., None]).reshape(count * dim)
+    return inverse.reshape(count * dim, dim).T.contiguous(), offset, constant
+
+
+def _require_mixture(weights: Tensor, means: Tensor, covariances: Tensor) -> None:
+    """Raise `InputError` unless the three are a mixture."""
+    remedy = "Check how the mixture was made; GaussianMixture.fit makes a valid one from latents."
+
+    def require(good: object, what: str, found: str, expected: str) -> None:
+        if not bool(good):
+            raise InputError(f"GaussianMixture {what}", found, expected, remedy)
+
+    require(means.ndim == 2 and means.numel() > 0, "means", f"shape {tuple(means.shape)}", "(C, d)")
+    count, dim = means.shape
+    require(weights.shape == (count,), "weights", f"shape {tuple(weights.shape)}", f"({count},)")
+    shape = (count, dim, dim)
+    require(covariances.shape == shape, "covariances", f"shape {tuple(covariances.shape)}", f"{shape}")
+    for name, values in (("weights", weights), ("means", means), ("covariances", covariances)):
+        require(values.isfinite().all(), name, "NaN or infinity", "finite numbers")
+    require((weights >= 0).all(), "weights", f"a weight of {weights.min():.3g}", "no negative weight")
+    require(abs(weights.sum() - 1) < 1e-6, "weights", f"a sum of {weights.sum():.6g}", "a sum of 1")
+    asymmetry = (covariances - covariances.mT).abs().amax((-2, -1)) / covariances.abs().amax((-2, -1)).clamp_min(_TINY)
+    require((asymmetry < 1e-6).all(), "covariances", f"component {int(asymmetry.argmax())} not symmetric", "symmetry")
+    failed = torch.linalg.cholesky_ex(covariances).info.nonzero()
+    where = f"component {int(failed[0])} not positive definite" if len(failed) else ""
+    require(not len(failed), "covariances", where, "positive definite matrices")
+
+
+class MixtureMoments(nn.Module):
+    """The prior while it trains: moving averages of the mixture's moments over mini-batches.
+
+    Parameters
+    ----------
+    n_components, latent_dim : int
+        C and d.
+    decay : float
+        Share of the past in the average at each batch, at least 0 and below 1; the average is debiased at the start as
+        in Adam, so the first batch counts fully.
+
+    Attributes
+    ----------
+    mass : (C,), first : (C, d), second : (C, d, d) float64 buffers
+        Averages per particle of gamma, gamma z and gamma z z^T, where gamma = softmax(w).
+
+    Notes
+    -----
+    Sect. 3.1 of the paper, after Zong et al. 2018. Gradients reach (z, w) through the current batch's share only.
+    """
+
+    def __init__(self, n_components: int, latent_dim: int, decay: float = 0.9) -> None:
+        super().__init__()
+        if not 0 <= decay < 1:
+            raise InputError("decay", f"{decay}", "a number in [0, 1)", "0.9 averages over about ten batches.")
+        self.decay = decay
+        self.mass: Tensor
+        self.first: Tensor
+        self.second: Tensor
+        self.steps: Tensor
+        zeros = torch.zeros(n_components, latent_dim, latent_dim, dtype=torch.float64)
+        self.register_buffer("mass", zeros[:, 0, 0].clone())
+        self.register_buffer("first", zeros[:, 0].clone())
+        self.register_buffer("second", zeros)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def update(self, z: Tensor, w: Tensor) -> GaussianMixture:
+        """Take in a batch of latents `z` (b, d) and component logits `w` (b, C); the mixture to compute its rate with.
+
+        The mixture carries gradients to `z` and `w`; the stored averages do not.
+        """
+        z, gamma = z.double(), w.double().softmax(-1)
+        weighted = gamma.T / len(z)
+        squares = (z[:, :, None] * z[:, None]).flatten(1)
+        batch = (weighted.sum(-1), weighted @ z, (weighted @ squares).view_as(self.second))
+        step = int(self.steps) + 1
+        kept = self.decay * (1 - self.decay ** (step - 1)) / (1 - self.decay**step)
+        stored = (self.mass, self.first, self.second)
+        mass, first, second = (kept * old + (1 - kept) * new for old, new in zip(stored, batch, strict=True))
+        self._store(mass.detach(), first.detach(), second.detach(), step)
+        return _mixture_of_moments(mass, first, second)
+
+    def mixture(self) -> GaussianMixture:
+        """The current mixture, without gradients."""
+        return _mixture_of_moments(self.mass.clone(), self.first.clone(), self.second.clone())
+
+    @torch.no_grad()
+    def assign(self, mixture: GaussianMixture, steps: int | None = None) -> None:
+        """Replace the averages by the moments of a mixture with at most C components; the others get no mass."""
+        count = len(self.mass)
+        if mixture.n_components > count or mixture.latent_dim != self.first.shape[1]:
+            found = f"{mixture.n_components} components in {mixture.latent_dim} dimensions"
+            expected = f"at most {count} in {self.first.shape[1]}"
+            raise InputError("mixture", found, expected, "Make MixtureMoments for this mixture's size.")
+        mass = mixture.weights.detach().to(self.mass)
+        mean = mixture.means.detach().to(self.mass)
+        second = mass[:, None, None] * (mixture.covariances.detach().to(self.mass) + mean[:, :, None] * mean[:, None])
+        padded = [self.mass.new_zeros(t.shape) for t in (self.mass, self.first, self.second)]
+        for target, source in zip(padded, (mass, mass[:, None] * mean, second), strict=True):
+            target[: len(mass)] = source
+        self._store(*padded, int(self.steps) if steps is None else steps)
+
+    def starved(self, threshold: float = 0.1) -> list[int]:
+        """Components whose weight has fallen below `threshold` / C."""
+        weights = self.mass / self.mass.sum()
+        return (weights < threshold / len(weights)).nonzero().flatten().tolist()
+
+    @torch.no_grad()
+    def split(self, source: int, target: int, generator: torch.Generator | None = None) -> None:
+        """Share the mass of `source` and `target` equally between two halves of `source`.
+
+        The halves sit at the mean of both, plus and minus 0.3 to 0.7 standard deviations along its longest axis, and
+        are narrower by just that: the total mass, first and second moments do not change.
+        """
+        pair = [source, target]
+        mass, first, second = self.mass[pair].sum(), self.first[pair].sum(0), self.second[pair].sum(0)
+        mean = first / mass
+        covariance = second / mass - mean[:, None] * mean
+        variances, axes = torch.linalg.eigh(covariance)
+        fraction = 0.3 + 0.4 * torch.rand((), dtype=torch.float64, generator=generator).to(mean)
+        offset = fraction * variances[-1].clamp_min(0).sqrt() * axes[:, -1]
+        narrower = covariance - offset[:, None] * offset
+        for component, centre in ((source, mean + offset), (target, mean - offset)):
+            self.mass[component] = mass / 2
+            self.first[component] = mass / 2 * centre
+            self.second[component] = mass / 2 * (narrower + centre[:, None] * centre)
+
+    def _store(self, mass: Tensor, first: Tensor, second: Tensor, steps: int) -> None:
+        # New tensors, not in-place: the old ones are still part of the graph of the last batch.
+        self.mass, self.first, self.second = mass, first, second
+        self.steps = torch.full_like(self.steps, steps)
+
+
+def _mixture_of_moments(mass: Tensor, first: Tensor, second: Tensor) -> GaussianMixture:
+    """The mixture with the given moments; always positive definite.
+
+    A billionth of the overall moments is added to every component (one without mass becomes the overall Gaussian),
+    and a millionth of the mean variance to every covariance, which outweighs the rounding of S/n - mu mu^T.
+    """
+    total, dim = mass.sum(), first.shape[-1]
+    centre, spread = first.sum(0) / total, second.sum(0) / total
+    mass_, first_, second_ = mass + 1e-9, first + 1e-9 * centre, second + 1e-9 * spread
+    means = first_ / mass_[:, None]
+    covariances = second_ / mass_[:, None, None] - means[:, :, None] * means[:, None]
+    power = spread.diagonal().mean()
+    variance = power - centre.square().mean()
+    jitter = 1e-6 * variance.clamp_min(0) + 1e-12 * power + 1e-30
+    identity = torch.eye(dim, dtype=mass.dtype, device=mass.device)
+    return GaussianMixture.unchecked(mass / total, means, (covariances + covariances.mT) / 2 + jitter * identity)

@@ -1,0 +1,231 @@
+"""CryoTwin: encoder, decoder and trainable prior in one module."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.fourier import require_box_size
+from cryotwin_nb.imaging import ImageBatch, ImageFormation
+from cryotwin_nb.mixture import GaussianMixture, MixtureMoments
+from cryotwin_nb.models.coordinate import CoordinateNetworks
+from cryotwin_nb.particles import Particles
+
+_FORMAT = "cryotwin_nb model 1"
+_ARCHITECTURES = {"coordinate": CoordinateNetworks}
+
+
+class CryoTwin(nn.Module):
+    """An auto-encoder of particle images whose prior is a Gaussian mixture (Yamazaki et al. 2023).
+
+    Parameters
+    ----------
+    box_size : int
+        D of the images, pixels.
+    architecture : {"coordinate"}
+        "coordinate": the paper's residual MLPs.
+    latent_dim : int
+        d (paper: 8).
+    n_components : int
+        C, the upper bound of the number of Gaussians (paper: 100). Training keeps as many as held-out images support.
+    noise_width : float
+        T, width of the uniform noise on the latents (paper: 3). A pure gauge: it sets the unit of z.
+    weighting : {"volume", "paper"}
+        See `ImageFormation`.
+    particle_radius : float
+        Fraction of the box within which the particle lies.
+    seed : int
+        Of the initial weights.
+    **networks
+        Passed to the architecture (`width`, `depth`, `n_features`).
+
+    Attributes
+    ----------
+    prior : GaussianMixture
+        The density of the latents.
+    imaging : ImageFormation
+        Noise spectrum, CTF power and weights measured by `fit`.
+    """
+
+    def __init__(
+        self,
+        box_size: int,
+        architecture: str = "coordinate",
+        latent_dim: int = 8,
+        n_components: int = 100,
+        noise_width: float = 3.0,
+        weighting: str = "volume",
+        particle_radius: float = 0.4,
+        seed: int = 0,
+        **networks,
+    ) -> None:
+        super().__init__()
+        require_box_size(box_size)
+        if architecture not in _ARCHITECTURES:
+            known = " or ".join(map(repr, _ARCHITECTURES))
+            raise InputError("architecture", repr(architecture), known, "Choose one of these.")
+        for name, value in {"latent_dim": latent_dim, "n_components": n_components, "noise_width": noise_width}.items():
+            if value <= 0:
+                raise InputError(name, f"{value}", "a positive number", "The paper uses d = 8, C = 100, T = 3.")
+        self.config = {
+            "box_size": box_size,
+            "architecture": architecture,
+            "latent_dim": latent_dim,
+            "n_components": n_components,
+            "noise_width": noise_width,
+            "weighting": weighting,
+            "particle_radius": particle_radius,
+            "seed": seed,
+            **networks,
+        }
+        self.noise_width = float(noise_width)
+        self.imaging = ImageFormation(box_size, weighting, particle_radius)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.networks = _ARCHITECTURES[architecture](
+                self.imaging, latent_dim, n_components, noise_width, seed=seed, **networks
+            )
+        self.moments = MixtureMoments(n_components, latent_dim)
+        for name, value in zip(("weights", "means", "covariances"), self._standard_prior(), strict=True):
+            self.register_buffer(f"prior_{name}", value)
+
+    def _standard_prior(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights, means and covariances of the standard normal density, the prior of an untrained model."""
+        d = self.config["latent_dim"]
+        return torch.ones(1).double(), torch.zeros(1, d).double(), torch.eye(d).double()[None]
+
+    @property
+    def prior(self) -> GaussianMixture:
+        """The density of the latents: fitted to all of them when training ends."""
+        return GaussianMixture(self.prior_weights, self.prior_means, self.prior_covariances)
+
+    @prior.setter
+    def prior(self, mixture: GaussianMixture) -> None:
+        device = self.prior_weights.device
+        for name in ("weights", "means", "covariances"):
+            setattr(self, f"prior_{name}", getattr(mixture, name).detach().double().to(device))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.prior_weights.device
+
+    def encode(self, batch: ImageBatch) -> tuple[Tensor, Tensor]:
+        """Latents z (m, d) and component scores w (m, C) of prepared images."""
+        return self.networks.encode(batch)
+
+    def predict(self, batch: ImageBatch, z: Tensor, n: int | None = None) -> Tensor:
+        """Predicted coefficients (m, P) of images at z (m, d): slice times CTF; the first n, by |k|."""
+        return self.networks.slices(batch.rotations, z, n) * batch.transfer[:, :n]
+
+    @torch.no_grad()
+    def embed(self, particles: Particles, batch_size: int = 256, progress: bool = False) -> Tensor:
+        """Latents of particles, (n, d) float32 on the CPU.
+
+        Raises
+        ------
+        InputError
+            If the particles have another box or pixel size than those the model was trained on, or lack poses or CTF.
+        """
+        self.check(particles)
+        rows = np.arange(len(particles))
+        chunks = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+        bar = tqdm(chunks, desc="embedding", disable=not progress)
+        return torch.cat([self.encode(self.imaging.batch(particles, chunk))[0].cpu() for chunk in bar])
+
+    @torch.no_grad()
+    def volumes(self, z: Tensor | np.ndarray) -> Tensor:
+        """Density maps at latents (m, d): (m, D, D, D) float32 on the CPU, zyx, image grey value per Å."""
+        z = torch.as_tensor(np.asarray(z), dtype=torch.float32)
+        if z.ndim != 2 or z.shape[1] != self.config["latent_dim"]:
+            expected = f"(m, {self.config['latent_dim']})"
+            raise InputError("volumes", f"latents of shape {tuple(z.shape)}", expected, "For one map give z[None].")
+        return self.networks.volumes(z.to(self.device)).cpu()
+
+    def check(self, particles: Particles) -> None:
+        """Raise `InputError` unless this model can be used on these particles."""
+        where, size = "particles", self.config["box_size"]
+        if len(particles) == 0:
+            raise InputError(where, "no particles", "at least one", "Check the selection.")
+        if particles.box_size != size:
+            remedy = f"Resample the images, or make the model with CryoTwin({particles.box_size})."
+            raise InputError(where, f"a box of {particles.box_size} pixels", f"{size} pixels", remedy)
+        known = float(self.imaging.pixel_size)
+        if known != 1.0 and abs(particles.pixel_size / known - 1) > 1e-3:
+            found, expected = f"a pixel size of {particles.pixel_size:.4g} Å", f"{known:.4g} Å"
+            raise InputError(where, found, expected, "Use images on the grid the model was trained on.")
+        for name in ("rotations", "ctf"):
+            if getattr(particles, name) is None:
+                remedy = f"Read them with {'poses' if name == 'rotations' else 'ctf'}=..., or refine the particles."
+                raise InputError(where, f"no {name}", "poses and CTF parameters of every image", remedy)
+
+    def payload(self) -> dict:
+        """Everything needed to make this model again: plain containers and tensors."""
+        return {"format": _FORMAT, "config": self.config, "state": self.state_dict()}
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the model to a .pt file, complete or not at all; folders are made."""
+        write_payload(self.payload(), path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, map_location: str | torch.device = "cpu") -> CryoTwin:
+        """Read a model written by `save`, or the model in a checkpoint of `fit`. Executes no code from the file.
+
+        Raises
+        ------
+        InputError
+            If the file is missing, damaged or not a model.
+        """
+        return cls.from_payload(read_payload(path, map_location), path)
+
+    @classmethod
+    def from_payload(cls, payload: dict, where: object) -> CryoTwin:
+        """The model in a payload read from `where`."""
+        model = cls(**payload["config"])
+        try:
+            model.restore(payload["state"])
+        except (RuntimeError, AttributeError) as error:
+            raise InputError(where, "weights of another network", "those of its configuration", str(error)) from error
+        return model
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Load a state whose mixture and noise spectrum may have other lengths than the present ones."""
+        own = self.state_dict()
+        for name, value in state.items():
+            if name in ("imaging.noise", "prior_weights", "prior_means", "prior_covariances"):
+                module = self.imaging if name.startswith("imaging.") else self
+                setattr(module, name.removeprefix("imaging."), torch.empty_like(value, device=own[name].device))
+        self.load_state_dict(state)
+
+
+def write_payload(payload: dict, path: str | os.PathLike) -> None:
+    """torch.save to a temporary name, then rename."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    try:
+        torch.save(payload, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_payload(path: str | os.PathLike, map_location: str | torch.device = "cpu") -> dict:
+    """torch.load without executing code, checked to be ours."""
+    remedy = "Give a file written by CryoTwin.save or by fit(checkpoint=...)."
+    try:
+        payload = torch.load(path, map_location=map_location, weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(path, "no file", "a model (.pt)", remedy) from error
+    except Exception as error:  # torch raises many kinds for damaged or hostile files
+        found = f"a file that cannot be read ({type(error).__name__})"
+        raise InputError(path, found, "a model (.pt)", remedy) from error
+    if not isinstance(payload, dict) or payload.get("format") != _FORMAT:
+        raise InputError(path, "something else", f"a {_FORMAT!r} file", remedy)
+    return payload

@@ -1,0 +1,186 @@
+"""The paper's networks: an image encoder and a decoder of Fourier coordinates, both residual MLPs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import grid_sample, relu
+
+from cryotwin_nb.fourier import grid, ifft2, ifft3, n_shells, shell_mean
+from cryotwin_nb.imaging import ImageBatch, ImageFormation, slice_coordinates
+
+
+class ResidualMLP(nn.Module):
+    """Linear layer, `depth` residual layers h + relu(W h), linear layer."""
+
+    def __init__(self, n_in: int, width: int, depth: int, n_out: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(n_in, width)
+        self.residual = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.last = nn.Linear(width, n_out)
+
+    def hidden(self, h: Tensor) -> Tensor:
+        """The residual layers alone."""
+        h = relu(h)
+        for layer in self.residual:
+            h = h + relu(layer(h))
+        return h
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.hidden(self.first(x)))
+
+
+class CoordinateNetworks(nn.Module):
+    """Encoder X -> (z, w) and decoder (v, z) -> complex Fourier coefficient of the density.
+
+    Parameters
+    ----------
+    imaging : ImageFormation
+        Shared with the model that holds these networks.
+    latent_dim, n_components : int
+        d and C: lengths of z and w.
+    noise_width : float
+        T. The encoder's output is multiplied by it, the decoder's input divided: T is a pure gauge.
+    width, depth, n_features : int
+        Units and residual layers of both MLPs; positional features of the decoder.
+    """
+
+    def __init__(
+        self,
+        imaging: ImageFormation,
+        latent_dim: int,
+        n_components: int,
+        noise_width: float,
+        width: int = 256,
+        depth: int = 3,
+        n_features: int = 128,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self._imaging = [imaging]  # in a list: a plain reference, not a submodule
+        self.noise_width = noise_width
+        self.mixed_precision = False
+        size = imaging.plane.box_size
+        inside = imaging.window.flatten() > 0
+        self.register_buffer("inside", inside, persistent=False)
+        self.register_buffer("signal", torch.ones(n_shells(size), dtype=torch.float64))
+        self.encoder = ResidualMLP(int(inside.sum()) + 3, width, depth, latent_dim + n_components)
+        self.latent_dim = latent_dim
+        generator = torch.Generator().manual_seed(seed)
+        points = torch.randn(n_features, 3, generator=generator)
+        points *= torch.rand(n_features, 1, generator=generator) ** (1 / 3) / points.norm(dim=1, keepdim=True)
+        self.register_buffer("points", points * imaging.particle_radius)
+        self.decoder = ResidualMLP(n_features, width, depth, 2 * n_features)
+        self.from_latent = nn.Linear(latent_dim, width, bias=False)
+
+    @property
+    def imaging(self) -> ImageFormation:
+        return self._imaging[0]
+
+    def measure(self, batch: ImageBatch) -> None:
+        """Set the radial amplitude of the density that scales the decoder's output, from some images."""
+        shells = len(self.signal)
+        power = shell_mean(batch.data.abs().square().mean(0), self.imaging.shell, shells) - 1
+        seen = shell_mean(batch.transfer.square().mean(0), self.imaging.shell, shells)
+        self.signal.copy_((power.clamp_min(1e-3) / seen.clamp_min(1e-12)).sqrt())
+
+    def encode(self, batch: ImageBatch) -> tuple[Tensor, Tensor]:
+        """Latents z (m, d) and component scores w (m, C) of images."""
+        images, direction = self.canonical_images(batch)
+        with self._autocast():
+            out = self.encoder(torch.cat([images.flatten(1)[:, self.inside], direction], dim=1))
+        return out[:, : self.latent_dim].float() * self.noise_width, out[:, self.latent_dim :].float()
+
+    def score_head(self) -> tuple[Tensor, Tensor]:
+        """The rows of the last layer that give w: weight (C, width) and bias (C,), to be changed in place."""
+        return self.encoder.last.weight[self.latent_dim :], self.encoder.last.bias[self.latent_dim :]
+
+    def canonical_images(self, batch: ImageBatch) -> tuple[Tensor, Tensor]:
+        """Phase-flipped, Wiener-weighted images (m, D, D), turned to a canonical in-plane angle, and views (m, 3).
+
+        The pose is known, so the encoder need not learn that an image turned in its plane, or seen from behind
+        (its mirror image), shows the same structure: what is left to learn is a view on a half sphere.
+        """
+        imaging = self.imaging
+        snr = (batch.transfer.square() * self.signal[imaging.shell].square()).float()
+        flipped = batch.data * batch.transfer.sign() * (snr / (1 + snr)).sqrt()
+        images = ifft2(imaging.plane.scatter(flipped)).real
+        turn, direction = canonical_view(batch.rotations)
+        size = images.shape[-1]
+        pixels = grid(size, 2, images.device).float() @ turn.transpose(1, 2)[:, None]
+        normalised = (pixels + size // 2 + 0.5) * (2 / size) - 1
+        turned = grid_sample(images[:, None], normalised, padding_mode="zeros", align_corners=False)[:, 0]
+        return turned / size**0.5, direction
+
+    def slices(self, rotations: Tensor, z: Tensor, n: int | None = None) -> Tensor:
+        """Central slices (m, P) of the densities at z (m, d), seen from `rotations`; the first n coefficients."""
+        return self.density(slice_coordinates(self.imaging.frequencies[:n], rotations), z)
+
+    def density(self, positions: Tensor, z: Tensor) -> Tensor:
+        """Fourier coefficients (m, P) complex of densities at z (m, d), at positions (m or 1, P, 3) in grid units.
+
+        F(v) = sum_j [a_j(v, z) cos(2 pi v.r_j) - i b_j(v, z) sin(2 pi v.r_j)] with points r_j inside the particle
+        and a, b even in v because the network sees v through the cosines only: F(-v) = F(v)* by construction.
+        """
+        phase = positions @ self.points.T * (2 * torch.pi / self.imaging.plane.box_size)
+        cosine, sine = phase.cos(), phase.sin()
+        with self._autocast():
+            h = self.decoder.first(cosine) + self.from_latent(z / self.noise_width)[:, None]
+            a, b = self.decoder.last(self.decoder.hidden(h)).chunk(2, dim=-1)
+        real, imaginary = (a * cosine).sum(-1).float(), -(b * sine).sum(-1).float()
+        return torch.complex(real, imaginary) * self._amplitude(positions)
+
+    def _autocast(self) -> torch.autocast:
+        """bfloat16 for the MLPs' products if `mixed_precision` is set; phases stay float32 always."""
+        return torch.autocast(self.points.device.type, dtype=torch.bfloat16, enabled=self.mixed_precision)
+
+    def _amplitude(self, positions: Tensor) -> Tensor:
+        """The radial amplitude at positions, linear between shells."""
+        radius = positions.norm(dim=-1).clamp_max(len(self.signal) - 1.001)
+        lower, signal = radius.long(), self.signal.float()
+        return torch.lerp(signal[lower], signal[lower + 1], radius - lower)
+
+    @torch.no_grad()
+    def volumes(self, z: Tensor) -> Tensor:
+        """Densities (m, D, D, D) at z (m, d): the lattice inside Nyquist decoded, then the inverse transform."""
+        size = self.imaging.plane.box_size
+        lattice = grid(size, 3, z.device).reshape(-1, 3)
+        half = ((lattice.float().norm(dim=1) < size / 2) & (lattice[:, 2] >= 0)).nonzero().flatten()
+        mirrored = ((-lattice[half]) + size // 2) @ torch.tensor([1, size, size**2], device=z.device)
+        maps = []
+        for latent in z.split(1):
+            spectrum = torch.zeros(size**3, dtype=torch.complex64, device=z.device)
+            for rows, mirror in zip(half.split(65536), mirrored.split(65536), strict=True):
+                values = self.density(lattice[rows].float()[None], latent)[0]
+                spectrum[mirror], spectrum[rows] = values.conj(), values
+            maps.append(ifft3(spectrum.view(size, size, size)).real)
+        return torch.stack(maps)
+
+
+def canonical_view(rotations: Tensor) -> tuple[Tensor, Tensor]:
+    """In-plane turn that brings images of one direction of view, or its opposite, into one frame.
+
+    Parameters
+    ----------
+    rotations : (m, 3, 3)
+
+    Returns
+    -------
+    turn : (m, 2, 2)
+        Pixel y of the canonical image is pixel turn @ y of the image.
+    direction : (m, 3)
+        Direction of view, with z >= 0.
+    """
+    behind = rotations[:, 2, 2] < 0
+    flip = torch.where(behind[:, None], rotations.new_tensor([1.0, -1.0, -1.0]), rotations.new_ones(3))
+    pose = rotations * flip[:, None, :]
+    direction = pose[:, :, 2]
+    across = torch.stack([-direction[:, 1], direction[:, 0], torch.zeros_like(direction[:, 0])], dim=1)
+    degenerate = across.norm(dim=1, keepdim=True) < 1e-6
+    x_axis = torch.nn.functional.normalize(torch.where(degenerate, across.new_tensor([1.0, 0, 0]), across), dim=1)
+    y_axis = torch.linalg.cross(direction, x_axis)
+    canonical = torch.stack([x_axis, y_axis], dim=2)
+    turn = flip[:, :2, None] * (pose[:, :, :2].transpose(1, 2) @ canonical)
+    return turn, direction
+
+

@@ -1,0 +1,282 @@
+"""Particles: images, poses and CTF of a data set, read lazily from disk or held in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.files import atomic, require_suffix
+from cryotwin_nb.formats.metadata import CTF_FIELDS, column, make_ctf, select
+from cryotwin_nb.formats.mrc import write_stack
+from cryotwin_nb.formats.poses import euler_from_rotations, require_rotations, rotations_from_euler
+from cryotwin_nb.formats.reading import read_parts
+from cryotwin_nb.formats.stacks import ImageSource, NoImages, as_source
+from cryotwin_nb.formats.star import write_star
+from cryotwin_nb.imaging import CTF
+
+if TYPE_CHECKING:
+    from cryotwin_nb.simulate import Truth
+
+__all__ = ["Particles", "euler_from_rotations", "rotations_from_euler"]
+
+_CHUNK_BYTES = 64 * 2**20
+
+
+class Particles:
+    """Images with their poses and CTF.
+
+    Parameters
+    ----------
+    images : (n, D, D) float32, an ImageSource, or None
+        As recorded; None for metadata only.
+    rotations : (n, 3, 3), optional
+        R of v = R nu.
+    shifts : (n, 2), optional
+        Å, added to the image to centre it; zeros by default.
+    ctf : CTF, optional
+        Of (n,) arrays.
+    pixel_size : float
+        Å.
+    optics_group : (n,) int, optional
+        From 0.
+    contrast : {"dark", "light"}
+        Of the particles as recorded.
+    truth : Truth, optional
+        Ground truth of a simulated set.
+    box_size : int, optional
+        D, pixels, where there are no images.
+
+    Attributes
+    ----------
+    rotations, ctf, truth
+        As given; None where unknown. R is the transpose of what cryoDRGN stores.
+    shifts : (n, 2) float32
+        Å.
+    optics_group : (n,) int64
+        From 0.
+    pixel_size, contrast
+        As given.
+
+    Raises
+    ------
+    InputError
+        If the parts do not belong together, or hold anything but finite numbers and rotations.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray | ImageSource | None,
+        rotations: np.ndarray | None = None,
+        shifts: np.ndarray | None = None,
+        ctf: CTF | None = None,
+        *,
+        pixel_size: float,
+        optics_group: np.ndarray | None = None,
+        contrast: str = "dark",
+        truth: Truth | None = None,
+        box_size: int | None = None,
+        where: object = "Particles",
+    ) -> None:
+        self._where = where
+        self._source = as_source(images, (rotations, shifts, ctf), box_size, where)
+        n = len(self._source)
+        self.rotations = None if rotations is None else require_rotations(rotations, where)
+        self.shifts = column(np.zeros((n, 2)) if shifts is None else shifts, where, "shift").astype(np.float32)
+        self.ctf = None if ctf is None else make_ctf(where, **{f: getattr(ctf, f) for f in CTF_FIELDS})
+        self.optics_group = np.zeros(n, np.int64) if optics_group is None else np.asarray(optics_group, np.int64)
+        self.pixel_size, self.contrast, self.truth = float(pixel_size), contrast, truth
+        self._check()
+
+    def _check(self) -> None:
+        n, where = len(self._source), self._where
+        if n == 0:
+            raise InputError(where, "no particles", "at least one", "Check the file and the selection.")
+        if not (np.isfinite(self.pixel_size) and self.pixel_size > 0):
+            raise InputError(where, f"a pixel size of {self.pixel_size} Å", "a positive one", "Give pixel_size= in Å.")
+        if self.contrast not in ("dark", "light"):
+            raise InputError(where, f"contrast {self.contrast!r}", "'dark' or 'light'", "Choose one of the two.")
+        if self.shifts.shape != (n, 2):
+            found = f"shifts of shape {self.shifts.shape}"
+            raise InputError(where, found, f"({n}, 2)", "Give x and y in Å for each particle.")
+        counted = {"rotations": self.rotations, "ctf": self.ctf, "optics_group": self.optics_group, "truth": self.truth}
+        for name, part in counted.items():
+            if part is not None and len(part) != n:
+                remedy = "Give the file that belongs to these particles, unfiltered or filtered like them."
+                raise InputError(where, f"{name} of {len(part)} particles", f"{n}", remedy)
+
+    @classmethod
+    def read(
+        cls,
+        path: str | os.PathLike,
+        datadir: str | os.PathLike | None = None,
+        poses: str | os.PathLike | tuple[np.ndarray, np.ndarray] | None = None,
+        ctf: str | os.PathLike | np.ndarray | CTF | None = None,
+        indices: str | os.PathLike | np.ndarray | None = None,
+        contrast: str = "auto",
+        images: bool = True,
+        amplitude_contrast: float | None = None,
+        box_size: int | None = None,
+        pixel_size: float | None = None,
+    ) -> Particles:
+        """Read particles from a STAR file, a .cs file, a stack, or a list of stacks.
+
+        Parameters
+        ----------
+        path : path-like
+            .star (RELION 3.0, 3.1, 5), .cs (cryoSPARC), .mrcs or .mrc, or .txt with one stack per line.
+        datadir : path-like, optional
+            Folder that the stacks' paths start from; otherwise the folder of `path` and its parents are tried.
+        poses : path-like or (rot, trans), optional
+            cryoDRGN's poses.pkl, or the arrays in it, in cryoDRGN's convention: transposed rotations (n, 3, 3), and
+            translations (n, 2) as fractions of the box.
+        ctf : path-like, (n, 9) or CTF, optional
+            cryoDRGN's ctf.pkl, or the array in it, whose pixel size is used, scaled to the box of the images; or a
+            `CTF`.
+        indices : path-like or (m,) int or (n,) bool, optional
+            Particles to keep, from 0; a path is cryoDRGN's ind.pkl. `poses` and `ctf` may be for all or for these.
+        contrast : {"auto", "dark", "light"}
+            Of the particles as recorded; "auto" takes what a .cs file declares, or measures it.
+        images : bool
+            False reads metadata only: no stack of a STAR or .cs file is opened.
+        amplitude_contrast, box_size, pixel_size : float, int, float, optional
+            Fraction; pixels; Å. They replace what the file states, and supply what it lacks.
+
+        Raises
+        ------
+        InputError
+            Naming the file, what was found, what was expected and what to do.
+
+        Warns
+        -----
+        UserWarning
+            On choices made on the user's behalf: contrast, amplitude contrast, class of the poses.
+        """
+        parts, total, rows = read_parts(
+            path, datadir, poses, ctf, indices, contrast, images, amplitude_contrast, box_size, pixel_size
+        )
+        return cls(**parts, truth=_read_truth(Path(path), total, rows))
+
+    @property
+    def box_size(self) -> int:
+        """D, pixels."""
+        return self._source.box_size
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, indices: Any) -> Particles:
+        """A subset of the particles, sharing the images; `indices` as in NumPy, none of them negative."""
+        rows = select(indices, len(self), self._where)
+        return Particles(
+            self._source[rows],
+            None if self.rotations is None else self.rotations[rows],
+            self.shifts[rows],
+            None if self.ctf is None else self.ctf[rows],
+            pixel_size=self.pixel_size,
+            optics_group=self.optics_group[rows],
+            contrast=self.contrast,
+            truth=None if self.truth is None else self.truth[rows],
+            where=self._where,
+        )
+
+    def images(self, indices: Any) -> np.ndarray:
+        """Images (m, D, D) float32 in the sign of the CTF: dark on light, light stacks multiplied by -1.
+
+        Raises
+        ------
+        InputError
+            If an image holds NaN or infinity, naming file and image, or there are no images.
+        """
+        images = self._recorded(select(indices, len(self), self._where, allow_empty=True))
+        return -images if self.contrast == "light" else images
+
+    def _recorded(self, rows: np.ndarray) -> np.ndarray:
+        images = self._source.read(rows)
+        finite = np.isfinite(images).all(axis=(1, 2))
+        if not finite.all():
+            name = self._source.name(int(rows[np.argmin(finite)]))
+            raise InputError(name, "NaN or infinity", "finite values", "Leave that particle out with indices=.")
+        return images
+
+    def write(self, path: str | os.PathLike, progress: bool = True) -> None:
+        """Write `path` (.star, RELION 3.1) and the stack of the same name (.mrcs) beside it, complete or not at all.
+
+        The images keep their recorded contrast. The ground truth of a simulated set goes to `.truth.npz` beside
+        them, from where `read` attaches it again.
+
+        Raises
+        ------
+        InputError
+            If the files cannot be written, or one of the stacks read from would be overwritten.
+        """
+        path = require_suffix(path, ".star")
+        stack, truth = path.with_suffix(".mrcs"), path.with_suffix(".truth.npz")
+        if stack.resolve() in self._source.files:
+            raise InputError(stack, "the stack these particles are read from", "another name", "Write elsewhere.")
+        with ExitStack() as files:
+            star_part, stack_part = (files.enter_context(atomic(name)) for name in (path, stack))
+            write_stack(stack_part, self._chunks(progress), len(self), self.box_size, self.pixel_size)
+            if self.truth is not None:
+                self.truth.save(files.enter_context(atomic(truth)))
+            write_star(
+                star_part,
+                stack.name,
+                self.optics_group,
+                self.pixel_size,
+                self.box_size,
+                self.rotations,
+                self.shifts,
+                self.ctf,
+            )
+        if self.truth is None:
+            truth.unlink(missing_ok=True)
+
+    def _chunks(self, progress: bool) -> Iterator[np.ndarray]:
+        step = max(1, _CHUNK_BYTES // (4 * self.box_size**2))
+        with tqdm(total=len(self), desc="writing", unit=" images", disable=not progress) as bar:
+            for start in range(0, len(self), step):
+                images = self._recorded(np.arange(start, min(start + step, len(self))))
+                yield images
+                bar.update(len(images))
+
+    def summary(self) -> str:
+        """Number, box, pixel size, defocus, contrast and what is known, in a few lines."""
+        box = "unknown" if isinstance(self._source, NoImages) and not self._source.stated_box_size else self.box_size
+        lines = [f"{len(self):,} particles, box {box} px at {self.pixel_size:.4g} Å/px, {self.contrast} contrast"]
+        if self.ctf is None:
+            lines.append("CTF: none")
+        else:
+            low, high = self.ctf.defocus_v.min(), self.ctf.defocus_u.max()
+            low, high = min(low, self.ctf.defocus_u.min()), max(high, self.ctf.defocus_v.max())
+            lines.append(f"CTF: defocus {low:,.0f} to {high:,.0f} Å, {self.ctf.voltage.mean():.0f} kV")
+        groups = len(np.unique(self.optics_group))
+        lines.append(f"poses: {'none' if self.rotations is None else 'yes'}; optics groups: {groups}")
+        if isinstance(self._source, NoImages):
+            lines.append("images: none (metadata only)")
+        if self.truth is not None:
+            lines.append("simulated: with ground truth")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<{self.summary()}>"
+
+
+def _read_truth(path: Path, total: int, rows: np.ndarray) -> Truth | None:
+    """The ground truth that lies beside the file of a simulated set, of the selected particles."""
+    file = path.with_suffix(".truth.npz")
+    if not file.is_file():
+        return None
+    from cryotwin_nb.simulate import Truth
+
+    truth = Truth.load(file)
+    if len(truth) != total:
+        remedy = f"Remove or rename it: it belongs to another set than {path.name}."
+        raise InputError(file, f"the ground truth of {len(truth)} particles", f"{total}", remedy)
+    return truth[rows]

@@ -1,0 +1,334 @@
+"""Embedded data sets whose truth is known: an assembling ribosomal subunit and a molecule with two hinges.
+
+A projection of Gaussian pseudo-atoms has a closed form: its transform is a product of two small matrices,
+sum_j m_j exp(-2 pi i ky y_j) exp(-2 pi i kx x_j), times a Gaussian. Nothing is interpolated, so images, volumes and
+the projection-slice theorem agree to rounding. All of it is synthetic and labelled so.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from cryotwin_nb import molecules
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.fourier import grid, require_box_size
+from cryotwin_nb.imaging import CTF, shift_phases
+from cryotwin_nb.particles import Particles
+
+ATOM_WIDTH = 0.6
+"""Standard deviation of a pseudo-atom in pixels: leaves power at every frequency up to Nyquist."""
+
+_KINDS = {
+    "assembly": (molecules.assembly_molecule, molecules.assembly_structure, molecules.BLOCKS),
+    "hinge": (molecules.hinge_molecule, molecules.hinge_structure, ("left arm", "right arm")),
+}
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Ground truth of a simulated data set.
+
+    Attributes
+    ----------
+    kind : str
+        "assembly" or "hinge".
+    coordinates : (n, q) float32
+        Occupancies of the five blocks, or the two hinge motions (0 to 1).
+    labels : (n,) str
+        Name of the nearest state; "junk" for junk.
+    between : (n,) bool
+        True for particles found on the way between two states.
+    box_size, pixel_size : int, float
+        Grid of the volumes: pixels, Å.
+    """
+
+    kind: str
+    coordinates: np.ndarray
+    labels: np.ndarray
+    between: np.ndarray
+    box_size: int
+    pixel_size: float
+
+    def __len__(self) -> int:
+        return len(self.coordinates)
+
+    def __getitem__(self, indices) -> Truth:
+        """The truth of a subset of particles."""
+        return replace(
+            self,
+            coordinates=self.coordinates[indices],
+            labels=self.labels[indices],
+            between=self.between[indices],
+        )
+
+    @property
+    def coordinate_names(self) -> tuple[str, ...]:
+        """What each column of `coordinates` is."""
+        return _KINDS[self.kind][2]
+
+    @property
+    def states(self) -> dict[str, np.ndarray]:
+        """Coordinates (q,) of each named state."""
+        table = molecules.STATES if self.kind == "assembly" else molecules.HINGE_STATES
+        return {name: np.asarray(c, dtype=np.float32) for name, c in table.items()}
+
+    def volume(self, index: int) -> Tensor:
+        """True density (D, D, D) float32 of particle `index`, zyx, grey value per Å."""
+        return self.volume_at(self.coordinates[index])
+
+    def volume_at(self, coordinates: np.ndarray) -> Tensor:
+        """True density (D, D, D) float32 at coordinates (q,)."""
+        positions, masses = self.structure(torch.as_tensor(np.asarray(coordinates))[None])
+        x, y, z = (f[0] for f in _factors(positions, self.box_size, self.pixel_size, half=()))
+        spectrum = torch.einsum("j,jz,jy,jx->zyx", masses[0].to(x.dtype), z, y, x)
+        return _inverse(spectrum, (0, 1, 2), self.pixel_size)
+
+    def structure(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions (m or 1, J, 3) Å and masses (m or 1, J) of the pseudo-atoms at coordinates (m, q)."""
+        make, place, _ = _KINDS[self.kind]
+        return place(make(), coordinates)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write a compressed .npz, complete or not at all."""
+        partial = Path(f"{path}.part")
+        try:
+            with open(partial, "wb") as file:
+                np.savez_compressed(file, **vars(self))
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Truth:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        InputError
+            If the file is not a ground truth.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                fields = {name: stored[name] for name in cls.__dataclass_fields__}
+            fields |= {"kind": str(fields["kind"]), "box_size": int(fields["box_size"])}
+            fields["pixel_size"] = float(fields["pixel_size"])
+            if fields["kind"] not in _KINDS:
+                raise ValueError(f"kind {fields['kind']!r}")
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            remedy = "Delete the file to read the particles without their ground truth, or simulate them again."
+            raise InputError(path, f"no readable ground truth ({error})", "a file by Truth.save", remedy) from error
+        return cls(**fields)
+
+
+def assembly(
+    n_particles: int = 10_000,
+    box_size: int = 64,
+    pixel_size: float | None = None,
+    snr: float | None = None,
+    seed: int = 0,
+    edge_fraction: float = 0.2,
+    **options,
+) -> Particles:
+    """Simulate a large ribosomal subunit that assembles along four routes through thirteen states.
+
+    Parameters
+    ----------
+    n_particles : int
+        Number of images.
+    box_size : int
+        D, pixels.
+    pixel_size : float, optional
+        Å; by default 320 Å divided by the box size.
+    snr : float, optional
+        Variance of the CTF-modulated signal over that of the noise, inside the particle's circle. By default
+        0.25 at box 64 and the same dose at other boxes (1.0 at box 32).
+    seed : int
+        Everything random follows from it.
+    edge_fraction : float
+        Share of the particles caught between two states of a route.
+    **options
+        See `_simulate`: `junk`, `pose_error`, `shift_error`, `contrast_std`, `shift_std`, `progress`.
+
+    Returns
+    -------
+    Particles
+        In memory, with `truth`.
+    """
+    rng = np.random.default_rng([seed, 1])
+    names = np.array(list(molecules.STATES))
+    bits = np.array(list(molecules.STATES.values()), dtype=np.float32)
+    masses = np.array(list(molecules.STATE_MASSES.values()))
+    occupancies = bits[rng.choice(len(names), n_particles, p=masses / masses.sum())]
+    between = rng.random(n_particles) < edge_fraction
+    route = rng.choice(len(molecules.ROUTES), n_particles, p=molecules.ROUTE_SHARES)
+    step = rng.integers(0, len(molecules.ROUTES[0]) - 1, n_particles)
+    on_route = np.array([[molecules.STATES[s] for s in r] for r in molecules.ROUTES], dtype=np.float32)
+    fraction = rng.random((n_particles, 1)).astype(np.float32)
+    edge = on_route[route, step] * (1 - fraction) + on_route[route, step + 1] * fraction
+    occupancies = np.where(between[:, None], edge, occupancies)
+    labels = names[np.linalg.norm(occupancies[:, None] - bits, axis=-1).argmin(1)]
+    truth = Truth("assembly", occupancies, labels, between, box_size, pixel_size or 320 / box_size)
+    return _simulate(truth, snr, seed, **options)
+
+
+def hinge(
+    n_particles: int = 10_000,
+    box_size: int = 64,
+    pixel_size: float | None = None,
+    snr: float | None = None,
+    seed: int = 0,
+    **options,
+) -> Particles:
+    """Simulate a body whose two arms swing one after the other: an L-shaped density of two continuous motions.
+
+    Parameters and result as in `assembly`. Half of the particles are spread evenly along the L, the others sit in
+    three wells at its ends and its corner; a straight line from end to end leaves the density.
+    """
+    rng = np.random.default_rng([seed, 2])
+    wells = rng.choice([0.0, 1.0, 2.0], n_particles, p=[0.4, 0.3, 0.3]) + rng.normal(0, 0.1, n_particles)
+    between = rng.random(n_particles) < 0.5
+    along = np.where(between, rng.uniform(0, 2, n_particles), 2 - np.abs(2 - np.abs(wells)))
+    coordinates = np.stack([along.clip(0, 1), (along - 1).clip(0, 1)], axis=1)
+    coordinates = (coordinates + rng.normal(0, 0.04, coordinates.shape)).astype(np.float32)
+    names, centres = np.array(list(molecules.HINGE_STATES)), np.array(list(molecules.HINGE_STATES.values()))
+    labels = names[np.linalg.norm(coordinates[:, None] - centres, axis=-1).argmin(1)]
+    truth = Truth("hinge", coordinates, labels, between, box_size, pixel_size or 320 / box_size)
+    return _simulate(truth, snr, seed, **options)
+
+
+def random_rotations(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Rotation matrices (n, 3, 3) float32, uniform over SO(3) (QR of Gaussian matrices)."""
+    q, r = np.linalg.qr(rng.normal(size=(n, 3, 3)))
+    q *= np.sign(np.einsum("nii->ni", r))[:, None, :]
+    q[:, :, 0] *= np.linalg.det(q)[:, None]
+    return q.astype(np.float32)
+
+
+def _simulate(
+    truth: Truth,
+    snr: float | None,
+    seed: int,
+    junk: float = 0.0,
+    pose_error: float = 0.0,
+    shift_error: float = 0.0,
+    contrast_std: float = 0.0,
+    shift_std: float = 5.0,
+    progress: bool = True,
+) -> Particles:
+    """Random poses, CTFs and shifts, exact projections, coloured noise.
+
+    Parameters
+    ----------
+    junk : float
+        Share of images that show a random cloud of the same mass instead of the molecule.
+    pose_error : float
+        Root-mean-square error of the recorded rotations, degrees.
+    shift_error : float
+        Standard deviation of the error of the recorded shifts, Å, per axis.
+    contrast_std : float
+        Relative standard deviation of the images' contrast (ice thickness).
+    shift_std : float
+        Standard deviation of the shifts, Å, per axis.
+    """
+    n, size, pixel = len(truth), require_box_size(truth.box_size), truth.pixel_size
+    for name, fraction in {"junk": junk}.items():
+        if not 0 <= fraction <= 1:
+            raise InputError(name, f"{fraction}", "a fraction from 0 to 1", "Choose another value.")
+    if n < 1:
+        raise InputError("n_particles", f"{n}", "at least 1", "Ask for more images.")
+    snr = snr if snr is not None else 0.25 * (64 / size) ** 2
+    if snr <= 0:
+        raise InputError("snr", f"{snr}", "a positive ratio", "0.25 is realistic at box 64, 1.0 at box 32.")
+    rng = np.random.default_rng([seed, 3])
+    rotations, ctf = random_rotations(n, rng), _random_ctf(n, rng)
+    shifts = rng.normal(0, shift_std, (n, 2)).astype(np.float32)
+    contrast = rng.normal(1, contrast_std, n).astype(np.float32)
+    is_junk = rng.random(n) < junk
+    truth = replace(truth, labels=np.where(is_junk, "junk", truth.labels))
+
+    images = np.empty((n, size, size), dtype=np.float32)
+    for rows in tqdm(torch.arange(n).split(64), desc="simulating", unit_scale=64, disable=not progress):
+        r = rows.numpy()
+        poses, t = torch.as_tensor(rotations[r]), torch.as_tensor(shifts[r])
+        positions, masses = truth.structure(torch.as_tensor(truth.coordinates[r]))
+        positions = positions.expand(len(r), -1, -1).clone()
+        clouds = torch.as_tensor(rng.normal(0, 45, (int(is_junk[r].sum()), *positions.shape[1:])), dtype=torch.float32)
+        positions[torch.as_tensor(is_junk[r])] = clouds
+        images[r] = _project(positions, masses, poses, ctf[r], t, size, pixel) * contrast[r, None, None]
+    images += _coloured_noise(rng, images, snr, pixel)
+    rotations = _perturbed(rotations, pose_error, rng)
+    shifts = shifts + rng.normal(0, 1, shifts.shape).astype(np.float32) * shift_error
+    return Particles(images=images, rotations=rotations, shifts=shifts, ctf=ctf, pixel_size=pixel, truth=truth)
+
+
+def _random_ctf(n: int, rng: np.random.Generator) -> CTF:
+    """300 kV, Cs 2.7 mm, 1 to 3 µm underfocus, slightly astigmatic."""
+    defocus, astigmatism = rng.uniform(10_000, 30_000, n), rng.normal(0, 200, n)
+    values = (
+        *(defocus + astigmatism, defocus - astigmatism, rng.uniform(0, 180, n)),
+        *(np.full(n, 300.0), np.full(n, 2.7), np.full(n, 0.1), np.zeros(n)),
+    )
+    return CTF(*(v.astype(np.float32) for v in values))
+
+
+def _perturbed(rotations: np.ndarray, degrees: float, rng: np.random.Generator) -> np.ndarray:
+    """Rotations followed by random ones about random axes, of the given root-mean-square angle."""
+    vectors = torch.as_tensor(rng.normal(0, np.deg2rad(degrees) / 3**0.5, (len(rotations), 3)), dtype=torch.float32)
+    angle = vectors.norm(dim=1)
+    errors = molecules.axis_rotation(vectors / angle.clamp_min(1e-12)[:, None], angle)
+    return (errors @ torch.as_tensor(rotations)).numpy()
+
+
+def _factors(positions: Tensor, size: int, pixel: float, half: tuple[int, ...]) -> list[Tensor]:
+    """exp(-2 pi i k x_j) of each axis of positions (m, J, axes), times the atoms' Gaussian: (m, J, D) complex.
+
+    Frequencies in FFT order; for axes named in `half` only the non-negative ones.
+    """
+    factors = []
+    for axis in range(positions.shape[-1]):
+        k = torch.fft.rfftfreq(size) if axis in half else torch.fft.fftfreq(size)
+        fall = torch.exp(-2 * (torch.pi * ATOM_WIDTH * k) ** 2)
+        angle = -2 * torch.pi * (positions[..., axis, None] / pixel + size // 2) * k
+        factors.append(torch.polar(fall.expand_as(angle), angle))
+    return factors
+
+
+def _inverse(spectrum: Tensor, axes: tuple[int, ...], pixel: float) -> Tensor:
+    """Density on the grid from the transform (in FFT order) of a continuous density in Å."""
+    return torch.fft.ifftn(spectrum, dim=axes).real / pixel ** len(axes)
+
+
+def _project(
+    positions: Tensor, masses: Tensor, rotations: Tensor, ctf: CTF, shifts: Tensor, size: int, pixel: float
+) -> np.ndarray:
+    """CTF-modulated, displaced projections (m, D, D) of pseudo-atoms, without noise."""
+    x, y = _factors((positions @ rotations)[..., :2], size, pixel, half=(0,))
+    spectrum = (y * masses[..., None]).transpose(1, 2) @ x
+    frequencies = torch.fft.ifftshift(grid(size, 2), dim=(0, 1))[:, : size // 2 + 1].reshape(-1, 2) / (size * pixel)
+    frequencies[:, 0].abs_()
+    filters = ctf(frequencies) * shift_phases(frequencies, shifts)
+    return torch.fft.irfft2(spectrum * filters.view_as(spectrum), s=(size, size)).numpy() / pixel**2
+
+
+def _coloured_noise(rng: np.random.Generator, images: np.ndarray, snr: float, pixel: float) -> np.ndarray:
+    """Noise (n, D, D), stronger at low frequency, of the variance that gives `snr` inside the particle's circle."""
+    size = images.shape[-1]
+    inside = grid(size, 2).float().norm(dim=-1).numpy() < 0.4 * size
+    sigma = float(np.sqrt(images[:1000, inside].var(axis=1).mean() / snr))
+    k = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)) / pixel
+    power = 1 + 2 / (1 + (k / 0.02) ** 2)
+    multiplicity = np.where((np.arange(size // 2 + 1) % (size // 2)) == 0, 1, 2)
+    amplitude = np.sqrt(power / ((power * multiplicity).sum() / size**2)).astype(np.float32) * sigma
+    noise = np.empty_like(images)
+    for start in range(0, len(images), 500):
+        white = rng.standard_normal((len(images[start : start + 500]), size, size), dtype=np.float32)
+        coloured = torch.fft.irfft2(torch.fft.rfft2(torch.as_tensor(white)) * torch.as_tensor(amplitude))
+        noise[start : start + 500] = coloured.numpy()
+    return noise
