@@ -222,6 +222,16 @@ def _require_mixture(weights: Tensor, means: Tensor, covariances: Tensor) -> Non
     require(not len(failed), "covariances", where, "positive definite matrices")
 
 
+def halves(mean: Tensor, covariance: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
+    """Means (2, d) and common covariance (d, d) of two equal Gaussians that together have the given moments.
+
+    They sit at plus and minus `fraction` standard deviations along the longest axis and are narrower by just that.
+    """
+    variances, axes = torch.linalg.eigh(covariance)
+    offset = fraction * variances[-1].clamp_min(0).sqrt() * axes[:, -1]
+    return torch.stack([mean + offset, mean - offset]), covariance - offset[:, None] * offset
+
+
 class MixtureMoments(nn.Module):
     """The prior while it trains: moving averages of the mixture's moments over mini-batches.
 
@@ -309,12 +319,9 @@ class MixtureMoments(nn.Module):
         pair = [source, target]
         mass, first, second = self.mass[pair].sum(), self.first[pair].sum(0), self.second[pair].sum(0)
         mean = first / mass
-        covariance = second / mass - mean[:, None] * mean
-        variances, axes = torch.linalg.eigh(covariance)
-        fraction = 0.3 + 0.4 * torch.rand((), dtype=torch.float64, generator=generator).to(mean)
-        offset = fraction * variances[-1].clamp_min(0).sqrt() * axes[:, -1]
-        narrower = covariance - offset[:, None] * offset
-        for component, centre in ((source, mean + offset), (target, mean - offset)):
+        fraction = 0.3 + 0.4 * torch.rand((), dtype=torch.float64, generator=generator).item()
+        centres, narrower = halves(mean, second / mass - mean[:, None] * mean, fraction)
+        for component, centre in zip((source, target), centres, strict=True):
             self.mass[component] = mass / 2
             self.first[component] = mass / 2 * centre
             self.second[component] = mass / 2 * (narrower + centre[:, None] * centre)

@@ -1,27 +1,25 @@
-"""Fitting a Gaussian mixture to a whole set of latents: expectation-maximisation, and how many components to use.
+"""Fitting a Gaussian mixture to a whole set of latents, and how many components it should have.
 
-The number of components is the only thing that EM cannot choose by itself: too many describe the sample and not the
-density it came from. `fit` climbs a geometric ladder of component numbers, scores each on particles left out of it,
-and refits on all particles with the best. Everything runs in coordinates in which the latents have unit covariance,
-so the result does not depend on their units.
+The number of components is what expectation-maximisation cannot choose by itself: too many describe the sample and
+not the density it came from. `fit` scores mixtures on latents left out of them, along a geometric ladder of component
+numbers and for several strengths of the covariance prior, and refits with the best of both on all latents.
+Everything runs in coordinates in which the latents have unit covariance, so that their units do not matter.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.mixture import _CHUNK, GaussianMixture
+from cryotwin_nb.mixture import GaussianMixture, halves
+from cryotwin_nb.mixture_em import Latents, NoisyLatents, clusters, expectation_maximisation
 
-_PRIOR = 2.0  # strength of the covariance prior, in units of d particles
-_FLOOR = 1e-6  # smallest variance of a component, relative to that of the latents
-_REFRESH = 10  # EM steps between two looks at all pairs of particle and component (deconvolution)
+_STRENGTHS = (0.5, 2.0, 8.0, 32.0)  # of the covariance prior, in units of d latents
 
 
 def fit(
@@ -32,6 +30,7 @@ def fit(
     seed: int = 0,
     *,
     select: bool = True,
+    strength: float = 2.0,
     start: GaussianMixture | None = None,
     n_init: int = 8,
     max_iter: int = 300,
@@ -54,9 +53,12 @@ def fit(
     seed : int
         For initialisation and for the choice of the held-out particles.
     select : bool
-        False uses exactly `n_components`.
+        False uses exactly `n_components` and `strength`.
+    strength : float
+        How strongly covariances are drawn towards a common shape, in units of d latents a component; where the number
+        of components is selected, so is this.
     start : GaussianMixture, optional
-        Start from this mixture and keep its number of components; nothing is initialised or selected.
+        Start from this mixture and keep its components; nothing is initialised or selected.
     n_init : int
         Initialisations; the one with the highest likelihood is kept.
     max_iter : int
@@ -64,7 +66,7 @@ def fit(
     tol : float
         Stop when a step gains less than this log-likelihood a particle.
     progress : bool
-        Print a line for each number of components tried.
+        Print a line for each mixture tried.
 
     Returns
     -------
@@ -78,22 +80,24 @@ def fit(
 
     Notes
     -----
-    Each covariance is drawn towards the average covariance of all components as if that had been seen in 2 d more
-    particles, which is what keeps small components from overfitting.
+    A quarter of the latents is held out for the selection. Components that lose their latents on the way are placed
+    anew, on one half of the heaviest component.
     """
     z, noise, weights = _require_data(z, noise_covariances, weights, n_components if start is None else 1)
     frame = _Frame.of(z, weights)
-    data = _data(frame.forward(z), weights, None if noise is None else frame.forward_covariance(noise))
+    x = frame.forward(z)
+    latents = Latents(x, weights) if noise is None else NoisyLatents(x, weights, frame.forward_covariance(noise))
     if start is not None:
-        best, _ = _expectation_maximisation(data, frame.forward_mixture(start.detach().to(z.device)), max_iter, tol)
-    else:
-        search = _Search(frame.deviation, torch.Generator().manual_seed(seed), n_init, max_iter, tol)
-        count = search.select(data, n_components, progress) if select else n_components
-        best = search.best(data, count)
-    return frame.backward_mixture(best)
+        first = frame.forward_mixture(start.detach().to(z.device))
+        return frame.backward_mixture(expectation_maximisation(latents, first, strength, max_iter, tol)[0])
+    search = _Search(frame.deviation, torch.Generator().manual_seed(seed), n_init, max_iter, tol)
+    if select:
+        n_components, strength = search.select(latents, n_components, progress)
+    return frame.backward_mixture(search.best(latents, n_components, strength))
 
 
-class _Frame(NamedTuple):
+@dataclass(frozen=True)
+class _Frame:
     """Coordinates x = (z - centre) @ whitener in which the latents have unit covariance."""
 
     centre: Tensor
@@ -128,138 +132,6 @@ class _Frame(NamedTuple):
         return GaussianMixture.unchecked(mixture.weights[order], means, (covariances + covariances.mT) / 2)
 
 
-class _Data(Protocol):
-    """Latents to fit: what EM needs to know about them."""
-
-    x: Tensor
-    weights: Tensor
-
-    def expect(self, mixture: GaussianMixture) -> tuple[Tensor, float]:
-        """Moments (C, 1 + d + d d) of 1, x, x x^T under the responsibilities; mean log-likelihood."""
-
-    def subset(self, index: Tensor) -> _Data:
-        """Some of the latents."""
-
-
-def _features(x: Tensor) -> Tensor:
-    """1, x and x x^T side by side: (n, d) gives (n, 1 + d + d d)."""
-    return torch.cat([torch.ones_like(x[:, :1]), x, (x[:, :, None] * x[:, None]).flatten(1)], dim=1)
-
-
-class _Exact:
-    """Latents without error: log densities and moments are two matrix products with their features."""
-
-    def __init__(self, x: Tensor, weights: Tensor) -> None:
-        self.x, self.weights, self.features = x, weights, _features(x)
-
-    def subset(self, index: Tensor) -> _Exact:
-        return _Exact(self.x[index], self.weights[index])
-
-    def expect(self, mixture: GaussianMixture) -> tuple[Tensor, float]:
-        coefficients = _log_joint_coefficients(mixture)
-        moments, total = torch.zeros_like(coefficients), 0.0
-        size = max(1, _CHUNK // mixture.n_components)
-        for features, weights in zip(self.features.split(size), self.weights.split(size), strict=True):
-            log_joint = features @ coefficients.T
-            log_prob = log_joint.logsumexp(-1, keepdim=True)
-            gamma = log_joint.sub_(log_prob).exp_().mul_(weights[:, None])
-            moments += gamma.T @ features
-            total += float(weights @ log_prob[:, 0])
-        return moments, total / float(self.weights.sum())
-
-
-def _log_joint_coefficients(mixture: GaussianMixture) -> Tensor:
-    """Coefficients (C, 1 + d + d d) of log pi_c N(x; mu_c, Sigma_c) as a polynomial in x."""
-    cholesky = torch.linalg.cholesky(mixture.covariances)
-    precision = torch.cholesky_inverse(cholesky)
-    linear = (precision @ mixture.means[..., None])[..., 0]
-    log_det = 2 * cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    square = (linear * mixture.means).sum(-1)
-    constant = mixture.weights.log() - 0.5 * (log_det + square + mixture.latent_dim * math.log(2 * math.pi))
-    return torch.cat([constant[:, None], linear, -0.5 * precision.flatten(1)], dim=1)
-
-
-class _Noisy:
-    """Latents with errors of known covariance (extreme deconvolution).
-
-    Every particle has its own covariance with every component, so that a step over all pairs is slow; between two of
-    those only the pairs with a responsibility above a millionth are computed.
-    """
-
-    def __init__(self, x: Tensor, weights: Tensor, noise: Tensor) -> None:
-        self.x, self.weights, self.noise = x, weights, noise
-        self._active: Tensor | None = None
-        self._calls = 0
-
-    def subset(self, index: Tensor) -> _Noisy:
-        return _Noisy(self.x[index], self.weights[index], self.noise[index])
-
-    def expect(self, mixture: GaussianMixture) -> tuple[Tensor, float]:
-        count, dim = mixture.means.shape
-        if self._active is None or self._active.shape[1] != count or self._calls % _REFRESH == 0:
-            self._active = torch.ones(len(self.x), count, dtype=torch.bool, device=self.x.device)
-            self._calls = 0
-        self._calls += 1
-        moments, total = self.x.new_zeros(count, 1 + dim + dim * dim), 0.0
-        for rows in torch.arange(len(self.x), device=self.x.device).split(max(1, 2**17 // count)):
-            moments, log_prob = self._expect_rows(mixture, rows, moments)
-            total += float(self.weights[rows] @ log_prob)
-        return moments, total / float(self.weights.sum())
-
-    def _expect_rows(self, mixture: GaussianMixture, rows: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
-        assert self._active is not None
-        row, c = self._active[rows].nonzero(as_tuple=True)
-        i = rows[row]
-        covariance, residual = mixture.covariances[c], self.x[i] - mixture.means[c]
-        cholesky = torch.linalg.cholesky(covariance + self.noise[i])
-        white = torch.linalg.solve_triangular(cholesky, residual[..., None], upper=False)[..., 0]
-        log_det = cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        log_pair = mixture.weights.log()[c] - 0.5 * white.square().sum(-1) - log_det
-        log_joint = torch.full((len(rows), mixture.n_components), -torch.inf, dtype=torch.float64, device=rows.device)
-        log_joint[row, c] = log_pair - mixture.latent_dim / 2 * math.log(2 * math.pi)
-        log_prob = log_joint.logsumexp(-1)
-        gamma = (log_joint - log_prob[:, None]).exp()
-        self._active[rows] = gamma > 1e-6
-        kept = gamma[row, c] > 1e-6
-        row, c, i, cholesky, residual, covariance = (t[kept] for t in (row, c, i, cholesky, residual, covariance))
-        gain = torch.cholesky_solve(covariance, cholesky).mT
-        mean = mixture.means[c] + (gain @ residual[..., None])[..., 0]
-        second = covariance - gain @ covariance + mean[:, :, None] * mean[:, None]
-        features = torch.cat([torch.ones_like(mean[:, :1]), mean, second.flatten(1)], dim=1)
-        return moments.index_add(0, c, features * (gamma[row, c] * self.weights[i])[:, None]), log_prob
-
-
-def _data(x: Tensor, weights: Tensor, noise: Tensor | None) -> _Data:
-    return _Exact(x, weights) if noise is None else _Noisy(x, weights, noise)
-
-
-def _maximise(moments: Tensor) -> GaussianMixture:
-    """The mixture with the given moments (C, 1 + d + d d), its covariances shrunk towards their average."""
-    dim = int(math.sqrt(moments.shape[1] - 1))
-    mass = moments[:, 0].clamp_min(1e-12)
-    means = moments[:, 1 : dim + 1] / mass[:, None]
-    scatter = moments[:, dim + 1 :].unflatten(1, (dim, dim)) - mass[:, None, None] * means[:, :, None] * means[:, None]
-    strength = _PRIOR * dim
-    average = scatter.sum(0) / mass.sum()
-    covariances = (scatter + strength * average) / (mass + strength)[:, None, None]
-    covariances = (covariances + covariances.mT) / 2 + _FLOOR * torch.eye(dim).to(covariances)
-    return GaussianMixture.unchecked(mass / mass.sum(), means, covariances)
-
-
-def _expectation_maximisation(
-    data: _Data, mixture: GaussianMixture, max_iter: int, tol: float
-) -> tuple[GaussianMixture, float]:
-    """EM from a mixture until a step gains less than `tol`; the mixture and its mean log-likelihood."""
-    last = -math.inf
-    for _ in range(max_iter):
-        moments, log_likelihood = data.expect(mixture)
-        mixture = _maximise(moments)
-        if log_likelihood - last < tol:
-            break
-        last = log_likelihood
-    return mixture, log_likelihood
-
-
 @dataclass(frozen=True)
 class _Search:
     """How to look for the best mixture of some latents."""
@@ -270,63 +142,67 @@ class _Search:
     max_iter: int
     tol: float
 
-    def best(self, data: _Data, count: int) -> GaussianMixture:
-        """The best of several starts: each is run briefly, the most likely one to convergence."""
+    def best(self, latents: Latents, count: int, strength: float) -> GaussianMixture:
+        """The best of several starts: each is run briefly, the most likely one to convergence.
+
+        Half of the starts cluster in the latents' own metric, half in that of unit covariance.
+        """
         results = []
         for k in range(self.n_init):
-            start = _initialise(data, count, self.generator, self.deviation ** (k % 2))
-            results.append(_expectation_maximisation(data, start, self.max_iter // 10, 10 * self.tol))
+            start = clusters(latents, count, self.deviation ** (k % 2), strength, self.generator)
+            results.append(expectation_maximisation(latents, start, strength, self.max_iter // 10, 10 * self.tol))
         best = max(results, key=lambda result: result[1])[0]
-        return _expectation_maximisation(data, best, self.max_iter, self.tol)[0]
+        best = _revive(best, len(latents.x))
+        return expectation_maximisation(latents, best, strength, self.max_iter, self.tol)[0]
 
-    def select(self, data: _Data, bound: int, progress: bool) -> int:
-        """The number of components with the highest likelihood on a quarter of the latents, left out of the fit."""
-        n = len(data.x)
-        order = torch.randperm(n, generator=self.generator).to(data.x.device)
-        train, test = data.subset(order[n // 4 :]), data.subset(order[: n // 4])
-        brief = replace(self, n_init=max(2, self.n_init // 2), max_iter=self.max_iter // 3, tol=10 * self.tol)
-        scores: dict[int, float] = {}
-        for count in _ladder(min(bound, len(train.x))):
-            scores[count] = test.expect(brief.best(train, count))[1]
-            if progress:
-                print(f"mixture of {count}: held-out log-likelihood {scores[count]:.3f} a particle")
-            best = max(scores, key=scores.__getitem__)
-            if [c > best for c in scores].count(True) == 2:
+    def select(self, latents: Latents, bound: int, progress: bool) -> tuple[int, float]:
+        """Number of components and strength of the prior with the highest likelihood on latents that were left out."""
+        n = len(latents.x)
+        order = torch.randperm(n, generator=self.generator).to(latents.x.device)
+        train, test = latents.subset(order[n // 4 :]), latents.subset(order[: n // 4])
+        brief = replace(self, n_init=max(2, self.n_init // 2), max_iter=max(1, self.max_iter // 3), tol=10 * self.tol)
+        rungs = _ladder(min(bound, len(train.x)))
+        scores: dict[tuple[int, int], float] = {}
+
+        def score(rung: int, level: int) -> float:
+            """Held-out log-likelihood on a grid of component numbers and strengths; each is computed once."""
+            if not (0 <= rung < len(rungs) and 0 <= level < len(_STRENGTHS)):
+                return -math.inf
+            if (rung, level) not in scores:
+                found = test.expect(brief.best(train, rungs[rung], _STRENGTHS[level]))[1]
+                scores[rung, level] = found
+                if progress:
+                    print(f"mixture of {rungs[rung]}, prior {_STRENGTHS[level]:g}: held-out {found:.3f} nats a latent")
+            return scores[rung, level]
+
+        best, level = 0, _STRENGTHS.index(2.0)
+        for rung in range(len(rungs)):
+            best = max(best, rung, key=lambda r: score(r, level))
+            if rung == best + 2:
                 break
-        return best
-
-
-def _initialise(
-    data: _Data, count: int, generator: torch.Generator, scale: Tensor, lloyd: int = 5
-) -> GaussianMixture:
-    """k-means++ seeds, a few Lloyd steps, and the mixture of the clusters; distances are those of x * scale."""
-    x, weights = data.x * scale, data.weights
-    centres = x[_draw(weights, generator)][None]
-    nearest = (x - centres[0]).square().sum(-1)
-    while len(centres) < count:
-        new = x[_draw(weights * nearest, generator)]
-        centres = torch.cat([centres, new[None]])
-        nearest = torch.minimum(nearest, (x - new).square().sum(-1))
-    features = _features(data.x)
-    for _ in range(lloyd):
-        label = torch.cdist(x, centres).argmin(-1)
-        moments = features.new_zeros(count, features.shape[1]).index_add(0, label, features * weights[:, None])
-        means = moments[:, 1 : x.shape[1] + 1] / moments[:, :1].clamp_min(1e-300)
-        centres = torch.where(moments[:, :1] > 0, means * scale, centres)
-    return _maximise(moments)
-
-
-def _draw(weights: Tensor, generator: torch.Generator) -> int:
-    """One index with probability proportional to `weights` (any number of them, unlike torch.multinomial)."""
-    cumulative = weights.cumsum(0)
-    level = torch.rand((), dtype=torch.float64, generator=generator).to(cumulative) * cumulative[-1]
-    return min(int(torch.searchsorted(cumulative, level)), len(weights) - 1)
+        while True:  # climb to the top of the neighbourhood
+            around = [(best, level), (best, level + 1), (best, level - 1), (best + 1, level), (best - 1, level)]
+            top = max(around, key=lambda place: score(*place))
+            if top == (best, level):
+                return rungs[best], _STRENGTHS[level]
+            best, level = top
 
 
 def _ladder(bound: int) -> list[int]:
-    """Component numbers to try: 1, 2, 3, 4, 6, 8, 11, 16, ... up to the bound."""
+    """Component numbers to try: 1, 2, 3, 4, 6, 8, 11, 16, ... and the bound."""
     rungs = sorted({round(2 ** (k / 2)) for k in range(64)})
-    return [c for c in rungs if c < bound] + [bound]
+    return [count for count in rungs if count < bound] + [bound]
+
+
+def _revive(mixture: GaussianMixture, n: int) -> GaussianMixture:
+    """Place components with less than one latent on one half of the heaviest component."""
+    weights, means, covariances = mixture.weights.clone(), mixture.means.clone(), mixture.covariances.clone()
+    for dead in (weights * n < 1).nonzero().flatten().tolist():
+        heaviest = int(weights.argmax())
+        weights[[heaviest, dead]] = (weights[heaviest] + weights[dead]) / 2
+        means[[heaviest, dead]], narrower = halves(means[heaviest], covariances[heaviest], 0.5)
+        covariances[[heaviest, dead]] = narrower
+    return GaussianMixture.unchecked(weights, means, covariances)
 
 
 def _require_data(

@@ -155,7 +155,7 @@ def test_what_is_written_is_read(tmp_path, n, box_size, contrast, seed):
     p.write(tmp_path / "stack.star", progress=False)
     assert_same(Particles.read(tmp_path / "stack.star", contrast=contrast), p)
     with mrcfile.mmap(tmp_path / "stack.mrcs") as file:
-        np.testing.assert_array_equal(file.data, p._source.read(np.arange(n)))
+        np.testing.assert_array_equal(file.data.reshape(n, box_size, box_size), p._source.read(np.arange(n)))
         assert int(file.header.ispg) == 0
 
 
@@ -326,6 +326,16 @@ def test_a_bare_stack_takes_poses_and_ctf_from_cryodrgn(stacks):
     np.testing.assert_allclose(arrays.shifts, q.shifts, rtol=1e-5)
 
 
+def test_the_pixel_size_given_wins_and_that_of_the_ctf_parameters_comes_second(tmp_path):
+    p = make()
+    p.write(tmp_path / "s.star", progress=False)
+    assert Particles.read(tmp_path / "s.star", contrast="dark", pixel_size=2.6).pixel_size == 2.6
+    cryodrgn.write_ctf(tmp_path / "ctf.pkl", p.ctf, 32, 2.0)
+    with pytest.warns(UserWarning, match="says 2.5 Å per pixel, the CTF parameters 4: taking the latter") as record:
+        assert Particles.read(tmp_path / "s.star", contrast="dark", ctf=tmp_path / "ctf.pkl").pixel_size == 4.0
+    assert record[0].filename == __file__
+
+
 @pytest.mark.parametrize("kind", ["array", "mask", "pickle"])
 @pytest.mark.parametrize("filtered", [False, True])
 def test_a_selection_applies_to_poses_for_all_or_for_the_selected(stacks, kind, filtered):
@@ -360,6 +370,19 @@ def test_contrast_is_measured_and_said(tmp_path, contrast, with_ctf):
     assert record[0].filename == __file__
     assert q.contrast == contrast
     np.testing.assert_array_equal(q.images([0]), p.images([0]))
+
+
+@pytest.mark.parametrize(("sign", "contrast"), [(-1, "dark"), (1, "light")])
+def test_a_cs_file_declares_its_contrast_and_doubts_are_said(tmp_path, sign, contrast):
+    make(40).write(tmp_path / "s.star", progress=False)
+    table = np.zeros(40, [("blob/path", "S8"), ("blob/idx", "u4"), ("blob/psize_A", "f4"), ("blob/sign", "f4")])
+    table["blob/path"], table["blob/idx"], table["blob/psize_A"], table["blob/sign"] = "s.mrcs", range(40), 2.5, sign
+    with open(tmp_path / "s.cs", "wb") as file:
+        np.save(file, table)
+    with pytest.warns(UserWarning, match="declared in the file") as record:
+        assert Particles.read(tmp_path / "s.cs").contrast == contrast
+    assert ("but they look dark on light" in str(record[0].message)) == (contrast == "light")
+    assert Particles.read(tmp_path / "s.cs", contrast="dark").contrast == "dark"
 
 
 def test_pure_noise_is_assumed_dark_aloud(tmp_path):
@@ -407,8 +430,8 @@ def test_relion31(tmp_path, folder):
         p = Particles.read(tmp_path / "run_data.star", datadir=datadir)
     assert p.pixel_size == pytest.approx(2.806)
     assert (len(p), p.box_size, p.contrast) == (5, 256, "light")
-    with mrcfile.mmap(DATA / "relion31.mrcs") as file:
-        np.testing.assert_array_equal(p.images([3])[0], -file.data[3])
+    raw = np.fromfile(DATA / "relion31.mrcs", dtype="<f4", offset=1024).reshape(5, 256, 256)
+    np.testing.assert_array_equal(p.images([3])[0], -raw[3])
 
 
 @real
@@ -421,8 +444,8 @@ def test_empiar_10076(name):
     assert p.pixel_size == pytest.approx(1.31, abs=1e-4)
     assert (len(p), p.box_size, p.contrast) == (7, 320, "dark")
     assert p.rotations is None
-    with mrcfile.mmap(DATA / "empiar_10076_7.mrc", permissive=True) as file:
-        np.testing.assert_array_equal(p.images([6])[0], file.data[6])
+    raw = np.fromfile(DATA / "empiar_10076_7.mrc", dtype="<f4", offset=1024).reshape(7, 320, 320)
+    np.testing.assert_array_equal(p.images([6])[0], raw[6])
 
 
 @real

@@ -94,9 +94,10 @@ def column(values: object, where: object, name: str) -> np.ndarray:
     except (TypeError, ValueError) as error:
         remedy = "Correct that column, or export the file again."
         raise InputError(where, f"{name} that is no number ({error})", "numbers", remedy) from error
-    bad = np.unique(np.argwhere(~np.isfinite(numbers))[:, 0])
-    if len(bad):
-        found = f"{name} = {numbers[bad[0]]} for particle {bad[0] + 1} (and {len(bad) - 1} others)"
+    bad = ~np.isfinite(numbers)
+    if bad.any():
+        first, others = np.argwhere(bad)[0][0] + 1, len(np.unique(np.argwhere(bad)[:, 0])) - 1
+        found = f"{name} = {numbers[bad][0]} for particle {first} (and {others} others)"
         raise InputError(where, found, "finite numbers", "Correct those rows, or leave them out of the file.")
     return numbers
 

@@ -51,6 +51,9 @@ def read_parts(
     chosen = cryodrgn.read_indices(indices) if isinstance(indices, (str, os.PathLike)) else indices
     rows = np.arange(total) if chosen is None else select(chosen, total, where, unique=True)
     table = table[rows]
+    transfer = table.ctf
+    if parameters is not None:
+        transfer = parameters[0][_rows_for(len(parameters[0]), total, rows, "ctf", ctf)]
 
     stated = _stated_box(table, parameters)
     source: ImageSource = open_stacks(table, datadir) if images else NoImages(len(rows), box_size or stated, path)
@@ -59,9 +62,6 @@ def read_parts(
     rotations, shifts = table.rotations, table.shifts
     if poses is not None:
         rotations, shifts = _foreign_poses(poses, total, rows, source, pixel)
-    transfer = table.ctf
-    if parameters is not None:
-        transfer = parameters[0][_rows_for(len(parameters[0]), total, rows, "ctf", ctf)]
     transfer = _with_amplitude_contrast(transfer, amplitude_contrast, path)
     if contrast == "auto":
         sign = None if table.sign is None else table.common("sign")

@@ -1,0 +1,176 @@
+"""The two steps of expectation-maximisation for Gaussian mixtures, for latents with and without known errors.
+
+Moments travel between the steps as one array (C, 1 + d + d d): the sums of 1, x and x x^T over the latents of each
+component. Latents are expected in coordinates of unit covariance (see `mixture_fit`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from cryotwin_nb.mixture import _CHUNK, GaussianMixture
+
+FLOOR = 1e-6  # smallest variance of a component, in units of the overall variance
+_REFRESH = 10  # steps between two looks at all pairs of latent and component, for latents with errors
+_NEGLIGIBLE = 1e-6  # responsibilities below this are left out in between
+
+
+class Latents:
+    """Latents `x` (n, d) that count `weights` (n,) times each, known exactly."""
+
+    def __init__(self, x: Tensor, weights: Tensor) -> None:
+        self.x, self.weights = x, weights
+        self.features = torch.cat([torch.ones_like(x[:, :1]), x, _outer(x).flatten(1)], dim=1)
+
+    def subset(self, index: Tensor) -> Latents:
+        """Some of them."""
+        return Latents(self.x[index], self.weights[index])
+
+    def expect(self, mixture: GaussianMixture) -> tuple[Tensor, float]:
+        """E-step: moments under the responsibilities, and the mean log-likelihood.
+
+        The log density of a component is a polynomial in x, so both are products of `features` with a small matrix.
+        """
+        coefficients = _log_joint_coefficients(mixture)
+        moments, total = torch.zeros_like(coefficients), 0.0
+        size = max(1, _CHUNK // mixture.n_components)
+        for features, weights in zip(self.features.split(size), self.weights.split(size), strict=True):
+            log_joint = features @ coefficients.T
+            log_prob = log_joint.logsumexp(-1, keepdim=True)
+            gamma = log_joint.sub_(log_prob).exp_().mul_(weights[:, None])
+            moments += gamma.T @ features
+            total += float(weights @ log_prob[:, 0])
+        return moments, total / float(self.weights.sum())
+
+
+class NoisyLatents(Latents):
+    """Latents whose errors have known covariances `noise` (n, d, d): extreme deconvolution (Bovy et al. 2011).
+
+    The mixture is the density before the errors were added. Every latent has its own covariance with every
+    component, so a step over all pairs is slow; between two of those, pairs that do not matter are left out.
+    """
+
+    def __init__(self, x: Tensor, weights: Tensor, noise: Tensor) -> None:
+        super().__init__(x, weights)
+        self.noise = noise
+        self.features[:, 1 + x.shape[1] :] -= noise.flatten(1)  # so that clusters of latents give unbiased moments
+        self._active = torch.ones(len(x), 0, dtype=torch.bool, device=x.device)
+        self._calls = 0
+
+    def subset(self, index: Tensor) -> NoisyLatents:
+        """Some of them."""
+        return NoisyLatents(self.x[index], self.weights[index], self.noise[index])
+
+    def expect(self, mixture: GaussianMixture) -> tuple[Tensor, float]:
+        """E-step: expected moments of the error-free latents, and the mean log-likelihood of those with errors."""
+        count, dim = mixture.means.shape
+        if self._active.shape[1] != count or self._calls % _REFRESH == 0:
+            self._active = self._active.new_ones(len(self.x), count)
+            self._calls = 0
+        self._calls += 1
+        moments, total = self.x.new_zeros(count, 1 + dim + dim * dim), 0.0
+        for rows in torch.arange(len(self.x), device=self.x.device).split(max(1, 2**16 // count)):
+            log_prob = self._expect_rows(mixture, rows, moments)
+            total += float(self.weights[rows] @ log_prob)
+        return moments, total / float(self.weights.sum())
+
+    def _expect_rows(self, mixture: GaussianMixture, rows: Tensor, moments: Tensor) -> Tensor:
+        """Add the moments of some latents to `moments`; their log-likelihoods (rows,)."""
+        row, c = self._active[rows].nonzero(as_tuple=True)
+        residual = self.x[rows[row]] - mixture.means[c]
+        cholesky = torch.linalg.cholesky(mixture.covariances[c] + self.noise[rows[row]])
+        white = torch.linalg.solve_triangular(cholesky, residual[..., None], upper=False)[..., 0]
+        log_det = cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        log_joint = self.x.new_full((len(rows), mixture.n_components), -torch.inf)
+        log_joint[row, c] = mixture.weights.log()[c] - 0.5 * white.square().sum(-1) - log_det
+        log_prob = log_joint.logsumexp(-1)
+        gamma = (log_joint - log_prob[:, None]).exp()
+        self._active[rows] = gamma > _NEGLIGIBLE
+        kept = gamma[row, c] > _NEGLIGIBLE
+        row, c, residual, cholesky = row[kept], c[kept], residual[kept], cholesky[kept]
+        covariance = mixture.covariances[c]
+        gain = torch.cholesky_solve(covariance, cholesky).mT
+        mean = mixture.means[c] + (gain @ residual[..., None])[..., 0]
+        second = covariance - gain @ covariance + _outer(mean)
+        features = torch.cat([torch.ones_like(mean[:, :1]), mean, second.flatten(1)], dim=1)
+        moments.index_add_(0, c, features * (gamma[row, c] * self.weights[rows[row]])[:, None])
+        return log_prob - mixture.latent_dim / 2 * math.log(2 * math.pi)
+
+
+def maximise(moments: Tensor, strength: float) -> GaussianMixture:
+    """M-step: the mixture with the given moments, its covariances drawn towards a common shape.
+
+    Each covariance becomes what it would be had `strength` d more latents of the component been seen, with the
+    average covariance of all components scaled to the volume of its own. Tight and broad components keep their sizes;
+    what is shared is the shape, which small components cannot know by themselves.
+    """
+    dim = math.isqrt(moments.shape[1] - 1)
+    mass = moments[:, 0].clamp_min(1e-12)
+    means = moments[:, 1 : dim + 1] / mass[:, None]
+    scatter = moments[:, dim + 1 :].unflatten(1, (dim, dim)) - mass[:, None, None] * _outer(means)
+    variances, axes = torch.linalg.eigh((scatter + scatter.mT) / 2)
+    variances = variances.clamp_min(0)  # rounding, or more noise than scatter
+    scatter = (axes * variances[:, None]) @ axes.mT
+    identity = torch.eye(dim).to(scatter)
+    average = scatter.sum(0) / mass.sum() + FLOOR * identity
+    unit = average / torch.linalg.det(average) ** (1 / dim)
+    level = average.diagonal().mean()
+    volume = ((variances + level) / (mass[:, None] + 1)).log().mean(-1).exp()
+    prior = strength * dim
+    covariances = (scatter + prior * volume[:, None, None] * unit) / (mass + prior)[:, None, None] + FLOOR * identity
+    return GaussianMixture.unchecked(mass / mass.sum(), means, (covariances + covariances.mT) / 2)
+
+
+def expectation_maximisation(
+    latents: Latents, mixture: GaussianMixture, strength: float, max_iter: int, tol: float
+) -> tuple[GaussianMixture, float]:
+    """EM from a mixture until a step gains less than `tol` a latent; the mixture and its mean log-likelihood."""
+    last = log_likelihood = -math.inf
+    for _ in range(max_iter):
+        moments, log_likelihood = latents.expect(mixture)
+        if log_likelihood - last < tol:
+            break
+        mixture, last = maximise(moments, strength), log_likelihood
+    return mixture, log_likelihood
+
+
+def clusters(latents: Latents, count: int, scale: Tensor, strength: float, generator: torch.Generator) -> GaussianMixture:
+    """The mixture of k-means clusters (k-means++ seeds, five Lloyd steps), where distances are those of x * scale."""
+    x, weights, dim = latents.x * scale, latents.weights, latents.x.shape[1]
+    centres = x[_draw(weights, generator)][None]
+    nearest = (x - centres[0]).square().sum(-1)
+    while len(centres) < count:
+        centres = torch.cat([centres, x[_draw(weights * nearest, generator)][None]])
+        nearest = torch.minimum(nearest, (x - centres[-1]).square().sum(-1))
+    moments = latents.features.new_zeros(count, latents.features.shape[1])
+    for _ in range(5):
+        label = torch.cdist(x, centres).argmin(-1)
+        moments = torch.zeros_like(moments).index_add_(0, label, latents.features * weights[:, None])
+        means = moments[:, 1 : dim + 1] / moments[:, :1].clamp_min(1e-12)
+        centres = torch.where(moments[:, :1] > 0, means * scale, centres)
+    return maximise(moments, strength)
+
+
+def _outer(x: Tensor) -> Tensor:
+    return x[:, :, None] * x[:, None]
+
+
+def _log_joint_coefficients(mixture: GaussianMixture) -> Tensor:
+    """Coefficients (C, 1 + d + d d) of log pi_c N(x; mu_c, Sigma_c) as a polynomial in x."""
+    cholesky = torch.linalg.cholesky(mixture.covariances)
+    precision = torch.cholesky_inverse(cholesky)
+    linear = (precision @ mixture.means[..., None])[..., 0]
+    log_det = 2 * cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    square = (linear * mixture.means).sum(-1)
+    constant = mixture.weights.log() - 0.5 * (log_det + square + mixture.latent_dim * math.log(2 * math.pi))
+    return torch.cat([constant[:, None], linear, -0.5 * precision.flatten(1)], dim=1)
+
+
+def _draw(weights: Tensor, generator: torch.Generator) -> int:
+    """One index with probability proportional to `weights` (torch.multinomial takes at most 2^24 of them)."""
+    cumulative = weights.cumsum(0)
+    level = torch.rand((), dtype=torch.float64, generator=generator).to(cumulative) * cumulative[-1]
+    return min(int(torch.searchsorted(cumulative, level)), len(weights) - 1)

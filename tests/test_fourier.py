@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch_fourier_shell_correlation import fsc as witness_fsc
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.fourier import fft2, fft3, fsc, grid, half_plane, ifft2, ifft3, shell_mean
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_transform_of_a_projection_is_the_central_slice():
+    volume = random(16, 16, 16)
+    assert torch.allclose(fft2(volume.sum(0)), fft3(volume)[8])
+
+
+def test_3d_transform_is_unitary_and_both_invert():
+    volume, image = random(12, 12, 12), random(12, 12)
+    assert fft3(volume).abs().square().sum() == pytest.approx(float(volume.square().sum()))
+    assert torch.allclose(ifft3(fft3(volume)).real, volume)
+    assert torch.allclose(ifft2(fft2(image)).real, image)
+
+
+def test_origin_is_at_half_the_box():
+    delta = torch.zeros(8, 8, dtype=torch.float64)
+    delta[4, 4] = 1
+    assert torch.allclose(fft2(delta), torch.full((8, 8), 8**-1.5, dtype=torch.complex128))
+
+
+@settings(max_examples=20, deadline=None)
+@given(size=st.sampled_from([8, 10, 16, 22]), seed=st.integers(0, 99))
+def test_half_plane_sums_equal_full_plane_sums(size, seed):
+    a, b = (fft2(random(size, size, seed=s)) for s in (seed, seed + 100))
+    plane = half_plane(size)
+    half = (plane.multiplicity * (plane.gather(a).conj() * plane.gather(b)).real).sum()
+    assert float(half) == pytest.approx(float((a.conj() * b).sum().real), rel=1e-6, abs=1e-9)
+    assert plane.multiplicity.sum() == size**2
+    assert torch.allclose(plane.scatter(plane.gather(a)), a)
+
+
+def test_half_plane_is_sorted_by_radius_and_cut():
+    plane = half_plane(32, 16)
+    radius = plane.frequencies.norm(dim=1)
+    assert (radius.diff() >= 0).all() and radius.max() < 16
+    assert torch.equal(plane.index, (plane.frequencies[:, 1] + 16).long() * 32 + (plane.frequencies[:, 0] + 16).long())
+
+
+def test_fsc_agrees_with_the_teamtomo_witness():
+    size = 32
+    radius = grid(size, 3).double().norm(dim=-1)
+    a = ifft3(fft3(random(size, size, size)) * torch.exp(-((radius / 9) ** 2))).real
+    b = a + 0.02 * random(size, size, size, seed=1)
+    curve = fsc(a, b, 2.0)
+    # Theirs interpolates between the two nearest shells, ours rounds: equal to a few percent, not to rounding.
+    np.testing.assert_allclose(curve.correlation[:-1], witness_fsc(a, b).numpy()[1:-1], atol=0.05)
+    np.testing.assert_allclose(curve.frequency, np.arange(1, 17) / 64)
+
+
+def test_fsc_by_brute_force():
+    a, b = random(8, 8, 8), random(8, 8, 8, seed=1)
+    left, right = fft3(a), fft3(b)
+    shell = grid(8, 3).double().norm(dim=-1).round()
+    for s, value in zip(range(1, 5), fsc(a, b, 1.0).correlation, strict=True):
+        p, q = left[shell == s], right[shell == s]
+        assert value == pytest.approx(float((p.conj() * q).sum().real / (p.norm() * q.norm())))
+
+
+def test_resolution_interpolates_the_first_crossing():
+    volume = random(16, 16, 16)
+    curve = fsc(volume, volume, 1.5)
+    assert curve.area == pytest.approx(1) and curve.resolution() == pytest.approx(3.0)
+    curve.correlation[:] = [1, 1, 0.9, 0.1, 0.9, 0.9, 0.9, 0.9]
+    assert curve.resolution(0.5) == pytest.approx(1 / (3.5 / 24))
+    curve.correlation[0] = 0
+    assert curve.resolution() == np.inf
+
+
+def test_shell_mean_is_a_weighted_mean():
+    shell = torch.tensor([0, 1, 1, 3])
+    means = shell_mean(torch.tensor([1.0, 2.0, 4.0, 5.0]), shell, 4, torch.tensor([1.0, 1.0, 3.0, 2.0]))
+    assert means.tolist() == [1.0, 3.5, 0.0, 5.0]
+
+
+@pytest.mark.parametrize("shapes", [((8, 8, 8), (10, 10, 10)), ((8, 8, 10), (8, 8, 8)), ((9, 9, 9), (9, 9, 9))])
+def test_fsc_refuses_maps_that_do_not_fit(shapes):
+    with pytest.raises(InputError, match=r"found .* expected"):
+        fsc(*(np.ones(s) for s in shapes), 1.0)
