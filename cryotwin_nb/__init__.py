@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from cryotwin_nb.mixture import GaussianMixture
     from cryotwin_nb.models import CryoTwin
     from cryotwin_nb.particles import Particles
-    from cryotwin_nb.training import History, TrainingConfig, fit
+    from cryotwin_nb.history import History
+    from cryotwin_nb.training import TrainingConfig, fit
 
 __version__ = "0.1.0"
 
@@ -38,7 +39,7 @@ _NAMES = {
     "CryoTwin": "models",
     "FscCurve": "fourier",
     "GaussianMixture": "mixture",
-    "History": "training",
+    "History": "history",
     "InputError": "errors",
     "Particles": "particles",
     "TrainingConfig": "training",

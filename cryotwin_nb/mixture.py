@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,11 +68,21 @@ class GaussianMixture:
         return mixture
 
     @staticmethod
-    def fit(z: Tensor | np.ndarray, n_components: int = 100, **options) -> GaussianMixture:
-        """Fit a mixture to latents (n, d); see `cryotwin_nb.mixture_fit.fit` for the options."""
+    def fit(
+        z: Tensor | np.ndarray,
+        n_components: int = 100,
+        noise_covariances: Tensor | np.ndarray | None = None,
+        weights: Tensor | np.ndarray | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> GaussianMixture:
+        """Fit a mixture to latents (n, d) by expectation-maximisation, with at most `n_components` components.
+
+        All about it, the other options included, is in `cryotwin_nb.mixture_fit.fit`.
+        """
         from cryotwin_nb.mixture_fit import fit
 
-        return fit(z, n_components, **options)
+        return fit(z, n_components, noise_covariances, weights, seed, **options)
 
     @property
     def n_components(self) -> int:

@@ -39,10 +39,11 @@ class Latents:
         size = max(1, _CHUNK // mixture.n_components)
         for features, weights in zip(self.features.split(size), self.weights.split(size), strict=True):
             log_joint = features @ coefficients.T
-            log_prob = log_joint.logsumexp(-1, keepdim=True)
-            gamma = log_joint.sub_(log_prob).exp_().mul_(weights[:, None])
-            moments += gamma.T @ features
-            total += float(weights @ log_prob[:, 0])
+            highest = log_joint.amax(-1, keepdim=True)
+            gamma = log_joint.sub_(highest).exp_()  # in place, and exponentials once: this line is where the time goes
+            evidence = gamma.sum(-1)
+            moments += gamma.mul_((weights / evidence)[:, None]).T @ features
+            total += float(weights @ (highest[:, 0] + evidence.log()))
         return moments, total / float(self.weights.sum())
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -156,33 +157,38 @@ class _Search:
         return expectation_maximisation(latents, best, strength, self.max_iter, self.tol)[0]
 
     def select(self, latents: Latents, bound: int, progress: bool) -> tuple[int, float]:
-        """Number of components and strength of the prior with the highest likelihood on latents that were left out."""
+        """Number of components and strength of the prior with the highest held-out likelihood.
+
+        Four-fold cross-validation, of which one fold is enough from 10,000 latents on. The ladder is climbed at one
+        strength until two rungs brought nothing, then its best rung and strength are varied until no neighbour is better.
+        """
         n = len(latents.x)
         order = torch.randperm(n, generator=self.generator).to(latents.x.device)
-        train, test = latents.subset(order[n // 4 :]), latents.subset(order[: n // 4])
+        n_folds = min(4, max(1, round(10_000 / n)), n)
+        folds = [(latents.subset(order[i::4]), latents.subset(order[torch.arange(n) % 4 != i])) for i in range(n_folds)]
         brief = replace(self, n_init=max(2, self.n_init // 2), max_iter=max(1, self.max_iter // 3), tol=10 * self.tol)
-        rungs = _ladder(min(bound, len(train.x)))
-        scores: dict[tuple[int, int], float] = {}
+        rungs = _ladder(min(bound, min(len(train.x) for _, train in folds)))
+        jacobian = float(self.deviation.log().sum())
 
+        @cache
         def score(rung: int, level: int) -> float:
-            """Held-out log-likelihood on a grid of component numbers and strengths; each is computed once."""
             if not (0 <= rung < len(rungs) and 0 <= level < len(_STRENGTHS)):
                 return -math.inf
-            if (rung, level) not in scores:
-                found = test.expect(brief.best(train, rungs[rung], _STRENGTHS[level]))[1]
-                scores[rung, level] = found
-                if progress:
-                    print(f"mixture of {rungs[rung]}, prior {_STRENGTHS[level]:g}: held-out {found:.3f} nats a latent")
-            return scores[rung, level]
+            count, strength = rungs[rung], _STRENGTHS[level]
+            scores = [test.expect(brief.best(train, count, strength))[1] for test, train in folds]
+            mean = sum(scores) / len(scores) - jacobian
+            if progress:
+                print(f"mixture of {count}, prior strength {strength:g}: held-out {mean:.3f} nats a latent")
+            return mean
 
-        best, level = 0, _STRENGTHS.index(2.0)
+        best, level = 0, 1
         for rung in range(len(rungs)):
             best = max(best, rung, key=lambda r: score(r, level))
             if rung == best + 2:
                 break
-        while True:  # climb to the top of the neighbourhood
-            around = [(best, level), (best, level + 1), (best, level - 1), (best + 1, level), (best - 1, level)]
-            top = max(around, key=lambda place: score(*place))
+        while True:
+            steps = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0), (1, 1))
+            top = max(((best + i, level + j) for i, j in steps), key=lambda place: score(*place))
             if top == (best, level):
                 return rungs[best], _STRENGTHS[level]
             best, level = top

@@ -214,12 +214,13 @@ class Particles:
         Raises
         ------
         InputError
-            If the files cannot be written, or one of the stacks read from would be overwritten.
+            If the files cannot be written, or what the particles are read from would be overwritten.
         """
         path = require_suffix(path, ".star")
         stack, truth = path.with_suffix(".mrcs"), path.with_suffix(".truth.npz")
-        if stack.resolve() in self._source.files:
-            raise InputError(stack, "the stack these particles are read from", "another name", "Write elsewhere.")
+        read_from = {*self._source.files, *([self._where.resolve()] if isinstance(self._where, Path) else [])}
+        if {path.resolve(), stack.resolve()} & read_from:
+            raise InputError(path, "the files these particles are read from", "another name", "Write elsewhere.")
         with ExitStack() as files:
             star_part, stack_part = (files.enter_context(atomic(name)) for name in (path, stack))
             write_stack(stack_part, self._chunks(progress), len(self), self.box_size, self.pixel_size)
@@ -253,9 +254,10 @@ class Particles:
         if self.ctf is None:
             lines.append("CTF: none")
         else:
-            low, high = self.ctf.defocus_v.min(), self.ctf.defocus_u.max()
-            low, high = min(low, self.ctf.defocus_u.min()), max(high, self.ctf.defocus_v.max())
-            lines.append(f"CTF: defocus {low:,.0f} to {high:,.0f} Å, {self.ctf.voltage.mean():.0f} kV")
+            defocus = np.concatenate([self.ctf.defocus_u, self.ctf.defocus_v])
+            lines.append(
+                f"CTF: defocus {defocus.min():,.0f} to {defocus.max():,.0f} Å, {self.ctf.voltage.mean():.0f} kV"
+            )
         groups = len(np.unique(self.optics_group))
         lines.append(f"poses: {'none' if self.rotations is None else 'yes'}; optics groups: {groups}")
         if isinstance(self._source, NoImages):

@@ -62,9 +62,7 @@ def contour_level(maps: ArrayLike | Tensor, sigma: float = 2.5) -> float:
     return float(values.mean() + sigma * values.std())
 
 
-def surface_hits(
-    volume: ArrayLike | Tensor, level: float, size: int = 240, view: Tensor | None = None
-) -> SurfaceHits:
+def surface_hits(volume: ArrayLike | Tensor, level: float, size: int = 240, view: Tensor | None = None) -> SurfaceHits:
     """First crossings of the contour along parallel rays, one per pixel of a picture as wide as the map.
 
     Parameters
@@ -168,7 +166,7 @@ def _refined(volume: Tensor) -> tuple[Tensor, int]:
 
 
 def _sample(fields: Tensor, points: Tensor) -> Tensor:
-    """Trilinear values (H, W, F) of fields (F, D, D, D) at offsets (H, W, 3) from the centre, voxels, xyz; 0 outside."""
+    """Trilinear values (H, W, F) of fields (F, D, D, D) at voxel offsets (H, W, 3) from the centre, xyz; 0 outside."""
     size = fields.shape[-1]
     place = (points + size // 2) * (2 / (size - 1)) - 1
     values = grid_sample(fields[None], place[None, None], align_corners=True)

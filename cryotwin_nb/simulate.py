@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from tqdm.auto import tqdm
 
 from cryotwin_nb import molecules
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.files import atomic
 from cryotwin_nb.fourier import grid, require_box_size
 from cryotwin_nb.imaging import CTF, shift_phases
 from cryotwin_nb.particles import Particles
@@ -97,13 +97,8 @@ class Truth:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write a compressed .npz, complete or not at all."""
-        partial = Path(f"{path}.part")
-        try:
-            with open(partial, "wb") as file:
-                np.savez_compressed(file, **vars(self))
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with atomic(path) as partial, open(partial, "wb") as file:
+            np.savez_compressed(file, **vars(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Truth:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.history import History
 from cryotwin_nb.imaging import ImageBatch
 from cryotwin_nb.mixture import GaussianMixture
 from cryotwin_nb.models import CryoTwin, read_payload, write_payload
@@ -74,40 +76,6 @@ class TrainingConfig:
         if self.precision not in ("auto", "float32", "bfloat16"):
             found = repr(self.precision)
             raise InputError("TrainingConfig.precision", found, "'auto', 'float32' or 'bfloat16'", "Choose one.")
-
-
-@dataclass
-class History:
-    """What happened in each epoch.
-
-    Attributes
-    ----------
-    distortion, rate : list of float
-        Mean per image of the two terms of Eq. 3; the rate in nats.
-    beta : list of float
-        Weight of the rate at the epoch's end.
-    radius : list of float
-        Highest |k| used, grid units.
-    seconds : list of float
-        Wall-clock time of the epoch.
-    skipped : list of int
-        Steps left out because a gradient was not finite.
-    n_components : int or None
-        Components that the final mixture uses.
-    """
-
-    distortion: list[float] = field(default_factory=list)
-    rate: list[float] = field(default_factory=list)
-    beta: list[float] = field(default_factory=list)
-    radius: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    skipped: list[int] = field(default_factory=list)
-    n_components: int | None = None
-
-    @property
-    def epochs(self) -> int:
-        """Number of finished epochs."""
-        return len(self.seconds)
 
 
 def fit(
@@ -178,7 +146,7 @@ class _Trainer:
 
     def __init__(self, model: CryoTwin, particles: Particles, config: TrainingConfig) -> None:
         self.model, self.particles, self.config = model, particles, config
-        self.history = History()
+        model.history = self.history = History()
         self.optimizer = torch.optim.RAdam(model.parameters(), lr=config.learning_rate)
         self.steps_per_epoch = -(-len(particles) // config.batch_size)
         bytes_needed = len(particles) * len(model.imaging.frequencies) * 12
@@ -241,7 +209,7 @@ class _Trainer:
         if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
             return None
         for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * 0.5 * (1 + np.cos(np.pi * progress))
+            group["lr"] = config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
         self.optimizer.step()
         return torch.stack([distortion.mean(), rate.mean()]).detach().double().cpu()
 
@@ -268,7 +236,6 @@ class _Trainer:
         training = {
             "config": self._identity(),
             "optimizer": self.optimizer.state_dict(),
-            "history": asdict(self.history),
         }
         write_payload({**self.model.payload(), "training": training}, path)
 
@@ -286,7 +253,7 @@ class _Trainer:
             raise InputError(path, f"other settings (stored, given): {changed}", "the same", remedy)
         self.model.restore(payload["state"])
         self.optimizer.load_state_dict(payload["training"]["optimizer"])
-        self.history = History(**payload["training"]["history"])
+        self.model.history = self.history = History(**payload["history"])
 
     def _identity(self) -> dict:
         """What must not change between a run and its resumption."""

@@ -216,6 +216,12 @@ def test_origins_in_pixels_take_precedence(tmp_path):
     np.testing.assert_allclose(read_star(tmp_path / "p.star").shifts, [[10, -15]] * 3)
 
 
+def test_a_column_of_the_particles_goes_before_that_of_their_optics_group(tmp_path):
+    text = PARTICLES.replace("_rlnOpticsGroup #10", "_rlnVoltage #10\n_rlnOpticsGroup #11")
+    (tmp_path / "p.star").write_text(OPTICS + re.sub(r" (4[567]) ([37])\n", r" \1 120 \2\n", text))
+    assert read_star(tmp_path / "p.star").ctf.voltage.tolist() == [120, 120, 120]
+
+
 def test_relion_3_0_computes_the_pixel_size_and_has_origins_in_pixels(tmp_path):
     columns = ["ImageName", "DetectorPixelSize", "Magnification", "OriginX", "OriginY"]
     header = "data_\n\nloop_\n" + "".join(f"_rln{name} #{i}\n" for i, name in enumerate(columns, 1))
@@ -304,6 +310,7 @@ def test_a_refinement_is_read_with_shifts_in_pixels_of_the_alignment(tmp_path):
     np.testing.assert_allclose(table.rotations[1] @ [1, 0, 0], [0, 1, 0], atol=1e-6)  # exp([v]x) itself
     np.testing.assert_allclose(table.ctf.defocus_angle, 45)
     np.testing.assert_allclose(table.ctf.phase_shift, 90)
+    assert table.ctf.voltage.dtype == np.float32
     assert table.common("sign") == -1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import shutil
 import sys
 import types
@@ -202,12 +203,16 @@ def test_a_group_of_several_voltages_becomes_several(tmp_path):
     assert len(set(again.optics_group)) == 2
 
 
-def test_a_set_is_not_written_over_the_stack_it_is_read_from(tmp_path):
+@pytest.mark.parametrize(
+    ("source", "target"), [("s.star", "s.star"), ("s.mrcs", "s.star"), ("other.star", "other.star")]
+)
+def test_a_set_is_not_written_over_the_files_it_is_read_from(tmp_path, source, target):
     make().write(tmp_path / "s.star", progress=False)
-    before = (tmp_path / "s.mrcs").read_bytes()
-    with pytest.raises(InputError, match=r"s\.mrcs"):
-        Particles.read(tmp_path / "s.star", contrast="dark")[[0]].write(tmp_path / "s.star", progress=False)
-    assert (tmp_path / "s.mrcs").read_bytes() == before
+    shutil.copyfile(tmp_path / "s.star", tmp_path / "other.star")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=re.escape(target)):
+        Particles.read(tmp_path / source, contrast="dark")[[0]].write(tmp_path / target, progress=False)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_nothing_is_left_when_writing_fails(tmp_path):

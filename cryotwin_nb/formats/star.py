@@ -67,7 +67,6 @@ def _tables(path: Path) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     try:
         blocks = starfile.read(path, always_dict=True, parse_as_string=["rlnImageName", "rlnOpticsGroupName"])
     except Exception as error:  # starfile raises whatever its parsing meets
-        linecache.clearcache()
         remedy = "Export it again from RELION, or check it with relion_star_printtable."
         raise InputError(path, f"{type(error).__name__}: {error}", "a readable STAR file", remedy) from error
     frames = {name: block for name, block in blocks.items() if isinstance(block, pd.DataFrame)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.files import atomic
 from cryotwin_nb.fourier import require_box_size
+from cryotwin_nb.history import History
 from cryotwin_nb.imaging import ImageBatch, ImageFormation
 from cryotwin_nb.mixture import GaussianMixture, MixtureMoments
 from cryotwin_nb.models.coordinate import CoordinateNetworks
@@ -51,6 +54,8 @@ class CryoTwin(nn.Module):
         The density of the latents.
     imaging : ImageFormation
         Noise spectrum, CTF power and weights measured by `fit`.
+    history : History
+        Of the training; empty before.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class CryoTwin(nn.Module):
             **networks,
         }
         self.noise_width = float(noise_width)
+        self.history = History()
         self.imaging = ImageFormation(box_size, weighting, particle_radius)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -167,7 +173,12 @@ class CryoTwin(nn.Module):
 
     def payload(self) -> dict:
         """Everything needed to make this model again: plain containers and tensors."""
-        return {"format": _FORMAT, "config": self.config, "state": self.state_dict()}
+        return {
+            "format": _FORMAT,
+            "config": self.config,
+            "history": asdict(self.history),
+            "state": self.state_dict(),
+        }
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the model to a .pt file, complete or not at all; folders are made."""
@@ -187,10 +198,11 @@ class CryoTwin(nn.Module):
     @classmethod
     def from_payload(cls, payload: dict, where: object) -> CryoTwin:
         """The model in a payload read from `where`."""
-        model = cls(**payload["config"])
         try:
+            model = cls(**payload["config"])
+            model.history = History(**payload["history"])
             model.restore(payload["state"])
-        except (RuntimeError, AttributeError) as error:
+        except (RuntimeError, AttributeError, KeyError, TypeError) as error:
             raise InputError(where, "weights of another network", "those of its configuration", str(error)) from error
         return model
 
@@ -206,14 +218,12 @@ class CryoTwin(nn.Module):
 
 def write_payload(payload: dict, path: str | os.PathLike) -> None:
     """torch.save to a temporary name, then rename."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
     try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(path, str(error), "a folder that can be made", "Choose another folder.") from error
+    with atomic(path) as partial:
         torch.save(payload, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_payload(path: str | os.PathLike, map_location: str | torch.device = "cpu") -> dict:

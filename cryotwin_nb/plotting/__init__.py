@@ -1,0 +1,41 @@
+"""Figures: arrays or the package's result objects in, matplotlib Axes or Figures out.
+
+Every function takes tensors or NumPy arrays and leaves showing and saving to the caller; those that draw a single
+graph draw into `ax` where one is given. Lengths are in Å. The colours can be told apart by the colour-blind and in
+print. Nothing changes matplotlib's settings outside the figures made here.
+"""
+
+from cryotwin_nb.plotting.curves import (
+    LivePlot,
+    density_along_path,
+    fsc_curves,
+    isometry_scatter,
+    noise_spectrum,
+    occupancy_along_path,
+    training_curves,
+)
+from cryotwin_nb.plotting.latents import latent_scatter
+from cryotwin_nb.plotting.pictures import central_slices, map_montage, particle_gallery, scale_bar
+from cryotwin_nb.plotting.style import COLOURS, DENSITY, STYLE
+from cryotwin_nb.rendering import contour_level, render_surface, view_from
+
+__all__ = [
+    "COLOURS",
+    "DENSITY",
+    "STYLE",
+    "LivePlot",
+    "central_slices",
+    "contour_level",
+    "density_along_path",
+    "fsc_curves",
+    "isometry_scatter",
+    "latent_scatter",
+    "map_montage",
+    "noise_spectrum",
+    "occupancy_along_path",
+    "particle_gallery",
+    "render_surface",
+    "scale_bar",
+    "training_curves",
+    "view_from",
+]

@@ -1,0 +1,224 @@
+"""Curves: training, density and occupancy along a path, Fourier shell correlations, isometry."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cryotwin_nb.plotting.style import COLOURS, GREY, HALO, Array, apart, as_numpy, axes, styled
+
+if TYPE_CHECKING:
+    from cryotwin_nb.evaluation import Isometry
+    from cryotwin_nb.fourier import FscCurve
+    from cryotwin_nb.imaging import ImageFormation
+    from cryotwin_nb.mixture import GaussianMixture
+    from cryotwin_nb.ridgeline import Pathway
+    from cryotwin_nb.training import History
+
+
+@styled
+def training_curves(history: History) -> Figure:
+    """The two terms of the objective in each epoch; grey where beta and the resolution still rise.
+
+    A first epoch far above the others is given as a number only.
+    """
+    epochs = np.arange(1, history.epochs + 1)
+    figure, panels = plt.subplots(1, 2, figsize=(8, 2.9))
+    terms = (("distortion", "distortion per image"), ("rate", "rate per image (nats)"))
+    rising = [e for e in range(1, len(epochs)) if history.beta[e] > history.beta[e - 1] * (1 + 1e-9)]
+    for panel, (name, label), colour in zip(panels, terms, COLOURS):
+        if rising:
+            panel.axvspan(0.5, rising[-1] + 1, color="0.93", lw=0)
+            panel.text(0.5, 1.0, " warm-up", transform=panel.get_xaxis_transform(), va="bottom", color=GREY, size=8)
+        values = np.array(getattr(history, name))
+        first = int(len(values) > 2 and values[0] - values[1:].max() > np.ptp(values[1:]))
+        panel.plot(epochs[first:], values[first:], "o-", ms=3, color=colour)
+        if first:
+            note = f" epoch 1: {values[0]:,.0f}"
+            panel.text(0.5, 0.98, note, transform=panel.get_xaxis_transform(), va="top", color=GREY, size=8)
+            panel.margins(y=0.15)
+        panel.set(xlabel="epoch", ylabel=label, xlim=(0.5, max(2, len(epochs)) + 0.5))
+        panel.xaxis.get_major_locator().set_params(integer=True)
+    if len(epochs):
+        seconds = f"{np.mean(history.seconds):.1f} s an epoch, β = {history.beta[-1]:.3g}"
+        panels[1].text(1, 1, seconds, transform=panels[1].transAxes, ha="right", va="bottom", color=GREY, size=8)
+    return figure
+
+
+class LivePlot:
+    """A callback for `fit` that redraws the training curves under the notebook cell after each epoch.
+
+        history = ct.fit(model, particles, callbacks=[ct.plotting.LivePlot()])
+
+    Outside a notebook it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._display: Any = None
+
+    def __call__(self, history: History, model: object = None) -> None:
+        """Draw the history so far; the picture, a PNG, replaces the previous one."""
+        if not _in_notebook():
+            return
+        from IPython.display import Image, display
+
+        figure, png = training_curves(history), io.BytesIO()
+        figure.savefig(png, format="png")
+        plt.close(figure)
+        if self._display is None:
+            self._display = display(Image(png.getvalue()), display_id=True)
+        else:
+            self._display.update(Image(png.getvalue()))
+
+
+def _in_notebook() -> bool:
+    """True in a Jupyter kernel (not in plain Python, nor in a terminal's IPython)."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return getattr(shell, "kernel", None) is not None
+
+
+@styled
+def density_along_path(path: Pathway, prior: GaussianMixture | None = None, ax: Axes | None = None) -> Axes:
+    """Log density against the length of a pathway, a numbered dot at each step, the barrier as an arrow.
+
+    Parameters
+    ----------
+    prior : GaussianMixture, optional
+        Gives the density between the steps, along the pathway's curve; without it the steps are joined by lines.
+    """
+    ax, curve = axes(ax, 6.0, 3.2), torch.as_tensor(as_numpy(path.curve))
+    travelled = torch.cat([torch.zeros(1), curve.diff(dim=0).norm(dim=1).cumsum(0)]).numpy()
+    place = travelled[torch.cdist(torch.as_tensor(as_numpy(path.latents)), curve).argmin(1).numpy()]
+    density, numbers = as_numpy(path.log_prob), apart(np.stack([place, 0 * place], axis=1), 0.03 * travelled[-1])
+    line = (place, density) if prior is None else (travelled, as_numpy(prior.log_prob(curve)))
+    ax.plot(*line, color=COLOURS[0])
+    ax.plot(place, density, "o", ms=4, color=COLOURS[0])
+    above: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "path_effects": HALO}
+    for k in numbers:
+        ax.annotate(str(k), (place[k], density[k]), (0, 6), size=7, **above)
+    lowest, barrier = int(np.argmin(line[1])), float(path.barrier)
+    x, foot = line[0][lowest], line[1][lowest]
+    ax.annotate("", (x, foot), (x, foot + barrier), arrowprops={"arrowstyle": "<->", "color": COLOURS[1]})
+    ax.annotate(f"barrier {barrier:.1f} nats", (x, foot + barrier), (0, 4), color=COLOURS[1], **above)
+    ax.set(xlabel="length of the path (latent units)", ylabel="log density of the prior (nats)")
+    ax.margins(y=0.15)
+    return ax
+
+
+@styled
+def occupancy_along_path(values: Array, names: Iterable[str], threshold: float = 0.5, ax: Axes | None = None) -> Axes:
+    """Occupancy of each block against the step of a path; the legend gives the order in which the blocks appear.
+
+    Parameters
+    ----------
+    values : (K+1, q) float
+        Occupancies, 0 absent and 1 complete.
+    names : q of str
+        The blocks.
+    threshold : float
+        A block appears where its line passes this for good (interpolated between steps); marked by a dot.
+    """
+    ax, values, names = axes(ax, 6.0, 3.4), as_numpy(values), list(names)
+    steps, crossings = np.arange(len(values)), [_crossing(v, threshold) for v in as_numpy(values).T]
+    lines = {}
+    for i in np.argsort(crossings, kind="stable"):
+        when, marker = crossings[i], "os^Dvphx"[i % 8]
+        label = f"{names[i]}: step {when:.1f}" if np.isfinite(when) else f"{names[i]}: never"
+        (lines[label],) = ax.plot(steps, values[:, i], marker=marker, ms=3.5, color=COLOURS[i % 8])
+        if np.isfinite(when):
+            ax.plot(when, threshold if when > 0 else values[0, i], "o", ms=9, mfc="none", mec=COLOURS[i % 8], mew=1.5)
+    ax.axhline(threshold, color=GREY, lw=0.8, ls="--", zorder=0)
+    ax.set(xlabel="step k along the path", ylabel="occupancy", xticks=steps[:: -(-len(steps) // 25)])
+    ax.legend(lines.values(), lines, title=f"passes {threshold:g}", loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return ax
+
+
+def _crossing(values: np.ndarray, threshold: float) -> float:
+    """Where a line passes the threshold for good, in steps: 0 if it is always above, infinity if it ends below."""
+    below = np.flatnonzero(values < threshold)
+    if not len(below):
+        return 0.0
+    last = below[-1]
+    if last == len(values) - 1:
+        return float("inf")
+    return float(last + (threshold - values[last]) / (values[last + 1] - values[last]))
+
+
+@styled
+def fsc_curves(
+    curves: FscCurve | Sequence[FscCurve],
+    labels: Sequence[str] | None = None,
+    threshold: float | None = 0.143,
+    ax: Axes | None = None,
+) -> Axes:
+    """Fourier shell correlations against spatial frequency, with the ticks in Å.
+
+    Parameters
+    ----------
+    curves : FscCurve or sequence of them
+    threshold : float, optional
+        Drawn as a line, and the resolution there given in the legend: 0.143 between half maps, 0.5 against a model.
+    """
+    ax, many = axes(ax, 5.0, 3.4), [curves] if hasattr(curves, "frequency") else list(curves)
+    for i, curve in enumerate(many):
+        label = str(labels[i]) if labels is not None else f"curve {i + 1}" if len(many) > 1 else ""
+        if threshold is not None:
+            never = "better than " if curve.correlation.min() >= threshold else ""
+            label += f"{': ' if label else ''}{never}{curve.resolution(threshold):.3g} Å"
+        ax.plot(curve.frequency, curve.correlation, label=label, color=COLOURS[i % 8], ls=("-", "--")[i // 8 % 2])
+    if threshold is not None:
+        ax.axhline(threshold, color=GREY, lw=0.8, ls="--", zorder=0)
+        ax.annotate(f"{threshold:g}", (1, threshold), xycoords=("axes fraction", "data"), size=8, color=GREY)
+    highest = max(c.frequency[-1] for c in many)
+    ax.set(xlim=(0, highest), ylim=(min(0, *(c.correlation.min() for c in many)), 1.03), ylabel="correlation")
+    _resolution_ticks(ax, highest)
+    ax.legend(loc="lower left", bbox_to_anchor=(0.01, threshold or 0.0))
+    return ax
+
+
+def _resolution_ticks(ax: Axes, highest: float) -> None:
+    """Ticks at even frequencies (1/Å) that say the resolution in Å."""
+    ticks = highest * np.arange(1, 6) / 5
+    ax.set_xticks([0, *ticks], ["∞", *(f"{1 / t:.3g}" for t in ticks)])
+    ax.set_xlabel("resolution (Å; even in spatial frequency)")
+
+
+@styled
+def isometry_scatter(result: Isometry, ax: Axes | None = None) -> Axes:
+    """Inner products of pairs of small steps between maps against those of the steps between latents.
+
+    An isometry up to scale puts all pairs on a line through the origin. The fitted line and Pearson's r are shown.
+    """
+    ax = axes(ax, 3.9, 3.5)
+    latent, volume = as_numpy(result.latent_products), as_numpy(result.volume_products)
+    ax.scatter(latent, volume, s=10, alpha=0.6, color=COLOURS[0], linewidths=0)
+    ends = np.array([latent.min(), latent.max()])
+    ax.plot(ends, result.scale * ends, color=COLOURS[1], label=f"r = {result.correlation:.3f}")
+    ax.axhline(0, color="0.8", lw=0.6, zorder=0)
+    ax.axvline(0, color="0.8", lw=0.6, zorder=0)
+    ax.set(xlabel="dz₁·dz₂ (latent units²)", ylabel="dV₁·dV₂ (squared density)")
+    ax.ticklabel_format(style="sci", scilimits=(-2, 3), useMathText=True)
+    ax.legend(loc="upper left")
+    return ax
+
+
+@styled
+def noise_spectrum(imaging: ImageFormation, ax: Axes | None = None) -> Axes:
+    """The power of the noise that the images are whitened by, one line per optics group, against resolution."""
+    ax, half = axes(ax, 5.0, 3.4), imaging.plane.box_size // 2
+    frequency = np.arange(half + 1) / (imaging.plane.box_size * float(imaging.pixel_size))
+    power = as_numpy(imaging.noise)[:, : half + 1]
+    for group, values in enumerate(power[1:] if len(power) > 1 else power):
+        ax.plot(frequency, values, label=f"optics group {group}", color=COLOURS[group % 8])
+    ax.set(xlim=(0, frequency[-1]), ylim=(0, None), ylabel="power of the noise in a coefficient")
+    _resolution_ticks(ax, frequency[-1])
+    ax.legend()
+    return ax

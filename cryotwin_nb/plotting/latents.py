@@ -1,0 +1,148 @@
+"""The latent space in two dimensions: particles, the mixture's means, a pathway."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
+from torch import Tensor
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.plotting.style import COLOURS, DENSITY, HALO, Array, apart, as_numpy, axes, styled
+
+if TYPE_CHECKING:
+    from cryotwin_nb.mixture import GaussianMixture
+    from cryotwin_nb.ridgeline import Pathway
+
+
+@styled
+def latent_scatter(
+    z: Array,
+    prior: GaussianMixture | None = None,
+    path: Pathway | Array | None = None,
+    *,
+    colour: Array | None = None,
+    colour_label: str = "",
+    labels: Sequence | None = None,
+    projection: Array | Callable[[Tensor], Array] | None = None,
+    components: tuple[int, int] = (1, 2),
+    n_named: int = 6,
+    max_points: int = 5000,
+    ax: Axes | None = None,
+) -> Axes:
+    """Latents in two dimensions, with the prior's means as stars and a pathway.
+
+    Parameters
+    ----------
+    z : (n, d) float
+        Latents; at most `max_points` of them, evenly spread, are drawn.
+    prior : GaussianMixture, optional
+        Its means are stars whose area goes with the weight; the `n_named` heaviest bear their component's index.
+        Points are coloured by its log density unless `colour` or `labels` are given.
+    path : Pathway or (K+1, d), optional
+        Drawn as a line with numbered points; a pathway's dense curve is the line.
+    colour : (n,) float, optional
+        What to colour by, called `colour_label` beside the colour bar.
+    labels : (n,) str, optional
+        Colour by label; each label's name stands at the median of its points.
+    projection : (d, 2) or callable, optional
+        Matrix applied to the centred latents, or a function from (m, d) latents to (m, 2) coordinates, such as the
+        transform of a t-SNE embedding. By default the two principal components named by `components`, from 1.
+    """
+    ax, points = axes(ax, 6.2, 5.0), _points(z)
+    flatten, names = _projection(points, projection, components)
+    shown = np.linspace(0, len(points) - 1, min(max_points, len(points))).astype(int)
+    if colour is None and labels is None and prior is not None:
+        colour, colour_label = prior.log_prob(points), "log density of the prior (nats)"
+    if labels is not None:
+        _draw_labelled(ax, flatten(points)[shown], np.asarray(labels).astype(str)[shown])
+    else:
+        _draw_coloured(ax, flatten(points)[shown], None if colour is None else as_numpy(colour)[shown], colour_label)
+    if prior is not None:
+        _draw_stars(ax, flatten(_points(prior.means)), as_numpy(prior.weights), n_named)
+    if path is not None:
+        _draw_path(ax, path, flatten)
+    if prior is not None or path is not None:
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    ax.set(xlabel=names[0], ylabel=names[1], aspect="equal")
+    return ax
+
+
+def _points(values: Any) -> Tensor:
+    """Anything (m, d) as a float32 tensor on the CPU."""
+    return torch.as_tensor(as_numpy(values), dtype=torch.float32)
+
+
+def _projection(
+    z: Tensor, projection: Any, components: tuple[int, int]
+) -> tuple[Callable[[Tensor], np.ndarray], list[str]]:
+    """The map from latents (m, d) to the plane (m, 2), and what its axes are called."""
+    if callable(projection):
+        return lambda x: as_numpy(projection(x)), ["embedding 1", "embedding 2"]
+    centre, dim = z.mean(0), z.shape[1]
+    if projection is not None:
+        matrix = _points(projection)
+        if tuple(matrix.shape) != (dim, 2):
+            found = f"shape {tuple(matrix.shape)}"
+            raise InputError("projection", found, f"({dim}, 2)", "Give two directions, as columns, or a function.")
+        names = ["direction 1 (latent units)", "direction 2 (latent units)"]
+    else:
+        if not 1 <= min(components) <= max(components) <= dim:
+            found = f"components {components} of {dim} dimensions"
+            raise InputError("latent_scatter", found, f"two from 1 to {dim}", "Choose others, or give a projection.")
+        chosen = [c - 1 for c in components]
+        _, spread, directions = torch.linalg.svd(z - centre, full_matrices=False)
+        matrix, share = directions[chosen].T, (spread**2 / (spread**2).sum())[chosen].tolist()
+        names = [f"PC {c} (latent units; {s:.0%} of the variance)" for c, s in zip(components, share)]
+    return lambda x: as_numpy((x - centre) @ matrix), names
+
+
+_SPOTS: dict[str, Any] = {"s": 5, "linewidths": 0, "rasterized": True}
+
+
+def _draw_labelled(ax: Axes, xy: np.ndarray, labels: np.ndarray) -> None:
+    """Points coloured by label, in random order lest the last label cover the others."""
+    names = sorted(set(labels))
+    palette = np.array([COLOURS[i % 6] for i in range(len(names))])
+    order = np.random.default_rng(0).permutation(len(xy))
+    ax.scatter(*xy[order].T, c=palette[np.searchsorted(names, labels[order])], alpha=0.5, **_SPOTS)
+    for name in names:
+        place = np.median(xy[labels == name], axis=0)
+        ax.text(*place, name, ha="center", va="center", weight="bold", zorder=5, path_effects=HALO)
+
+
+def _draw_coloured(ax: Axes, xy: np.ndarray, values: np.ndarray | None, label: str) -> None:
+    """Points coloured by a number, the highest on top, or all alike."""
+    if values is None:
+        ax.scatter(*xy.T, color=COLOURS[0], alpha=0.3, **_SPOTS)
+        return
+    order, (low, high) = values.argsort(), np.percentile(values, (2, 99.8))
+    marks = ax.scatter(*xy[order].T, c=values[order], cmap=DENSITY, vmin=low, vmax=high, **_SPOTS)
+    ax.figure.colorbar(marks, cax=ax.inset_axes([1.02, 0.1, 0.025, 0.8]), label=label, extend="min")
+
+
+def _draw_stars(ax: Axes, xy: np.ndarray, weights: np.ndarray, n_named: int) -> None:
+    """The means, their area by weight, the index beside the heaviest."""
+    area = 30 + 220 * weights / weights.max()
+    style: dict[str, Any] = {"color": "white", "edgecolors": "black", "linewidths": 0.9, "zorder": 4}
+    ax.scatter(*xy.T, marker="*", s=area, label="means (area: weight)", **style)
+    for c in np.argsort(-weights)[:n_named]:
+        offset = (2 + 0.4 * area[c] ** 0.5, 2)
+        ax.annotate(str(c), xy[c], offset, textcoords="offset points", zorder=6, size=8, path_effects=HALO)
+
+
+def _draw_path(ax: Axes, path: Any, flatten: Callable[[Tensor], np.ndarray]) -> None:
+    """A line through the curve and a dot at each step, with its number where there is room."""
+    latents = _points(getattr(path, "latents", path))
+    curve, xy = flatten(_points(getattr(path, "curve", latents))), flatten(latents)
+    halo = [withStroke(linewidth=4, foreground="white")]
+    ax.plot(*curve.T, color=COLOURS[1], lw=2, zorder=7, path_effects=halo, label="path, with its steps")
+    numbered = apart(xy, 0.045 * np.ptp(np.array(ax.dataLim), axis=0).max())
+    for dots, area in ((np.arange(len(xy)), 14), (numbered, 95)):
+        ax.scatter(*xy[dots].T, s=area, color="white", edgecolors=COLOURS[1], zorder=8)
+    for k in numbered:
+        ax.text(*xy[k], str(k), ha="center", va="center_baseline", size=6.5, zorder=9)

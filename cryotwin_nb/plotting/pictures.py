@@ -1,0 +1,187 @@
+"""Pictures of images and maps, all with a scale bar in Å."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.plotting.style import GREY, Array, as_numpy, styled
+from cryotwin_nb.rendering import contour_level, render_surface, view_from
+
+
+@styled
+def particle_gallery(images: Array, pixel_size: float, labels: Sequence | None = None, n: int = 12) -> Figure:
+    """Particle images in one common grey scale.
+
+    Parameters
+    ----------
+    images : (m, D, D) float
+        The first `n` are shown.
+    pixel_size : float
+        Å.
+    labels : sequence of m, optional
+        Titles.
+    """
+    pictures = as_numpy(images[:n])
+    if pictures.ndim != 3 or not len(pictures):
+        raise InputError("images", f"shape {pictures.shape}", "(m, D, D)", "Give particles.images(range(12)).")
+    columns = min(6, len(pictures))
+    figure, panels = _panels(-(-len(pictures) // columns), columns, 1.35, 1.35 if labels is None else 1.55)
+    low, high = np.percentile(pictures, (0.5, 99.5))
+    for panel, picture in zip(panels.flat, pictures):
+        panel.imshow(picture, cmap="gray", vmin=low, vmax=high, origin="lower")
+    _titles(panels, labels, len(pictures) if labels is not None else 0)
+    scale_bar(panels[0, 0], pixel_size, "white")
+    return figure
+
+
+@styled
+def map_montage(
+    maps: Array | Sequence[Array],
+    voxel_size: float,
+    titles: Sequence | None = None,
+    *,
+    level: float | None = None,
+    sigma: float = 2.0,
+    reference: Array | str | None = None,
+    view: tuple[float, float] = (0.0, 0.0),
+    columns: int = 6,
+    size: int = 240,
+) -> Figure:
+    """Surfaces of several maps at one common contour, cut to what they fill.
+
+    Parameters
+    ----------
+    maps : (m, D, D, D) float
+        Density maps, zyx, all in one unit.
+    voxel_size : float
+        Å.
+    titles : sequence of m, optional
+        By default 0 to m-1.
+    level : float, optional
+        Contour in the maps' unit. By default `sigma` standard deviations of the voxels of all maps above their mean.
+    reference : (D, D, D), "first" or "previous", optional
+        Colour each surface blue where its map has gained density over this one, orange where it has lost some.
+    view : (float, float)
+        Azimuth and elevation, degrees; see `view_from`.
+    size : int
+        Pixels along the edge of the uncut pictures.
+    """
+    cubes = _cubes(maps)
+    level = contour_level(cubes, sigma) if level is None else level
+    pictures = [
+        render_surface(m, level, size=size, view=view_from(*view), difference=None if r is None else m - r)
+        for m, r in zip(cubes, _references(cubes, reference))
+    ]
+    rows, cols = _filled(np.stack(pictures).min(axis=(0, 3)) < 1)
+    columns = min(columns, len(cubes))
+    aspect = (rows.stop - rows.start) / (cols.stop - cols.start)
+    figure, panels = _panels(-(-len(cubes) // columns), columns, 1.7, 1.7 * aspect + 0.25)
+    for panel, picture in zip(panels.flat, pictures):
+        panel.imshow(picture[rows, cols])
+    _titles(panels, titles, len(cubes))
+    scale_bar(panels[0, 0], voxel_size * cubes.shape[-1] / size)
+    note = f"contour {(level - cubes.mean()) / cubes.std():.1f} σ above the mean"
+    if reference is not None:
+        note += f"; blue: gained, orange: lost against the {reference if isinstance(reference, str) else 'reference'}"
+        note += " map"
+    figure.supxlabel(note, size=8, color=GREY)
+    return figure
+
+
+@styled
+def central_slices(maps: Array | Sequence[Array], voxel_size: float, titles: Sequence | None = None) -> Figure:
+    """The three central sections of maps (m, D, D, D), a column for each map, in one common grey scale."""
+    cubes = _cubes(maps)
+    middle = cubes.shape[-1] // 2
+    figure, panels = _panels(3, len(cubes), 1.5, 1.5)
+    sections = {"xy": cubes[:, middle], "xz": cubes[:, :, middle], "yz": cubes[:, :, :, middle]}
+    low, high = np.percentile(np.stack(list(sections.values())), (0.5, 99.8))
+    for row, (name, pictures) in zip(panels, sections.items()):
+        for panel, picture in zip(row, pictures):
+            panel.imshow(picture, cmap="gray", vmin=low, vmax=high, origin="lower", interpolation="bicubic")
+        row[0].text(-0.05, 0.5, name, transform=row[0].transAxes, ha="right", va="center")
+    _titles(panels, titles, len(cubes))
+    scale_bar(panels[0, 0], voxel_size, "white")
+    return figure
+
+
+def scale_bar(ax: Axes, pixel_size: float, colour: str = "black") -> Rectangle:
+    """Draw a bar of a round length in Å (1, 2 or 5 times a power of ten) at the lower left of a picture.
+
+    Parameters
+    ----------
+    ax : Axes
+        Holds an image whose pixels are data units, as `imshow` makes it.
+    pixel_size : float
+        Å of one pixel of that image.
+    colour : str
+        Outlined in black or white, whichever it is not.
+    """
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    width, height = right - left, top - bottom
+    most = 0.4 * width * pixel_size
+    power = 10.0 ** np.floor(np.log10(most))
+    length = power * max(f for f in (1, 2, 5) if f * power <= most)
+    start, outline = (
+        left + 0.06 * width,
+        [withStroke(linewidth=2, foreground="white" if colour == "black" else "black")],
+    )
+    bar = Rectangle((start, bottom + 0.05 * height), length / pixel_size, 0.022 * height, color=colour, lw=0)
+    ax.add_patch(bar).set_path_effects(outline)
+    label = {"color": colour, "fontsize": 8, "va": "bottom", "path_effects": outline}
+    ax.text(start, bottom + 0.09 * height, f"{length:g} Å", **label)
+    return bar
+
+
+def _panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
+    """A figure of empty panels (rows, columns), `width` x `height` inches each."""
+    figure, panels = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+    for panel in panels.flat:
+        panel.axis("off")
+    return figure, panels
+
+
+def _titles(panels: np.ndarray, titles: Sequence | None, n: int) -> None:
+    """Title the first n panels, by number where no titles are given."""
+    for i, panel in zip(range(n), panels.flat):
+        panel.set_title(str(i if titles is None else titles[i]), fontsize=9, pad=2)
+
+
+def _cubes(maps: Any) -> np.ndarray:
+    """One or more maps as (m, D, D, D)."""
+    maps = as_numpy(maps)
+    maps = maps[None] if maps.ndim == 3 else maps
+    if maps.ndim != 4 or len(set(maps.shape[1:])) != 1 or not len(maps):
+        raise InputError("maps", f"shape {maps.shape}", "(m, D, D, D)", "Give model.volumes(z), or one map of it.")
+    return maps
+
+
+def _references(cubes: np.ndarray, reference: Any) -> list[np.ndarray | None]:
+    """The map that each map is compared with."""
+    if reference is None:
+        return [None] * len(cubes)
+    if not isinstance(reference, str):
+        return [as_numpy(reference)] * len(cubes)
+    if reference not in ("first", "previous"):
+        raise InputError("reference", repr(reference), "'first', 'previous' or a map", "Choose one of them.")
+    return [cubes[0 if reference == "first" else max(0, i - 1)] for i in range(len(cubes))]
+
+
+def _filled(used: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of a picture (H, H) around the pixels in use, with a margin; everything if there are none."""
+    spans, margin = [], round(0.06 * len(used))
+    for axis in (1, 0):
+        where = np.flatnonzero(used.any(axis))
+        low, high = (where[0], where[-1]) if len(where) else (0, len(used))
+        spans.append(slice(max(0, low - margin), min(len(used), high + margin + 1)))
+    return spans[0], spans[1]

@@ -1,0 +1,80 @@
+"""What the figures have in common: colours, type, and how they are begun."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib.pyplot as plt
+import numpy as np
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.patheffects import AbstractPathEffect, withStroke
+from torch import Tensor
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+"""Okabe and Ito's palette in the order of use; yellow last, for want of contrast on white."""
+
+DENSITY = "viridis"
+"""Colour map of densities."""
+
+GREY = "0.35"
+"""Notes and guide lines."""
+
+HALO: list[AbstractPathEffect] = [withStroke(linewidth=2.5, foreground="white")]
+"""Path effect that keeps text and lines legible on top of points."""
+
+STYLE: dict[Any, Any] = {
+    "axes.labelsize": 9,
+    "axes.linewidth": 0.8,
+    "axes.prop_cycle": cycler(color=COLOURS),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 10,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 90,
+    "font.size": 9,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.5,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+}
+"""matplotlib's settings while a figure is drawn; never those of the session."""
+
+Array = np.ndarray | Tensor
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def styled(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Make a function draw in `STYLE`."""
+
+    @wraps(function)
+    def drawn(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with plt.rc_context(STYLE):
+            return function(*args, **kwargs)
+
+    return drawn
+
+
+def as_numpy(values: Any) -> np.ndarray:
+    """Arrays, tensors (of any device, with or without gradient) and sequences of them as float64."""
+    if isinstance(values, (list, tuple)):
+        return np.array([as_numpy(v) for v in values])
+    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
+
+
+def axes(ax: Axes | None, width: float, height: float) -> Axes:
+    """The given Axes, or those of a new figure of that size in inches."""
+    return ax if ax is not None else plt.subplots(figsize=(width, height))[1]
+
+
+def apart(points: np.ndarray, gap: float) -> list[int]:
+    """Rows of (m, 2) with room for a number: the last, the first, and those farther than `gap` from earlier ones."""
+    kept = [len(points) - 1]
+    for k in range(len(points) - 1):
+        if np.linalg.norm(points[kept] - points[k], axis=1).min() > gap:
+            kept.append(k)
+    return kept

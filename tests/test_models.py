@@ -1,0 +1,196 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+import cryotwin_nb as ct
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.fourier import fft3, grid
+from cryotwin_nb.imaging import slice_coordinates
+from cryotwin_nb.models.coordinate import canonical_view
+from cryotwin_nb.molecules import axis_rotation
+
+SMALL = dict(latent_dim=3, n_components=5, width=24, depth=2, n_features=20)
+
+
+@pytest.fixture(scope="module")
+def particles():
+    return ct.simulate.assembly(40, 16, progress=False)
+
+
+@pytest.fixture(scope="module")
+def model(particles):
+    model = ct.CryoTwin(16, **SMALL)
+    model.imaging.measure(particles)
+    model.networks.measure(model.imaging.batch(particles, np.arange(40)))
+    return model
+
+
+def test_decoder_is_hermitian_everywhere(model):
+    positions, z = 6 * torch.randn(1, 50, 3), torch.randn(2, 3)
+    with torch.no_grad():
+        there, back = model.networks.density(positions, z), model.networks.density(-positions, z)
+    assert torch.allclose(there, back.conj(), atol=1e-5 * float(there.abs().max()))
+
+
+def test_volumes_and_slices_show_the_same_density(model):
+    z = torch.randn(1, 3)
+    rotation = torch.eye(3)[[1, 2, 0]][None]  # an axis permutation: slices fall on the lattice
+    with torch.no_grad():
+        slices = model.networks.slices(rotation, z)[0]
+    v = slice_coordinates(model.imaging.frequencies, rotation)[0].long() + 8
+    on_lattice = fft3(model.volumes(z)[0])[v[:, 2], v[:, 1], v[:, 0]]
+    assert torch.allclose(slices, on_lattice, atol=1e-4 * float(slices.abs().max()))
+
+
+def test_volumes_are_real_maps_zero_beyond_nyquist(model):
+    maps = model.volumes(torch.randn(2, 3))
+    assert maps.shape == (2, 16, 16, 16) and maps.dtype == torch.float32 and not maps.requires_grad
+    outside = grid(16, 3).double().norm(dim=-1) >= 8
+    spectrum = fft3(maps[0].double()).abs()
+    assert spectrum[outside].max() < 1e-5 * spectrum.max()
+
+
+def test_encoder_sees_past_in_plane_turns_and_mirror_images(particles):
+    """One structure seen from one direction, turned in the plane, and from behind: the same canonical image."""
+    source = ct.simulate.assembly(4, 64, snr=1e6, shift_std=0, progress=False)
+    turn = axis_rotation(torch.tensor([0.0, 0.0, 1.0]), torch.tensor([0.0, 0.9, 2.5, 4.0])).numpy()
+    base = source.rotations[0]
+    rotations = base @ turn
+    rotations[3] = rotations[3] @ np.diag([1.0, -1.0, -1.0]).astype(np.float32)
+    truth = source.truth[np.zeros(4, dtype=int)]
+    ctf = source.ctf[np.zeros(4, dtype=int)]
+    ctf.defocus_v[:] = ctf.defocus_u  # astigmatism would turn with the camera, not with the particle
+    from cryotwin_nb.simulate import _project
+
+    positions, masses = truth.structure(torch.as_tensor(truth.coordinates))
+    images = _project(
+        positions.expand(4, -1, -1), masses, torch.as_tensor(rotations), ctf, torch.zeros(4, 2), 64, truth.pixel_size
+    )
+    images += 1e-6 * np.random.default_rng(0).normal(size=images.shape).astype(np.float32)
+    seen = ct.Particles(
+        images=images, rotations=rotations, shifts=np.zeros((4, 2)), ctf=ctf, pixel_size=truth.pixel_size
+    )
+    model = ct.CryoTwin(64, **SMALL)
+    model.imaging.pixel_size.fill_(truth.pixel_size)
+    canonical, direction = model.networks.canonical_images(model.imaging.batch(seen, np.arange(4)))
+    flat = canonical.flatten(1)
+    flat = flat / flat.norm(dim=1, keepdim=True)
+    assert (flat @ flat[0]).min() > 0.97  # bilinear resampling
+    assert torch.allclose(direction, direction[:1].expand(4, 3), atol=1e-5) and (direction[:, 2] >= 0).all()
+
+
+def test_canonical_view_of_the_pole_is_finite():
+    turn, direction = canonical_view(torch.stack([torch.eye(3), torch.diag(torch.tensor([1.0, -1.0, -1.0]))]))
+    assert torch.isfinite(turn).all() and torch.equal(direction, torch.tensor([[0.0, 0, 1], [0, 0, 1]]))
+
+
+def test_noise_width_is_a_gauge_of_the_networks(particles):
+    narrow, wide = (ct.CryoTwin(16, **SMALL, noise_width=t) for t in (1.0, 3.0))
+    for model in (narrow, wide):
+        model.imaging.measure(particles)
+    z = narrow.embed(particles)
+    assert torch.allclose(3 * z, wide.embed(particles), rtol=1e-4, atol=1e-5)
+    maps = narrow.volumes(z[:2])
+    assert torch.allclose(maps, wide.volumes(3 * z[:2]), atol=1e-5 * float(maps.abs().max()))
+
+
+def test_save_and_load_round_trip(model, particles, tmp_path):
+    model.prior = ct.GaussianMixture([0.25, 0.75], torch.randn(2, 3), torch.eye(3).expand(2, 3, 3))
+    path = tmp_path / "deep" / "model.pt"
+    model.save(path)
+    back = ct.CryoTwin.load(path)
+    assert back.config == model.config
+    assert torch.equal(back.embed(particles), model.embed(particles))
+    assert torch.equal(back.prior.means, model.prior.means) and back.prior.n_components == 2
+    assert [p.name for p in path.parent.iterdir()] == ["model.pt"]
+
+
+def test_embed_has_the_promised_form_and_order(model, particles):
+    z = model.embed(particles)
+    assert z.shape == (40, 3) and z.dtype == torch.float32 and z.device.type == "cpu"
+    assert torch.allclose(model.embed(particles[[5, 2]]), z[[5, 2]], atol=1e-5)
+    assert torch.allclose(model.embed(particles, batch_size=7), z, atol=1e-5)
+
+
+class Hostile:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('executed')",))
+
+
+def damaged(kind: str, path, model) -> None:
+    if kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "truncated":
+        model.save(path)
+        path.write_bytes(path.read_bytes()[:2000])
+    elif kind == "text":
+        path.write_text("not a model")
+    elif kind == "hostile":
+        torch.save({"format": "cryotwin_nb model 1", "config": Hostile()}, path)
+    elif kind == "plain pickle":
+        path.write_bytes(pickle.dumps(Hostile()))
+    elif kind == "another program's":
+        torch.save({"state_dict": {}}, path)
+    elif kind == "other box":
+        other = ct.CryoTwin(32, **SMALL)
+        payload = other.payload() | {"config": model.config}
+        torch.save(payload, path)
+    elif kind == "folder":
+        path.mkdir()
+
+
+@pytest.mark.parametrize(
+    "kind", ["missing", "empty", "truncated", "text", "hostile", "plain pickle", "another program's", "other box", "folder"]
+)
+def test_files_that_are_no_models_are_refused(kind, model, tmp_path):
+    path = tmp_path / "model.pt"
+    damaged(kind, path, model)
+    with pytest.raises(InputError, match=r"model\.pt.*found .* expected"):
+        ct.CryoTwin.load(path)
+
+
+def test_nothing_is_left_when_saving_fails(model, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "m.pt").mkdir()
+    for path in (tmp_path / "file" / "model.pt", tmp_path / "m.pt"):
+        with pytest.raises(InputError, match=r"found .* expected"):
+            model.save(path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "m.pt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"box_size": 15}, "even box"),
+        ({"box_size": 16, "architecture": "transformer"}, "'coordinate'"),
+        ({"box_size": 16, "latent_dim": 0}, "latent_dim"),
+        ({"box_size": 16, "noise_width": 0.0}, "noise_width"),
+        ({"box_size": 16, "weighting": "none"}, "weighting"),
+    ],
+)
+def test_impossible_models_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        ct.CryoTwin(**arguments)
+
+
+def test_particles_that_do_not_fit_are_refused(model, particles):
+    with pytest.raises(InputError, match="box"):
+        ct.CryoTwin(32, **SMALL).embed(particles)
+    with pytest.raises(InputError, match="empty selection"):
+        model.embed(particles[[]])
+    with pytest.raises(InputError, match="pixel size"):
+        model.embed(ct.simulate.assembly(3, 16, pixel_size=7.0, progress=False))
+    images = particles.images(np.arange(4))
+    with pytest.raises(InputError, match="rotations"):
+        model.embed(ct.Particles(images=images, ctf=particles.ctf[np.arange(4)], pixel_size=particles.pixel_size))
+    with pytest.raises(InputError, match="ctf"):
+        model.embed(
+            ct.Particles(images=images, rotations=particles.rotations[:4], pixel_size=particles.pixel_size)
+        )
+
+
+def test_latents_of_the_wrong_shape_are_refused(model):
+    with pytest.raises(InputError, match=r"z\[None\]"):
+        model.volumes(torch.zeros(3))
