@@ -14,7 +14,7 @@ from torch import Tensor
 from cryotwin_nb.mixture import _CHUNK, GaussianMixture
 
 FLOOR = 1e-6  # smallest variance of a component, in units of the overall variance
-_REFRESH = 10  # steps between two looks at all pairs of latent and component, for latents with errors
+_REFRESH = 20  # steps between two looks at all pairs of latent and component, for latents with errors
 _NEGLIGIBLE = 1e-6  # responsibilities below this are left out in between
 
 
@@ -57,13 +57,8 @@ class NoisyLatents(Latents):
     def __init__(self, x: Tensor, weights: Tensor, noise: Tensor) -> None:
         super().__init__(x, weights)
         self.noise = noise
-        self.features[:, 1 + x.shape[1] :] -= noise.flatten(1)  # so that clusters of latents give unbiased moments
         self._active = torch.ones(len(x), 0, dtype=torch.bool, device=x.device)
         self._calls = 0
-
-    def subset(self, index: Tensor) -> NoisyLatents:
-        """Some of them."""
-        return NoisyLatents(self.x[index], self.weights[index], self.noise[index])
 
     def expect(self, mixture: GaussianMixture) -> tuple[Tensor, float]:
         """E-step: expected moments of the error-free latents, and the mean log-likelihood of those with errors."""
@@ -113,7 +108,7 @@ def maximise(moments: Tensor, strength: float) -> GaussianMixture:
     means = moments[:, 1 : dim + 1] / mass[:, None]
     scatter = moments[:, dim + 1 :].unflatten(1, (dim, dim)) - mass[:, None, None] * _outer(means)
     variances, axes = torch.linalg.eigh((scatter + scatter.mT) / 2)
-    variances = variances.clamp_min(0)  # rounding, or more noise than scatter
+    variances = variances.clamp_min(0)
     scatter = (axes * variances[:, None]) @ axes.mT
     identity = torch.eye(dim).to(scatter)
     average = scatter.sum(0) / mass.sum() + FLOOR * identity
@@ -128,11 +123,11 @@ def maximise(moments: Tensor, strength: float) -> GaussianMixture:
 def expectation_maximisation(
     latents: Latents, mixture: GaussianMixture, strength: float, max_iter: int, tol: float
 ) -> tuple[GaussianMixture, float]:
-    """EM from a mixture until a step gains less than `tol` a latent; the mixture and its mean log-likelihood."""
+    """EM from a mixture until a step changes less than `tol` a latent; the mixture and its mean log-likelihood."""
     last = log_likelihood = -math.inf
     for _ in range(max_iter):
         moments, log_likelihood = latents.expect(mixture)
-        if log_likelihood - last < tol:
+        if abs(log_likelihood - last) < tol:
             break
         mixture, last = maximise(moments, strength), log_likelihood
     return mixture, log_likelihood

@@ -87,14 +87,20 @@ def fit(
     z, noise, weights = _require_data(z, noise_covariances, weights, n_components if start is None else 1)
     frame = _Frame.of(z, weights)
     x = frame.forward(z)
-    latents = Latents(x, weights) if noise is None else NoisyLatents(x, weights, frame.forward_covariance(noise))
+    exact = Latents(x, weights)
     if start is not None:
-        first = frame.forward_mixture(start.detach().to(z.device))
-        return frame.backward_mixture(expectation_maximisation(latents, first, strength, max_iter, tol)[0])
-    search = _Search(frame.deviation, torch.Generator().manual_seed(seed), n_init, max_iter, tol)
-    if select:
-        n_components, strength = search.select(latents, n_components, progress)
-    return frame.backward_mixture(search.best(latents, n_components, strength))
+        mixture = frame.forward_mixture(start.detach().to(z.device))
+    else:
+        search = _Search(frame.deviation, torch.Generator().manual_seed(seed), n_init, max_iter, tol)
+        if select:
+            n_components, strength = search.select(exact, n_components, progress)
+        mixture = search.best(exact, n_components, strength)
+    if noise is not None:
+        noisy = NoisyLatents(x, weights, frame.forward_covariance(noise))
+        mixture, _ = expectation_maximisation(noisy, mixture, strength, max_iter, tol)
+    elif start is not None:
+        mixture, _ = expectation_maximisation(exact, mixture, strength, max_iter, tol)
+    return frame.backward_mixture(mixture)
 
 
 @dataclass(frozen=True)

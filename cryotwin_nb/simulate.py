@@ -25,6 +25,7 @@ from cryotwin_nb.particles import Particles
 ATOM_WIDTH = 0.6
 """Standard deviation of a pseudo-atom in pixels: leaves power at every frequency up to Nyquist."""
 
+_BATCH = 32  # images projected at once
 _KINDS = {
     "assembly": (molecules.assembly_molecule, molecules.assembly_structure, molecules.BLOCKS),
     "hinge": (molecules.hinge_molecule, molecules.hinge_structure, ("left arm", "right arm")),
@@ -86,9 +87,11 @@ class Truth:
     def volume_at(self, coordinates: np.ndarray) -> Tensor:
         """True density (D, D, D) float32 at coordinates (q,)."""
         positions, masses = self.structure(torch.as_tensor(np.asarray(coordinates))[None])
-        x, y, z = (f[0] for f in _factors(positions, self.box_size, self.pixel_size, half=()))
+        x, y, z = (wave[0] for wave in _waves(positions, self.box_size, self.pixel_size))
+        fall = _atom_transform(self.box_size)
         spectrum = torch.einsum("j,jz,jy,jx->zyx", masses[0].to(x.dtype), z, y, x)
-        return _inverse(spectrum, (0, 1, 2), self.pixel_size)
+        spectrum *= fall[:, None, None] * fall[:, None] * fall
+        return torch.fft.ifftn(spectrum).real / self.pixel_size**3
 
     def structure(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
         """Positions (m or 1, J, 3) Å and masses (m or 1, J) of the pseudo-atoms at coordinates (m, q)."""
@@ -249,7 +252,7 @@ def _simulate(
     truth = replace(truth, labels=np.where(is_junk, "junk", truth.labels))
 
     images = np.empty((n, size, size), dtype=np.float32)
-    for rows in tqdm(torch.arange(n).split(64), desc="simulating", unit_scale=64, disable=not progress):
+    for rows in tqdm(torch.arange(n).split(_BATCH), desc="simulating", unit_scale=_BATCH, disable=not progress):
         r = rows.numpy()
         poses, t = torch.as_tensor(rotations[r]), torch.as_tensor(shifts[r])
         positions, masses = truth.structure(torch.as_tensor(truth.coordinates[r]))
@@ -281,32 +284,27 @@ def _perturbed(rotations: np.ndarray, degrees: float, rng: np.random.Generator) 
     return (errors @ torch.as_tensor(rotations)).numpy()
 
 
-def _factors(positions: Tensor, size: int, pixel: float, half: tuple[int, ...]) -> list[Tensor]:
-    """exp(-2 pi i k x_j) of each axis of positions (m, J, axes), times the atoms' Gaussian: (m, J, D) complex.
-
-    Frequencies in FFT order; for axes named in `half` only the non-negative ones.
-    """
-    factors = []
-    for axis in range(positions.shape[-1]):
-        k = torch.fft.rfftfreq(size) if axis in half else torch.fft.fftfreq(size)
-        fall = torch.exp(-2 * (torch.pi * ATOM_WIDTH * k) ** 2)
-        angle = -2 * torch.pi * (positions[..., axis, None] / pixel + size // 2) * k
-        factors.append(torch.polar(fall.expand_as(angle), angle))
-    return factors
+def _waves(positions: Tensor, size: int, pixel: float) -> list[Tensor]:
+    """exp(-2 pi i k x_j) of each axis of positions (m, J, axes): a list of (m, J, D) complex64, k in FFT order."""
+    k = torch.fft.fftfreq(size)
+    angles = [-2 * torch.pi * (coordinate[..., None] / pixel + size // 2) * k for coordinate in positions.unbind(-1)]
+    return [torch.complex(angle.cos(), angle.sin()) for angle in angles]
 
 
-def _inverse(spectrum: Tensor, axes: tuple[int, ...], pixel: float) -> Tensor:
-    """Density on the grid from the transform (in FFT order) of a continuous density in Å."""
-    return torch.fft.ifftn(spectrum, dim=axes).real / pixel ** len(axes)
+def _atom_transform(size: int) -> Tensor:
+    """Transform (D,) of a pseudo-atom's Gaussian along one axis, in FFT order."""
+    return torch.exp(-2 * (torch.pi * ATOM_WIDTH * torch.fft.fftfreq(size)) ** 2)
 
 
 def _project(
     positions: Tensor, masses: Tensor, rotations: Tensor, ctf: CTF, shifts: Tensor, size: int, pixel: float
 ) -> np.ndarray:
     """CTF-modulated, displaced projections (m, D, D) of pseudo-atoms, without noise."""
-    x, y = _factors((positions @ rotations)[..., :2], size, pixel, half=(0,))
-    spectrum = (y * masses[..., None]).transpose(1, 2) @ x
-    frequencies = torch.fft.ifftshift(grid(size, 2), dim=(0, 1))[:, : size // 2 + 1].reshape(-1, 2) / (size * pixel)
+    half = slice(0, size // 2 + 1)
+    x, y = _waves((positions @ rotations)[..., :2], size, pixel)
+    fall = _atom_transform(size)
+    spectrum = (y * masses[..., None]).transpose(1, 2) @ x[..., half] * (fall[:, None] * fall[half])
+    frequencies = torch.fft.ifftshift(grid(size, 2), dim=(0, 1))[:, half].reshape(-1, 2) / (size * pixel)
     frequencies[:, 0].abs_()
     filters = ctf(frequencies) * shift_phases(frequencies, shifts)
     return torch.fft.irfft2(spectrum * filters.view_as(spectrum), s=(size, size)).numpy() / pixel**2

@@ -21,11 +21,9 @@ def test_volume_is_the_sum_of_its_gaussians(kind):
     truth = kind(3, 32, progress=False).truth
     positions, masses = truth.structure(torch.as_tensor(truth.coordinates[1:2]))
     width = ATOM_WIDTH * truth.pixel_size
-    voxels = grid(32, 3).double() * truth.pixel_size
-    direct = torch.zeros(32, 32, 32, dtype=torch.float64)
-    for atom, mass in zip(positions[0].double(), masses[0].double(), strict=True):
-        distance = (voxels - atom).square().sum(-1)
-        direct += mass * torch.exp(-distance / (2 * width**2)) / (2 * torch.pi * width**2) ** 1.5
+    axis = torch.arange(-16, 16).double() * truth.pixel_size
+    along = [torch.exp(-((axis - c[:, None]) ** 2) / (2 * width**2)) for c in positions[0].double().unbind(1)]
+    direct = torch.einsum("j,jz,jy,jx->zyx", masses[0].double(), *along[::-1]) / (2 * torch.pi * width**2) ** 1.5
     volume = truth.volume(1).double()
     # The direct sum aliases: at 0.6 pixels an atom keeps 17 % of its amplitude at Nyquist.
     assert (volume - direct).norm() < 0.1 * direct.norm()
@@ -51,10 +49,10 @@ def test_images_are_projections_along_z_of_the_turned_density():
 
 
 def test_group_masses_are_the_published_ones():
-    labels = simulate.assembly(20_000, 8, progress=False, edge_fraction=0.0).truth.labels
+    labels = simulate.assembly(8000, 8, progress=False, edge_fraction=0.0).truth.labels
     shares = {letter: np.mean(np.char.startswith(labels, letter)) for letter in "BCDE"}
     for letter, percent in zip("BCDE", (12.5, 25.7, 25.8, 36.0), strict=True):
-        assert shares[letter] == pytest.approx(percent / 100, abs=0.01)
+        assert shares[letter] == pytest.approx(percent / 100, abs=0.015)
 
 
 def test_particles_between_states_lie_on_planted_routes_only():

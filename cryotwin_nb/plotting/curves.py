@@ -18,10 +18,10 @@ from cryotwin_nb.plotting.style import COLOURS, GREY, HALO, Array, apart, as_num
 if TYPE_CHECKING:
     from cryotwin_nb.evaluation import Isometry
     from cryotwin_nb.fourier import FscCurve
+    from cryotwin_nb.history import History
     from cryotwin_nb.imaging import ImageFormation
     from cryotwin_nb.mixture import GaussianMixture
     from cryotwin_nb.ridgeline import Pathway
-    from cryotwin_nb.training import History
 
 
 @styled
@@ -167,7 +167,7 @@ def fsc_curves(
     threshold : float, optional
         Drawn as a line, and the resolution there given in the legend: 0.143 between half maps, 0.5 against a model.
     """
-    ax, many = axes(ax, 5.0, 3.4), [curves] if hasattr(curves, "frequency") else list(curves)
+    ax, many = axes(ax, 5.0, 3.4), list(curves) if isinstance(curves, Sequence) else [curves]
     for i, curve in enumerate(many):
         label = str(labels[i]) if labels is not None else f"curve {i + 1}" if len(many) > 1 else ""
         if threshold is not None:

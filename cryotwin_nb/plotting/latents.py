@@ -109,27 +109,27 @@ def _draw_labelled(ax: Axes, xy: np.ndarray, labels: np.ndarray) -> None:
     names = sorted(set(labels))
     palette = np.array([COLOURS[i % 6] for i in range(len(names))])
     order = np.random.default_rng(0).permutation(len(xy))
-    ax.scatter(*xy[order].T, c=palette[np.searchsorted(names, labels[order])], alpha=0.5, **_SPOTS)
+    ax.scatter(xy[order, 0], xy[order, 1], c=palette[np.searchsorted(names, labels[order])], alpha=0.5, **_SPOTS)
     for name in names:
-        place = np.median(xy[labels == name], axis=0)
-        ax.text(*place, name, ha="center", va="center", weight="bold", zorder=5, path_effects=HALO)
+        x, y = np.median(xy[labels == name], axis=0)
+        ax.text(x, y, name, ha="center", va="center", weight="bold", zorder=5, path_effects=HALO)
 
 
 def _draw_coloured(ax: Axes, xy: np.ndarray, values: np.ndarray | None, label: str) -> None:
     """Points coloured by a number, the highest on top, or all alike."""
     if values is None:
-        ax.scatter(*xy.T, color=COLOURS[0], alpha=0.3, **_SPOTS)
+        ax.scatter(xy[:, 0], xy[:, 1], color=COLOURS[0], alpha=0.3, **_SPOTS)
         return
     order, (low, high) = values.argsort(), np.percentile(values, (2, 99.8))
-    marks = ax.scatter(*xy[order].T, c=values[order], cmap=DENSITY, vmin=low, vmax=high, **_SPOTS)
-    ax.figure.colorbar(marks, cax=ax.inset_axes([1.02, 0.1, 0.025, 0.8]), label=label, extend="min")
+    marks = ax.scatter(xy[order, 0], xy[order, 1], c=values[order], cmap=DENSITY, vmin=low, vmax=high, **_SPOTS)
+    ax.figure.colorbar(marks, cax=ax.inset_axes((1.02, 0.1, 0.025, 0.8)), label=label, extend="min")
 
 
 def _draw_stars(ax: Axes, xy: np.ndarray, weights: np.ndarray, n_named: int) -> None:
     """The means, their area by weight, the index beside the heaviest."""
     area = 30 + 220 * weights / weights.max()
     style: dict[str, Any] = {"color": "white", "edgecolors": "black", "linewidths": 0.9, "zorder": 4}
-    ax.scatter(*xy.T, marker="*", s=area, label="means (area: weight)", **style)
+    ax.scatter(xy[:, 0], xy[:, 1], marker="*", s=area, label="means (area: weight)", **style)
     for c in np.argsort(-weights)[:n_named]:
         offset = (2 + 0.4 * area[c] ** 0.5, 2)
         ax.annotate(str(c), xy[c], offset, textcoords="offset points", zorder=6, size=8, path_effects=HALO)
@@ -140,9 +140,9 @@ def _draw_path(ax: Axes, path: Any, flatten: Callable[[Tensor], np.ndarray]) -> 
     latents = _points(getattr(path, "latents", path))
     curve, xy = flatten(_points(getattr(path, "curve", latents))), flatten(latents)
     halo = [withStroke(linewidth=4, foreground="white")]
-    ax.plot(*curve.T, color=COLOURS[1], lw=2, zorder=7, path_effects=halo, label="path, with its steps")
+    ax.plot(curve[:, 0], curve[:, 1], color=COLOURS[1], lw=2, zorder=7, path_effects=halo, label="path, with its steps")
     numbered = apart(xy, 0.045 * np.ptp(np.array(ax.dataLim), axis=0).max())
     for dots, area in ((np.arange(len(xy)), 14), (numbered, 95)):
-        ax.scatter(*xy[dots].T, s=area, color="white", edgecolors=COLOURS[1], zorder=8)
+        ax.scatter(xy[dots, 0], xy[dots, 1], s=area, color="white", edgecolors=COLOURS[1], zorder=8)
     for k in numbered:
-        ax.text(*xy[k], str(k), ha="center", va="center_baseline", size=6.5, zorder=9)
+        ax.text(xy[k, 0], xy[k, 1], str(k), ha="center", va="center_baseline", size=6.5, zorder=9)

@@ -9,8 +9,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.plotting.style import GREY, Array, as_numpy, styled
@@ -131,21 +132,20 @@ def scale_bar(ax: Axes, pixel_size: float, colour: str = "black") -> Rectangle:
     most = 0.4 * width * pixel_size
     power = 10.0 ** np.floor(np.log10(most))
     length = power * max(f for f in (1, 2, 5) if f * power <= most)
-    start, outline = (
-        left + 0.06 * width,
-        [withStroke(linewidth=2, foreground="white" if colour == "black" else "black")],
-    )
+    start, other = left + 0.06 * width, "white" if colour == "black" else "black"
+    outline: list[AbstractPathEffect] = [withStroke(linewidth=2, foreground=other)]
     bar = Rectangle((start, bottom + 0.05 * height), length / pixel_size, 0.022 * height, color=colour, lw=0)
     ax.add_patch(bar).set_path_effects(outline)
-    label = {"color": colour, "fontsize": 8, "va": "bottom", "path_effects": outline}
-    ax.text(start, bottom + 0.09 * height, f"{length:g} Å", **label)
+    text = ax.text(start, bottom + 0.09 * height, f"{length:g} Å", color=colour, fontsize=8, va="bottom")
+    text.set_path_effects(outline)
     return bar
 
 
 def _panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
     """A figure of empty panels (rows, columns), `width` x `height` inches each."""
-    figure, panels = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False)
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+    size = (width * columns, height * rows)
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+    figure, panels = plt.subplots(rows, columns, figsize=size, squeeze=False, layout=layout)
     for panel in panels.flat:
         panel.axis("off")
     return figure, panels

@@ -1,0 +1,155 @@
+"""Command line for batch queues: python -m cryotwin_nb train | embed | pathway | demo."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from cryotwin_nb.errors import InputError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit code. Mistakes in the input are told in one line, without a traceback."""
+    options = _parser().parse_args(arguments)
+    warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
+    try:
+        options.run(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; go on with: train --resume", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m cryotwin_nb",
+        description="Latent spaces and conformational pathways from single-particle images with known poses.",
+        epilog="A first run: python -m cryotwin_nb demo --output results/demo",
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    train = commands.add_parser("train", help="train a model on particle images", formatter_class=_HELP)
+    _particle_options(train)
+    train.add_argument("--output", type=Path, required=True, help="folder for model.pt, checkpoint.pt and latents.npy")
+    train.add_argument("--architecture", choices=["coordinate"], default="coordinate", help="kind of model")
+    train.add_argument("--latent-dim", type=int, default=8, help="d, dimensions of the latent space (paper: 8)")
+    train.add_argument("--components", type=int, default=100, help="C, at most this many Gaussians (paper: 100)")
+    train.add_argument("--epochs", type=int, default=30, help="passes over the images")
+    train.add_argument("--beta", type=float, default=2.0, help="weight of the rate, in units of the noise")
+    train.add_argument("--batch-size", type=int, default=32, help="images per step")
+    train.add_argument("--learning-rate", type=float, default=1e-3, help="peak rate of RAdam")
+    train.add_argument("--seed", type=int, default=0, help="everything random follows from it")
+    train.add_argument("--device", help="cpu or cuda; by default a GPU where there is one")
+    train.add_argument("--resume", action="store_true", help="go on from OUTPUT/checkpoint.pt")
+    train.set_defaults(run=_train)
+
+    embed = commands.add_parser("embed", help="latents of particle images under a model", formatter_class=_HELP)
+    embed.add_argument("model", type=Path, help="model.pt")
+    _particle_options(embed)
+    embed.add_argument("--output", type=Path, required=True, help=".npy file for the latents (n, d)")
+    embed.set_defaults(run=_embed)
+
+    path = commands.add_parser("pathway", help="maps along a path between two components", formatter_class=_HELP)
+    path.add_argument("model", type=Path, help="model.pt")
+    path.add_argument("--list", action="store_true", help="only list the components with their weights")
+    path.add_argument("--start", type=int, help="index of the component to start from")
+    path.add_argument("--end", type=int, help="index of the component to end at")
+    path.add_argument("--output", type=Path, help="folder for the maps and the ChimeraX script")
+    path.add_argument("--steps", type=int, default=11, help="K; the path has K+1 maps (paper: 11)")
+    path.add_argument("--omega", type=float, default=2.0, help="larger: less continuous (paper: 2)")
+    path.add_argument("--samples", type=int, default=1000, help="M, candidates per step (paper: 1000)")
+    path.add_argument("--seed", type=int, default=0, help="of the candidates")
+    path.set_defaults(run=_pathway)
+
+    demo = commands.add_parser("demo", help="everything on embedded data, with the truth beside", formatter_class=_HELP)
+    demo.add_argument("--output", type=Path, default=Path("results/demo"), help="folder")
+    demo.add_argument("--dataset", default="assembly-small", help="an embedded set of data_manifest.yaml")
+    demo.add_argument("--epochs", type=int, default=24, help="passes over the images")
+    demo.add_argument("--seed", type=int, default=0, help="of the training and the path")
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+_HELP = argparse.ArgumentDefaultsHelpFormatter
+
+
+def _particle_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("particles", type=Path, help=".star, .cs, .mrcs or .txt")
+    parser.add_argument("--datadir", type=Path, help="folder that the image names are relative to")
+    parser.add_argument("--poses", type=Path, help="cryoDRGN poses.pkl, where the file has no poses")
+    parser.add_argument("--ctf", type=Path, help="cryoDRGN ctf.pkl, where the file has no CTF parameters")
+    parser.add_argument("--indices", type=Path, help="cryoDRGN ind.pkl: use these particles only")
+    contrasts = ["auto", "dark", "light"]
+    parser.add_argument("--contrast", choices=contrasts, default="auto", help="of the particles as recorded")
+
+
+def _read(options: argparse.Namespace):
+    from cryotwin_nb.particles import Particles
+
+    names = ("datadir", "poses", "ctf", "indices", "contrast")
+    return Particles.read(options.particles, **{name: getattr(options, name) for name in names})
+
+
+def _train(options: argparse.Namespace) -> None:
+    from cryotwin_nb.models import CryoTwin
+    from cryotwin_nb.training import TrainingConfig, fit
+
+    particles = _read(options)
+    print(particles)
+    model = CryoTwin(
+        particles.box_size, options.architecture, options.latent_dim, options.components, seed=options.seed
+    )
+    checkpoint = options.output / "checkpoint.pt"
+    names = ("epochs", "beta", "batch_size", "learning_rate", "seed", "device")
+    config = TrainingConfig(checkpoint=checkpoint, **{name: getattr(options, name) for name in names})
+    fit(model, particles, config, resume=checkpoint if options.resume else None)
+    model.save(options.output / "model.pt")
+    np.save(options.output / "latents.npy", model.embed(particles, progress=True).numpy())
+    print(f"{options.output / 'model.pt'}: {model.prior.n_components} components in {model.config['latent_dim']} dimensions")
+
+
+def _embed(options: argparse.Namespace) -> None:
+    from cryotwin_nb.formats.files import atomic
+    from cryotwin_nb.models import CryoTwin
+
+    z = CryoTwin.load(options.model).embed(_read(options), progress=True)
+    with atomic(options.output) as partial, open(partial, "wb") as file:
+        np.save(file, z.numpy())
+
+
+def _pathway(options: argparse.Namespace) -> None:
+    from cryotwin_nb.export import write_pathway
+    from cryotwin_nb.models import CryoTwin
+    from cryotwin_nb.ridgeline import ridgeline
+
+    model = CryoTwin.load(options.model)
+    weights = model.prior.weights
+    if options.list or options.start is None or options.end is None or options.output is None:
+        for index in weights.argsort(descending=True).tolist():
+            print(f"component {index:3d}  weight {float(weights[index]):.3f}")
+        if not options.list:
+            remedy = "Choose two of the components above."
+            raise InputError("pathway", "no start, end or output", "--start I --end J --output FOLDER", remedy)
+        return
+    path = ridgeline(
+        model.prior, options.start, options.end, options.steps, options.omega, options.samples, options.seed
+    )
+    write_pathway(options.output, path, model.volumes(path.latents), float(model.imaging.pixel_size))
+    print(f"{options.output}: {len(path.latents)} maps, barrier {float(path.barrier):.2f} nats")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from cryotwin_nb import demo
+
+    demo.run(options.output, options.dataset, options.epochs, options.seed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

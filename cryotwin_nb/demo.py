@@ -1,0 +1,161 @@
+"""From nothing to a pathway: simulate, write, read, train, embed, follow a path, decode, and compare with the truth.
+
+Every stage uses what a user would: the particles go through real .mrcs and .star files, the model through a checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from cryotwin_nb import data, evaluation
+from cryotwin_nb.export import write_pathway
+from cryotwin_nb.models import CryoTwin
+from cryotwin_nb.particles import Particles
+from cryotwin_nb.ridgeline import Pathway, ridgeline
+from cryotwin_nb.training import TrainingConfig, fit
+
+NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "00_quickstart.ipynb"
+
+
+class Stages:
+    """Prints what is going on and remembers how long each stage took, in seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        print(f"== {name}", flush=True)
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - started
+
+
+def run(output: str | Path, dataset: str = "assembly-small", epochs: int = 24, seed: int = 0) -> dict:
+    """Run every stage into `output` and return the table of results; any failure raises.
+
+    Parameters
+    ----------
+    output : path
+        Folder; gets particles/, model.pt, checkpoint.pt, latents.npy, pathway/, figures/, quickstart.html, table.json.
+    dataset : str
+        An embedded set of data_manifest.yaml whose truth is known.
+    epochs, seed : int
+        Of the training.
+    """
+    output, stage = Path(output), Stages()
+    (output / "particles").mkdir(parents=True, exist_ok=True)
+    star = output / "particles" / f"{dataset}.star"
+    with stage("simulate"):
+        simulated = data.fetch(dataset)
+    with stage("write and read"):
+        simulated.write(star)
+        particles = Particles.read(star, contrast="dark")
+    with stage("train"):
+        model = CryoTwin(particles.box_size, "coordinate", latent_dim=8, n_components=60, seed=seed)
+        fit(model, particles, TrainingConfig(epochs=epochs, seed=seed, checkpoint=output / "checkpoint.pt"))
+        model.save(output / "model.pt")
+    with stage("embed"):
+        z = model.embed(particles, progress=True)
+        np.save(output / "latents.npy", z.numpy())
+    with stage("pathway"):
+        labels = particles.truth.labels
+        start, end = (evaluation.component_of_state(model.prior, z, labels, state) for state in ("B", "E5"))
+        path = ridgeline(model.prior, start, end, seed=seed)
+    with stage("decode"):
+        maps = model.volumes(path.latents)
+        write_pathway(output / "pathway", path, maps, particles.pixel_size)
+    with stage("evaluate"):
+        results = evaluate(model, particles, z, path, maps)
+    with stage("figures and notebook"):
+        _draw(output / "figures", particles, model, z, path, maps)
+        _execute_notebook(output, star, dataset)
+    results["seconds"] = {name: round(value, 1) for name, value in stage.seconds.items()}
+    (output / "table.json").write_text(json.dumps(results, indent=1))
+    print(table(results))
+    return results
+
+
+def evaluate(model: CryoTwin, particles: Particles, z: Tensor, path: Pathway, maps: Tensor) -> dict:
+    """The figures of merit of the demo, on a set whose truth is known."""
+    truth, prior = particles.truth, model.prior
+    order = evaluation.block_order(evaluation.block_occupancies(maps, truth), truth.coordinate_names)
+    return {
+        "isometry r, random directions": evaluation.isometry(model, z).correlation,
+        "isometry r, active subspace (5)": evaluation.isometry(model, z, n_active=5).correlation,
+        "KL(latents from prior), nats": evaluation.kl_divergence(z, prior),
+        "components used": prior.n_components,
+        "FSC area against truth": float(evaluation.fsc_to_truth(model.volumes, z, truth).mean()),
+        "R2 of the true occupancies": evaluation.coordinate_r2(z, truth),
+        "barrier along the path, nats": path.barrier,
+        "block order along the path": order,
+        "a true order": tuple(order) in evaluation.true_block_orders(),
+    }
+
+
+def table(results: dict) -> str:
+    """The results as aligned text."""
+    rows = []
+    for name, value in results.items():
+        if name == "seconds":
+            rows += [(f"seconds: {stage}", f"{s:.1f}") for stage, s in value.items()]
+        elif isinstance(value, dict):
+            rows += [(f"{name}: {key}", f"{v:.3f}") for key, v in value.items()]
+        elif isinstance(value, list):
+            rows.append((name, " -> ".join(value)))
+        else:
+            rows.append((name, f"{value:.3f}" if isinstance(value, float) else str(value)))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _draw(folder: Path, particles: Particles, model: CryoTwin, z: Tensor, path: Pathway, maps: Tensor) -> None:
+    """The figures of the quick start as files."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from cryotwin_nb import plotting
+
+    folder.mkdir(exist_ok=True)
+    truth, pixel = particles.truth, particles.pixel_size
+    figures = {
+        "particles": lambda: plotting.particle_gallery(particles.images(np.arange(12)), pixel, truth.labels[:12]),
+        "training": lambda: plotting.training_curves(model.history),
+        "latents": lambda: plotting.latent_scatter(z, model.prior, path, labels=truth.labels),
+        "density": lambda: plotting.density_along_path(path),
+        "pathway": lambda: plotting.map_montage(maps, pixel),
+        "occupancies": lambda: plotting.occupancy_along_path(
+            evaluation.block_occupancies(maps, truth), truth.coordinate_names
+        ),
+    }
+    for name, draw in figures.items():
+        drawn = draw()
+        figure = drawn if hasattr(drawn, "savefig") else drawn.figure
+        figure.savefig(folder / f"{name}.png", dpi=120, bbox_inches="tight")
+        plt.close(figure)
+
+
+def _execute_notebook(output: Path, star: Path, dataset: str) -> None:
+    """Run the quick start on these particles and this model and keep it as a page."""
+    import nbformat
+    from nbclient import NotebookClient
+    from nbconvert import HTMLExporter
+
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    position = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
+    values = {"DATASET": dataset, "PARTICLES": str(star.resolve()), "MODEL": str((output / "model.pt").resolve())}
+    source = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+    notebook.cells.insert(position + 1, nbformat.v4.new_code_cell(f"# The demo's own files\n{source}"))
+    NotebookClient(notebook, timeout=1200, store_widget_state=False).execute(cwd=str(NOTEBOOK.parent))
+    page, _ = HTMLExporter().from_notebook_node(notebook)
+    (output / "quickstart.html").write_text(page, encoding="utf-8")
+

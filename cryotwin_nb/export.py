@@ -1,0 +1,55 @@
+"""A pathway as files: maps, latents, a ChimeraX script and a summary."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from cryotwin_nb.formats.chimerax import write_session
+from cryotwin_nb.formats.files import atomic
+from cryotwin_nb.formats.mrc import write_map
+from cryotwin_nb.ridgeline import Pathway
+
+
+def write_pathway(
+    folder: str | os.PathLike, path: Pathway, maps: Tensor, voxel_size: float, sigma: float = 3.0
+) -> list[Path]:
+    """Write the maps of a pathway and what is needed to look at them; returns the maps' paths.
+
+    Parameters
+    ----------
+    folder : path
+        Made if missing; gets map_000.mrc ..., pathway.cxc (opens them in ChimeraX as a series), latents.npy (K+1, d)
+        and path.json (log density, cost and barrier).
+    path : Pathway
+    maps : (K+1, D, D, D)
+        Decoded at `path.latents`.
+    voxel_size : float
+        Å.
+    sigma : float
+        Contour of the script, in standard deviations of the maps above zero, shared by all.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"map_{step:03d}.mrc" for step in range(len(maps))]
+    for file, volume in zip(files, maps, strict=True):
+        write_map(file, volume.numpy(), voxel_size)
+    write_session(folder / "pathway.cxc", files, level=sigma * float(maps.std()))
+    with atomic(folder / "latents.npy") as partial, open(partial, "wb") as file:
+        np.save(file, path.latents.numpy())
+    summary = {
+        "method": path.method,
+        "start": path.start,
+        "end": path.end,
+        "log_prob": path.log_prob.tolist(),
+        "log_cost": float(path.log_cost),
+        "barrier": float(path.barrier),
+        "voxel_size": voxel_size,
+    }
+    with atomic(folder / "path.json") as partial:
+        partial.write_text(json.dumps(summary, indent=1))
+    return files
