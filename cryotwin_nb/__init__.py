@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 # `ridgeline` is a function and the module that holds it. Python sets the attribute to the module when that is first
 # imported, by whomever; importing it here, once, leaves the function.
-try:
-    from cryotwin_nb.ridgeline import Pathway, ridgeline
-except ModuleNotFoundError:  # TEMPORARY, until ridgeline.py exists: then keep the import alone
-    pass
+from cryotwin_nb.ridgeline import Pathway, ridgeline
 
 if TYPE_CHECKING:
     from cryotwin_nb import data, plotting, simulate
     from cryotwin_nb.errors import InputError
     from cryotwin_nb.evaluation import isometry, kl_divergence
+    from cryotwin_nb.export import write_pathway
     from cryotwin_nb.formats.mrc import read_map, write_map
     from cryotwin_nb.fourier import FscCurve, fsc
     from cryotwin_nb.imaging import CTF
@@ -49,6 +47,7 @@ _NAMES = {
     "kl_divergence": "evaluation",
     "read_map": "formats.mrc",
     "write_map": "formats.mrc",
+    "write_pathway": "export",
 }
 
 __all__ = [
@@ -72,6 +71,7 @@ __all__ = [
     "ridgeline",
     "simulate",
     "write_map",
+    "write_pathway",
 ]
 
 

@@ -15,9 +15,10 @@ from cryotwin_nb.errors import InputError
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code. Mistakes in the input are told in one line, without a traceback."""
     options = _parser().parse_args(arguments)
-    warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
     try:
-        options.run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = _note
+            options.run(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -25,6 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
         print("stopped; go on with: train --resume", file=sys.stderr)
         return 130
     return 0
+
+
+def _note(message: Warning | str, *_: object) -> None:
+    """A choice made on the user's behalf, told without the place in the code."""
+    print(f"note: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ from cryotwin_nb.mixture import _CHUNK, GaussianMixture
 
 FLOOR = 1e-6  # smallest variance of a component, in units of the overall variance
 _REFRESH = 20  # steps between two looks at all pairs of latent and component, for latents with errors
-_NEGLIGIBLE = 1e-6  # responsibilities below this are left out in between
+_NEGLIGIBLE = 1e-5  # responsibilities below this are left out in between
 
 
 class Latents:
@@ -133,7 +133,9 @@ def expectation_maximisation(
     return mixture, log_likelihood
 
 
-def clusters(latents: Latents, count: int, scale: Tensor, strength: float, generator: torch.Generator) -> GaussianMixture:
+def clusters(
+    latents: Latents, count: int, scale: Tensor, strength: float, generator: torch.Generator
+) -> GaussianMixture:
     """The mixture of k-means clusters (k-means++ seeds, five Lloyd steps), where distances are those of x * scale."""
     x, weights, dim = latents.x * scale, latents.weights, latents.x.shape[1]
     centres = x[_draw(weights, generator)][None]

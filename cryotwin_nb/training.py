@@ -153,8 +153,7 @@ class _Trainer:
         self._keep = bytes_needed < config.cache_gib * 2**30
         self._cache: ImageBatch | None = None
         wanted = config.precision
-        bfloat16 = wanted == "bfloat16" or (wanted == "auto" and has_bfloat16(model.device.type))
-        model.networks.mixed_precision = bfloat16
+        self._bfloat16 = wanted == "bfloat16" or (wanted == "auto" and has_bfloat16(model.device.type))
 
     def images(self, rows: np.ndarray) -> ImageBatch:
         """Prepared images on the model's device, from memory if they fit there."""
@@ -200,7 +199,9 @@ class _Trainer:
         model, config = self.model, self.config
         beta, radius = self._schedule(progress)
         n = int((model.imaging.frequencies.norm(dim=1) < radius).sum())
+        model.networks.mixed_precision = self._bfloat16
         distortion, rate = objective(model, batch, n, generator)
+        model.networks.mixed_precision = False  # latents and maps are float32
         n_coefficients = model.imaging.multiplicity[:n].sum()
         loss = (distortion + beta * rate).mean() / n_coefficients
         self.optimizer.zero_grad(set_to_none=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from itertools import pairwise
-from types import SimpleNamespace
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -24,6 +22,7 @@ from cryotwin_nb.fourier import FscCurve, grid
 from cryotwin_nb.history import History
 from cryotwin_nb.imaging import ImageFormation
 from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.ridgeline import pathway_from_knots
 
 matplotlib.use("agg")
 
@@ -210,11 +209,8 @@ def prior():
 
 @pytest.fixture
 def path(prior):
-    latents = torch.tensor([[0.0, 0, 0], [3, 0, 0], [6, 0, 0], [6, 2, 0], [6, 4, 0]])
-    curve = torch.cat([a + (b - a) * torch.linspace(0, 1, 9)[:, None] for a, b in pairwise(latents)])
-    density = prior.log_prob(curve)
-    barrier = float(density[0] - density.min())
-    return SimpleNamespace(latents=latents, curve=curve, log_prob=prior.log_prob(latents), barrier=barrier)
+    knots = torch.tensor([[0.0, 0, 0], [3, 0, 0], [6, 0, 0], [6, 2, 0], [6, 4, 0]])
+    return pathway_from_knots(prior, knots.double())
 
 
 def offsets(ax: Axes, label: str) -> np.ndarray:
@@ -331,8 +327,8 @@ def test_density_along_path_is_in_nats_against_length(prior, path):
     assert ax.get_ylabel().endswith("(nats)")
     assert f"barrier {path.barrier:.1f} nats" in [text.get_text() for text in ax.texts]
     (arrow,) = [text for text in ax.texts if text.arrow_patch is not None]
-    assert arrow.xyann[1] - arrow.xy[1] == pytest.approx(path.barrier)
-    assert arrow.xy[1] == pytest.approx(line.get_ydata().min())
+    assert arrow.xyann[1] == pytest.approx(float(path.log_prob[0]))
+    assert arrow.xy[1] == pytest.approx(line.get_ydata().min(), abs=1e-5)
     assert plotting.density_along_path(path).lines[0].get_xdata().tolist() == dots.get_xdata().tolist()
 
 
@@ -390,7 +386,7 @@ def test_live_plot_is_silent_outside_a_notebook(capsys):
     assert not plt.get_fignums()
 
 
-def test_live_plot_replaces_its_picture_in_a_notebook(tmp_path):
+def test_in_a_notebook_each_cell_shows_its_figure_once_and_live_plot_replaces_its_own(tmp_path):
     source = (
         "import cryotwin_nb as ct\n"
         "live, history = ct.plotting.LivePlot(), ct.History()\n"
@@ -401,12 +397,14 @@ def test_live_plot_replaces_its_picture_in_a_notebook(tmp_path):
         "import matplotlib.pyplot as plt\n"
         "assert not plt.get_fignums()\n"
     )
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    sources = [source, "ct.plotting.training_curves(history);", "ct.plotting.training_curves(history).axes[0];"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in sources])
     resources = {"metadata": {"path": str(tmp_path)}}
     NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
-    (output,) = notebook.cells[0].outputs
-    assert output.output_type == "display_data"
-    assert "image/png" in output.data
+    for cell in notebook.cells:
+        (output,) = cell.outputs
+        assert output.output_type == "display_data"
+        assert "image/png" in output.data
     assert "widgets" not in notebook.metadata
 
 

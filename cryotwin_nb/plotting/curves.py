@@ -87,7 +87,9 @@ def _in_notebook() -> bool:
 
 @styled
 def density_along_path(path: Pathway, prior: GaussianMixture | None = None, ax: Axes | None = None) -> Axes:
-    """Log density against the length of a pathway, a numbered dot at each step, the barrier as an arrow.
+    """Log density against the length of a pathway, with a numbered dot at each step.
+
+    The arrow is the barrier: from the density at the start down to the lowest along the curve.
 
     Parameters
     ----------
@@ -104,10 +106,10 @@ def density_along_path(path: Pathway, prior: GaussianMixture | None = None, ax: 
     above: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "path_effects": HALO}
     for k in numbers:
         ax.annotate(str(k), (place[k], density[k]), (0, 6), size=7, **above)
-    lowest, barrier = int(np.argmin(line[1])), float(path.barrier)
-    x, foot = line[0][lowest], line[1][lowest]
-    ax.annotate("", (x, foot), (x, foot + barrier), arrowprops={"arrowstyle": "<->", "color": COLOURS[1]})
-    ax.annotate(f"barrier {barrier:.1f} nats", (x, foot + barrier), (0, 4), color=COLOURS[1], **above)
+    x, top = line[0][np.argmin(line[1])], density[0]
+    ax.plot([0, x], [top, top], color=COLOURS[1], lw=0.8, ls="--", zorder=0)
+    ax.annotate("", (x, top - path.barrier), (x, top), arrowprops={"arrowstyle": "<->", "color": COLOURS[1]})
+    ax.annotate(f"barrier {path.barrier:.1f} nats", (x, top), (0, 4), color=COLOURS[1], **above)
     ax.set(xlabel="length of the path (latent units)", ylabel="log density of the prior (nats)")
     ax.margins(y=0.15)
     return ax

@@ -53,6 +53,7 @@ def styled(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @wraps(function)
     def drawn(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        plt.draw_if_interactive()  # loads the backend, lest what a notebook's sets be undone with the style
         with plt.rc_context(STYLE):
             return function(*args, **kwargs)
 

@@ -1,0 +1,223 @@
+"""Algorithm 1 of the paper: a ridgeline between two components of a mixture; and `Pathway`, what any path is kept in.
+
+Paths are judged by their resistance J = ∫ |dγ| / P(γ), which the most probable path minimises (MaxFlux, Huo and
+Straub 1997). Everything stays in the log domain, because densities along a path differ by many orders of magnitude.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.mixture import GaussianMixture
+
+
+@dataclass(frozen=True, eq=False)
+class Pathway:
+    """A path through the latent space of a mixture.
+
+    Attributes
+    ----------
+    latents : (K+1, d) float32
+        The points to decode, ends included.
+    curve : (N, d) float64
+        The whole path, as the corners of a fine polyline.
+    log_prob : (K+1,) float64
+        Log density at `latents`.
+    log_cost : float
+        log J of `curve`, J = ∫ |dγ| / P(γ).
+    barrier : float
+        Nats to climb from the start: the largest -log P along `curve` minus -log P at its first point. At least 0.
+    start, end : int or None
+        The components at the ends, where the ends are their means.
+    method : str
+        What made it.
+    """
+
+    latents: Tensor
+    curve: Tensor
+    log_prob: Tensor
+    log_cost: float
+    barrier: float
+    start: int | None = None
+    end: int | None = None
+    method: str = ""
+
+
+def ridgeline(
+    prior: GaussianMixture,
+    start: int,
+    end: int,
+    n_steps: int = 11,
+    omega: float = 2.0,
+    n_samples: int = 1000,
+    seed: int = 0,
+    concentration: float = 1.0,
+) -> Pathway:
+    """The conformational pathway between the means of two components by Algorithm 1 of the paper.
+
+    Parameters
+    ----------
+    prior : GaussianMixture
+        The density.
+    start, end : int
+        i and j, the components at the ends.
+    n_steps : int
+        K, at least 2; the path has K + 1 points.
+    omega : float
+        ω > 1; larger values make the path less continuous.
+    n_samples : int
+        M, candidates for each point.
+    seed : int
+        For the samples.
+    concentration : float
+        Of the Dirichlet distribution from which the shares of the other components are drawn; 1 is uniform on the
+        simplex, smaller values let single components attract the path.
+
+    Returns
+    -------
+    Pathway
+        `latents` are the points z(0), ..., z(K); `curve` joins them by straight lines.
+
+    Raises
+    ------
+    InputError
+        For a mixture of one component, start = end, a component that does not exist, K < 2, ω <= 1, M < 1 or a
+        concentration that is not positive.
+
+    Notes
+    -----
+    As printed: the point for each k is the cheapest candidate seen from the point before it; the step to z(K) is not
+    part of any cost. With two components nobody takes the leftover 1 - α_i - α_j, so the two are renormalised.
+    """
+    _require(prior, start, end, n_steps, omega, n_samples, concentration)
+    prior, start, end = prior.detach(), int(start), int(end)
+    shares = _shares(prior.n_components, start, end, n_steps, omega, n_samples, seed, concentration)
+    candidates = _ridge_points(prior, shares.to(prior.means))
+    first = prior.means[start]
+    log_ratio = prior.log_prob(first[None]) - prior.log_prob(candidates.flatten(0, 1)).view(candidates.shape[:2])
+    knots = [first]
+    for points, log_weight in zip(candidates, log_ratio, strict=True):
+        cost = log_weight + (points - knots[-1]).norm(dim=-1).log()
+        knots.append(points[cost.argmin()])
+    knots.append(prior.means[end])
+    return pathway_from_knots(prior, torch.stack(knots), start=start, end=end, method="ridgeline")
+
+
+def pathway_from_knots(
+    mixture: GaussianMixture,
+    knots: Tensor,
+    n_steps: int | None = None,
+    *,
+    start: int | None = None,
+    end: int | None = None,
+    method: str = "",
+) -> Pathway:
+    """The `Pathway` along the straight lines between `knots` (m, d).
+
+    Its K + 1 `latents` are the knots themselves, or `n_steps` + 1 points at equal distances along the lines.
+    """
+    mixture, knots = mixture.detach(), knots.to(mixture.means)
+    latents = knots if n_steps is None else equidistant(knots, n_steps + 1)
+    curve = densify(mixture, knots)
+    energy = -mixture.log_prob(curve)
+    barrier = float(energy.max() - energy[0])
+    log_cost = _log_integral(curve, energy)
+    return Pathway(latents.float(), curve, mixture.log_prob(latents), log_cost, barrier, start, end, method)
+
+
+def log_resistance(mixture: GaussianMixture, curve: Tensor, exponent: float = 1.0) -> float:
+    """log J = log ∫ |dγ| / P(γ)^exponent along the polyline `curve` (N, d), finely cut (`densify`) or not."""
+    curve = curve.to(mixture.means)
+    return _log_integral(curve, -exponent * mixture.log_prob(curve))
+
+
+def densify(mixture: GaussianMixture, knots: Tensor, n_points: int = 500, n_max: int = 5000) -> Tensor:
+    """The polyline through `knots` (m, d), cut into pieces short enough to see every barrier: (N, d).
+
+    Pieces are at most a twentieth of the smallest standard deviation of any component and at most 1 / `n_points` of
+    the length, but there are not many more than `n_max` of them.
+    """
+    steps = knots.diff(dim=0)
+    lengths = steps.norm(dim=-1)
+    finest = torch.linalg.eigvalsh(mixture.covariances)[:, 0].min().sqrt() / 20
+    piece = torch.minimum(finest, lengths.sum() / n_points).clamp_min(lengths.sum() / n_max)
+    cuts = (lengths / piece.clamp_min(1e-300)).ceil().clamp_min(1).long()
+    segment = torch.repeat_interleave(torch.arange(len(cuts), device=cuts.device), cuts)
+    position = (torch.arange(len(segment), device=cuts.device) - (cuts.cumsum(0) - cuts)[segment]).to(knots)
+    inner = knots[segment] + (position / cuts[segment])[:, None] * steps[segment]
+    return torch.cat([inner, knots[-1:]])
+
+
+def equidistant(curve: Tensor, n: int) -> Tensor:
+    """`n` points at equal distances along the polyline `curve` (m, d), its ends included: (n, d)."""
+    steps = curve.diff(dim=0)
+    arc = torch.cat([steps.new_zeros(1), steps.norm(dim=-1).cumsum(0)])
+    target = torch.linspace(0, 1, n, dtype=arc.dtype, device=arc.device) * arc[-1]
+    segment = (torch.searchsorted(arc, target, right=True) - 1).clamp(0, len(steps) - 1)
+    share = (target - arc[segment]) / (arc[segment + 1] - arc[segment]).clamp_min(1e-300)
+    points = curve[segment] + share.clamp(0, 1)[:, None] * steps[segment]
+    points[-1] = curve[-1]
+    return points
+
+
+def _log_integral(curve: Tensor, energy: Tensor) -> float:
+    """log ∫ exp(energy) |dγ| along a polyline, the energy linear within each piece: exact for exponentials."""
+    log_length = curve.diff(dim=0).norm(dim=-1).log()
+    rise = energy.diff().abs().clamp_min(1e-12)
+    log_mean = torch.maximum(energy[1:], energy[:-1]) + (-torch.expm1(-rise) / rise).log()
+    return float((log_length + log_mean).logsumexp(0))
+
+
+def _shares(
+    count: int, start: int, end: int, n_steps: int, omega: float, n_samples: int, seed: int, concentration: float
+) -> Tensor:
+    """The samples α of Algorithm 1, line 3: (K - 1, M, C) float64, each summing to 1."""
+    cosine = np.cos(np.pi * np.arange(1, n_steps) / (2 * n_steps))[:, None]
+    leaving, arriving = cosine, (1 - cosine) ** omega
+    if count == 2:
+        n_samples = 1  # nothing to draw
+        leaving, arriving = leaving / (leaving + arriving), arriving / (leaving + arriving)
+    shares = np.empty((n_steps - 1, n_samples, count))
+    shares[:, :, start], shares[:, :, end] = leaving, arriving
+    others = np.delete(np.arange(count), [start, end])
+    if len(others):
+        simplex = np.random.default_rng(seed).dirichlet(np.full(len(others), concentration), shares.shape[:2])
+        shares[:, :, others] = (1 - leaving - arriving)[..., None] * simplex
+    return torch.from_numpy(shares)
+
+
+def _ridge_points(mixture: GaussianMixture, shares: Tensor) -> Tensor:
+    """(Σ_c α_c Σ_c⁻¹)⁻¹ Σ_c α_c Σ_c⁻¹ μ_c for shares (..., C): (..., d)."""
+    precision = torch.cholesky_inverse(torch.linalg.cholesky(mixture.covariances))
+    pull = shares @ (precision @ mixture.means[..., None])[..., 0]
+    weighted = (shares @ precision.flatten(1)).unflatten(-1, precision.shape[1:])
+    return torch.cholesky_solve(pull[..., None], torch.linalg.cholesky(weighted))[..., 0]
+
+
+def _require(
+    prior: GaussianMixture, start: int, end: int, n_steps: int, omega: float, n_samples: int, concentration: float
+) -> None:
+    """Raise `InputError` unless Algorithm 1 can run."""
+    count = prior.n_components
+    if count < 2:
+        raise InputError("mixture", f"{count} component", "at least 2", "Fit a mixture with more components.")
+    for name, component in (("start", start), ("end", end)):
+        if isinstance(component, bool) or not hasattr(component, "__index__") or not 0 <= component < count:
+            remedy = "Give the index of a component; prior.responsibilities(z) tells which one a latent belongs to."
+            raise InputError(name, f"component {component}", f"an integer from 0 to {count - 1}", remedy)
+    if start == end:
+        raise InputError("end", f"{end}, the same as start", "another component", "Choose two different components.")
+    for name, good, found, expected, remedy in (
+        ("n_steps", n_steps >= 2, n_steps, "at least 2", "The path has n_steps + 1 points."),
+        ("omega", 1 < omega < math.inf, omega, "a number above 1", "The paper uses 2."),
+        ("n_samples", n_samples >= 1, n_samples, "at least 1", "The paper uses 1000."),
+        ("concentration", 0 < concentration < math.inf, concentration, "a positive number", "1 is uniform."),
+    ):
+        if not good:
+            raise InputError(name, f"{found}", expected, remedy)

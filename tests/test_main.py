@@ -1,0 +1,74 @@
+import json
+
+import numpy as np
+import pytest
+
+import cryotwin_nb as ct
+from cryotwin_nb.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A trained run on disk, made by the command itself."""
+    folder = tmp_path_factory.mktemp("run")
+    ct.simulate.hinge(60, 16, progress=False).write(folder / "p.star", progress=False)
+    arguments = ["train", f"{folder / 'p.star'}", "--output", f"{folder / 'out'}", "--contrast", "dark"]
+    arguments += ["--latent-dim", "2", "--components", "3", "--epochs", "1", "--batch-size", "20", "--device", "cpu"]
+    assert main(arguments) == 0
+    return folder, arguments
+
+
+def test_train_leaves_model_checkpoint_and_latents(run):
+    folder, _ = run
+    assert {p.name for p in (folder / "out").iterdir()} == {"model.pt", "checkpoint.pt", "latents.npy"}
+    assert np.load(folder / "out" / "latents.npy").shape == (60, 2)
+    assert ct.CryoTwin.load(folder / "out" / "model.pt").history.epochs == 1
+
+
+def test_resume_of_a_finished_run_changes_nothing(run):
+    folder, arguments = run
+    before = np.load(folder / "out" / "latents.npy")
+    assert main([*arguments, "--resume"]) == 0
+    np.testing.assert_array_equal(np.load(folder / "out" / "latents.npy"), before)
+
+
+def test_embed_gives_the_same_latents(run):
+    folder, _ = run
+    output = folder / "z.npy"
+    model, star = f"{folder / 'out' / 'model.pt'}", f"{folder / 'p.star'}"
+    assert main(["embed", model, star, "--output", f"{output}", "--contrast", "dark"]) == 0
+    np.testing.assert_allclose(np.load(output), np.load(folder / "out" / "latents.npy"), atol=1e-5)
+
+
+def test_pathway_lists_components_and_writes_maps(run, tmp_path, capsys):
+    model = run[0] / "out" / "model.pt"
+    loaded = ct.CryoTwin.load(model)
+    loaded.prior = ct.GaussianMixture([0.6, 0.4], [[0.0, 0.0], [2.0, 1.0]], np.stack([np.eye(2)] * 2))
+    loaded.save(tmp_path / "two.pt")
+    assert main(["pathway", f"{tmp_path / 'two.pt'}", "--list"]) == 0
+    assert "weight 0.600" in capsys.readouterr().out
+    command = ["pathway", f"{tmp_path / 'two.pt'}", "--start", "0", "--end", "1", "--steps", "3"]
+    assert main([*command, "--output", f"{tmp_path / 'path'}"]) == 0
+    names = ["latents.npy", "map_000.mrc", "map_001.mrc", "map_002.mrc", "map_003.mrc", "path.json", "pathway.cxc"]
+    assert sorted(p.name for p in (tmp_path / "path").iterdir()) == names
+    volume, voxel = ct.read_map(tmp_path / "path" / "map_001.mrc")
+    assert volume.shape == (16, 16, 16) and voxel == pytest.approx(20.0)
+    summary = json.loads((tmp_path / "path" / "path.json").read_text())
+    assert summary["start"] == 0 and len(summary["log_prob"]) == 4 and summary["barrier"] > 0
+    assert "map_003.mrc" in (tmp_path / "path" / "pathway.cxc").read_text()
+
+
+def test_mistakes_are_told_in_one_line(run, tmp_path, capsys):
+    model = f"{run[0] / 'out' / 'model.pt'}"
+    assert main(["pathway", model, "--start", "1"]) == 2
+    assert "Choose two of the components" in capsys.readouterr().err
+    assert main(["embed", f"{tmp_path / 'none.pt'}", "x.star", "--output", "z.npy"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "none.pt" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["embed"], ["pathway"], ["demo"]])
+def test_help_explains(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--help"])
+    assert stop.value.code == 0 and len(capsys.readouterr().out) > 300
