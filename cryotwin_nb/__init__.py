@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from cryotwin_nb.export import write_pathway
     from cryotwin_nb.formats.mrc import read_map, write_map
     from cryotwin_nb.fourier import FscCurve, fsc
+    from cryotwin_nb.history import History
     from cryotwin_nb.imaging import CTF
     from cryotwin_nb.mixture import GaussianMixture
     from cryotwin_nb.models import CryoTwin
     from cryotwin_nb.particles import Particles
-    from cryotwin_nb.history import History
     from cryotwin_nb.training import TrainingConfig, fit
 
 __version__ = "0.1.0"

@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _note
+            warnings.showwarning = _note  # type: ignore[assignment]
             options.run(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -118,7 +118,7 @@ def _train(options: argparse.Namespace) -> None:
     fit(model, particles, config, resume=checkpoint if options.resume else None)
     model.save(options.output / "model.pt")
     np.save(options.output / "latents.npy", model.embed(particles, progress=True).numpy())
-    print(f"{options.output / 'model.pt'}: {model.prior.n_components} components in {model.config['latent_dim']} dimensions")
+    print(f"{options.output}: {model.prior.n_components} components in {options.latent_dim} dimensions")
 
 
 def _embed(options: argparse.Namespace) -> None:

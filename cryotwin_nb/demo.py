@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -66,7 +67,7 @@ def run(output: str | Path, dataset: str = "assembly-small", epochs: int = 24, s
         z = model.embed(particles, progress=True)
         np.save(output / "latents.npy", z.numpy())
     with stage("pathway"):
-        labels = particles.truth.labels
+        labels = particles.require_truth().labels
         start, end = (evaluation.component_of_state(model.prior, z, labels, state) for state in ("B", "E5"))
         path = ridgeline(model.prior, start, end, seed=seed)
     with stage("decode"):
@@ -85,7 +86,7 @@ def run(output: str | Path, dataset: str = "assembly-small", epochs: int = 24, s
 
 def evaluate(model: CryoTwin, particles: Particles, z: Tensor, path: Pathway, maps: Tensor) -> dict:
     """The figures of merit of the demo, on a set whose truth is known."""
-    truth, prior = particles.truth, model.prior
+    truth, prior = particles.require_truth(), model.prior
     order = evaluation.block_order(evaluation.block_occupancies(maps, truth), truth.coordinate_names)
     return {
         "isometry r, random directions": evaluation.isometry(model, z).correlation,
@@ -126,11 +127,13 @@ def _draw(folder: Path, particles: Particles, model: CryoTwin, z: Tensor, path: 
     from cryotwin_nb import plotting
 
     folder.mkdir(exist_ok=True)
-    truth, pixel = particles.truth, particles.pixel_size
+    truth, pixel = particles.require_truth(), particles.pixel_size
     figures = {
-        "particles": lambda: plotting.particle_gallery(particles.images(np.arange(12)), pixel, truth.labels[:12]),
+        "particles": lambda: plotting.particle_gallery(
+            particles.images(np.arange(12)), pixel, truth.labels[:12].tolist()
+        ),
         "training": lambda: plotting.training_curves(model.history),
-        "latents": lambda: plotting.latent_scatter(z, model.prior, path, labels=truth.labels),
+        "latents": lambda: plotting.latent_scatter(z, model.prior, path, labels=truth.labels.tolist()),
         "density": lambda: plotting.density_along_path(path),
         "pathway": lambda: plotting.map_montage(maps, pixel),
         "occupancies": lambda: plotting.occupancy_along_path(
@@ -139,7 +142,7 @@ def _draw(folder: Path, particles: Particles, model: CryoTwin, z: Tensor, path: 
     }
     for name, draw in figures.items():
         drawn = draw()
-        figure = drawn if hasattr(drawn, "savefig") else drawn.figure
+        figure: Any = drawn if hasattr(drawn, "savefig") else drawn.figure
         figure.savefig(folder / f"{name}.png", dpi=120, bbox_inches="tight")
         plt.close(figure)
 
@@ -158,4 +161,3 @@ def _execute_notebook(output: Path, star: Path, dataset: str) -> None:
     NotebookClient(notebook, timeout=1200, store_widget_state=False).execute(cwd=str(NOTEBOOK.parent))
     page, _ = HTMLExporter().from_notebook_node(notebook)
     (output / "quickstart.html").write_text(page, encoding="utf-8")
-

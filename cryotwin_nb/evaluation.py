@@ -87,7 +87,9 @@ def principal_axes(z: Tensor) -> tuple[Tensor, Tensor]:
     return values / max(1, len(z) - 1) ** 0.5, axes
 
 
-def kl_divergence(z: Tensor, prior: GaussianMixture, seed: int = 0, n_samples: int = 4000, n_centres: int = 200) -> float:
+def kl_divergence(
+    z: Tensor, prior: GaussianMixture, seed: int = 0, n_samples: int = 4000, n_centres: int = 200
+) -> float:
     """KL divergence of the density of latents from a prior, in nats, by KLIEP (Sugiyama et al. 2007).
 
     The ratio r of the two densities is a positive combination of Gaussian kernels centred on latents, fitted by

@@ -39,8 +39,8 @@ def write_pathway(
     for file, volume in zip(files, maps, strict=True):
         write_map(file, volume.numpy(), voxel_size)
     write_session(folder / "pathway.cxc", files, level=sigma * float(maps.std()))
-    with atomic(folder / "latents.npy") as partial, open(partial, "wb") as file:
-        np.save(file, path.latents.numpy())
+    with atomic(folder / "latents.npy") as partial, open(partial, "wb") as out:
+        np.save(out, path.latents.numpy())
     summary = {
         "method": path.method,
         "start": path.start,

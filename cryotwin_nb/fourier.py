@@ -118,7 +118,7 @@ def _partner(index: Tensor, box_size: int) -> Tensor:
 
 def n_shells(box_size: int) -> int:
     """Number of integer shells |k| = 0, 1, ... up to the corner of a D x D x D cube."""
-    return int(round(3**0.5 * (box_size // 2))) + 1
+    return round(3**0.5 * (box_size // 2)) + 1
 
 
 @lru_cache(maxsize=16)

@@ -147,7 +147,7 @@ class ImageBatch(NamedTuple):
     rotations: Tensor
     group: Tensor
 
-    def __getitem__(self, rows) -> ImageBatch:  # type: ignore[override]
+    def take(self, rows: Tensor) -> ImageBatch:
         """The batch of some of the images."""
         return ImageBatch(*(field[rows] for field in tuple(self)))
 
@@ -174,6 +174,7 @@ class ImageFormation(nn.Module):
         Lower bound of <CTF^2>: keeps the weights of the lowest shells finite.
     """
 
+    window: Tensor
     frequencies: Tensor
     multiplicity: Tensor
     shell: Tensor
@@ -220,7 +221,9 @@ class ImageFormation(nn.Module):
             enough = len(members) >= min_group and len(members) < len(particles)
             rows.append(self._noise_of(particles, _evenly(members, n_images)) if enough else pooled)
         self.noise = torch.stack([pooled, *rows]).to(self.noise.device)
-        ctf = particles.ctf[sample](self.plane.frequencies / (self.plane.box_size * particles.pixel_size))
+        ctf = particles.require_views()[1][sample](
+            self.plane.frequencies / (self.plane.box_size * particles.pixel_size)
+        )
         power = shell_mean(ctf.square().mean(0), self.plane.shell, n_shells(self.plane.box_size))
         self.ctf_power.copy_(power)
 
@@ -265,6 +268,7 @@ class ImageFormation(nn.Module):
     def batch(self, particles: Particles, indices: np.ndarray) -> ImageBatch:
         """Read images and make them ready, on the device of this module."""
         device = self.window.device
+        rotations, ctf = particles.require_views()
         images = torch.as_tensor(particles.images(indices)).to(device)
         outside = 1 - self.window
         images = images - (images * outside).sum((-2, -1), keepdim=True) / outside.sum()
@@ -273,9 +277,8 @@ class ImageFormation(nn.Module):
         whitening = self.noise[self._row(group)][:, self.shell].rsqrt().float()
         centring = shift_phases(frequencies, torch.as_tensor(particles.shifts[indices], device=device)).conj()
         data = self.plane.gather(fft2(images * self.window)) / float(self.pixel_size) * centring * whitening
-        transfer = particles.ctf[indices](frequencies) * whitening
-        rotations = torch.as_tensor(particles.rotations[indices], device=device)
-        return ImageBatch(data, transfer, rotations, group)
+        transfer = ctf[indices](frequencies) * whitening
+        return ImageBatch(data, transfer, torch.as_tensor(rotations[indices], device=device), group)
 
 
 def _evenly(indices: np.ndarray, n: int) -> np.ndarray:

@@ -54,8 +54,9 @@ class GaussianMixture:
 
     def __post_init__(self) -> None:
         for name in ("weights", "means", "covariances"):
-            value = torch.as_tensor(getattr(self, name), dtype=torch.float64)
-            object.__setattr__(self, name, value)
+            value = getattr(self, name)
+            value = value if isinstance(value, Tensor) else torch.tensor(np.asarray(value, dtype=np.float64))
+            object.__setattr__(self, name, value.double())
         _require_mixture(self.weights, self.means, self.covariances)
 
     @classmethod
@@ -292,7 +293,7 @@ class MixtureMoments(nn.Module):
         kept = self.decay * (1 - self.decay ** (step - 1)) / (1 - self.decay**step)
         stored = (self.mass, self.first, self.second)
         mass, first, second = (kept * old + (1 - kept) * new for old, new in zip(stored, batch, strict=True))
-        self._store(mass.detach(), first.detach(), second.detach(), step)
+        self._store(mass.detach(), first.detach(), second.detach(), steps=step)
         return _mixture_of_moments(mass, first, second)
 
     def mixture(self) -> GaussianMixture:
@@ -310,10 +311,10 @@ class MixtureMoments(nn.Module):
         mass = mixture.weights.detach().to(self.mass)
         mean = mixture.means.detach().to(self.mass)
         second = mass[:, None, None] * (mixture.covariances.detach().to(self.mass) + mean[:, :, None] * mean[:, None])
-        padded = [self.mass.new_zeros(t.shape) for t in (self.mass, self.first, self.second)]
-        for target, source in zip(padded, (mass, mass[:, None] * mean, second), strict=True):
-            target[: len(mass)] = source
-        self._store(*padded, int(self.steps) if steps is None else steps)
+        moments = (torch.zeros_like(self.mass), torch.zeros_like(self.first), torch.zeros_like(self.second))
+        for stored, given in zip(moments, (mass, mass[:, None] * mean, second), strict=True):
+            stored[: len(mass)] = given
+        self._store(*moments, steps=int(self.steps) if steps is None else steps)
 
     def starved(self, threshold: float = 0.1) -> list[int]:
         """Components whose weight has fallen below `threshold` / C."""

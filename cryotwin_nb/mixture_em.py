@@ -15,7 +15,7 @@ from cryotwin_nb.mixture import _CHUNK, GaussianMixture
 
 FLOOR = 1e-6  # smallest variance of a component, in units of the overall variance
 _REFRESH = 20  # steps between two looks at all pairs of latent and component, for latents with errors
-_NEGLIGIBLE = 1e-5  # responsibilities below this are left out in between
+_NEGLIGIBLE = 1e-6  # responsibilities below this are left out in between
 
 
 class Latents:

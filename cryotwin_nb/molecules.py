@@ -31,9 +31,7 @@ STATES = {
 }
 """Occupancies of `BLOCKS` in the thirteen states."""
 
-STATE_MASSES = dict(
-    zip(STATES, (12.5, 4.7, 10.5, 10.5, 6.5, 6.4, 6.4, 6.5, 7.0, 8.0, 6.0, 8.0, 7.0), strict=True)
-)
+STATE_MASSES = dict(zip(STATES, (12.5, 4.7, 10.5, 10.5, 6.5, 6.4, 6.4, 6.5, 7.0, 8.0, 6.0, 8.0, 7.0), strict=True))
 """Percent of the particles that sit in a state. The sums over B, C, D and E (12.5, 25.7, 25.8, 36.0) are those
 published for EMPIAR-10076 (Davis et al. 2016); their division within a letter is ours."""
 

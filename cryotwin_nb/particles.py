@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -196,6 +196,33 @@ class Particles:
         """
         images = self._recorded(select(indices, len(self), self._where, allow_empty=True))
         return -images if self.contrast == "light" else images
+
+    def require_views(self) -> tuple[np.ndarray, CTF]:
+        """Poses (n, 3, 3) and CTF, which training and embedding need.
+
+        Raises
+        ------
+        InputError
+            If either is missing.
+        """
+        for name, value, argument in (("poses", self.rotations, "poses"), ("CTF parameters", self.ctf, "ctf")):
+            if value is None:
+                remedy = f"Refine the particles first, or read them with {argument}=... from cryoDRGN."
+                raise InputError(self._where, f"no {name}", "poses and CTF parameters of every image", remedy)
+        return cast(np.ndarray, self.rotations), cast(CTF, self.ctf)
+
+    def require_truth(self) -> Truth:
+        """The ground truth, which only simulated sets have.
+
+        Raises
+        ------
+        InputError
+            If there is none.
+        """
+        if self.truth is None:
+            remedy = "Use one of the embedded sets: ct.data.fetch('assembly-small')."
+            raise InputError(self._where, "no ground truth", "a simulated set", remedy)
+        return self.truth
 
     def _recorded(self, rows: np.ndarray) -> np.ndarray:
         images = self._source.read(rows)

@@ -122,9 +122,7 @@ def fit(
     else:
         model.imaging.measure(particles)
         model.networks.measure(trainer.images(np.arange(len(particles))[:1000]))
-    bar = tqdm(
-        total=config.epochs, initial=trainer.history.epochs, desc="training", unit="epoch", disable=not progress
-    )
+    bar = tqdm(total=config.epochs, initial=trainer.history.epochs, desc="training", unit="epoch", disable=not progress)
     with bar:
         while trainer.history.epochs < config.epochs:
             trainer.epoch()
@@ -164,7 +162,7 @@ class _Trainer:
             everything = np.array_split(np.arange(len(self.particles)), -(-len(self.particles) // 500))
             parts = [self.model.imaging.batch(self.particles, chunk) for chunk in everything]
             self._cache = ImageBatch(*(torch.cat(field) for field in zip(*map(tuple, parts), strict=True)))
-        return self._cache[torch.as_tensor(rows, device=device)]
+        return self._cache.take(torch.as_tensor(rows, device=device))
 
     def epoch(self) -> None:
         """One pass over the images; what is random in it follows from the seed and the number of the epoch."""

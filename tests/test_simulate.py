@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -58,7 +60,7 @@ def test_group_masses_are_the_published_ones():
 def test_particles_between_states_lie_on_planted_routes_only():
     truth = simulate.assembly(5000, 8, progress=False).truth
     assert 0.18 < truth.between.mean() < 0.22
-    segments = {pair for route in molecules.ROUTES for pair in zip(route, route[1:], strict=False)}
+    segments = {pair for route in molecules.ROUTES for pair in pairwise(route)}
     ends = np.array([[molecules.STATES[a], molecules.STATES[b]] for a, b in sorted(segments)])
     start, along = ends[:, 0], ends[:, 1] - ends[:, 0]
     offset = truth.coordinates[truth.between][:, None] - start
@@ -109,7 +111,9 @@ def test_junk_is_labelled_and_does_not_look_like_the_molecule():
     clean = simulate.assembly(100, 16, snr=1e9, progress=False)
     junk = particles.truth.labels == "junk"
     assert 15 < junk.sum() < 45
-    same = [np.allclose(a, b, atol=1e-6) for a, b in zip(particles.images(np.arange(100)), clean.images(np.arange(100)))]
+    same = [
+        np.allclose(a, b, atol=1e-6) for a, b in zip(particles.images(np.arange(100)), clean.images(np.arange(100)))
+    ]
     assert np.array_equal(np.array(same), ~junk)
 
 

@@ -58,6 +58,10 @@ class CryoTwin(nn.Module):
         Of the training; empty before.
     """
 
+    prior_weights: Tensor
+    prior_means: Tensor
+    prior_covariances: Tensor
+
     def __init__(
         self,
         box_size: int,
@@ -98,8 +102,8 @@ class CryoTwin(nn.Module):
                 self.imaging, latent_dim, n_components, noise_width, seed=seed, **networks
             )
         self.moments = MixtureMoments(n_components, latent_dim)
-        for name, value in zip(("weights", "means", "covariances"), self._standard_prior(), strict=True):
-            self.register_buffer(f"prior_{name}", value)
+        for name, tensor in zip(("weights", "means", "covariances"), self._standard_prior(), strict=True):
+            self.register_buffer(f"prior_{name}", tensor)
 
     def _standard_prior(self) -> tuple[Tensor, Tensor, Tensor]:
         """Weights, means and covariances of the standard normal density, the prior of an untrained model."""
@@ -166,10 +170,7 @@ class CryoTwin(nn.Module):
         if known != 1.0 and abs(particles.pixel_size / known - 1) > 1e-3:
             found, expected = f"a pixel size of {particles.pixel_size:.4g} Å", f"{known:.4g} Å"
             raise InputError(where, found, expected, "Use images on the grid the model was trained on.")
-        for name in ("rotations", "ctf"):
-            if getattr(particles, name) is None:
-                remedy = f"Read them with {'poses' if name == 'rotations' else 'ctf'}=..., or refine the particles."
-                raise InputError(where, f"no {name}", "poses and CTF parameters of every image", remedy)
+        particles.require_views()
 
     def payload(self) -> dict:
         """Everything needed to make this model again: plain containers and tensors."""

@@ -45,6 +45,10 @@ class CoordinateNetworks(nn.Module):
         Units and residual layers of both MLPs; positional features of the decoder.
     """
 
+    inside: Tensor
+    signal: Tensor
+    points: Tensor
+
     def __init__(
         self,
         imaging: ImageFormation,
@@ -182,5 +186,3 @@ def canonical_view(rotations: Tensor) -> tuple[Tensor, Tensor]:
     canonical = torch.stack([x_axis, y_axis], dim=2)
     turn = flip[:, :2, None] * (pose[:, :, :2].transpose(1, 2) @ canonical)
     return turn, direction
-
-

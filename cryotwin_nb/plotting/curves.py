@@ -103,13 +103,15 @@ def density_along_path(path: Pathway, prior: GaussianMixture | None = None, ax: 
     line = (place, density) if prior is None else (travelled, as_numpy(prior.log_prob(curve)))
     ax.plot(*line, color=COLOURS[0])
     ax.plot(place, density, "o", ms=4, color=COLOURS[0])
-    above: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "path_effects": HALO}
-    for k in numbers:
-        ax.annotate(str(k), (place[k], density[k]), (0, 6), size=7, **above)
     x, top = line[0][np.argmin(line[1])], density[0]
+    style: dict[str, Any] = {"textcoords": "offset points", "path_effects": HALO}
+    for k in numbers:
+        side = -12 if place[k] == x else 6  # under the arrow's foot
+        ax.annotate(str(k), (place[k], density[k]), (0, side), size=7, ha="center", **style)
     ax.plot([0, x], [top, top], color=COLOURS[1], lw=0.8, ls="--", zorder=0)
     ax.annotate("", (x, top - path.barrier), (x, top), arrowprops={"arrowstyle": "<->", "color": COLOURS[1]})
-    ax.annotate(f"barrier {path.barrier:.1f} nats", (x, top), (0, 4), color=COLOURS[1], **above)
+    towards = "right" if x > travelled[-1] / 2 else "left"
+    ax.annotate(f"barrier {path.barrier:.1f} nats", (x, top), (0, 4), color=COLOURS[1], ha=towards, **style)
     ax.set(xlabel="length of the path (latent units)", ylabel="log density of the prior (nats)")
     ax.margins(y=0.15)
     return ax
@@ -182,7 +184,7 @@ def fsc_curves(
     highest = max(c.frequency[-1] for c in many)
     ax.set(xlim=(0, highest), ylim=(min(0, *(c.correlation.min() for c in many)), 1.03), ylabel="correlation")
     _resolution_ticks(ax, highest)
-    ax.legend(loc="lower left", bbox_to_anchor=(0.01, threshold or 0.0))
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return ax
 
 

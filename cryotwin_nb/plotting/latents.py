@@ -31,7 +31,7 @@ def latent_scatter(
     projection: Array | Callable[[Tensor], Array] | None = None,
     components: tuple[int, int] = (1, 2),
     n_named: int = 6,
-    max_points: int = 5000,
+    max_points: int = 3000,
     ax: Axes | None = None,
 ) -> Axes:
     """Latents in two dimensions, with the prior's means as stars and a pathway.
@@ -53,7 +53,7 @@ def latent_scatter(
         Matrix applied to the centred latents, or a function from (m, d) latents to (m, 2) coordinates, such as the
         transform of a t-SNE embedding. By default the two principal components named by `components`, from 1.
     """
-    ax, points = axes(ax, 6.2, 5.0), _points(z)
+    ax, points = axes(ax, 6.0, 4.8), _points(z)
     flatten, names = _projection(points, projection, components)
     shown = np.linspace(0, len(points) - 1, min(max_points, len(points))).astype(int)
     if colour is None and labels is None and prior is not None:
@@ -101,7 +101,7 @@ def _projection(
     return lambda x: as_numpy((x - centre) @ matrix), names
 
 
-_SPOTS: dict[str, Any] = {"s": 5, "linewidths": 0, "rasterized": True}
+_SPOTS: dict[str, Any] = {"s": 4, "linewidths": 0, "rasterized": True}
 
 
 def _draw_labelled(ax: Axes, xy: np.ndarray, labels: np.ndarray) -> None:

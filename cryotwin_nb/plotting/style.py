@@ -33,7 +33,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.titlesize": 10,
     "figure.constrained_layout.use": True,
-    "figure.dpi": 90,
+    "figure.dpi": 80,
     "font.size": 9,
     "legend.fontsize": 8,
     "legend.frameon": False,
