@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cryotwin_nb.ridgeline import Pathway, ridgeline
 
 if TYPE_CHECKING:
-    from cryotwin_nb import data, plotting, simulate
+    from cryotwin_nb import data, evaluation, plotting, simulate, training
     from cryotwin_nb.errors import InputError
     from cryotwin_nb.evaluation import isometry, kl_divergence
     from cryotwin_nb.export import write_pathway
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from cryotwin_nb.mixture import GaussianMixture
     from cryotwin_nb.models import CryoTwin
     from cryotwin_nb.particles import Particles
+    from cryotwin_nb.pathways import ridgeline_chain
     from cryotwin_nb.training import TrainingConfig, fit
 
 __version__ = "0.1.0"
 
-_MODULES = ("data", "plotting", "simulate")
+_MODULES = ("data", "evaluation", "plotting", "simulate", "training")
 _NAMES = {
     "CTF": "imaging",
     "CryoTwin": "models",
@@ -46,6 +47,7 @@ _NAMES = {
     "isometry": "evaluation",
     "kl_divergence": "evaluation",
     "read_map": "formats.mrc",
+    "ridgeline_chain": "pathways",
     "write_map": "formats.mrc",
     "write_pathway": "export",
 }
@@ -69,6 +71,7 @@ __all__ = [
     "plotting",
     "read_map",
     "ridgeline",
+    "ridgeline_chain",
     "simulate",
     "write_map",
     "write_pathway",

@@ -55,8 +55,7 @@ class NoisyLatents(Latents):
     """
 
     def __init__(self, x: Tensor, weights: Tensor, noise: Tensor) -> None:
-        super().__init__(x, weights)
-        self.noise = noise
+        self.x, self.weights, self.noise = x, weights, noise
         self._active = torch.ones(len(x), 0, dtype=torch.bool, device=x.device)
         self._calls = 0
 

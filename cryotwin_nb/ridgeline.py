@@ -7,6 +7,7 @@ Straub 1997). Everything stays in the log domain, because densities along a path
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,7 +94,8 @@ def ridgeline(
     Notes
     -----
     As printed: the point for each k is the cheapest candidate seen from the point before it; the step to z(K) is not
-    part of any cost. With two components nobody takes the leftover 1 - α_i - α_j, so the two are renormalised.
+    part of any cost. With two components nobody takes the leftover 1 - α_i - α_j, which is as if the two were renormalised:
+    the point for given α does not depend on their sum.
     """
     _require(prior, start, end, n_steps, omega, n_samples, concentration)
     prior, start, end = prior.detach(), int(start), int(end)
@@ -137,15 +139,15 @@ def log_resistance(mixture: GaussianMixture, curve: Tensor, exponent: float = 1.
     return _log_integral(curve, -exponent * mixture.log_prob(curve))
 
 
-def densify(mixture: GaussianMixture, knots: Tensor, n_points: int = 500, n_max: int = 5000) -> Tensor:
+def densify(mixture: GaussianMixture, knots: Tensor, n_points: int = 1000, n_max: int = 10_000) -> Tensor:
     """The polyline through `knots` (m, d), cut into pieces short enough to see every barrier: (N, d).
 
-    Pieces are at most a twentieth of the smallest standard deviation of any component and at most 1 / `n_points` of
+    Pieces are at most a fiftieth of the smallest standard deviation of any component and at most 1 / `n_points` of
     the length, but there are not many more than `n_max` of them.
     """
     steps = knots.diff(dim=0)
     lengths = steps.norm(dim=-1)
-    finest = torch.linalg.eigvalsh(mixture.covariances)[:, 0].min().sqrt() / 20
+    finest = torch.linalg.eigvalsh(mixture.covariances)[:, 0].min().sqrt() / 50
     piece = torch.minimum(finest, lengths.sum() / n_points).clamp_min(lengths.sum() / n_max)
     cuts = (lengths / piece.clamp_min(1e-300)).ceil().clamp_min(1).long()
     segment = torch.repeat_interleave(torch.arange(len(cuts), device=cuts.device), cuts)
@@ -177,13 +179,10 @@ def _log_integral(curve: Tensor, energy: Tensor) -> float:
 def _shares(
     count: int, start: int, end: int, n_steps: int, omega: float, n_samples: int, seed: int, concentration: float
 ) -> Tensor:
-    """The samples α of Algorithm 1, line 3: (K - 1, M, C) float64, each summing to 1."""
+    """The samples α of Algorithm 1, line 3: (K - 1, M, C) float64, each summing to 1 (if there are others to share)."""
     cosine = np.cos(np.pi * np.arange(1, n_steps) / (2 * n_steps))[:, None]
     leaving, arriving = cosine, (1 - cosine) ** omega
-    if count == 2:
-        n_samples = 1  # nothing to draw
-        leaving, arriving = leaving / (leaving + arriving), arriving / (leaving + arriving)
-    shares = np.empty((n_steps - 1, n_samples, count))
+    shares = np.empty((n_steps - 1, n_samples if count > 2 else 1, count))
     shares[:, :, start], shares[:, :, end] = leaving, arriving
     others = np.delete(np.arange(count), [start, end])
     if len(others):
@@ -208,7 +207,11 @@ def _require(
     if count < 2:
         raise InputError("mixture", f"{count} component", "at least 2", "Fit a mixture with more components.")
     for name, component in (("start", start), ("end", end)):
-        if isinstance(component, bool) or not hasattr(component, "__index__") or not 0 <= component < count:
+        try:
+            valid = 0 <= operator.index(component) < count
+        except TypeError:
+            valid = False
+        if not valid:
             remedy = "Give the index of a component; prior.responsibilities(z) tells which one a latent belongs to."
             raise InputError(name, f"component {component}", f"an integer from 0 to {count - 1}", remedy)
     if start == end:

@@ -218,6 +218,7 @@ def _simulate(
     shift_error: float = 0.0,
     contrast_std: float = 0.0,
     shift_std: float = 5.0,
+    images: bool = True,
     progress: bool = True,
 ) -> Particles:
     """Random poses, CTFs and shifts, exact projections, coloured noise.
@@ -234,11 +235,12 @@ def _simulate(
         Relative standard deviation of the images' contrast (ice thickness).
     shift_std : float
         Standard deviation of the shifts, Å, per axis.
+    images : bool
+        False leaves the images out: metadata and ground truth in an instant.
     """
     n, size, pixel = len(truth), require_box_size(truth.box_size), truth.pixel_size
-    for name, fraction in {"junk": junk}.items():
-        if not 0 <= fraction <= 1:
-            raise InputError(name, f"{fraction}", "a fraction from 0 to 1", "Choose another value.")
+    if not 0 <= junk <= 1:
+        raise InputError("junk", f"{junk}", "a fraction from 0 to 1", "Choose another value.")
     if n < 1:
         raise InputError("n_particles", f"{n}", "at least 1", "Ask for more images.")
     snr = snr if snr is not None else 0.25 * (64 / size) ** 2
@@ -251,19 +253,45 @@ def _simulate(
     is_junk = rng.random(n) < junk
     truth = replace(truth, labels=np.where(is_junk, "junk", truth.labels))
 
+    stack = _stack(truth, is_junk, rotations, ctf, shifts, contrast, snr, rng, progress) if images else None
+    errors = rng.normal(0, 1, shifts.shape).astype(np.float32) * shift_error
+    return Particles(
+        images=stack,
+        rotations=_perturbed(rotations, pose_error, rng),
+        shifts=shifts + errors,
+        ctf=ctf,
+        pixel_size=pixel,
+        truth=truth,
+        box_size=size,
+    )
+
+
+def _stack(
+    truth: Truth,
+    is_junk: np.ndarray,
+    rotations: np.ndarray,
+    ctf: CTF,
+    shifts: np.ndarray,
+    contrast: np.ndarray,
+    snr: float,
+    rng: np.random.Generator,
+    progress: bool,
+) -> np.ndarray:
+    """The images (n, D, D): projections with CTF and shifts, times contrast, plus noise."""
+    n, size, pixel = len(truth), truth.box_size, truth.pixel_size
     images = np.empty((n, size, size), dtype=np.float32)
-    for rows in tqdm(torch.arange(n).split(_BATCH), desc="simulating", unit_scale=_BATCH, disable=not progress):
-        r = rows.numpy()
-        poses, t = torch.as_tensor(rotations[r]), torch.as_tensor(shifts[r])
-        positions, masses = truth.structure(torch.as_tensor(truth.coordinates[r]))
-        positions = positions.expand(len(r), -1, -1).clone()
-        clouds = torch.as_tensor(rng.normal(0, 45, (int(is_junk[r].sum()), *positions.shape[1:])), dtype=torch.float32)
-        positions[torch.as_tensor(is_junk[r])] = clouds
-        images[r] = _project(positions, masses, poses, ctf[r], t, size, pixel) * contrast[r, None, None]
-    images += _coloured_noise(rng, images, snr, pixel)
-    rotations = _perturbed(rotations, pose_error, rng)
-    shifts = shifts + rng.normal(0, 1, shifts.shape).astype(np.float32) * shift_error
-    return Particles(images=images, rotations=rotations, shifts=shifts, ctf=ctf, pixel_size=pixel, truth=truth)
+    with tqdm(total=n, desc="simulating", unit="image", disable=not progress) as bar:
+        for rows in np.array_split(np.arange(n), -(-n // _BATCH)):
+            positions, masses = truth.structure(torch.as_tensor(truth.coordinates[rows]))
+            positions = positions.expand(len(rows), -1, -1).clone()
+            junk = torch.as_tensor(is_junk[rows])
+            clouds = rng.normal(0, 45, (int(junk.sum()), *positions.shape[1:]))
+            positions[junk] = torch.as_tensor(clouds, dtype=torch.float32)
+            poses, t = torch.as_tensor(rotations[rows]), torch.as_tensor(shifts[rows])
+            images[rows] = _project(positions, masses, poses, ctf[rows], t, size, pixel)
+            bar.update(len(rows))
+    images *= contrast[:, None, None]
+    return images + _coloured_noise(rng, images, snr, pixel)
 
 
 def _random_ctf(n: int, rng: np.random.Generator) -> CTF:

@@ -54,9 +54,9 @@ class TrainingConfig:
         End with expectation-maximisation of the mixture on all latents.
     """
 
-    epochs: int = 30
+    epochs: int = 24
     beta: float = 2.0
-    batch_size: int = 32
+    batch_size: int = 16
     learning_rate: float = 1e-3
     warmup: float = 0.4
     start_radius: float = 0.5

@@ -372,10 +372,14 @@ def three_clusters(n: int, seed: int = 0) -> Tensor:
     return torch.from_numpy(centres[rng.integers(3, size=n)] + rng.normal(size=(n, 3)) * [1.0, 1.0, 0.5])
 
 
-def test_three_clusters_give_three_components_as_good_as_those_of_scikit_learn():
+def test_three_clusters_give_three_components_as_good_as_those_of_scikit_learn(capsys):
     z, test = three_clusters(2000), three_clusters(20_000, seed=1)
-    mixture = GaussianMixture.fit(z, 100, seed=0)
+    mixture = GaussianMixture.fit(z, 100, seed=0, progress=True)
     assert mixture.n_components == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert not any("mixture of 11," in line for line in lines)  # the ladder stops once two rungs brought nothing
+    printed = max(float(line.split()[-4]) for line in lines)
+    assert printed == pytest.approx(float(mixture.log_prob(test).mean()), abs=0.05)
     assert (mixture.weights.diff() <= 0).all()
     twin = SklearnMixture(3, n_init=3, random_state=0).fit(z.numpy())
     assert float(mixture.log_prob(test).mean()) > twin.score(test.numpy()) - 0.002
@@ -399,6 +403,13 @@ def test_few_latents_do_not_get_overfitted():
     score = float(GaussianMixture.fit(z, 100).log_prob(test).mean())
     best = max(SklearnMixture(c, random_state=0).fit(z.numpy()).score(test.numpy()) for c in (1, 2, 3))
     assert score > best - 0.05
+
+
+def test_tight_components_stay_tight_beside_broad_ones():
+    rng = np.random.default_rng(0)
+    z = torch.from_numpy(np.concatenate([2 * rng.normal(size=(540, 4)), 8 + 0.05 * rng.normal(size=(60, 4))]))
+    tight = GaussianMixture.fit(z, 2, select=False).covariances[1]
+    assert tight.diagonal().mean().sqrt() == pytest.approx(0.05, rel=0.2)
 
 
 def test_exactly_as_many_components_as_asked_for():

@@ -118,10 +118,13 @@ def test_the_path_does_not_depend_on_units_or_on_the_numbering_of_two_ends(seed,
 
 
 def test_small_concentrations_let_other_components_attract_the_path():
-    means = np.array([[-6.0, 0.0], [6.0, 0.0]] + [[-3.0 + x, 5.0] for x in range(0, 7, 2)])
-    mixture = GaussianMixture(np.full(6, 1 / 6), means, np.stack([np.eye(2)] * 6))
+    way = [[x, side] for x in np.linspace(-4, 4, 20) for side in (-4.0, 4.0)]  # two detours around a gap
+    means = np.array([[-6.0, 0.0], [6.0, 0.0], *way])
+    mixture = GaussianMixture(np.full(42, 1 / 42), means, np.stack([np.eye(2)] * 42))
     straight, bent = (ridgeline(mixture, 0, 1, concentration=c) for c in (1.0, 0.02))
-    assert bent.latents[:, 1].max() > straight.latents[:, 1].max() + 0.2
+    assert straight.latents[:, 1].abs().max() < 0.7
+    assert bent.latents[:, 1].abs().max() > 0.9
+    assert bent.log_cost < straight.log_cost
 
 
 def test_hundred_components_take_less_than_a_second():
@@ -194,14 +197,14 @@ def test_curves_are_cut_finely_and_evenly():
     curve = densify(mixture, knots)
     assert (torch.cdist(knots, curve).amin(1) == 0).all()
     lengths = curve.diff(dim=0).norm(dim=-1)
-    finest = torch.linalg.eigvalsh(mixture.covariances).min().sqrt() / 20
+    finest = torch.linalg.eigvalsh(mixture.covariances).min().sqrt() / 50
     assert lengths.max() <= finest + 1e-12
     assert float(lengths.sum()) == pytest.approx(6.0)
     even = equidistant(knots, 7)
     torch.testing.assert_close(even.diff(dim=0).norm(dim=-1), torch.ones(6, dtype=torch.float64))
     assert torch.equal(even[[0, -1]], knots[[0, -1]])
     tiny = GaussianMixture([1.0], [[0.0, 0.0]], 1e-12 * np.eye(2)[None])
-    assert len(densify(tiny, knots)) < 5100
+    assert len(densify(tiny, knots)) < 10_100
 
 
 @pytest.mark.parametrize(

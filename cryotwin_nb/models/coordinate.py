@@ -57,7 +57,7 @@ class CoordinateNetworks(nn.Module):
         noise_width: float,
         width: int = 256,
         depth: int = 3,
-        n_features: int = 128,
+        n_features: int = 192,
         seed: int = 0,
     ) -> None:
         super().__init__()

@@ -85,7 +85,7 @@ def map_montage(
     rows, cols = _filled(np.stack(pictures).min(axis=(0, 3)) < 1)
     columns = min(columns, len(cubes))
     aspect = (rows.stop - rows.start) / (cols.stop - cols.start)
-    figure, panels = _panels(-(-len(cubes) // columns), columns, 1.45, 1.45 * aspect + 0.25)
+    figure, panels = _panels(-(-len(cubes) // columns), columns, 1.4, 1.4 * aspect + 0.25)
     for panel, picture in zip(panels.flat, pictures):
         panel.imshow(picture[rows, cols])
     _titles(panels, titles, len(cubes))

@@ -1,0 +1,67 @@
+"""Train the small models that the notebooks load: python benchmarks/stored_models.py [assembly-small] [hinge-small].
+
+Writes notebooks/models/<data set>.pt and benchmarks/results/<data set>.json: the figures of merit, with the machine
+and the versions they were measured on. About ten minutes each on two cores.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+import cryotwin_nb as ct
+from cryotwin_nb import evaluation
+
+HERE = Path(__file__).parent
+SETTINGS = {
+    "assembly-small": {"latent_dim": 8, "n_components": 60},
+    "hinge-small": {"latent_dim": 2, "n_components": 30},
+}
+
+
+def train(name: str) -> None:
+    particles = ct.data.fetch(name)
+    model = ct.CryoTwin(particles.box_size, "coordinate", **SETTINGS[name])
+    started = time.perf_counter()
+    ct.fit(model, particles)
+    seconds = time.perf_counter() - started
+    model.save(HERE.parent / "notebooks" / "models" / f"{name}.pt")
+    results = measure(model, particles) | {"seconds of training": round(seconds), "machine": machine()}
+    (HERE / "results").mkdir(exist_ok=True)
+    (HERE / "results" / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps(results, indent=1))
+
+
+def measure(model: ct.CryoTwin, particles: ct.Particles) -> dict:
+    truth, z = particles.require_truth(), model.embed(particles)
+    active = 5 if truth.kind == "assembly" else 2
+    prior_of_half = ct.GaussianMixture.fit(z[::2], model.config["n_components"])
+    return {
+        "isometry r, random directions": evaluation.isometry(model, z).correlation,
+        f"isometry r, active subspace ({active})": evaluation.isometry(model, z, n_active=active).correlation,
+        "KL by KLIEP, nats": evaluation.kl_divergence(z, model.prior),
+        "KL by KLIEP of the other half's mixture, nats": evaluation.kl_divergence(z[1::2], prior_of_half),
+        "components used": model.prior.n_components,
+        "R2 of the true coordinates": evaluation.coordinate_r2(z, truth),
+        "FSC area against truth": float(evaluation.fsc_to_truth(model.volumes, z, truth).mean()),
+    }
+
+
+def machine() -> dict:
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "bfloat16": ct.training.has_bfloat16("cpu"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or SETTINGS:
+        train(name)
