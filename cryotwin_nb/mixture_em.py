@@ -112,8 +112,8 @@ def maximise(moments: Tensor, strength: float) -> GaussianMixture:
     identity = torch.eye(dim).to(scatter)
     average = scatter.sum(0) / mass.sum() + FLOOR * identity
     unit = average / torch.linalg.det(average) ** (1 / dim)
-    level = average.diagonal().mean()
-    volume = ((variances + level) / (mass[:, None] + 1)).log().mean(-1).exp()
+    tenth = 0.1 * average.diagonal().mean()  # of a latent of average variance: the volume is not 0 without latents
+    volume = ((variances + tenth) / (mass[:, None] + 0.1)).log().mean(-1).exp()
     prior = strength * dim
     covariances = (scatter + prior * volume[:, None, None] * unit) / (mass + prior)[:, None, None] + FLOOR * identity
     return GaussianMixture.unchecked(mass / mass.sum(), means, (covariances + covariances.mT) / 2)

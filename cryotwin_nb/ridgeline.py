@@ -94,8 +94,8 @@ def ridgeline(
     Notes
     -----
     As printed: the point for each k is the cheapest candidate seen from the point before it; the step to z(K) is not
-    part of any cost. With two components nobody takes the leftover 1 - α_i - α_j, which is as if the two were renormalised:
-    the point for given α does not depend on their sum.
+    part of any cost. With two components nobody takes the leftover 1 - α_i - α_j, which is as if the two were
+    renormalised: the point for given α does not depend on their sum.
     """
     _require(prior, start, end, n_steps, omega, n_samples, concentration)
     prior, start, end = prior.detach(), int(start), int(end)

@@ -169,7 +169,7 @@ def test_montage_has_one_contour_and_a_scale_bar_of_true_length(maps):
 def test_montage_takes_a_list_and_a_reference():
     more = blob(16, 3.0) + blob(16, 2.0, (0.0, 0.0, 5.0))
     maps = [blob(16, 3.0), more, more.clone()]
-    for reference, expected in (("first", (0, 1, 1)), ("previous", (0, 1, 0)), (more, (1, 0, 0))):
+    for reference, expected in (("first", (0, 1, 1)), ("previous", (0, 1, 0)), (maps[0].numpy(), (0, 1, 1))):
         figure = plotting.map_montage(maps, 5.0, reference=reference, level=1.0, size=48)
         coloured = [np.ptp(ax.images[0].get_array(), axis=2).max() > 0.3 for ax in figure.axes]
         assert coloured == list(map(bool, expected))

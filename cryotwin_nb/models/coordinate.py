@@ -127,11 +127,12 @@ class CoordinateNetworks(nn.Module):
         and a, b even in v because the network sees v through the cosines only: F(-v) = F(v)* by construction.
         """
         phase = positions @ self.points.T * (2 * torch.pi / self.imaging.plane.box_size)
-        cosine, sine = phase.cos(), phase.sin()
+        dtype = torch.bfloat16 if self.mixed_precision else torch.float32
+        cosine, sine = phase.cos().to(dtype), phase.sin().to(dtype)
         with self._autocast():
             h = self.decoder.first(cosine) + self.from_latent(z / self.noise_width)[:, None]
             a, b = self.decoder.last(self.decoder.hidden(h)).chunk(2, dim=-1)
-        real, imaginary = (a * cosine).sum(-1).float(), -(b * sine).sum(-1).float()
+        real, imaginary = (a * cosine).sum(-1, dtype=torch.float32), -(b * sine).sum(-1, dtype=torch.float32)
         return torch.complex(real, imaginary) * self._amplitude(positions)
 
     def _autocast(self) -> torch.autocast:
