@@ -64,6 +64,7 @@ __all__ = [
     "TrainingConfig",
     "__version__",
     "data",
+    "evaluation",
     "fit",
     "fsc",
     "isometry",
@@ -73,6 +74,7 @@ __all__ = [
     "ridgeline",
     "ridgeline_chain",
     "simulate",
+    "training",
     "write_map",
     "write_pathway",
 ]

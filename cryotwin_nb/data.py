@@ -27,7 +27,7 @@ from cryotwin_nb.errors import InputError
 
 if TYPE_CHECKING:
     from cryotwin_nb.particles import Particles
-    from cryotwin_nb.simulate import Truth
+    from cryotwin_nb.truth import Truth
 
 UNVERIFIED = "unverified"
 """Stands in the manifest for a checksum that is not known."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.fourier import fsc
 from cryotwin_nb.mixture import GaussianMixture
-from cryotwin_nb.simulate import Truth
+from cryotwin_nb.truth import Truth
 
 Decode = Callable[[Tensor], Tensor]
 

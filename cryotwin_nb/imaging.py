@@ -4,25 +4,18 @@ In Fourier space, with k in 1/Å and the pose R of the image, the recorded image
 
     X(k) = CTF(k) exp(+2 pi i k.t) F(R k) + noise,
 
-so that shifting it by +t (the particle's ``shift``) centres it. `ImageFormation` turns recorded images into
-*whitened, centred* coefficients, X(k) exp(-2 pi i k.t) / sigma(|k|), whose noise has unit power, and says by which
-`transfer` = CTF / sigma a slice has to be multiplied to predict them.
+so that shifting it by +t (the particle's ``shift``) centres it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cryotwin_nb.errors import InputError
-from cryotwin_nb.fourier import HalfPlane, fft2, grid, half_plane, n_shells, shell_mean
-
-if TYPE_CHECKING:
-    from cryotwin_nb.particles import Particles
+from cryotwin_nb.fourier import fft2, grid, half_plane, n_shells, shell_mean
 
 
 @dataclass(frozen=True)
@@ -125,162 +118,3 @@ def noise_power(images: Tensor, particle_radius: float) -> Tensor:
     shells = shell_mean(power, plane.shell, n_shells(size), plane.multiplicity)
     shells[0] = shells[1]  # the level was taken out: nothing is left of the noise's own mean
     return shells
-
-
-class ImageBatch(NamedTuple):
-    """Images ready for a model: whitened and centred coefficients on the half plane.
-
-    Attributes
-    ----------
-    data : (m, P) complex64
-        X(k) exp(-2 pi i k.t) / sigma; noise of unit power.
-    transfer : (m, P) float32
-        CTF / sigma: what a slice is multiplied by to predict `data`.
-    rotations : (m, 3, 3) float32
-        Poses.
-    group : (m,) int64
-        Row of `ImageFormation.noise` that each image was whitened by.
-    """
-
-    data: Tensor
-    transfer: Tensor
-    rotations: Tensor
-    group: Tensor
-
-    def take(self, rows: Tensor) -> ImageBatch:
-        """The batch of some of the images."""
-        return ImageBatch(*(field[rows] for field in tuple(self)))
-
-    def to(self, device: torch.device) -> ImageBatch:
-        """The same on a device."""
-        return ImageBatch(*(field.to(device, non_blocking=True) for field in tuple(self)))
-
-
-class ImageFormation(nn.Module):
-    """What the images of a data set have in common: grid, noise spectrum, weights of the distortion.
-
-    Parameters
-    ----------
-    box_size : int
-        D, pixels.
-    weighting : {"volume", "paper"}
-        How the distortion weighs a shell at |k| = s (both scaled so that the mean of W^2 over the plane is 1):
-        "paper": W^2 = kappa s, the ramp of the paper (its W is the fourth root of s^2 + t^2);
-        "volume": W^2 = kappa s sigma^2 / max(<CTF^2>, `ctf_floor`), which undoes whitening and the mean CTF, so that
-        the expected distortion of an error dV of the volume is kappa/2 ||dV||^2 (projection-slice theorem).
-    particle_radius : float
-        Fraction of the box. The particle lies within; noise is measured outside.
-    ctf_floor : float
-        Lower bound of <CTF^2>: keeps the weights of the lowest shells finite.
-    """
-
-    window: Tensor
-    frequencies: Tensor
-    multiplicity: Tensor
-    shell: Tensor
-    noise: Tensor
-    ctf_power: Tensor
-    pixel_size: Tensor
-
-    def __init__(
-        self, box_size: int, weighting: str = "volume", particle_radius: float = 0.4, ctf_floor: float = 0.05
-    ) -> None:
-        super().__init__()
-        if weighting not in ("volume", "paper"):
-            raise InputError("weighting", repr(weighting), "'volume' or 'paper'", "Choose one of the two.")
-        self.plane: HalfPlane = half_plane(box_size, box_size / 2)
-        self.weighting, self.ctf_floor = weighting, ctf_floor
-        self.particle_radius = particle_radius * box_size
-        width = box_size / 16
-        self.register_buffer("window", circular_window(box_size, self.particle_radius, width), persistent=False)
-        self.register_buffer("frequencies", self.plane.frequencies, persistent=False)
-        self.register_buffer("multiplicity", self.plane.multiplicity, persistent=False)
-        self.register_buffer("shell", self.plane.shell, persistent=False)
-        self.register_buffer("noise", torch.ones(1, n_shells(box_size), dtype=torch.float64))
-        self.register_buffer("ctf_power", torch.ones(n_shells(box_size), dtype=torch.float64))
-        self.register_buffer("pixel_size", torch.ones((), dtype=torch.float64))
-
-    def measure(self, particles: Particles, n_images: int = 2000, min_group: int = 1000) -> None:
-        """Measure the noise power and <CTF^2> of a data set in each shell.
-
-        The noise is measured on up to `n_images` images, per optics group where it has at least `min_group` images,
-        otherwise over the whole set. Row g of `noise` belongs to optics group g.
-
-        Raises
-        ------
-        InputError
-            If the pixels outside the particle hold no noise (masked or constant images).
-        """
-        self.pixel_size.fill_(particles.pixel_size)
-        groups = particles.optics_group
-        sample = _evenly(np.arange(len(particles)), n_images)
-        pooled = self._noise_of(particles, sample)
-        rows = []
-        for group in range(int(groups.max()) + 1):
-            members = np.flatnonzero(groups == group)
-            enough = len(members) >= min_group and len(members) < len(particles)
-            rows.append(self._noise_of(particles, _evenly(members, n_images)) if enough else pooled)
-        self.noise = torch.stack([pooled, *rows]).to(self.noise.device)
-        ctf = particles.require_views()[1][sample](
-            self.plane.frequencies / (self.plane.box_size * particles.pixel_size)
-        )
-        power = shell_mean(ctf.square().mean(0), self.plane.shell, n_shells(self.plane.box_size))
-        self.ctf_power.copy_(power)
-
-    def _noise_of(self, particles: Particles, indices: np.ndarray) -> Tensor:
-        images = torch.as_tensor(particles.images(indices))
-        power = noise_power(images, self.particle_radius) * self.window.square().mean().double().cpu()
-        if not bool(torch.isfinite(power).all()) or float(power[1 : self.plane.box_size // 2].min()) <= 0:
-            remedy = "Give the images as extracted (not masked), or a smaller particle_radius."
-            where = f"{len(indices)} images"
-            raise InputError(where, "no noise outside the particle", "images whose background was kept", remedy)
-        return power / particles.pixel_size**2
-
-    @property
-    def kappa(self) -> Tensor:
-        """The factor that makes the mean of W^2 over the plane (with the pooled noise) 1."""
-        raw = self._raw_weights(self.noise[:1])[0, self.shell]
-        return self.multiplicity.sum() / (raw * self.multiplicity).sum()
-
-    def weights(self, group: Tensor | None = None) -> Tensor:
-        """W^2 times the multiplicity, (P,) float32, or (m, P) for images of the given groups."""
-        shells = self.kappa * self._raw_weights(self.noise)
-        chosen = shells[0] if group is None else shells[self._row(group)]
-        return (chosen[..., self.shell] * self.multiplicity).float()
-
-    def _raw_weights(self, noise: Tensor) -> Tensor:
-        radius = torch.arange(noise.shape[-1], device=noise.device, dtype=torch.float64)
-        if self.weighting == "paper":
-            return radius.expand_as(noise)
-        return radius * noise / self.ctf_power.clamp_min(self.ctf_floor)
-
-    def _row(self, group: Tensor) -> Tensor:
-        """Row of `noise` of optics groups; groups never measured use the pooled spectrum (row 0)."""
-        return torch.where(group + 1 < len(self.noise), group + 1, 0)
-
-    def distortion(self, batch: ImageBatch, prediction: Tensor) -> Tensor:
-        """|| W (X - prediction) ||^2 of each image, (m,), over the first `prediction.shape[1]` coefficients."""
-        n = prediction.shape[-1]
-        residual = batch.data[:, :n] - prediction
-        weights = self.weights(batch.group)[:, :n]
-        return (weights * (residual.real.square() + residual.imag.square())).sum(-1)
-
-    def batch(self, particles: Particles, indices: np.ndarray) -> ImageBatch:
-        """Read images and make them ready, on the device of this module."""
-        device = self.window.device
-        rotations, ctf = particles.require_views()
-        images = torch.as_tensor(particles.images(indices)).to(device)
-        outside = 1 - self.window
-        images = images - (images * outside).sum((-2, -1), keepdim=True) / outside.sum()
-        group = torch.as_tensor(particles.optics_group[indices], device=device)
-        frequencies = self.frequencies / (self.plane.box_size * float(self.pixel_size))
-        whitening = self.noise[self._row(group)][:, self.shell].rsqrt().float()
-        centring = shift_phases(frequencies, torch.as_tensor(particles.shifts[indices], device=device)).conj()
-        data = self.plane.gather(fft2(images * self.window)) / float(self.pixel_size) * centring * whitening
-        transfer = ctf[indices](frequencies) * whitening
-        return ImageBatch(data, transfer, torch.as_tensor(rotations[indices], device=device), group)
-
-
-def _evenly(indices: np.ndarray, n: int) -> np.ndarray:
-    """At most n of the indices, evenly spread."""
-    return indices if len(indices) <= n else indices[np.linspace(0, len(indices) - 1, n).astype(np.int64)]

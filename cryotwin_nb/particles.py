@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -20,9 +20,7 @@ from cryotwin_nb.formats.reading import read_parts
 from cryotwin_nb.formats.stacks import ImageSource, NoImages, as_source
 from cryotwin_nb.formats.star import write_star
 from cryotwin_nb.imaging import CTF
-
-if TYPE_CHECKING:
-    from cryotwin_nb.simulate import Truth
+from cryotwin_nb.truth import Truth
 
 __all__ = ["Particles", "euler_from_rotations", "rotations_from_euler"]
 
@@ -302,8 +300,6 @@ def _read_truth(path: Path, total: int, rows: np.ndarray) -> Truth | None:
     file = path.with_suffix(".truth.npz")
     if not file.is_file():
         return None
-    from cryotwin_nb.simulate import Truth
-
     truth = Truth.load(file)
     if len(truth) != total:
         remedy = f"Remove or rename it: it belongs to another set than {path.name}."

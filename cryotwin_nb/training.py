@@ -14,8 +14,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.formation import ImageBatch
 from cryotwin_nb.history import History
-from cryotwin_nb.imaging import ImageBatch
 from cryotwin_nb.mixture import GaussianMixture
 from cryotwin_nb.models import CryoTwin, read_payload, write_payload
 from cryotwin_nb.particles import Particles

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import re
-import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from cryotwin_nb.formats import chimerax, cryodrgn
 from cryotwin_nb.formats.mrc import read_map, write_map
 from cryotwin_nb.imaging import CTF
 from cryotwin_nb.particles import Particles
+from cryotwin_nb.truth import Truth
 
 N, BOX = 4, 8
 STAR = """data_optics
@@ -420,17 +419,15 @@ def test_other_functions_are_refused(tmp_path, text):
 # --------------------------------------------------------------------------------------------------------------- truth
 
 
-def test_a_truth_of_another_length_is_refused(folder, monkeypatch):
-    module = types.ModuleType("cryotwin_nb.simulate")
-    module.Truth = types.SimpleNamespace(load=lambda path: np.load(path)["labels"])
-    monkeypatch.setitem(sys.modules, "cryotwin_nb.simulate", module)
-    np.savez(folder / "stack.truth.npz", labels=np.arange(N + 1))
+def test_a_truth_of_another_length_is_refused(folder):
+    n = N + 1
+    truth = Truth("hinge", np.zeros((n, 2), np.float32), np.full(n, "start"), np.zeros(n, bool), 8, 1.0)
+    truth.save(folder / "stack.truth.npz")
     with pytest.raises(InputError, match=r"stack\.truth\.npz.*5 particles.*4"):
         Particles.read(folder / "stack.star", contrast="dark")
 
 
 def test_an_unreadable_truth_is_refused(folder):
-    pytest.importorskip("cryotwin_nb.simulate")
     (folder / "stack.truth.npz").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"stack\.truth\.npz"):
         Particles.read(folder / "stack.star", contrast="dark")

@@ -5,10 +5,10 @@ from torch_ctf import calculate_ctf_2d
 
 from cryotwin_nb import simulate
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.formation import ImageFormation
 from cryotwin_nb.fourier import fft2, fft3, grid, half_plane
 from cryotwin_nb.imaging import (
     CTF,
-    ImageFormation,
     circular_window,
     electron_wavelength,
     noise_power,

@@ -16,7 +16,8 @@ from torch import Tensor
 
 import cryotwin_nb.mixture as mixture_module
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.mixture import GaussianMixture, MixtureMoments
+from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture_moments import MixtureMoments
 
 
 @pytest.fixture(autouse=True, scope="module")

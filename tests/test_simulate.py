@@ -7,7 +7,7 @@ import torch
 from cryotwin_nb import molecules, simulate
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.fourier import fft2, grid
-from cryotwin_nb.simulate import ATOM_WIDTH, Truth
+from cryotwin_nb.truth import ATOM_WIDTH, Truth
 
 
 def test_same_seed_same_images_other_seed_other_images():

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.formation import ImageBatch, ImageFormation
 from cryotwin_nb.formats.files import atomic
 from cryotwin_nb.fourier import require_box_size
 from cryotwin_nb.history import History
-from cryotwin_nb.imaging import ImageBatch, ImageFormation
-from cryotwin_nb.mixture import GaussianMixture, MixtureMoments
+from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture_moments import MixtureMoments
 from cryotwin_nb.models.coordinate import CoordinateNetworks
 from cryotwin_nb.particles import Particles
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample, relu
 
+from cryotwin_nb.formation import ImageBatch, ImageFormation
 from cryotwin_nb.fourier import grid, ifft2, ifft3, n_shells, shell_mean
-from cryotwin_nb.imaging import ImageBatch, ImageFormation, slice_coordinates
+from cryotwin_nb.imaging import slice_coordinates
 
 
 class ResidualMLP(nn.Module):
