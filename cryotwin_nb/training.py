@@ -135,7 +135,9 @@ def fit(
     if config.final_em:
         latents = trainer.latents()
         model.prior = GaussianMixture.fit(latents, model.config["n_components"], seed=config.seed)
-        trainer.history.n_components = model.prior.n_components
+        used = trainer.history.n_components = model.prior.n_components
+        if progress:
+            tqdm.write(f"The prior uses {used} of at most {model.config['n_components']} components.")
     return trainer.history
 
 

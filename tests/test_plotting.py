@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -251,6 +252,13 @@ def test_scatter_takes_an_embedding_function_and_a_bare_path(prior, path):
     ax = plotting.latent_scatter(prior.sample(50), path=path.latents.numpy(), projection=lambda x: x[:, :2] * 10)
     assert ax.get_xlabel() == "embedding 1"
     assert max(line.get_xdata().max() for line in ax.lines) == pytest.approx(60)
+
+
+def test_scatter_draws_several_paths_in_different_colours(prior, path):
+    chain = replace(path, method="ridgeline chain")
+    ax = plotting.latent_scatter(prior.sample(50), path=[path, chain, path.latents])
+    assert [line.get_label() for line in ax.lines] == ["path", "ridgeline chain", "path"]
+    assert len({line.get_color() for line in ax.lines}) == 3
 
 
 def test_scatter_names_labels_and_colours(prior):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def latent_scatter(
     z: Array,
     prior: GaussianMixture | None = None,
-    path: Pathway | Array | None = None,
+    path: Pathway | Array | Sequence[Pathway | Array] | None = None,
     *,
     colour: Array | None = None,
     colour_label: str = "",
@@ -43,8 +43,8 @@ def latent_scatter(
     prior : GaussianMixture, optional
         Its means are stars whose area goes with the weight; the `n_named` heaviest bear their component's index.
         Points are coloured by its log density unless `colour` or `labels` are given.
-    path : Pathway or (K+1, d), optional
-        Drawn as a line with numbered points; a pathway's dense curve is the line.
+    path : Pathway or (K+1, d), or a list of them, optional
+        Drawn as lines with numbered points, each named by its method; a pathway's dense curve is the line.
     colour : (n,) float, optional
         What to colour by, called `colour_label` beside the colour bar.
     labels : (n,) str, optional
@@ -64,10 +64,10 @@ def latent_scatter(
         _draw_coloured(ax, flatten(points)[shown], None if colour is None else as_numpy(colour)[shown], colour_label)
     if prior is not None:
         _draw_stars(ax, flatten(_points(prior.means)), as_numpy(prior.weights), n_named)
-    if path is not None:
-        _draw_path(ax, path, flatten)
+    for i, one in enumerate([] if path is None else path if isinstance(path, (list, tuple)) else [path]):
+        _draw_path(ax, one, flatten, (COLOURS[1], COLOURS[6], COLOURS[2])[i % 3])
     if prior is not None or path is not None:
-        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     ax.set(xlabel=names[0], ylabel=names[1], aspect="equal")
     return ax
 
@@ -135,14 +135,22 @@ def _draw_stars(ax: Axes, xy: np.ndarray, weights: np.ndarray, n_named: int) -> 
         ax.annotate(str(c), xy[c], offset, textcoords="offset points", zorder=6, size=8, path_effects=HALO)
 
 
-def _draw_path(ax: Axes, path: Any, flatten: Callable[[Tensor], np.ndarray]) -> None:
+def _draw_path(ax: Axes, path: Any, flatten: Callable[[Tensor], np.ndarray], colour: str) -> None:
     """A line through the curve and a dot at each step, with its number where there is room."""
     latents = _points(getattr(path, "latents", path))
     curve, xy = flatten(_points(getattr(path, "curve", latents))), flatten(latents)
     halo = [withStroke(linewidth=4, foreground="white")]
-    ax.plot(curve[:, 0], curve[:, 1], color=COLOURS[1], lw=2, zorder=7, path_effects=halo, label="path, with its steps")
+    ax.plot(
+        curve[:, 0],
+        curve[:, 1],
+        color=colour,
+        lw=2,
+        zorder=7,
+        path_effects=halo,
+        label=getattr(path, "method", "") or "path",
+    )
     numbered = apart(xy, 0.045 * np.ptp(np.array(ax.dataLim), axis=0).max())
     for dots, area in ((np.arange(len(xy)), 14), (numbered, 95)):
-        ax.scatter(xy[dots, 0], xy[dots, 1], s=area, color="white", edgecolors=COLOURS[1], zorder=8)
+        ax.scatter(xy[dots, 0], xy[dots, 1], s=area, color="white", edgecolors=colour, zorder=8)
     for k in numbered:
         ax.text(xy[k, 0], xy[k, 1], str(k), ha="center", va="center_baseline", size=6.5, zorder=9)
