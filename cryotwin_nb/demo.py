@@ -140,8 +140,8 @@ def _draw(folder: Path, particles: Particles, model: CryoTwin, z: Tensor, path: 
         ),
         "training": lambda: plotting.training_curves(model.history),
         "latents": lambda: plotting.latent_scatter(z, model.prior, path, labels=truth.labels.tolist()),
-        "density": lambda: plotting.density_along_path(path),
-        "pathway": lambda: plotting.map_montage(maps, pixel),
+        "density": lambda: plotting.density_along_path(path, model.prior),
+        "pathway": lambda: plotting.map_montage(maps, pixel, reference="first"),
         "occupancies": lambda: plotting.occupancy_along_path(
             evaluation.block_occupancies(maps, truth), truth.coordinate_names
         ),

@@ -55,9 +55,9 @@ class ImageFormation(nn.Module):
     box_size : int
         D, pixels.
     weighting : {"volume", "paper"}
-        How the distortion weighs a shell at |k| = s (both scaled so that the mean of W^2 over the plane is 1):
-        "paper": W^2 = kappa s, the ramp of the paper (its W is the fourth root of s^2 + t^2);
-        "volume": W^2 = kappa s sigma^2 / max(<CTF^2>, `ctf_floor`), which undoes whitening and the mean CTF, so that
+        How the distortion weighs frequencies (both scaled so that the mean of W^2 over the plane is 1):
+        "paper": W^2 = kappa |k|, the ramp of the paper (its W is the fourth root of s^2 + t^2);
+        "volume": W^2 = kappa |k| sigma^2 / max(<CTF^2>, `ctf_floor`), which undoes whitening and the mean CTF, so that
         the expected distortion of an error dV of the volume is kappa/2 ||dV||^2 (projection-slice theorem).
     particle_radius : float
         Fraction of the box. The particle lies within; noise is measured outside.
@@ -89,7 +89,12 @@ class ImageFormation(nn.Module):
         self.register_buffer("shell", self.plane.shell, persistent=False)
         self.register_buffer("noise", torch.ones(1, n_shells(box_size), dtype=torch.float64))
         self.register_buffer("ctf_power", torch.ones(n_shells(box_size), dtype=torch.float64))
-        self.register_buffer("pixel_size", torch.ones((), dtype=torch.float64))
+        self.register_buffer("pixel_size", torch.zeros((), dtype=torch.float64))
+
+    @property
+    def measured(self) -> bool:
+        """True once `measure` has seen a data set."""
+        return float(self.pixel_size) > 0
 
     def measure(self, particles: Particles, n_images: int = 2000, min_group: int = 1000) -> None:
         """Measure the noise power and <CTF^2> of a data set in each shell.
@@ -130,20 +135,20 @@ class ImageFormation(nn.Module):
     @property
     def kappa(self) -> Tensor:
         """The factor that makes the mean of W^2 over the plane (with the pooled noise) 1."""
-        raw = self._raw_weights(self.noise[:1])[0, self.shell]
+        raw = self._raw_weights(self.noise[0])
         return self.multiplicity.sum() / (raw * self.multiplicity).sum()
 
     def weights(self, group: Tensor | None = None) -> Tensor:
         """W^2 times the multiplicity, (P,) float32, or (m, P) for images of the given groups."""
-        shells = self.kappa * self._raw_weights(self.noise)
-        chosen = shells[0] if group is None else shells[self._row(group)]
-        return (chosen[..., self.shell] * self.multiplicity).float()
+        noise = self.noise[0] if group is None else self.noise[self._row(group)]
+        return (self.kappa * self._raw_weights(noise) * self.multiplicity).float()
 
     def _raw_weights(self, noise: Tensor) -> Tensor:
-        radius = torch.arange(noise.shape[-1], device=noise.device, dtype=torch.float64)
+        """W^2 / kappa (..., P) for noise powers (..., n_shells)."""
+        ramp = self.frequencies.double().norm(dim=1)
         if self.weighting == "paper":
-            return radius.expand_as(noise)
-        return radius * noise / self.ctf_power.clamp_min(self.ctf_floor)
+            return ramp.expand(*noise.shape[:-1], -1)
+        return ramp * (noise / self.ctf_power.clamp_min(self.ctf_floor))[..., self.shell]
 
     def _row(self, group: Tensor) -> Tensor:
         """Row of `noise` of optics groups; groups never measured use the pooled spectrum (row 0)."""

@@ -141,7 +141,7 @@ def test_mean_squared_weight_is_one(weighting):
     assert imaging.weights().sum() == pytest.approx(float(imaging.multiplicity.sum()), rel=1e-5)
     if weighting == "paper":
         weights = imaging.weights() / imaging.multiplicity
-        np.testing.assert_allclose(weights / weights[1], imaging.shell, rtol=1e-5)
+        np.testing.assert_allclose(weights / weights[1], imaging.frequencies.norm(dim=1), rtol=1e-5)
 
 
 def test_optics_groups_are_whitened_each_by_its_own_noise():

@@ -179,6 +179,8 @@ def test_impossible_models_are_refused(arguments, message):
 def test_particles_that_do_not_fit_are_refused(model, particles):
     with pytest.raises(InputError, match="box"):
         ct.CryoTwin(32, **SMALL).embed(particles)
+    with pytest.raises(InputError, match="seen no images"):
+        ct.CryoTwin(16, **SMALL).embed(particles)
     with pytest.raises(InputError, match="empty selection"):
         model.embed(particles[[]])
     with pytest.raises(InputError, match="pixel size"):

@@ -1,7 +1,8 @@
-"""Every notebook runs from top to bottom, without its stored outputs, in an empty folder."""
+"""Every notebook runs from top to bottom, without its stored outputs, in a folder with the stored models alone."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -23,6 +24,6 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     folder = tmp_path / "work"
-    folder.mkdir()
+    shutil.copytree(path.parent / "models", folder / "models")
     resources = {"metadata": {"path": str(folder)}}
     NotebookClient(notebook, timeout=TIMEOUT, kernel_name="python3", resources=resources).execute()

@@ -142,9 +142,11 @@ class CryoTwin(nn.Module):
         Raises
         ------
         InputError
-            If the particles have another box or pixel size than those the model was trained on, or lack poses or CTF.
+            If the model is untrained, or the particles have another box or pixel size or lack poses or CTF.
         """
         self.check(particles)
+        if not self.imaging.measured:
+            raise InputError("model", "one that has seen no images", "a trained model", "Run fit, or load a model.")
         rows = np.arange(len(particles))
         chunks = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
         bar = tqdm(chunks, desc="embedding", disable=not progress)
@@ -168,7 +170,7 @@ class CryoTwin(nn.Module):
             remedy = f"Resample the images, or make the model with CryoTwin({particles.box_size})."
             raise InputError(where, f"a box of {particles.box_size} pixels", f"{size} pixels", remedy)
         known = float(self.imaging.pixel_size)
-        if known != 1.0 and abs(particles.pixel_size / known - 1) > 1e-3:
+        if self.imaging.measured and abs(particles.pixel_size / known - 1) > 1e-3:
             found, expected = f"a pixel size of {particles.pixel_size:.4g} Å", f"{known:.4g} Å"
             raise InputError(where, found, expected, "Use images on the grid the model was trained on.")
         particles.require_views()

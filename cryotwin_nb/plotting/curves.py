@@ -130,7 +130,7 @@ def occupancy_along_path(values: Array, names: Iterable[str], threshold: float =
     threshold : float
         A block appears where its line passes this for good (interpolated between steps); marked by a dot.
     """
-    ax, values, names = axes(ax, 6.0, 3.4), as_numpy(values), list(names)
+    ax, values, names = axes(ax, 5.6, 3.2), as_numpy(values), list(names)
     steps, crossings = np.arange(len(values)), [_crossing(v, threshold) for v in as_numpy(values).T]
     lines = {}
     for i in np.argsort(crossings, kind="stable"):

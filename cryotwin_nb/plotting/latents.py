@@ -48,12 +48,12 @@ def latent_scatter(
     colour : (n,) float, optional
         What to colour by, called `colour_label` beside the colour bar.
     labels : (n,) str, optional
-        Colour by label; each label's name stands at the median of its points.
+        Colour by label; each label's name stands above the middle of its points.
     projection : (d, 2) or callable, optional
         Matrix applied to the centred latents, or a function from (m, d) latents to (m, 2) coordinates, such as the
         transform of a t-SNE embedding. By default the two principal components named by `components`, from 1.
     """
-    ax, points = axes(ax, 6.0, 4.8), _points(z)
+    ax, points = axes(ax, 5.2, 4.3), _points(z)
     flatten, names = _projection(points, projection, components)
     shown = np.linspace(0, len(points) - 1, min(max_points, len(points))).astype(int)
     if colour is None and labels is None and prior is not None:
@@ -111,8 +111,8 @@ def _draw_labelled(ax: Axes, xy: np.ndarray, labels: np.ndarray) -> None:
     order = np.random.default_rng(0).permutation(len(xy))
     ax.scatter(xy[order, 0], xy[order, 1], c=palette[np.searchsorted(names, labels[order])], alpha=0.5, **_SPOTS)
     for name in names:
-        x, y = np.median(xy[labels == name], axis=0)
-        ax.text(x, y, name, ha="center", va="center", weight="bold", zorder=5, path_effects=HALO)
+        x, y = np.median(xy[labels == name, 0]), np.percentile(xy[labels == name, 1], 90)
+        ax.text(x, y, name, ha="center", va="bottom", weight="bold", zorder=10, path_effects=HALO)
 
 
 def _draw_coloured(ax: Axes, xy: np.ndarray, values: np.ndarray | None, label: str) -> None:
