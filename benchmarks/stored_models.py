@@ -1,7 +1,8 @@
 """Train the small models that the notebooks load: python benchmarks/stored_models.py [assembly-small] [hinge-small].
 
 Writes notebooks/models/<data set>.pt and benchmarks/results/<data set>.json: the figures of merit, with the machine
-and the versions they were measured on. About ten minutes each on two cores.
+and the versions they were measured on. About ten minutes each on two cores. With --figure only the README's picture is
+made, from the stored model of assembly-small.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import cryotwin_nb as ct
 from cryotwin_nb import evaluation
 
 HERE = Path(__file__).parent
+MODELS = HERE.parent / "notebooks" / "models"
 SETTINGS = {
     "assembly-small": {"latent_dim": 8, "n_components": 60},
     "hinge-small": {"latent_dim": 2, "n_components": 30},
@@ -30,7 +32,7 @@ def train(name: str) -> None:
     started = time.perf_counter()
     ct.fit(model, particles)
     seconds = time.perf_counter() - started
-    model.save(HERE.parent / "notebooks" / "models" / f"{name}.pt")
+    model.save(MODELS / f"{name}.pt")
     results = measure(model, particles) | {"seconds of training": round(seconds), "machine": machine()}
     (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
@@ -52,6 +54,18 @@ def measure(model: ct.CryoTwin, particles: ct.Particles) -> dict:
     }
 
 
+def draw_pathway() -> None:
+    """The README's picture: the maps along the joined sub-paths from B to E5."""
+    particles, model = ct.data.fetch("assembly-small"), ct.CryoTwin.load(MODELS / "assembly-small.pt")
+    z, labels = model.embed(particles), particles.require_truth().labels
+    ends = (evaluation.component_of_state(model.prior, z, labels, state) for state in ("B", "E5"))
+    path = ct.ridgeline_chain(model.prior, *ends)
+    titles = [f"step {k}" for k in range(len(path.latents))]
+    figure = ct.plotting.map_montage(model.volumes(path.latents), particles.pixel_size, titles, reference="first")
+    (HERE.parent / "notebooks" / "figures").mkdir(exist_ok=True)
+    figure.savefig(HERE.parent / "notebooks" / "figures" / "pathway.png", dpi=130, bbox_inches="tight")
+
+
 def machine() -> dict:
     return {
         "processor": platform.processor() or platform.machine(),
@@ -63,5 +77,7 @@ def machine() -> dict:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or SETTINGS:
-        train(name)
+    if sys.argv[1:] != ["--figure"]:
+        for name in sys.argv[1:] or SETTINGS:
+            train(name)
+    draw_pathway()
