@@ -8,8 +8,10 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.files import atomic, make_folder
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,11 +21,11 @@ def main(arguments: list[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _note  # type: ignore[assignment]
             options.run(options)
-    except InputError as error:
+    except (InputError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; go on with: train --resume", file=sys.stderr)
+        print("stopped; a training goes on with: train --resume", file=sys.stderr)
         return 130
     return 0
 
@@ -47,10 +49,15 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--architecture", choices=["coordinate"], default="coordinate", help="kind of model")
     train.add_argument("--latent-dim", type=int, default=8, help="d, dimensions of the latent space (paper: 8)")
     train.add_argument("--components", type=int, default=100, help="C, at most this many Gaussians (paper: 100)")
+    train.add_argument("--noise-width", type=float, default=3.0, help="T, the unit of the latents (paper: 3)")
+    train.add_argument("--weighting", choices=["volume", "paper"], default="volume", help="of the distortion")
+    train.add_argument("--particle-radius", type=float, default=0.4, help="fraction of the box; noise is outside")
     train.add_argument("--epochs", type=int, default=24, help="passes over the images")
     train.add_argument("--beta", type=float, default=2.0, help="weight of the rate, in units of the noise")
     train.add_argument("--batch-size", type=int, default=16, help="images per step")
     train.add_argument("--learning-rate", type=float, default=1e-3, help="peak rate of RAdam")
+    precisions = ["auto", "float32", "bfloat16"]
+    train.add_argument("--precision", choices=precisions, default="auto", help="of the networks' products")
     train.add_argument("--seed", type=int, default=0, help="everything random follows from it")
     train.add_argument("--device", help="cpu or cuda; by default a GPU where there is one")
     train.add_argument("--resume", action="store_true", help="go on from OUTPUT/checkpoint.pt")
@@ -60,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("model", type=Path, help="model.pt")
     _particle_options(embed)
     embed.add_argument("--output", type=Path, required=True, help=".npy file for the latents (n, d)")
+    embed.add_argument("--device", default="cpu", help="cpu or cuda")
     embed.set_defaults(run=_embed)
 
     path = commands.add_parser("pathway", help="maps along a path between two components", formatter_class=_HELP)
@@ -68,15 +76,18 @@ def _parser() -> argparse.ArgumentParser:
     path.add_argument("--start", type=int, help="index of the component to start from")
     path.add_argument("--end", type=int, help="index of the component to end at")
     path.add_argument("--output", type=Path, help="folder for the maps and the ChimeraX script")
+    path.add_argument("--chain", action="store_true", help="join sub-paths by way of other components")
     path.add_argument("--steps", type=int, default=11, help="K; the path has K+1 maps (paper: 11)")
     path.add_argument("--omega", type=float, default=2.0, help="larger: less continuous (paper: 2)")
     path.add_argument("--samples", type=int, default=1000, help="M, candidates per step (paper: 1000)")
     path.add_argument("--seed", type=int, default=0, help="of the candidates")
+    path.add_argument("--device", default="cpu", help="cpu or cuda")
     path.set_defaults(run=_pathway)
 
     demo = commands.add_parser("demo", help="everything on embedded data, with the truth beside", formatter_class=_HELP)
     demo.add_argument("--output", type=Path, default=Path("results/demo"), help="folder")
-    demo.add_argument("--dataset", default="assembly-small", help="an embedded set of data_manifest.yaml")
+    sets = ["assembly-small", "assembly"]
+    demo.add_argument("--dataset", choices=sets, default=sets[0], help="box 32 (minutes) or 64 (hours without a GPU)")
     demo.add_argument("--epochs", type=int, default=24, help="passes over the images")
     demo.add_argument("--seed", type=int, default=0, help="of the training and the path")
     demo.set_defaults(run=_demo)
@@ -92,6 +103,9 @@ def _particle_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--poses", type=Path, help="cryoDRGN poses.pkl, where the file has no poses")
     parser.add_argument("--ctf", type=Path, help="cryoDRGN ctf.pkl, where the file has no CTF parameters")
     parser.add_argument("--indices", type=Path, help="cryoDRGN ind.pkl: use these particles only")
+    parser.add_argument("--pixel-size", type=float, help="Å, where the file has none")
+    parser.add_argument("--box-size", type=int, help="pixels, where the file has none")
+    parser.add_argument("--amplitude-contrast", type=float, help="fraction, where the file has none")
     contrasts = ["auto", "dark", "light"]
     parser.add_argument("--contrast", choices=contrasts, default="auto", help="of the particles as recorded")
 
@@ -99,7 +113,7 @@ def _particle_options(parser: argparse.ArgumentParser) -> None:
 def _read(options: argparse.Namespace):
     from cryotwin_nb.particles import Particles
 
-    names = ("datadir", "poses", "ctf", "indices", "contrast")
+    names = ("datadir", "poses", "ctf", "indices", "contrast", "pixel_size", "box_size", "amplitude_contrast")
     return Particles.read(options.particles, **{name: getattr(options, name) for name in names})
 
 
@@ -109,33 +123,39 @@ def _train(options: argparse.Namespace) -> None:
 
     particles = _read(options)
     print(particles)
+    settings = {name: getattr(options, name) for name in ("latent_dim", "noise_width", "weighting", "particle_radius")}
     model = CryoTwin(
-        particles.box_size, options.architecture, options.latent_dim, options.components, seed=options.seed
+        particles.box_size, options.architecture, n_components=options.components, seed=options.seed, **settings
     )
-    checkpoint = options.output / "checkpoint.pt"
-    names = ("epochs", "beta", "batch_size", "learning_rate", "seed", "device")
+    checkpoint = make_folder(options.output) / "checkpoint.pt"
+    names = ("epochs", "beta", "batch_size", "learning_rate", "precision", "seed", "device")
     config = TrainingConfig(checkpoint=checkpoint, **{name: getattr(options, name) for name in names})
     fit(model, particles, config, resume=checkpoint if options.resume else None)
     model.save(options.output / "model.pt")
-    np.save(options.output / "latents.npy", model.embed(particles, progress=True).numpy())
+    _save_latents(options.output / "latents.npy", model.embed(particles, progress=True))
     print(f"{options.output}: {model.prior.n_components} components in {options.latent_dim} dimensions")
 
 
 def _embed(options: argparse.Namespace) -> None:
-    from cryotwin_nb.formats.files import atomic
     from cryotwin_nb.models import CryoTwin
 
-    z = CryoTwin.load(options.model).embed(_read(options), progress=True)
-    with atomic(options.output) as partial, open(partial, "wb") as file:
+    make_folder(options.output.parent)
+    z = CryoTwin.load(options.model, options.device).embed(_read(options), progress=True)
+    _save_latents(options.output, z)
+
+
+def _save_latents(path: Path, z: Tensor) -> None:
+    with atomic(path) as partial, open(partial, "wb") as file:
         np.save(file, z.numpy())
 
 
 def _pathway(options: argparse.Namespace) -> None:
     from cryotwin_nb.export import write_pathway
     from cryotwin_nb.models import CryoTwin
+    from cryotwin_nb.pathways import ridgeline_chain
     from cryotwin_nb.ridgeline import ridgeline
 
-    model = CryoTwin.load(options.model)
+    model = CryoTwin.load(options.model, options.device)
     weights = model.prior.weights
     if options.list or options.start is None or options.end is None or options.output is None:
         for index in weights.argsort(descending=True).tolist():
@@ -144,9 +164,9 @@ def _pathway(options: argparse.Namespace) -> None:
             remedy = "Choose two of the components above."
             raise InputError("pathway", "no start, end or output", "--start I --end J --output FOLDER", remedy)
         return
-    path = ridgeline(
-        model.prior, options.start, options.end, options.steps, options.omega, options.samples, options.seed
-    )
+    find = ridgeline_chain if options.chain else ridgeline
+    settings = {"omega": options.omega, "n_samples": options.samples, "seed": options.seed}
+    path = find(model.prior, options.start, options.end, options.steps, **settings)
     write_pathway(options.output, path, model.volumes(path.latents), float(model.imaging.pixel_size))
     print(f"{options.output}: {len(path.latents)} maps, barrier {float(path.barrier):.2f} nats")
 

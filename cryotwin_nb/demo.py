@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from cryotwin_nb import data, evaluation
+from cryotwin_nb.errors import InputError
 from cryotwin_nb.export import write_pathway
 from cryotwin_nb.models import CryoTwin
 from cryotwin_nb.particles import Particles
@@ -52,6 +53,9 @@ def run(output: str | Path, dataset: str = "assembly-small", epochs: int = 24, s
     epochs, seed : int
         Of the training.
     """
+    if not NOTEBOOK.is_file():
+        remedy = "Run the demo in a checkout of the repository, installed with pip install -e."
+        raise InputError(NOTEBOOK, "no such file", "the quick-start notebook", remedy)
     output, stage = Path(output), Stages()
     (output / "particles").mkdir(parents=True, exist_ok=True)
     star = output / "particles" / f"{dataset}.star"

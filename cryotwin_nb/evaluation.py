@@ -104,14 +104,21 @@ def kl_divergence(
     n_samples, n_centres : int
         Largest numbers of latents in each half, of samples of the prior, and of kernels.
 
+    Raises
+    ------
+    InputError
+        If there are fewer than 20 latents.
+
     Notes
     -----
     It sees smooth differences. A mixture with too many components, one that memorises its latents, can have a large
     true divergence that this estimate does not see: compare held-out log-likelihoods for that.
     """
     rng = np.random.default_rng(seed)
-    points = np.asarray(z, dtype=np.float64)[rng.permutation(len(z))[: 2 * n_samples]]
-    samples = prior.sample(n_samples, seed=seed).numpy().astype(np.float64)
+    if len(z) < 20:
+        raise InputError("kl_divergence", f"{len(z)} latents", "at least 20", "Embed more particles.")
+    points = torch.as_tensor(z).double().cpu().numpy()[rng.permutation(len(z))[: 2 * n_samples]]
+    samples = prior.sample(n_samples, seed=seed).double().cpu().numpy()
     scale = points.std(0) + 1e-12
     points, samples = points / scale, samples / scale
     train, test = points[: len(points) // 2], points[len(points) // 2 :]
@@ -215,15 +222,19 @@ def block_order(occupancies: np.ndarray, names: tuple[str, ...], threshold: floa
 
     The crossing is interpolated between steps; blocks that do not end above the threshold are left out.
     """
-    crossings = {}
-    for name, values in zip(names, occupancies.T, strict=True):
-        below = np.flatnonzero(values < threshold)
-        if values[-1] < threshold:
-            continue
-        last = int(below[-1]) if len(below) else -1
-        rise = 0.0 if last < 0 else (threshold - values[last]) / (values[last + 1] - values[last])
-        crossings[name] = last + rise
-    return sorted(crossings, key=crossings.__getitem__)
+    steps = {name: passing_step(values, threshold) for name, values in zip(names, occupancies.T, strict=True)}
+    return sorted((name for name, step in steps.items() if np.isfinite(step)), key=steps.__getitem__)
+
+
+def passing_step(values: np.ndarray, threshold: float) -> float:
+    """Where a line (K+1,) passes the threshold for good, in steps: 0 if always above, infinity if it ends below."""
+    below = np.flatnonzero(values < threshold)
+    if not len(below):
+        return 0.0
+    last = below[-1]
+    if last == len(values) - 1:
+        return float("inf")
+    return float(last + (threshold - values[last]) / (values[last + 1] - values[last]))
 
 
 def true_block_orders() -> list[tuple[str, ...]]:

@@ -7,10 +7,12 @@ import os
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.chimerax import write_session
-from cryotwin_nb.formats.files import atomic
+from cryotwin_nb.formats.files import atomic, make_folder
 from cryotwin_nb.formats.mrc import write_map
 from cryotwin_nb.ridgeline import Pathway
 
@@ -33,14 +35,19 @@ def write_pathway(
     sigma : float
         Contour of the script, in standard deviations of the maps above zero, shared by all.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, maps = Path(folder), torch.as_tensor(maps).cpu()
+    if len(maps) != len(path.latents):
+        found, expected = f"{len(maps)} maps", f"one for each of the {len(path.latents)} points"
+        raise InputError(folder, found, expected, "Give model.volumes(path.latents).")
+    make_folder(folder)
     files = [folder / f"map_{step:03d}.mrc" for step in range(len(maps))]
     for file, volume in zip(files, maps, strict=True):
         write_map(file, volume.numpy(), voxel_size)
+    for former in set(folder.glob("map_[0-9][0-9][0-9].mrc")) - set(files):
+        former.unlink()  # of a longer path written here before
     write_session(folder / "pathway.cxc", files, level=sigma * float(maps.std()))
     with atomic(folder / "latents.npy") as partial, open(partial, "wb") as out:
-        np.save(out, path.latents.numpy())
+        np.save(out, path.latents.cpu().numpy())
     summary = {
         "method": path.method,
         "start": path.start,

@@ -6,6 +6,7 @@ and says by which `transfer` = CTF / sigma a slice has to be multiplied to predi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +31,7 @@ class ImageBatch(NamedTuple):
     rotations : (m, 3, 3) float32
         Poses.
     group : (m,) int64
-        Row of `ImageFormation.noise` that each image was whitened by.
+        Row of `ImageFormation.noise` that each image was whitened by: 0 is the whole set, g + 1 optics group g.
     """
 
     data: Tensor
@@ -41,10 +42,6 @@ class ImageBatch(NamedTuple):
     def take(self, rows: Tensor) -> ImageBatch:
         """The batch of some of the images."""
         return ImageBatch(*(field[rows] for field in tuple(self)))
-
-    def to(self, device: torch.device) -> ImageBatch:
-        """The same on a device."""
-        return ImageBatch(*(field.to(device, non_blocking=True) for field in tuple(self)))
 
 
 class ImageFormation(nn.Module):
@@ -58,7 +55,8 @@ class ImageFormation(nn.Module):
         How the distortion weighs frequencies (both scaled so that the mean of W^2 over the plane is 1):
         "paper": W^2 = kappa |k|, the ramp of the paper (its W is the fourth root of s^2 + t^2);
         "volume": W^2 = kappa |k| sigma^2 / max(<CTF^2>, `ctf_floor`), which undoes whitening and the mean CTF, so that
-        the expected distortion of an error dV of the volume is kappa/2 ||dV||^2 (projection-slice theorem).
+        the expected distortion of an error dV of the volume is kappa/2 ||dV||^2 (projection-slice theorem), but for
+        the lowest shells, where <CTF^2> is below the floor: errors there count less, that of the mean not at all.
     particle_radius : float
         Fraction of the box. The particle lies within; noise is measured outside.
     ctf_floor : float
@@ -100,7 +98,7 @@ class ImageFormation(nn.Module):
         """Measure the noise power and <CTF^2> of a data set in each shell.
 
         The noise is measured on up to `n_images` images, per optics group where it has at least `min_group` images,
-        otherwise over the whole set. Row g of `noise` belongs to optics group g.
+        otherwise over the whole set. Row 0 of `noise` belongs to the whole set, row g + 1 to optics group g.
 
         Raises
         ------
@@ -117,15 +115,18 @@ class ImageFormation(nn.Module):
             enough = len(members) >= min_group and len(members) < len(particles)
             rows.append(self._noise_of(particles, _evenly(members, n_images)) if enough else pooled)
         self.noise = torch.stack([pooled, *rows]).to(self.noise.device)
-        ctf = particles.require_views()[1][sample](
-            self.plane.frequencies / (self.plane.box_size * particles.pixel_size)
-        )
-        power = shell_mean(ctf.square().mean(0), self.plane.shell, n_shells(self.plane.box_size))
-        self.ctf_power.copy_(power)
+        ctf = particles.require_views()[1]
+        frequencies = self.plane.frequencies / (self.plane.box_size * particles.pixel_size)
+        power = _mean(sample, lambda rows: ctf[rows](frequencies).square().mean(0))
+        self.ctf_power.copy_(shell_mean(power, self.plane.shell, n_shells(self.plane.box_size)))
+
+    def knows_groups(self, particles: Particles) -> bool:
+        """True if the particles have exactly the optics groups that `measure` has seen."""
+        return np.array_equal(np.unique(particles.optics_group), np.arange(len(self.noise) - 1))
 
     def _noise_of(self, particles: Particles, indices: np.ndarray) -> Tensor:
-        images = torch.as_tensor(particles.images(indices))
-        power = noise_power(images, self.particle_radius) * self.window.square().mean().double().cpu()
+        power = _mean(indices, lambda rows: noise_power(torch.as_tensor(particles.images(rows)), self.particle_radius))
+        power *= float(self.window.square().mean())
         if not bool(torch.isfinite(power).all()) or float(power[1 : self.plane.box_size // 2].min()) <= 0:
             remedy = "Give the images as extracted (not masked), or a smaller particle_radius."
             where = f"{len(indices)} images"
@@ -139,8 +140,8 @@ class ImageFormation(nn.Module):
         return self.multiplicity.sum() / (raw * self.multiplicity).sum()
 
     def weights(self, group: Tensor | None = None) -> Tensor:
-        """W^2 times the multiplicity, (P,) float32, or (m, P) for images of the given groups."""
-        noise = self.noise[0] if group is None else self.noise[self._row(group)]
+        """W^2 times the multiplicity, (P,) float32, or (m, P) for images whitened by the given rows of `noise`."""
+        noise = self.noise[0] if group is None else self.noise[group]
         return (self.kappa * self._raw_weights(noise) * self.multiplicity).float()
 
     def _raw_weights(self, noise: Tensor) -> Tensor:
@@ -149,10 +150,6 @@ class ImageFormation(nn.Module):
         if self.weighting == "paper":
             return ramp.expand(*noise.shape[:-1], -1)
         return ramp * (noise / self.ctf_power.clamp_min(self.ctf_floor))[..., self.shell]
-
-    def _row(self, group: Tensor) -> Tensor:
-        """Row of `noise` of optics groups; groups never measured use the pooled spectrum (row 0)."""
-        return torch.where(group + 1 < len(self.noise), group + 1, 0)
 
     def distortion(self, batch: ImageBatch, prediction: Tensor) -> Tensor:
         """|| W (X - prediction) ||^2 of each image, (m,), over the first `prediction.shape[1]` coefficients."""
@@ -168,13 +165,20 @@ class ImageFormation(nn.Module):
         images = torch.as_tensor(particles.images(indices)).to(device)
         outside = 1 - self.window
         images = images - (images * outside).sum((-2, -1), keepdim=True) / outside.sum()
-        group = torch.as_tensor(particles.optics_group[indices], device=device)
+        known = particles.optics_group[indices] + 1 if self.knows_groups(particles) else np.zeros(len(indices), int)
+        group = torch.as_tensor(known, device=device)
         frequencies = self.frequencies / (self.plane.box_size * float(self.pixel_size))
-        whitening = self.noise[self._row(group)][:, self.shell].rsqrt().float()
+        whitening = self.noise[group][:, self.shell].rsqrt().float()
         centring = shift_phases(frequencies, torch.as_tensor(particles.shifts[indices], device=device)).conj()
         data = self.plane.gather(fft2(images * self.window)) / float(self.pixel_size) * centring * whitening
         transfer = ctf[indices](frequencies) * whitening
         return ImageBatch(data, transfer, torch.as_tensor(rotations[indices], device=device), group)
+
+
+def _mean(indices: np.ndarray, function: Callable[[np.ndarray], Tensor], chunk: int = 100) -> Tensor:
+    """Mean over particles of what `function` gives for a chunk of them (itself a mean), in bounded memory."""
+    chunks = np.array_split(indices, -(-len(indices) // chunk))
+    return torch.stack([function(rows) * len(rows) for rows in chunks]).sum(0) / len(indices)
 
 
 def _evenly(indices: np.ndarray, n: int) -> np.ndarray:

@@ -91,11 +91,6 @@ class HalfPlane:
     multiplicity: Tensor
     shell: Tensor
 
-    @property
-    def n_shells(self) -> int:
-        """Number of shells of any plane of this box: 0 to the corner of the plane."""
-        return n_shells(self.box_size)
-
     def gather(self, spectra: Tensor) -> Tensor:
         """Coefficients (..., P) of centred planes (..., D, D)."""
         return spectra.flatten(-2)[..., self.index.to(spectra.device)]

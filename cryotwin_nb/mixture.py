@@ -190,6 +190,7 @@ class GaussianMixture:
     def _per_point(self, z: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         """Apply `function` to float64 latents on the mixture's device, in pieces of bounded memory."""
         z = torch.as_tensor(z)
+        z = z if z.is_floating_point() else z.to(self.means.dtype)
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             expected = f"(n, {self.latent_dim})"
             raise InputError("latents", f"shape {tuple(z.shape)}", expected, "Give one row per point, z[None] for one.")

@@ -103,6 +103,9 @@ class Particles:
         if self.shifts.shape != (n, 2):
             found = f"shifts of shape {self.shifts.shape}"
             raise InputError(where, found, f"({n}, 2)", "Give x and y in Å for each particle.")
+        if len(self.optics_group) and self.optics_group.min() < 0:
+            found = f"optics group {self.optics_group.min()}"
+            raise InputError(where, found, "groups numbered from 0", "Number them with np.unique(return_inverse=True).")
         counted = {"rotations": self.rotations, "ctf": self.ctf, "optics_group": self.optics_group, "truth": self.truth}
         for name, part in counted.items():
             if part is not None and len(part) != n:

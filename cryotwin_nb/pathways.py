@@ -63,7 +63,7 @@ def straight_resistances(prior: GaussianMixture, n_points: int = 33) -> Tensor:
     """log of the integral of |dz| / P(z) on the straight line between each two means: (C, C), -inf on the diagonal."""
     prior = prior.detach()
     first, second = torch.triu_indices(prior.n_components, prior.n_components, offset=1)
-    fractions = torch.linspace(0, 1, n_points, dtype=torch.float64)[:, None]
+    fractions = torch.linspace(0, 1, n_points).to(prior.means)[:, None]
     steps = prior.means[second] - prior.means[first]
     points = prior.means[first][:, None] + fractions * steps[:, None]
     energy = -prior.log_prob(points.flatten(0, 1)).view(len(first), n_points)

@@ -214,12 +214,25 @@ def _require(
         if not valid:
             remedy = "Give the index of a component; prior.responsibilities(z) tells which one a latent belongs to."
             raise InputError(name, f"component {component}", f"an integer from 0 to {count - 1}", remedy)
+    whole = all(float(value).is_integer() for value in (n_steps, n_samples))
     if start == end:
         raise InputError("end", f"{end}, the same as start", "another component", "Choose two different components.")
     for name, good, found, expected, remedy in (
-        ("n_steps", n_steps >= 2, n_steps, "at least 2", "The path has n_steps + 1 points."),
+        (
+            "n_steps",
+            whole and n_steps >= 2,
+            n_steps,
+            "an integer of at least 2",
+            "The path has n_steps + 1 points.",
+        ),
         ("omega", 1 < omega < math.inf, omega, "a number above 1", "The paper uses 2."),
-        ("n_samples", n_samples >= 1, n_samples, "at least 1", "The paper uses 1000."),
+        (
+            "n_samples",
+            whole and n_samples >= 1,
+            n_samples,
+            "an integer of at least 1",
+            "The paper uses 1000.",
+        ),
         ("concentration", 0 < concentration < math.inf, concentration, "a positive number", "1 is uniform."),
     ):
         if not good:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import time
@@ -72,7 +73,12 @@ class TrainingConfig:
         positive = ("epochs", "beta", "batch_size", "learning_rate", "start_radius", "checkpoint_every")
         for name in positive:
             if not getattr(self, name) > 0:
-                raise InputError(f"TrainingConfig.{name}", f"{getattr(self, name)}", "a positive number", "")
+                remedy = f"The default is {getattr(type(self), name)}."
+                raise InputError(f"TrainingConfig.{name}", f"{getattr(self, name)}", "a positive number", remedy)
+        for name, default in vars(type(self)).items():
+            if isinstance(default, int | float) and name in self.__dataclass_fields__:
+                # plain numbers: NumPy's could be written to a checkpoint but not read back
+                object.__setattr__(self, name, type(default)(getattr(self, name)))
         if self.precision not in ("auto", "float32", "bfloat16"):
             found = repr(self.precision)
             raise InputError("TrainingConfig.precision", found, "'auto', 'float32' or 'bfloat16'", "Choose one.")
@@ -119,6 +125,7 @@ def fit(
     trainer = _Trainer(model, particles, config)
     if resume is not None:
         trainer.restore(resume)
+        model.check(particles)
     else:
         model.imaging.measure(particles)
         model.networks.measure(trainer.images(np.arange(len(particles))[:1000]))
@@ -157,14 +164,21 @@ class _Trainer:
 
     def images(self, rows: np.ndarray) -> ImageBatch:
         """Prepared images on the model's device, from memory if they fit there."""
-        device = self.model.device
         if not self._keep:
             return self.model.imaging.batch(self.particles, rows)
         if self._cache is None:
-            everything = np.array_split(np.arange(len(self.particles)), -(-len(self.particles) // 500))
-            parts = [self.model.imaging.batch(self.particles, chunk) for chunk in everything]
-            self._cache = ImageBatch(*(torch.cat(field) for field in zip(*map(tuple, parts), strict=True)))
-        return self._cache.take(torch.as_tensor(rows, device=device))
+            self._cache = self._everything()
+        return self._cache.take(torch.as_tensor(rows, device=self.model.device))
+
+    def _everything(self) -> ImageBatch:
+        """All the images, prepared; filled in piece by piece, so that they are held in memory once."""
+        n = len(self.particles)
+        first = self.model.imaging.batch(self.particles, np.arange(1))
+        whole = ImageBatch(*(part.new_empty(n, *part.shape[1:]) for part in tuple(first)))
+        for rows in np.array_split(np.arange(n), -(-n // 500)):
+            for target, part in zip(tuple(whole), tuple(self.model.imaging.batch(self.particles, rows)), strict=True):
+                target[rows[0] : rows[-1] + 1] = part
+        return whole
 
     def epoch(self) -> None:
         """One pass over the images; what is random in it follows from the seed and the number of the epoch."""
@@ -182,6 +196,7 @@ class _Trainer:
             remedy = "the last checkpoint is untouched; try a lower learning_rate or precision='float32'"
             raise FloatingPointError(f"{skipped} of {self.steps_per_epoch} steps gave no finite gradient; {remedy}.")
         self._reseed(generator)
+        self.model.prior = self.model.moments.mixture()
         beta, radius = self._schedule((done + 1) / self.config.epochs)
         values = (*(sums / len(order)).tolist(), beta, radius, time.perf_counter() - started, skipped)
         for name, value in zip(("distortion", "rate", "beta", "radius", "seconds", "skipped"), values, strict=True):
@@ -199,15 +214,22 @@ class _Trainer:
         model, config = self.model, self.config
         beta, radius = self._schedule(progress)
         n = int((model.imaging.frequencies.norm(dim=1) < radius).sum())
-        model.networks.mixed_precision = self._bfloat16
-        distortion, rate = objective(model, batch, n, generator)
-        model.networks.mixed_precision = False  # latents and maps are float32
-        n_coefficients = model.imaging.multiplicity[:n].sum()
-        loss = (distortion + beta * rate).mean() / n_coefficients
+        moments = dict(model.moments.named_buffers())
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
+        model.networks.mixed_precision = self._bfloat16
+        try:
+            distortion, rate = objective(model, batch, n, generator)
+            loss = (distortion + beta * rate).mean() / model.imaging.multiplicity[:n].sum()
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            finite = bool(torch.isfinite(loss) & torch.isfinite(norm))
+        except torch.linalg.LinAlgError:  # moments of latents that are not finite
+            finite = False
+        finally:
+            model.networks.mixed_precision = False  # latents and maps are float32
+        if not finite:
+            for name, before in moments.items():
+                setattr(model.moments, name, before)
             return None
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
@@ -242,7 +264,7 @@ class _Trainer:
 
     def restore(self, path: str | os.PathLike) -> None:
         """Go on from a checkpoint; refuse one of another model, configuration or number of particles."""
-        payload = read_payload(path, self.model.device)
+        payload = read_payload(path)
         remedy = "Resume with the settings and the particles that the run was started with."
         if "training" not in payload:
             raise InputError(path, "a finished model", "a checkpoint written by fit", remedy)
@@ -260,7 +282,9 @@ class _Trainer:
         """What must not change between a run and its resumption."""
         ignored = ("device", "checkpoint", "checkpoint_every", "cache_gib", "final_em")
         settings = {k: v for k, v in asdict(self.config).items() if k not in ignored}
-        return {**settings, "n_particles": len(self.particles)}
+        rotations, _ = self.particles.require_views()
+        views = hashlib.sha256(rotations.tobytes() + self.particles.shifts.tobytes()).hexdigest()
+        return {**settings, "n_particles": len(self.particles), "views": views}
 
 
 def objective(model: CryoTwin, batch: ImageBatch, n: int | None, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,9 @@ from typing import Any
 
 import mrcfile
 import numpy as np
+import pandas as pd
 import pytest
+import starfile
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats import chimerax, cryodrgn
@@ -517,3 +519,15 @@ def test_bad_sessions_are_not_written(tmp_path, maps, level, colors):
     with pytest.raises(InputError):
         chimerax.write_session(tmp_path / "s.cxc", [tmp_path / name for name in maps], level, colors)
     assert not (tmp_path / "s.cxc").exists()
+
+
+@pytest.mark.parametrize("name", ["rlnCtfDataAreCtfPremultiplied", "rlnCtfDataArePhaseFlipped"])
+def test_images_whose_ctf_was_dealt_with_are_refused(folder, name):
+    text = (folder / "stack.star").read_text()
+    tables = starfile.read(folder / "stack.star", always_dict=True)
+    tables["optics"] = pd.DataFrame([tables["optics"]]) if isinstance(tables["optics"], dict) else tables["optics"]
+    tables["optics"][name] = 1
+    starfile.write(tables, folder / "flipped.star")
+    assert name not in text
+    with pytest.raises(InputError, match=rf"flipped\.star.*{name}"):
+        Particles.read(folder / "flipped.star", contrast="dark")

@@ -58,6 +58,11 @@ def test_kl_does_not_depend_on_the_unit_of_z():
     assert ct.kl_divergence(7 * z, scaled) == pytest.approx(ct.kl_divergence(z, prior), abs=0.01)
 
 
+def test_kl_of_too_few_latents_is_refused():
+    with pytest.raises(InputError, match="at least 20"):
+        ct.kl_divergence(torch.zeros(5, 2), gaussian(0.0))
+
+
 @pytest.fixture(scope="module")
 def particles():
     return ct.simulate.assembly(300, 16, progress=False)

@@ -58,6 +58,17 @@ def test_pathway_lists_components_and_writes_maps(run, tmp_path, capsys):
     assert "map_003.mrc" in (tmp_path / "path" / "pathway.cxc").read_text()
 
 
+def test_a_shorter_path_replaces_a_longer_one_and_a_chain_can_be_asked_for(run, tmp_path):
+    model = ct.CryoTwin.load(run[0] / "out" / "model.pt")
+    model.prior = ct.GaussianMixture([0.4, 0.3, 0.3], [[0.0, 0.0], [2.0, 1.0], [4.0, 0.0]], np.stack([np.eye(2)] * 3))
+    model.save(tmp_path / "three.pt")
+    command = ["pathway", f"{tmp_path / 'three.pt'}", "--start", "0", "--end", "2", "--output", f"{tmp_path / 'path'}"]
+    assert main([*command, "--steps", "6"]) == 0
+    assert main([*command, "--steps", "3", "--chain"]) == 0
+    assert len(list((tmp_path / "path").glob("map_*.mrc"))) == 4
+    assert json.loads((tmp_path / "path" / "path.json").read_text())["method"] == "ridgeline chain"
+
+
 def test_mistakes_are_told_in_one_line(run, tmp_path, capsys):
     model = f"{run[0] / 'out' / 'model.pt'}"
     assert main(["pathway", model, "--start", "1"]) == 2

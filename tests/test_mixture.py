@@ -555,3 +555,8 @@ def test_everything_runs_on_a_gpu_and_gives_the_same():
     moments.split(0, 1, torch.Generator().manual_seed(0))
     noise = 0.1 * torch.eye(3).expand(1000, 3, 3)
     GaussianMixture.fit(z.cuda(), 5, noise.cuda())
+
+
+def test_whole_numbers_as_latents_give_densities_that_are_not():
+    mixture = GaussianMixture([1.0], [[0.0, 0.0]], np.eye(2)[None])
+    assert float(mixture.log_prob(torch.tensor([[0, 1]]))[0]) == pytest.approx(-math.log(2 * math.pi) - 0.5)

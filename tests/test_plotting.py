@@ -378,7 +378,7 @@ def test_isometry_scatter_shows_r_and_the_proportional_line():
 
 def test_noise_spectrum_has_a_line_for_each_optics_group():
     imaging = ImageFormation(16)
-    imaging.noise = torch.rand(3, imaging.plane.n_shells).double()
+    imaging.noise = torch.rand(3, imaging.noise.shape[1]).double()
     imaging.pixel_size.fill_(5.0)
     ax = plotting.noise_spectrum(imaging)
     np.testing.assert_array_equal(ax.lines[1].get_ydata(), imaging.noise[2, :9])

@@ -78,10 +78,11 @@ def test_non_finite_steps_are_skipped_and_a_run_of_them_stops(particles, tmp_pat
     settings = config(checkpoint=tmp_path / "c.pt")
     fit(model, particles, settings, progress=False)
     before = (tmp_path / "c.pt").read_bytes()
-    with torch.no_grad():
-        model.networks.decoder.last.weight.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="last checkpoint is untouched"):
-        fit(model, particles, settings, progress=False)
+    for layer in (model.networks.decoder.last, model.networks.encoder.last):
+        with torch.no_grad():
+            layer.weight.fill_(float("nan"))
+        with pytest.raises(FloatingPointError, match="last checkpoint is untouched"):
+            fit(model, particles, settings, progress=False)
     assert (tmp_path / "c.pt").read_bytes() == before
 
 
@@ -101,6 +102,8 @@ def test_one_bad_batch_does_not_spoil_the_model(particles):
     model.networks.measure = lambda batch: None
     history = fit(model, spoilt, config(final_em=False), progress=False)
     assert history.skipped == [1, 1, 1]
+    clean = fit(ct.CryoTwin(16, **SMALL), particles, config(final_em=False), progress=False)
+    np.testing.assert_allclose(history.rate, clean.rate, atol=1.0)  # the moments of the bad batch left no trace
     assert all(bool(torch.isfinite(v).all()) for v in state(model).values() if v.is_floating_point())
 
 
@@ -159,6 +162,22 @@ def test_resume_refuses_other_settings_models_and_files(particles, tmp_path):
     model.save(tmp_path / "finished.pt")
     with pytest.raises(InputError, match="finished model"):
         fit(ct.CryoTwin(16, **SMALL), particles, config(epochs=1), resume=tmp_path / "finished.pt", progress=False)
+
+
+def test_resume_refuses_other_particles_of_the_same_number(particles, tmp_path):
+    path = tmp_path / "c.pt"
+    settings = config(checkpoint=path, epochs=1, final_em=False)
+    fit(ct.CryoTwin(16, **SMALL), particles, settings, progress=False)
+    others = ct.simulate.hinge(90, 16, seed=1, progress=False)
+    with pytest.raises(InputError, match="views"):
+        fit(ct.CryoTwin(16, **SMALL), others, settings, resume=path, progress=False)
+
+
+def test_a_checkpoint_has_a_prior_and_numpy_settings_can_be_read_back(particles, tmp_path):
+    path = tmp_path / "c.pt"
+    model = ct.CryoTwin(16, **SMALL | {"latent_dim": np.int64(2)}, particle_radius=np.float64(0.4))
+    fit(model, particles, config(checkpoint=path, beta=np.float32(2), final_em=False), progress=False)
+    assert ct.CryoTwin.load(path).prior.n_components == 4
 
 
 def test_history_starts_empty():

@@ -54,6 +54,21 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def make_folder(path: str | os.PathLike) -> Path:
+    """Make a folder and its parents where they are missing.
+
+    Raises
+    ------
+    InputError
+        If that is impossible.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(path, f"{error}", "a folder that can be made", "Choose another folder.") from error
+    return Path(path)
+
+
 def find_stack(name: str, listed_in: Path, datadir: str | os.PathLike | None = None) -> Path:
     """The stack that `name`, as written in the file `listed_in`, refers to.
 

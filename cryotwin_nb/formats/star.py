@@ -43,6 +43,7 @@ def read_star(
     """
     path = require_file(path, "STAR file")
     table = _merge_optics(*_tables(path), path)
+    _require_plain_ctf(table, path)
     stacks, stack_number, image_number = _image_names(table, path)
     pixel = _pixel_sizes(table, path, pixel_size)
     box = column(table["rlnImageSize"], path, "rlnImageSize") if "rlnImageSize" in table else np.zeros(len(table))
@@ -95,6 +96,14 @@ def _merge_optics(particles: pd.DataFrame, optics: pd.DataFrame | None, path: Pa
         raise InputError(path, found, "one row of data_optics per group", "Correct data_optics.")
     new = optics.set_index("rlnOpticsGroup").drop(columns=list(particles.columns), errors="ignore")
     return particles.join(new, on="rlnOpticsGroup")
+
+
+def _require_plain_ctf(table: pd.DataFrame, path: Path) -> None:
+    """Refuse images whose CTF was already dealt with: applying it again would be silently wrong."""
+    for name in ("rlnCtfDataAreCtfPremultiplied", "rlnCtfDataArePhaseFlipped"):
+        if name in table and (pd.to_numeric(table[name], errors="coerce").fillna(0) != 0).any():
+            remedy = "Extract the particles again with the CTF left as it is."
+            raise InputError(path, f"{name} set", "images as recorded", remedy)
 
 
 def _image_names(table: pd.DataFrame, path: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:

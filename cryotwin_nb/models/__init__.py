@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +15,8 @@ from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formation import ImageBatch, ImageFormation
-from cryotwin_nb.formats.files import atomic
-from cryotwin_nb.fourier import require_box_size
+from cryotwin_nb.formats.files import atomic, make_folder
+from cryotwin_nb.fourier import grid, require_box_size
 from cryotwin_nb.history import History
 from cryotwin_nb.mixture import GaussianMixture
 from cryotwin_nb.mixture_moments import MixtureMoments
@@ -80,20 +82,25 @@ class CryoTwin(nn.Module):
         if architecture not in _ARCHITECTURES:
             known = " or ".join(map(repr, _ARCHITECTURES))
             raise InputError("architecture", repr(architecture), known, "Choose one of these.")
-        for name, value in {"latent_dim": latent_dim, "n_components": n_components, "noise_width": noise_width}.items():
-            if value <= 0:
-                raise InputError(name, f"{value}", "a positive number", "The paper uses d = 8, C = 100, T = 3.")
-        self.config = {
-            "box_size": box_size,
+        for name, value in {"latent_dim": latent_dim, "n_components": n_components}.items():
+            if value != int(value) or value < 1:
+                raise InputError(name, f"{value}", "a positive integer", "The paper uses d = 8, C = 100.")
+        if not noise_width > 0:
+            raise InputError("noise_width", f"{noise_width}", "a positive number", "The paper uses T = 3.")
+        if not 0 < particle_radius < 0.5:
+            remedy = "It is a fraction of the box: 0.4 leaves a tenth of the box on each side."
+            raise InputError("particle_radius", f"{particle_radius}", "a number between 0 and 0.5", remedy)
+        self.config: dict[str, Any] = {
+            "box_size": int(box_size),
             "architecture": architecture,
-            "latent_dim": latent_dim,
-            "n_components": n_components,
-            "noise_width": noise_width,
+            "latent_dim": int(latent_dim),
+            "n_components": int(n_components),
+            "noise_width": float(noise_width),
             "weighting": weighting,
-            "particle_radius": particle_radius,
-            "seed": seed,
-            **networks,
-        }
+            "particle_radius": float(particle_radius),
+            "seed": int(seed),
+            **{name: int(value) for name, value in networks.items()},
+        }  # plain numbers: others could be saved but not read back
         self.noise_width = float(noise_width)
         self.history = History()
         self.imaging = ImageFormation(box_size, weighting, particle_radius)
@@ -113,8 +120,9 @@ class CryoTwin(nn.Module):
 
     @property
     def prior(self) -> GaussianMixture:
-        """The density of the latents: fitted to all of them when training ends."""
-        return GaussianMixture(self.prior_weights, self.prior_means, self.prior_covariances)
+        """The density of the latents, on the CPU: fitted to all of them when training ends."""
+        parts = (self.prior_weights, self.prior_means, self.prior_covariances)
+        return GaussianMixture.unchecked(*(part.cpu() for part in parts))
 
     @prior.setter
     def prior(self, mixture: GaussianMixture) -> None:
@@ -147,6 +155,11 @@ class CryoTwin(nn.Module):
         self.check(particles)
         if not self.imaging.measured:
             raise InputError("model", "one that has seen no images", "a trained model", "Run fit, or load a model.")
+        if not self.imaging.knows_groups(particles):
+            warnings.warn(
+                "The optics groups are not those of the training; all images are whitened by its pooled noise.",
+                stacklevel=2,
+            )
         rows = np.arange(len(particles))
         chunks = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
         bar = tqdm(chunks, desc="embedding", disable=not progress)
@@ -154,12 +167,19 @@ class CryoTwin(nn.Module):
 
     @torch.no_grad()
     def volumes(self, z: Tensor | np.ndarray) -> Tensor:
-        """Density maps at latents (m, d): (m, D, D, D) float32 on the CPU, zyx, image grey value per Å."""
-        z = torch.as_tensor(np.asarray(z), dtype=torch.float32)
-        if z.ndim != 2 or z.shape[1] != self.config["latent_dim"]:
-            expected = f"(m, {self.config['latent_dim']})"
+        """Density maps at latents (m, d): (m, D, D, D) float32 on the CPU, zyx, image grey value per Å.
+
+        Images say nothing about the mean density (the ramp weight is 0 there), so it is set such that the density
+        outside the particle's radius is 0 on average.
+        """
+        z = torch.as_tensor(z, dtype=torch.float32)
+        expected = f"finite latents (m, {self.config['latent_dim']}) with m at least 1"
+        if z.ndim != 2 or z.shape[1] != self.config["latent_dim"] or len(z) == 0:
             raise InputError("volumes", f"latents of shape {tuple(z.shape)}", expected, "For one map give z[None].")
-        return self.networks.volumes(z.to(self.device)).cpu()
+        if not bool(torch.isfinite(z).all()):
+            raise InputError("volumes", "latents that are not finite", expected, "Look for NaN in the latents.")
+        maps = self.networks.volumes(z.to(self.device)).cpu()
+        return maps - maps[:, self._solvent].mean(1)[:, None, None, None]
 
     def check(self, particles: Particles) -> None:
         """Raise `InputError` unless this model can be used on these particles."""
@@ -175,6 +195,11 @@ class CryoTwin(nn.Module):
             raise InputError(where, found, expected, "Use images on the grid the model was trained on.")
         particles.require_views()
 
+    @property
+    def _solvent(self) -> Tensor:
+        """Mask (D, D, D) of the voxels outside the particle's radius."""
+        return grid(self.config["box_size"], 3).float().norm(dim=-1) > self.imaging.particle_radius
+
     def payload(self) -> dict:
         """Everything needed to make this model again: plain containers and tensors."""
         return {
@@ -189,15 +214,17 @@ class CryoTwin(nn.Module):
         write_payload(self.payload(), path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike, map_location: str | torch.device = "cpu") -> CryoTwin:
+    def load(cls, path: str | os.PathLike, device: str | torch.device = "cpu") -> CryoTwin:
         """Read a model written by `save`, or the model in a checkpoint of `fit`. Executes no code from the file.
+
+        In a checkpoint the prior is that of the mini-batches; training ends with a better one.
 
         Raises
         ------
         InputError
             If the file is missing, damaged or not a model.
         """
-        return cls.from_payload(read_payload(path, map_location), path)
+        return cls.from_payload(read_payload(path), path).to(device)
 
     @classmethod
     def from_payload(cls, payload: dict, where: object) -> CryoTwin:
@@ -222,19 +249,16 @@ class CryoTwin(nn.Module):
 
 def write_payload(payload: dict, path: str | os.PathLike) -> None:
     """torch.save to a temporary name, then rename."""
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(path, str(error), "a folder that can be made", "Choose another folder.") from error
+    make_folder(Path(path).parent)
     with atomic(path) as partial:
         torch.save(payload, partial)
 
 
-def read_payload(path: str | os.PathLike, map_location: str | torch.device = "cpu") -> dict:
-    """torch.load without executing code, checked to be ours."""
+def read_payload(path: str | os.PathLike) -> dict:
+    """torch.load to the CPU without executing code, checked to be ours."""
     remedy = "Give a file written by CryoTwin.save or by fit(checkpoint=...)."
     try:
-        payload = torch.load(path, map_location=map_location, weights_only=True)
+        payload = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(path, "no file", "a model (.pt)", remedy) from error
     except Exception as error:  # torch raises many kinds for damaged or hostile files

@@ -152,7 +152,7 @@ class CoordinateNetworks(nn.Module):
         size = self.imaging.plane.box_size
         lattice = grid(size, 3, z.device).reshape(-1, 3)
         half = ((lattice.float().norm(dim=1) < size / 2) & (lattice[:, 2] >= 0)).nonzero().flatten()
-        mirrored = ((-lattice[half]) + size // 2) @ torch.tensor([1, size, size**2], device=z.device)
+        mirrored = ((size // 2 - lattice[half]) * lattice.new_tensor([1, size, size**2])).sum(1)
         maps = []
         for latent in z.split(1):
             spectrum = torch.zeros(size**3, dtype=torch.complex64, device=z.device)

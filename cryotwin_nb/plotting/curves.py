@@ -13,6 +13,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cryotwin_nb.evaluation import passing_step
 from cryotwin_nb.plotting.style import COLOURS, GREY, HALO, Array, apart, as_numpy, axes, styled
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def occupancy_along_path(values: Array, names: Iterable[str], threshold: float =
         A block appears where its line passes this for good (interpolated between steps); marked by a dot.
     """
     ax, values, names = axes(ax, 5.6, 3.2), as_numpy(values), list(names)
-    steps, crossings = np.arange(len(values)), [_crossing(v, threshold) for v in as_numpy(values).T]
+    steps, crossings = np.arange(len(values)), [passing_step(v, threshold) for v in as_numpy(values).T]
     lines = {}
     for i in np.argsort(crossings, kind="stable"):
         when, marker = crossings[i], "os^Dvphx"[i % 8]
@@ -143,17 +144,6 @@ def occupancy_along_path(values: Array, names: Iterable[str], threshold: float =
     ax.set(xlabel="step k along the path", ylabel="occupancy", xticks=steps[:: -(-len(steps) // 25)])
     ax.legend(lines.values(), lines, title=f"passes {threshold:g}", loc="center left", bbox_to_anchor=(1.01, 0.5))
     return ax
-
-
-def _crossing(values: np.ndarray, threshold: float) -> float:
-    """Where a line passes the threshold for good, in steps: 0 if it is always above, infinity if it ends below."""
-    below = np.flatnonzero(values < threshold)
-    if not len(below):
-        return 0.0
-    last = below[-1]
-    if last == len(values) - 1:
-        return float("inf")
-    return float(last + (threshold - values[last]) / (values[last + 1] - values[last]))
 
 
 @styled
