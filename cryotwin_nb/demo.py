@@ -82,7 +82,7 @@ def run(output: str | Path, dataset: str = "assembly-small", epochs: int = 24, s
     with stage("evaluate"):
         results = evaluate(model, particles, z, direct, path)
     with stage("figures and notebook"):
-        _draw(output / "figures", particles, model, z, path, maps)
+        _draw(output / "figures", particles, model, z, direct, path)
         _execute_notebook(output, star, dataset)
     results["seconds"] = {name: round(value, 1) for name, value in stage.seconds.items()}
     (output / "table.json").write_text(json.dumps(results, indent=1))
@@ -127,7 +127,7 @@ def table(results: dict) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def _draw(folder: Path, particles: Particles, model: CryoTwin, z: Tensor, path: Pathway, maps: Tensor) -> None:
+def _draw(folder: Path, particles: Particles, model: CryoTwin, z: Tensor, direct: Pathway, chain: Pathway) -> None:
     """The figures of the quick start as files."""
     import matplotlib
 
@@ -138,13 +138,14 @@ def _draw(folder: Path, particles: Particles, model: CryoTwin, z: Tensor, path: 
 
     folder.mkdir(exist_ok=True)
     truth, pixel = particles.require_truth(), particles.pixel_size
+    maps = model.volumes(chain.latents)
     figures = {
         "particles": lambda: plotting.particle_gallery(
             particles.images(np.arange(12)), pixel, truth.labels[:12].tolist()
         ),
         "training": lambda: plotting.training_curves(model.history),
-        "latents": lambda: plotting.latent_scatter(z, model.prior, path, labels=truth.labels.tolist()),
-        "density": lambda: plotting.density_along_path(path, model.prior),
+        "latents": lambda: plotting.latent_scatter(z, path=[chain, direct], labels=truth.labels.tolist()),
+        "density": lambda: plotting.density_along_path(chain, model.prior),
         "pathway": lambda: plotting.map_montage(maps, pixel, reference="first"),
         "occupancies": lambda: plotting.occupancy_along_path(
             evaluation.block_occupancies(maps, truth), truth.coordinate_names
