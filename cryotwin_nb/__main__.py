@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    train = commands.add_parser("train", help="train a model on particle images", formatter_class=_HELP)
+    train = commands.add_parser("train", help="train a model on particle images", formatter_class=_Help)
     _particle_options(train)
     train.add_argument("--output", type=Path, required=True, help="folder for model.pt, checkpoint.pt and latents.npy")
     train.add_argument("--architecture", choices=["coordinate"], default="coordinate", help="kind of model")
@@ -63,14 +63,14 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", action="store_true", help="go on from OUTPUT/checkpoint.pt")
     train.set_defaults(run=_train)
 
-    embed = commands.add_parser("embed", help="latents of particle images under a model", formatter_class=_HELP)
+    embed = commands.add_parser("embed", help="latents of particle images under a model", formatter_class=_Help)
     embed.add_argument("model", type=Path, help="model.pt")
     _particle_options(embed)
     embed.add_argument("--output", type=Path, required=True, help=".npy file for the latents (n, d)")
     embed.add_argument("--device", default="cpu", help="cpu or cuda")
     embed.set_defaults(run=_embed)
 
-    path = commands.add_parser("pathway", help="maps along a path between two components", formatter_class=_HELP)
+    path = commands.add_parser("pathway", help="maps along a path between two components", formatter_class=_Help)
     path.add_argument("model", type=Path, help="model.pt")
     path.add_argument("--list", action="store_true", help="only list the components with their weights")
     path.add_argument("--start", type=int, help="index of the component to start from")
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     path.add_argument("--device", default="cpu", help="cpu or cuda")
     path.set_defaults(run=_pathway)
 
-    demo = commands.add_parser("demo", help="everything on embedded data, with the truth beside", formatter_class=_HELP)
+    demo = commands.add_parser("demo", help="everything on embedded data, with the truth beside", formatter_class=_Help)
     demo.add_argument("--output", type=Path, default=Path("results/demo"), help="folder")
     sets = ["assembly-small", "assembly"]
     demo.add_argument("--dataset", choices=sets, default=sets[0], help="box 32 (minutes) or 64 (hours without a GPU)")
@@ -94,7 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-_HELP = argparse.ArgumentDefaultsHelpFormatter
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells the defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = action.default is None or action.default is False
+        return action.help if silent else super()._get_help_string(action)
 
 
 def _particle_options(parser: argparse.ArgumentParser) -> None:
