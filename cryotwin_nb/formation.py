@@ -61,6 +61,11 @@ class ImageFormation(nn.Module):
         Fraction of the box. The particle lies within; noise is measured outside.
     ctf_floor : float
         Lower bound of <CTF^2>: keeps the weights of the lowest shells finite.
+    windowed : bool
+        Multiply the images by a soft disc just wider than the particle. What lies outside is then hidden from the
+        model, at the price of a noise whose neighbouring coefficients are correlated.
+    margin : float
+        Coefficients with |k| < D/2 + margin are used.
     """
 
     window: Tensor
@@ -72,13 +77,19 @@ class ImageFormation(nn.Module):
     pixel_size: Tensor
 
     def __init__(
-        self, box_size: int, weighting: str = "volume", particle_radius: float = 0.4, ctf_floor: float = 0.05
+        self,
+        box_size: int,
+        weighting: str = "volume",
+        particle_radius: float = 0.4,
+        ctf_floor: float = 0.05,
+        windowed: bool = True,
+        margin: float = 0.0,
     ) -> None:
         super().__init__()
         if weighting not in ("volume", "paper"):
             raise InputError("weighting", repr(weighting), "'volume' or 'paper'", "Choose one of the two.")
-        self.plane: HalfPlane = half_plane(box_size, box_size / 2)
-        self.weighting, self.ctf_floor = weighting, ctf_floor
+        self.plane: HalfPlane = half_plane(box_size, box_size / 2 + margin)
+        self.weighting, self.ctf_floor, self.windowed = weighting, ctf_floor, windowed
         self.particle_radius = particle_radius * box_size
         width = box_size / 16
         self.register_buffer("window", circular_window(box_size, self.particle_radius, width), persistent=False)
@@ -126,7 +137,8 @@ class ImageFormation(nn.Module):
 
     def _noise_of(self, particles: Particles, indices: np.ndarray) -> Tensor:
         power = _mean(indices, lambda rows: noise_power(torch.as_tensor(particles.images(rows)), self.particle_radius))
-        power *= float(self.window.square().mean())
+        if self.windowed:
+            power *= float(self.window.square().mean())
         if not bool(torch.isfinite(power).all()) or float(power[1 : self.plane.box_size // 2].min()) <= 0:
             remedy = "Give the images as extracted (not masked), or a smaller particle_radius."
             where = f"{len(indices)} images"
@@ -170,7 +182,12 @@ class ImageFormation(nn.Module):
         frequencies = self.frequencies / (self.plane.box_size * float(self.pixel_size))
         whitening = self.noise[group][:, self.shell].rsqrt().float()
         centring = shift_phases(frequencies, torch.as_tensor(particles.shifts[indices], device=device)).conj()
-        data = self.plane.gather(fft2(images * self.window)) / float(self.pixel_size) * centring * whitening
+        data = (
+            self.plane.gather(fft2(images * self.window if self.windowed else images))
+            / float(self.pixel_size)
+            * centring
+            * whitening
+        )
         transfer = ctf[indices](frequencies) * whitening
         return ImageBatch(data, transfer, torch.as_tensor(rotations[indices], device=device), group)
 

@@ -47,6 +47,16 @@ def ifft3(spectra: Tensor) -> Tensor:
     return _centred(ifftn, spectra, (-3, -2, -1)) * spectra.shape[-1] ** 1.5
 
 
+def real_fft3(volumes: Tensor) -> Tensor:
+    """Transform of real volumes (..., S, S, S), x >= 0 only: (..., S, S, S/2 + 1), corner at the origin, no factor."""
+    return torch.fft.rfftn(ifftshift(volumes, dim=(-3, -2, -1)), dim=(-3, -2, -1))
+
+
+def real_ifft3(spectra: Tensor) -> Tensor:
+    """Inverse of `real_fft3`."""
+    return fftshift(torch.fft.irfftn(spectra, dim=(-3, -2, -1)), dim=(-3, -2, -1))
+
+
 def grid(box_size: int, dimensions: int, device: torch.device | None = None) -> Tensor:
     """Integer frequencies (or voxel offsets) of a centred grid, (D, ..., D, dimensions) in ``xy[z]`` order."""
     axis = torch.arange(-(box_size // 2), box_size // 2, device=device)

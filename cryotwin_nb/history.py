@@ -21,6 +21,9 @@ class History:
         Wall-clock time of the epoch.
     skipped : list of int
         Steps left out because a gradient was not finite.
+    log_evidence, pass_radius, pass_seconds : list of float
+        Of each closed-form pass over the images that went before the epochs (subspace architecture): mean over the
+        images, nats, before the pass (NaN for the first); highest |k| used, grid units; time.
     n_components : int or None
         Components that the final mixture uses.
     """
@@ -31,6 +34,9 @@ class History:
     radius: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     skipped: list[int] = field(default_factory=list)
+    log_evidence: list[float] = field(default_factory=list)
+    pass_radius: list[float] = field(default_factory=list)
+    pass_seconds: list[float] = field(default_factory=list)
     n_components: int | None = None
 
     @property

@@ -9,6 +9,36 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture import GaussianMixture, halves
 
 
+class MixtureState(nn.Module):
+    """A mixture kept in a module: saved and moved with it. At first the standard normal density."""
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.weights: Tensor
+        self.means: Tensor
+        self.covariances: Tensor
+        self.register_buffer("weights", torch.ones(1, dtype=torch.float64))
+        self.register_buffer("means", torch.zeros(1, latent_dim, dtype=torch.float64))
+        self.register_buffer("covariances", torch.eye(latent_dim, dtype=torch.float64)[None])
+
+    @property
+    def mixture(self) -> GaussianMixture:
+        """The mixture, on the device of the module."""
+        return GaussianMixture.unchecked(self.weights, self.means, self.covariances)
+
+    def set(self, mixture: GaussianMixture) -> None:
+        """Keep another mixture, of any number of components."""
+        device = self.weights.device
+        for name in ("weights", "means", "covariances"):
+            setattr(self, name, getattr(mixture, name).detach().double().to(device))
+
+    def _load_from_state_dict(self, state_dict, prefix, *arguments) -> None:
+        for name, own in list(self.named_buffers()):
+            if prefix + name in state_dict:
+                setattr(self, name, own.new_empty(state_dict[prefix + name].shape))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+
 class MixtureMoments(nn.Module):
     """The prior while it trains: moving averages of the mixture's moments over mini-batches.
 

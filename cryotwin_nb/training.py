@@ -6,8 +6,9 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from cryotwin_nb.formation import ImageBatch
 from cryotwin_nb.history import History
 from cryotwin_nb.mixture import GaussianMixture
 from cryotwin_nb.models import CryoTwin, read_payload, write_payload
+from cryotwin_nb.models.subspace import Records, SubspaceNetworks, transformed
 from cryotwin_nb.particles import Particles
 
 
@@ -28,13 +30,14 @@ class TrainingConfig:
 
     Attributes
     ----------
-    epochs : int
-        Passes over the images.
+    epochs : int, optional
+        Passes over the images, or over what is left of them (subspace). By default 24 for the coordinate
+        architecture, 30 for the subspace.
     beta : float
         Weight of the rate in Eq. 3. With the distortion in units of the noise, 2 weighs both like a likelihood and
         a prior. The paper's 1/8 belongs to its own scaling of the images and is not comparable.
-    batch_size : int
-        Images per step.
+    batch_size : int, optional
+        Images per step. By default 16 (coordinate), 256 (subspace).
     learning_rate : float
         Peak rate of RAdam; falls to zero along a cosine over the run.
     warmup : float
@@ -43,6 +46,9 @@ class TrainingConfig:
         Share of the frequencies' radius used at the start of the run.
     precision : {"auto", "float32", "bfloat16"}
         Arithmetic of the networks' matrix products. "auto": bfloat16 where the processor has instructions for it.
+    isometry : float
+        Weight, in units of beta, of the penalty on a departure of the decoder from isometry (subspace, where it is
+        curved).
     seed : int
         Of the order of the images and of the latent noise.
     device : str, optional
@@ -55,13 +61,14 @@ class TrainingConfig:
         End with expectation-maximisation of the mixture on all latents.
     """
 
-    epochs: int = 24
+    epochs: int | None = None
     beta: float = 2.0
-    batch_size: int = 16
+    batch_size: int | None = None
     learning_rate: float = 1e-3
     warmup: float = 0.4
     start_radius: float = 0.5
     precision: str = "auto"
+    isometry: float = 10.0
     seed: int = 0
     device: str | None = None
     checkpoint: str | os.PathLike | None = None
@@ -72,13 +79,16 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         positive = ("epochs", "beta", "batch_size", "learning_rate", "start_radius", "checkpoint_every")
         for name in positive:
-            if not getattr(self, name) > 0:
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 remedy = f"The default is {getattr(type(self), name)}."
                 raise InputError(f"TrainingConfig.{name}", f"{getattr(self, name)}", "a positive number", remedy)
         for name, default in vars(type(self)).items():
             if isinstance(default, int | float) and name in self.__dataclass_fields__:
                 # plain numbers: NumPy's could be written to a checkpoint but not read back
                 object.__setattr__(self, name, type(default)(getattr(self, name)))
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, int(getattr(self, name)))
         if self.precision not in ("auto", "float32", "bfloat16"):
             found = repr(self.precision)
             raise InputError("TrainingConfig.precision", found, "'auto', 'float32' or 'bfloat16'", "Choose one.")
@@ -117,6 +127,8 @@ def fit(
         If the loss stays non-finite; the last checkpoint is untouched.
     """
     config = config or TrainingConfig()
+    unset = {k: v for k, v in model.networks.training_defaults.items() if getattr(config, k) is None}
+    config = replace(config, **unset)
     model.check(particles)
     if model.config["n_components"] > len(particles):
         found, expected = f"C = {model.config['n_components']}", f"at most one per image ({len(particles)})"
@@ -128,7 +140,7 @@ def fit(
         model.check(particles)
     else:
         model.imaging.measure(particles)
-        model.networks.measure(trainer.images(np.arange(len(particles))[:1000]))
+    trainer.closed_form(progress)
     bar = tqdm(total=config.epochs, initial=trainer.history.epochs, desc="training", unit="epoch", disable=not progress)
     with bar:
         while trainer.history.epochs < config.epochs:
@@ -140,11 +152,10 @@ def fit(
             for callback in callbacks:
                 callback(trainer.history, model)
     if config.final_em:
-        latents = trainer.latents()
-        model.prior = GaussianMixture.fit(latents, model.config["n_components"], seed=config.seed)
-        used = trainer.history.n_components = model.prior.n_components
+        trainer.finish()
         if progress:
-            tqdm.write(f"The prior uses {used} of at most {model.config['n_components']} components.")
+            used, bound = trainer.history.n_components, model.config["n_components"]
+            tqdm.write(f"The prior uses {used} of at most {bound} components.")
     return trainer.history
 
 
@@ -159,6 +170,7 @@ class _Trainer:
         bytes_needed = len(particles) * len(model.imaging.frequencies) * 12
         self._keep = bytes_needed < config.cache_gib * 2**30
         self._cache: ImageBatch | None = None
+        self._prepared: Any = None
         wanted = config.precision
         self._bfloat16 = wanted == "bfloat16" or (wanted == "auto" and has_bfloat16(model.device.type))
 
@@ -180,6 +192,48 @@ class _Trainer:
                 target[rows[0] : rows[-1] + 1] = part
         return whole
 
+    def chunks(self) -> Iterator[ImageBatch]:
+        """All the images in their order."""
+        for rows in np.array_split(np.arange(len(self.particles)), -(-len(self.particles) // 256)):
+            yield self.images(rows)
+
+    def closed_form(self, progress: bool) -> None:
+        """The passes of the architecture that need no gradient; those that a checkpoint has are not done again."""
+        history, networks = self.history, self.model.networks
+        done = len(history.log_evidence)
+        with tqdm(total=networks.n_passes, initial=done, desc="closed form", unit="pass", disable=not progress) as bar:
+            for radius, log_evidence, seconds in networks.passes(self.chunks, self.config.beta, done):
+                history.pass_radius.append(radius)
+                history.log_evidence.append(log_evidence)
+                history.pass_seconds.append(seconds)
+                bar.update()
+                if self.config.checkpoint:
+                    self.save(self.config.checkpoint)
+
+    def examples(self, rows: np.ndarray) -> Any:
+        """What the objective needs of images: records of them (subspace), or the images (coordinate)."""
+        if not isinstance(self.model.networks, SubspaceNetworks):
+            return self.images(rows)
+        if self._prepared is None:
+            records = [tuple(self.model.networks.prepare(chunk)) for chunk in self.chunks()]
+            self._prepared = Records(*map(torch.cat, zip(*records, strict=True)))
+        return self._prepared.take(torch.as_tensor(rows, device=self.model.device))
+
+    def finish(self) -> None:
+        """Maps and mixtures that fit all the latents."""
+        model, config, networks = self.model, self.config, self.model.networks
+        z = self.latents()
+        model.prior = GaussianMixture.fit(z, model.config["n_components"], seed=config.seed)
+        self.history.n_components = model.prior.n_components
+        if isinstance(networks, SubspaceNetworks):
+            everything = np.arange(len(self.particles))
+            density = networks.deconvolve(self.examples(everything), model.prior, config.seed)
+            change = networks.reestimate(self.chunks, density, z)
+            self._prepared = None
+            start = transformed(model.prior, change)
+            model.prior = GaussianMixture.fit(self.latents(), start=start)
+            model.deconvolved_prior = networks.deconvolve(self.examples(everything), model.prior, config.seed)
+
     def epoch(self) -> None:
         """One pass over the images; what is random in it follows from the seed and the number of the epoch."""
         started, done = time.perf_counter(), self.history.epochs
@@ -187,11 +241,12 @@ class _Trainer:
         order = torch.randperm(len(self.particles), generator=generator).numpy()
         sums, skipped = torch.zeros(2, dtype=torch.float64), 0
         for step, start in enumerate(range(0, len(order), self.config.batch_size)):
-            batch = self.images(order[start : start + self.config.batch_size])
+            rows = order[start : start + self.config.batch_size]
+            batch = self.examples(rows)
             progress = (done * self.steps_per_epoch + step) / (self.config.epochs * self.steps_per_epoch)
             terms = self._step(batch, progress, generator)
             skipped += terms is None
-            sums += torch.zeros(2) if terms is None else terms * len(batch.group)
+            sums += torch.zeros(2) if terms is None else terms * len(rows)
         if skipped > self.steps_per_epoch // 2:
             remedy = "the last checkpoint is untouched; try a lower learning_rate or precision='float32'"
             raise FloatingPointError(f"{skipped} of {self.steps_per_epoch} steps gave no finite gradient; {remedy}.")
@@ -205,8 +260,9 @@ class _Trainer:
     def _schedule(self, progress: float) -> tuple[float, float]:
         """Beta and the radius of the frequencies used (grid units) at a share of the run."""
         ramp = min(1.0, progress / max(self.config.warmup, 1e-9))
-        nyquist = self.model.config["box_size"] / 2
-        radius = nyquist * min(1.0, self.config.start_radius + (1 - self.config.start_radius) * ramp)
+        radius = self.model.imaging.plane.radius
+        if self.model.networks.coarse_to_fine:
+            radius *= min(1.0, self.config.start_radius + (1 - self.config.start_radius) * ramp)
         return self.config.beta * 10 ** (2 * ramp - 2), radius
 
     def _step(self, batch: ImageBatch, progress: float, generator: torch.Generator) -> Tensor | None:
@@ -218,8 +274,9 @@ class _Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         model.networks.mixed_precision = self._bfloat16
         try:
-            distortion, rate = objective(model, batch, n, generator)
-            loss = (distortion + beta * rate).mean() / model.imaging.multiplicity[:n].sum()
+            distortion, rate, latents = objective(model, batch, n, generator)
+            departure = config.isometry * beta * model.networks.anisometry(latents)
+            loss = ((distortion + beta * rate).mean() + departure) / model.imaging.multiplicity[:n].sum()
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             finite = bool(torch.isfinite(loss) & torch.isfinite(norm))
@@ -252,7 +309,7 @@ class _Trainer:
     def latents(self) -> Tensor:
         """Latents (n, d) of all the images, on the CPU."""
         chunks = np.array_split(np.arange(len(self.particles)), -(-len(self.particles) // 500))
-        return torch.cat([self.model.encode(self.images(chunk))[0].cpu() for chunk in chunks])
+        return torch.cat([self.model.encode(self.examples(chunk))[0].cpu() for chunk in chunks])
 
     def save(self, path: str | os.PathLike) -> None:
         """Write model, optimiser and history; what is random follows from the seed, so this is all."""
@@ -287,17 +344,17 @@ class _Trainer:
         return {**settings, "n_particles": len(self.particles), "views": views}
 
 
-def objective(model: CryoTwin, batch: ImageBatch, n: int | None, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The two terms of Eq. 3 for each image: distortion (m,) and rate -log Q (m,), and the prior's moving moments.
+def objective(model: CryoTwin, batch: Any, n: int | None, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """The two terms of Eq. 3 for each image, distortion (m,) and rate -log Q (m,), and the latents (m, d) decoded.
 
-    The slice is decoded at z + noise, the noise uniform in [-T/2, T/2]^d; the first n coefficients are compared.
+    Those are z + noise, the noise uniform in [-T/2, T/2]^d; the first n coefficients are compared. The moving moments
+    of the prior take in the batch.
     """
     width = model.noise_width
     z, w = model.encode(batch)
     noise = (torch.rand(z.shape, generator=generator) - 0.5).to(z.device) * width
-    prediction = model.predict(batch, z + noise, n)
     rate = -model.moments.update(z, w).log_window_mass(z, width)
-    return model.imaging.distortion(batch, prediction), rate
+    return model.distortion(batch, z + noise, n), rate, z + noise
 
 
 def has_bfloat16(device: str) -> bool:

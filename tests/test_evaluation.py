@@ -37,7 +37,7 @@ def test_active_subspace_ignores_dead_dimensions():
 
 
 def test_isometry_takes_a_model():
-    model = ct.CryoTwin(16, latent_dim=2, n_components=2, width=8, depth=1, n_features=8)
+    model = ct.CryoTwin(16, "coordinate", latent_dim=2, n_components=2, width=8, depth=1, n_features=8)
     assert -1 <= ct.isometry(model, torch.randn(20, 2), n_pairs=10).correlation <= 1
 
 

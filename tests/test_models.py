@@ -11,7 +11,7 @@ from cryotwin_nb.imaging import slice_coordinates
 from cryotwin_nb.models.coordinate import canonical_view
 from cryotwin_nb.molecules import axis_rotation
 
-SMALL = dict(latent_dim=3, n_components=5, width=24, depth=2, n_features=20)
+SMALL = dict(architecture="coordinate", latent_dim=3, n_components=5, width=24, depth=2, n_features=20)
 
 
 @pytest.fixture(scope="module")

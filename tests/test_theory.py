@@ -20,7 +20,7 @@ class LinearModel(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         d = len(VARIANCES)
-        self.noise_width, self.imaging = width, self
+        self.noise_width = width
         self.encoder = nn.Parameter(0.5 * width * (torch.eye(d) + 0.2 * torch.randn(d, d)))
         self.decoder = nn.Parameter(self.encoder.detach().inverse())
         self.moments = MixtureMoments(1, d)
@@ -29,11 +29,8 @@ class LinearModel(nn.Module):
         z = batch @ self.encoder.T
         return z, z[:, :1] * 0
 
-    def predict(self, batch, z, n):
-        return z @ self.decoder.T
-
-    def distortion(self, batch, prediction):
-        return (batch - prediction).square().sum(1)
+    def distortion(self, batch, z, n):
+        return (batch - z @ self.decoder.T).square().sum(1)
 
 
 def train(width: float) -> tuple[LinearModel, torch.Tensor, torch.Generator]:
@@ -44,7 +41,7 @@ def train(width: float) -> tuple[LinearModel, torch.Tensor, torch.Generator]:
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = 0.01 * (1 + math.cos(math.pi * step / steps))
         batch = torch.randn(512, len(VARIANCES), generator=generator) * VARIANCES.sqrt()
-        distortion, rate = objective(model, batch, None, generator)
+        distortion, rate, _ = objective(model, batch, None, generator)
         optimizer.zero_grad()
         (distortion + BETA * rate).mean().backward()
         optimizer.step()
@@ -89,7 +86,7 @@ def test_noise_width_is_a_gauge(runs):
     terms = []
     for width, (model, batch, _) in runs.items():
         with torch.no_grad():
-            distortion, rate = objective(model, batch, None, torch.Generator().manual_seed(2))
+            distortion, rate, _ = objective(model, batch, None, torch.Generator().manual_seed(2))
         terms.append(float((distortion + BETA * rate).mean()))
         scale = model.encode(batch)[0].std(0).max().detach() / width
         assert float(scale) == pytest.approx(math.sqrt(60 / (6 * BETA)), rel=0.12)

@@ -9,7 +9,7 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.history import History
 from cryotwin_nb.training import TrainingConfig, fit
 
-SMALL = dict(latent_dim=2, n_components=4, width=16, depth=1, n_features=16)
+SMALL = dict(architecture="coordinate", latent_dim=2, n_components=4, width=16, depth=1, n_features=16)
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,13 @@ from cryotwin_nb.formats.files import atomic, make_folder
 from cryotwin_nb.fourier import grid, require_box_size
 from cryotwin_nb.history import History
 from cryotwin_nb.mixture import GaussianMixture
-from cryotwin_nb.mixture_moments import MixtureMoments
+from cryotwin_nb.mixture_moments import MixtureMoments, MixtureState
 from cryotwin_nb.models.coordinate import CoordinateNetworks
+from cryotwin_nb.models.subspace import SubspaceNetworks
 from cryotwin_nb.particles import Particles
 
-_FORMAT = "cryotwin_nb model 1"
-_ARCHITECTURES = {"coordinate": CoordinateNetworks}
+_FORMAT = "cryotwin_nb model 2"
+_ARCHITECTURES = {"subspace": SubspaceNetworks, "coordinate": CoordinateNetworks}
 
 
 class CryoTwin(nn.Module):
@@ -34,8 +35,9 @@ class CryoTwin(nn.Module):
     ----------
     box_size : int
         D of the images, pixels.
-    architecture : {"coordinate"}
-        "coordinate": the paper's residual MLPs.
+    architecture : {"subspace", "coordinate"}
+        "subspace": maps in a linear subspace found in closed form, minutes on a CPU; "coordinate": the paper's
+        residual MLPs.
     latent_dim : int
         d (paper: 8).
     n_components : int
@@ -49,7 +51,8 @@ class CryoTwin(nn.Module):
     seed : int
         Of the initial weights.
     **networks
-        Passed to the architecture (`width`, `depth`, `n_features`).
+        Passed to the architecture: `n_basis`, `width`, `contrast` of `SubspaceNetworks`; `width`, `depth`,
+        `n_features` of `CoordinateNetworks`.
 
     Attributes
     ----------
@@ -61,14 +64,10 @@ class CryoTwin(nn.Module):
         Of the training; empty before.
     """
 
-    prior_weights: Tensor
-    prior_means: Tensor
-    prior_covariances: Tensor
-
     def __init__(
         self,
         box_size: int,
-        architecture: str = "coordinate",
+        architecture: str = "subspace",
         latent_dim: int = 8,
         n_components: int = 100,
         noise_width: float = 3.0,
@@ -103,41 +102,54 @@ class CryoTwin(nn.Module):
         }  # plain numbers: others could be saved but not read back
         self.noise_width = float(noise_width)
         self.history = History()
-        self.imaging = ImageFormation(box_size, weighting, particle_radius)
+        kind: Any = _ARCHITECTURES[architecture]
+        self.imaging = ImageFormation(box_size, weighting, particle_radius, **kind.imaging_options)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.networks = _ARCHITECTURES[architecture](
-                self.imaging, latent_dim, n_components, noise_width, seed=seed, **networks
-            )
+            self.networks = kind(self.imaging, latent_dim, n_components, noise_width, seed=seed, **networks)
         self.moments = MixtureMoments(n_components, latent_dim)
-        for name, tensor in zip(("weights", "means", "covariances"), self._standard_prior(), strict=True):
-            self.register_buffer(f"prior_{name}", tensor)
-
-    def _standard_prior(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights, means and covariances of the standard normal density, the prior of an untrained model."""
-        d = self.config["latent_dim"]
-        return torch.ones(1).double(), torch.zeros(1, d).double(), torch.eye(d).double()[None]
+        self._prior = MixtureState(latent_dim)
+        self._deconvolved = MixtureState(latent_dim)
 
     @property
     def prior(self) -> GaussianMixture:
         """The density of the latents, on the CPU: fitted to all of them when training ends."""
-        parts = (self.prior_weights, self.prior_means, self.prior_covariances)
-        return GaussianMixture.unchecked(*(part.cpu() for part in parts))
+        return self._prior.mixture.to("cpu")
 
     @prior.setter
     def prior(self, mixture: GaussianMixture) -> None:
-        device = self.prior_weights.device
-        for name in ("weights", "means", "covariances"):
-            setattr(self, f"prior_{name}", getattr(mixture, name).detach().double().to(device))
+        self._prior.set(mixture)
+
+    @property
+    def deconvolved_prior(self) -> GaussianMixture:
+        """The density of the structures themselves, on the CPU: without the noise that each image adds to its latent.
+
+        Raises
+        ------
+        InputError
+            If the architecture does not tell the error of a latent, or the model is untrained.
+        """
+        if self.config["architecture"] != "subspace" or not self.imaging.measured:
+            found = f"a model of the architecture {self.config['architecture']!r}, or an untrained one"
+            raise InputError("deconvolved_prior", found, "a trained subspace model", "Use `prior`, or fit the model.")
+        return self._deconvolved.mixture.to("cpu")
+
+    @deconvolved_prior.setter
+    def deconvolved_prior(self, mixture: GaussianMixture) -> None:
+        self._deconvolved.set(mixture)
 
     @property
     def device(self) -> torch.device:
         """Where the model computes."""
-        return self.prior_weights.device
+        return self._prior.weights.device
 
     def encode(self, batch: ImageBatch) -> tuple[Tensor, Tensor]:
         """Latents z (m, d) and component scores w (m, C) of prepared images."""
         return self.networks.encode(batch)
+
+    def distortion(self, batch: Any, z: Tensor, n: int | None = None) -> Tensor:
+        """|| W (X - prediction) ||^2 (m,) of what the architecture has prepared of images, decoded at z (m, d)."""
+        return self.networks.distortion(batch, z, n)
 
     def predict(self, batch: ImageBatch, z: Tensor, n: int | None = None) -> Tensor:
         """Predicted coefficients (m, P) of images at z (m, d): slice times CTF; the first n, by |k|."""
@@ -238,12 +250,8 @@ class CryoTwin(nn.Module):
         return model
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Load a state whose mixture and noise spectrum may have other lengths than the present ones."""
-        own = self.state_dict()
-        for name, value in state.items():
-            if name in ("imaging.noise", "prior_weights", "prior_means", "prior_covariances"):
-                module = self.imaging if name.startswith("imaging.") else self
-                setattr(module, name.removeprefix("imaging."), torch.empty_like(value, device=own[name].device))
+        """Load a state whose noise spectrum may have more rows than the present one."""
+        self.imaging.noise = torch.empty_like(state["imaging.noise"], device=self.device)
         self.load_state_dict(state)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample, relu
@@ -46,6 +49,10 @@ class CoordinateNetworks(nn.Module):
         Units and residual layers of both MLPs; positional features of the decoder.
     """
 
+    imaging_options: ClassVar = {}
+    training_defaults: ClassVar = {"epochs": 24, "batch_size": 16}
+    coarse_to_fine = True
+
     inside: Tensor
     signal: Tensor
     points: Tensor
@@ -81,6 +88,27 @@ class CoordinateNetworks(nn.Module):
     @property
     def imaging(self) -> ImageFormation:
         return self._imaging[0]
+
+    n_passes = 0
+
+    def passes(
+        self, chunks: Callable[[], Iterable[ImageBatch]], beta: float, done: int = 0
+    ) -> Iterator[tuple[float, float, float]]:
+        """Nothing is found in closed form; the first images set the scale of the decoder's output."""
+        self.measure(next(iter(chunks())))
+        return iter(())
+
+    def prepare(self, batch: ImageBatch) -> ImageBatch:
+        """What training needs of images: all of them."""
+        return batch
+
+    def distortion(self, batch: ImageBatch, z: Tensor, n: int | None = None) -> Tensor:
+        """|| W (X - prediction) ||^2 (m,) of images decoded at z (m, d), over the first n coefficients."""
+        return self.imaging.distortion(batch, self.slices(batch.rotations, z, n) * batch.transfer[:, :n])
+
+    def anisometry(self, z: Tensor) -> Tensor:
+        """Not penalised: 0."""
+        return z.new_zeros(())
 
     def measure(self, batch: ImageBatch) -> None:
         """Set the radial amplitude of the density that scales the decoder's output, from some images."""

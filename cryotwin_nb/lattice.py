@@ -1,0 +1,241 @@
+"""A Fourier lattice that central slices are read from and inserted into.
+
+The lattice is `padding` times finer than that of the map, holds a ball, and only the half with x >= 0. Slices are read
+by trilinear interpolation; the fall-off in real space that goes with it is divided out of the volumes (`gridding`).
+On the CPU the loops are compiled (`kernels`), elsewhere they are PyTorch's gather and `index_add_`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryotwin_nb.fourier import real_fft3, real_ifft3
+from cryotwin_nb.imaging import slice_coordinates
+
+
+class HalfBall:
+    """Half of a ball in a padded Fourier lattice: rows along x >= 0, one after the other.
+
+    Parameters
+    ----------
+    box_size : int
+        D of the volumes, voxels.
+    radius : float
+        Slices may be read at frequencies |k| < radius, grid units of the map.
+    padding : float
+        How much finer than that of the map the lattice is; rounded to an even side.
+
+    Attributes
+    ----------
+    side : int
+        S, voxels of the padded box.
+    scale : float
+        S / D: lattice units in one grid unit of the map.
+    positions : (V, 3) int16
+        xyz of each voxel, lattice units.
+    start : (2c + 1, 2c + 1) int32
+        Voxel (x, y, z) is number start[z + c, y + c] + x.
+    shell : (V,) int64
+        |k| in grid units of the map, rounded to the nearest integer.
+    """
+
+    def __init__(self, box_size: int, radius: float, padding: float) -> None:
+        self.box_size, self.radius = box_size, radius
+        self.side = 2 * round(box_size * padding / 2)
+        self.scale = self.side / box_size
+        centre = int(radius * self.scale + 3**0.5) + 1
+        axis = np.arange(-centre, centre + 1)
+        reach = (radius * self.scale + 3**0.5) ** 2  # all eight neighbours of a sample
+        rest = reach - axis[:, None] ** 2 - axis**2
+        length = np.where(rest >= 0, np.sqrt(np.maximum(rest, 0)).astype(int) + 1, 0)
+        start = np.concatenate([[0], length.cumsum()[:-1]]).reshape(length.shape)
+        z, y = (index.repeat(length.ravel()) - centre for index in np.indices(length.shape).reshape(2, -1))
+        x = np.arange(length.sum()) - start.ravel().repeat(length.ravel())
+        self.start = torch.as_tensor(start.astype(np.int32))
+        self.positions = torch.as_tensor(np.stack([x, y, z], axis=1).astype(np.int16))
+        self.shell = (self.positions.float().norm(dim=1) / self.scale).round().long()
+
+    def __len__(self) -> int:
+        """V, the number of voxels."""
+        return len(self.positions)
+
+    @property
+    def grid_index(self) -> Tensor:
+        """Number of each voxel in the flattened array of `real_fft3` of the padded box."""
+        x, y, z = self.positions.long().unbind(1)
+        index = ((z % self.side) * self.side + y % self.side) * (self.side // 2 + 1) + x
+        return torch.where(self.positions.abs().amax(1) <= self.side // 2, index, -1)
+
+    @property
+    def gridding(self) -> Tensor:
+        """Fall-off (D, D, D) of trilinear interpolation in real space: sinc^2 along each axis."""
+        fall = torch.sinc(torch.arange(-(self.box_size // 2), self.box_size // 2) / self.side).square()
+        return fall[:, None, None] * fall[:, None] * fall
+
+    def from_volumes(self, volumes: Tensor) -> Tensor:
+        """Transforms (V, 2Q) of volumes (Q, D, D, D), made ready for slicing: Q real parts, then Q imaginary parts."""
+        margin = (self.side - self.box_size) // 2
+        pad = (margin, self.side - self.box_size - margin) * 3
+        index, gridding = self.grid_index.to(volumes.device), self.gridding.to(volumes)
+        lattice = volumes.new_empty(len(self), 2 * len(volumes))
+        for q, volume in enumerate(volumes / gridding):
+            spectrum = real_fft3(torch.nn.functional.pad(volume, pad)).flatten()[index] * self.box_size**-1.5
+            spectrum[index < 0] = 0
+            lattice[:, q], lattice[:, len(volumes) + q] = spectrum.real, spectrum.imag
+        return lattice
+
+    def to_volumes(self, lattice: Tensor) -> Tensor:
+        """Volumes (Q, D, D, D) whose local averages over the lattice are the given transforms (V, 2Q)."""
+        margin, size = (self.side - self.box_size) // 2, self.box_size
+        inside = slice(margin, margin + size)
+        index = self.grid_index.to(lattice.device)
+        maps = []
+        for real, imaginary in zip(*lattice.T.chunk(2), strict=True):
+            spectrum = torch.zeros(self.side**2 * (self.side // 2 + 1), dtype=torch.complex64, device=lattice.device)
+            spectrum[index[index >= 0]] = torch.complex(real, imaginary)[index >= 0] * size**1.5
+            padded = real_ifft3(spectrum.view(self.side, self.side, -1))
+            maps.append(padded[inside, inside, inside])
+        return torch.stack(maps) / self.gridding.to(lattice.device)
+
+    def slices(self, lattice: Tensor, frequencies: Tensor, rotations: Tensor) -> Tensor:
+        """Central slices (m, P, 2Q) of the transforms in lattice (V, 2Q), at frequencies (P, 2), rotations (m, 3, 3)."""
+        if lattice.device.type == "cpu":
+            from cryotwin_nb import kernels
+
+            _set_threads()
+            result = torch.empty(len(rotations), len(frequencies), lattice.shape[1])
+            arrays = _numpy(lattice, self.start, frequencies, rotations, result)
+            kernels.gather(arrays[0], arrays[1], np.float32(self.scale), *arrays[2:])
+            return result
+        corners, sign = self._corners(frequencies, rotations)
+        result = lattice.new_zeros(sign.numel(), lattice.shape[1])
+        for index, share in corners:
+            result += lattice[index] * share[:, None]
+        result = result.view(*sign.shape, -1)
+        result[..., lattice.shape[1] // 2 :] *= sign[..., None]
+        return result
+
+    def insert(
+        self,
+        sums: Tensor,
+        frequencies: Tensor,
+        rotations: Tensor,
+        values: Tensor,
+        powers: Tensor,
+        first: Tensor,
+        second: Tensor,
+    ) -> None:
+        """Add slices to sums (V, 2Q + M), the adjoint of `slices`.
+
+        Parameters
+        ----------
+        values : (m, P) complex64
+            Enter the first 2Q columns, multiplied by each of `first` (m, Q).
+        powers : (m, P) float32
+            Enter the last M columns, multiplied by each of `second` (m, M).
+        """
+        if sums.device.type == "cpu":
+            from cryotwin_nb import kernels
+
+            owner = self._owners(_set_threads())
+            parts = (frequencies, rotations, torch.view_as_real(values), powers, first, second)
+            target, start, *arrays = _numpy(sums, self.start, *parts)
+            kernels.insert(target, start, owner, np.float32(self.scale), *arrays)
+            return
+        corners, sign = self._corners(frequencies, rotations)
+        real, imaginary = values.real[..., None] * first[:, None], (values.imag * sign)[..., None] * first[:, None]
+        vectors = torch.cat([real, imaginary, powers[..., None] * second[:, None]], dim=-1).flatten(0, 1)
+        for index, share in corners:
+            sums.index_add_(0, index, vectors * share[:, None])
+
+    def close(self, sums: Tensor, n_first: int) -> None:
+        """Add to the plane x = 0 what samples on its other side have given to the opposite voxels."""
+        plane = (self.positions[:, 0] == 0).nonzero().flatten()
+        y, z = (-self.positions[plane, 1:].long() + len(self.start) // 2).unbind(1)
+        opposite = self.start[z, y].long().to(sums.device)
+        mirrored = sums[opposite]
+        mirrored[:, n_first : 2 * n_first] *= -1
+        sums[plane.to(sums.device)] += mirrored
+
+    def solve(self, sums: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+        """Solve the normal equations of each voxel.
+
+        Parameters
+        ----------
+        sums : (V, 2Q + M)
+            Right-hand sides (Q real parts, Q imaginary parts) and lower triangles of the Q x Q matrices, row by row.
+        precision : (n_shells, Q) float64
+            Added to the diagonals, by shell.
+
+        Returns
+        -------
+        solution : (V, 2Q) float32
+        covariance : (n_shells, Q, Q) float64
+            Mean of the matrices' inverses over each shell.
+        """
+        size, shells = precision.shape[1], len(precision)
+        solution = sums.new_empty(len(self), 2 * size)
+        row, column = torch.tril_indices(size, size)
+        if sums.device.type == "cpu":
+            from cryotwin_nb import kernels
+
+            lower = np.zeros((_set_threads(), shells, size, size))
+            kernels.solve(*_numpy(sums, self.shell, precision, solution), lower)
+            total = torch.as_tensor(lower.sum(0))
+            total = total + total.tril(-1).mT
+        else:
+            total, shell = precision.new_zeros(shells, size, size), self.shell.to(sums.device)
+            for part in torch.arange(len(self), device=sums.device).split(2**16):
+                matrix = precision[shell[part]].diag_embed()
+                matrix[:, row, column] += sums[part, 2 * size :].double()
+                inverse = torch.cholesky_inverse(torch.linalg.cholesky(matrix))  # reads the lower triangle
+                right = sums[part, : 2 * size].double().view(-1, 2, size)
+                solution[part] = (right @ inverse).flatten(1).float()
+                total.index_add_(0, shell[part], inverse)
+        counts = torch.bincount(self.shell, minlength=shells).clamp_min(1).to(total.device)
+        return solution, total / counts[:, None, None]
+
+    def _corners(self, frequencies: Tensor, rotations: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """The eight neighbours of each sample as (index, share) (m P,), and the sign (m, P) of its imaginary part."""
+        positions = slice_coordinates(frequencies, rotations) * self.scale
+        sign = torch.where(positions[..., 0] < 0, -1.0, 1.0)
+        positions = (positions * sign[..., None]).flatten(0, 1)
+        corner = positions.floor().long()
+        fraction, start = positions - corner, self.start.to(positions.device)
+        corners = []
+        for offset in torch.cartesian_prod(*[torch.arange(2, device=positions.device)] * 3):
+            share = torch.where(offset.bool(), fraction, 1 - fraction).prod(-1)
+            x, y, z = (corner + offset).unbind(-1)
+            corners.append((start[z + len(start) // 2, y + len(start) // 2].long() + x, share))
+        return corners, sign
+
+    def _owners(self, threads: int) -> np.ndarray:
+        """Which thread inserts into each plane of constant z, (S + 1,): equal shares of the samples."""
+        centre = len(self.start) // 2
+        samples = (
+            centre + 1.0 - np.abs(np.arange(len(self.start)) - centre)
+        )  # uniform views put 2 pi (R - |z|) samples into a plane
+        return np.minimum(threads * (samples.cumsum() - samples / 2) // samples.sum(), threads - 1).astype(np.int64)
+
+
+@lru_cache(maxsize=4)
+def half_ball(box_size: int, radius: float, padding: float) -> HalfBall:
+    """The `HalfBall` of a box, on the CPU and cached."""
+    return HalfBall(box_size, radius, padding)
+
+
+def _numpy(*tensors: Tensor) -> list[np.ndarray]:
+    return [tensor.detach().contiguous().numpy() for tensor in tensors]
+
+
+def _set_threads() -> int:
+    """Let the compiled loops use as many threads as PyTorch; their number."""
+    import numba
+
+    threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+    numba.set_num_threads(threads)
+    return threads

@@ -1,0 +1,117 @@
+"""What images say about a linear model of the density, and what follows for its coefficients.
+
+With V = V_0 + sum_k c_k U_k, known pose and CTF, the distortion of an image is a quadratic function of c. Its
+coefficients, the inner products b and G of data and slices, are all that is needed of the image ever after.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cryotwin_nb.formation import ImageBatch
+from cryotwin_nb.lattice import HalfBall
+from cryotwin_nb.mixture import GaussianMixture
+
+
+class Statistics(NamedTuple):
+    """Weighted inner products of images with the slices A of (V_0, U_1, ..., U_K), times CTF / sigma.
+
+    The distortion of the prediction A c~ is energy - 2 c~.b + c~.G c~; with the weights of the likelihood (the
+    multiplicity) half of it is the negative log-likelihood.
+
+    Attributes
+    ----------
+    b : (m, Q) float32
+        Re A^H W^2 X, Q = K + 1.
+    G : (m, Q, Q) float32
+        Re A^H W^2 A.
+    energy : (m,) float32
+        || W X ||^2.
+    """
+
+    b: Tensor
+    G: Tensor
+    energy: Tensor
+
+    def given(self, contrast: Tensor) -> Statistics:
+        """Statistics of c alone, where the image is contrast (m,) times the slice of V_0 + sum_k c_k U_k."""
+        a = contrast[:, None].to(self.b)
+        b = a * self.b[:, 1:] - a**2 * self.G[:, 1:, 0]
+        energy = self.energy - 2 * a[:, 0] * self.b[:, 0] + a[:, 0] ** 2 * self.G[:, 0, 0]
+        return Statistics(b, a[..., None] ** 2 * self.G[:, 1:, 1:], energy)
+
+
+def statistics(ball: HalfBall, lattice: Tensor, batch: ImageBatch, frequencies: Tensor, weights: Tensor) -> Statistics:
+    """The `Statistics` of images under slices of a lattice (V, 2Q).
+
+    Parameters
+    ----------
+    frequencies : (P, 2)
+        The first P of the batch's, grid units.
+    weights : (P,) or (m, P)
+        W^2 times the multiplicity.
+    """
+    n, root = len(frequencies), weights.sqrt()
+    slices = ball.slices(lattice, frequencies, batch.rotations)
+    slices *= (batch.transfer[:, :n] * root)[..., None]
+    stacked = slices.view(len(slices), 2 * n, -1)  # real and imaginary part of each coefficient, one after the other
+    data = torch.view_as_real(batch.data[:, :n] * root).reshape(len(slices), 1, 2 * n)
+    return Statistics((data @ stacked)[:, 0], stacked.mT @ stacked, data.square().sum((1, 2)))
+
+
+class Posterior(NamedTuple):
+    """What is known of the coefficients of images.
+
+    Attributes
+    ----------
+    mean : (m, K)
+    covariance : (m, K, K)
+    log_evidence : (m,)
+        log of the integral over c of likelihood exp(b.c - c.Gc / 2) times prior.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    log_evidence: Tensor
+
+
+def posterior(b: Tensor, G: Tensor, prior: GaussianMixture) -> Posterior:
+    """Posterior of coefficients with likelihood exp(b.c - c.Gc / 2) under a mixture, float64.
+
+    Each component gives a Gaussian of precision G + P_c and information b + P_c mu_c, with P_c the inverse of its
+    covariance; nothing is divided by G, which may be singular.
+    """
+    b, G = b.double(), G.double()
+    precision = torch.cholesky_inverse(torch.linalg.cholesky(prior.covariances))
+    pull = (precision @ prior.means[..., None])[..., 0]
+    factor = torch.linalg.cholesky(G[:, None] + precision)
+    covariances = torch.cholesky_inverse(factor)
+    information = b[:, None] + pull
+    means = (covariances @ information[..., None])[..., 0]
+    log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1) - precision.logdet() / 2
+    joint = prior.weights.log() - log_det + ((information * means).sum(-1) - (pull * prior.means).sum(-1)) / 2
+    log_evidence = joint.logsumexp(-1)
+    gamma = (joint - log_evidence[:, None]).exp()
+    mean = (gamma[:, None] @ means)[:, 0]
+    away = means - mean[:, None]
+    covariance = (gamma[..., None, None] * covariances).sum(1) + (gamma[..., None] * away).mT @ away
+    return Posterior(mean, covariance, log_evidence)
+
+
+def contrasts(full: Statistics, variances: Tensor, spread: float) -> Tensor:
+    """Contrast a of each image, (m,) float64: posterior mean of the coefficient of V_0, jointly with those of the U_k.
+
+    Parameters
+    ----------
+    variances : (K,)
+        Prior variances of c; that of a c is taken to be the same.
+    spread : float
+        Prior standard deviation of a around 1.
+    """
+    precision = torch.cat([variances.new_tensor([spread**-2]), 1 / variances])
+    pull = torch.zeros_like(precision)
+    pull[0] = precision[0]
+    return torch.linalg.solve(full.G.double() + precision.diag(), full.b.double() + pull)[:, 0]

@@ -1,0 +1,364 @@
+"""The subspace architecture: maps in a linear subspace found in closed form, coefficients a near-isometric curve in it.
+
+A density is V_0 + sum_k c_k(z) U_k with orthonormal U_k (`cryotwin_nb.subspace`). With c(z) = s z the map from
+latents to densities is exactly isometric; where the basis has more dimensions than the latent space, a small network
+that starts at zero lets c(z) bend. Given the basis, images enter the objective through a few numbers each
+(`Records`), and rate-distortion training runs on those.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.formation import ImageBatch, ImageFormation
+from cryotwin_nb.fourier import n_shells
+from cryotwin_nb.likelihood import Posterior, Statistics, posterior, statistics
+from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture_moments import MixtureState
+from cryotwin_nb.subspace import MARGIN, Moments, Subspace, augmented, begin, iterate, reestimate, spherical_mask
+
+Chunks = Callable[[], Iterable[ImageBatch]]
+
+_RADII = (0.3, 0.3, 0.3, 0.3, 0.5, 0.5, 0.7, 1.0, 1.0)  # of the passes with the Gaussian prior, shares of Nyquist
+_SAMPLE = 5000  # images that the density of the coefficients is fitted to
+_COMPONENTS = 32  # of that density, at most
+
+
+class Records(NamedTuple):
+    """What is left of images once the basis is fixed: the distortion as a function of the coefficients, and more.
+
+    Attributes
+    ----------
+    expected : (m, K) float32
+        Posterior mean of the coefficients under their density.
+    contrast : (m,) float32
+        Of the image.
+    b, precision : (m, K), (m, K (K + 1) / 2) float32
+        The likelihood exp(b.c - c.Gc / 2), G as its lower triangle.
+    b_weighted, G_weighted, energy : (m, K), (m, K (K + 1) / 2), (m,) float32
+        The distortion energy - 2 c.b + c.Gc of Eq. 3.
+    """
+
+    expected: Tensor
+    contrast: Tensor
+    b: Tensor
+    precision: Tensor
+    b_weighted: Tensor
+    G_weighted: Tensor
+    energy: Tensor
+
+    def take(self, rows: Tensor) -> Records:
+        """The records of some of the images."""
+        return Records(*(field[rows] for field in tuple(self)))
+
+
+class Curve(nn.Module):
+    """A small network R^d -> R^K that starts at zero, and its Jacobian."""
+
+    def __init__(self, n_in: int, width: int, n_out: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(n_in, width), nn.Linear(width, width)
+        self.last = nn.Linear(width, n_out, bias=False)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Values (m, K) and Jacobians (m, K, d) at x (m, d)."""
+        h = self.first(x).tanh()
+        jacobian = (1 - h.square())[..., None] * self.first.weight
+        h = self.second(h).tanh()
+        jacobian = (1 - h.square())[..., None] * (self.second.weight @ jacobian)
+        return self.last(h), self.last.weight @ jacobian
+
+
+class SubspaceNetworks(nn.Module):
+    """Encoder and decoder of the subspace architecture.
+
+    Parameters
+    ----------
+    imaging : ImageFormation
+        Shared with the model that holds these networks.
+    latent_dim, n_components : int
+        d and C.
+    noise_width : float
+        T.
+    n_basis : int
+        K, at least d. By default d, or 12 where d is below 5: few motions need more directions than they have
+        parameters, because they are curved.
+    width : int
+        Units of the small networks.
+    contrast : int
+        1 fits a contrast to each image.
+    """
+
+    imaging_options: ClassVar = {
+        "windowed": False,
+        "margin": MARGIN,
+    }  # maps have a mask instead, and the noise stays white
+    training_defaults: ClassVar = {"epochs": 30, "batch_size": 256}
+    coarse_to_fine = False
+    mixed_precision = False
+
+    def __init__(
+        self,
+        imaging: ImageFormation,
+        latent_dim: int,
+        n_components: int,
+        noise_width: float,
+        n_basis: int | None = None,
+        width: int = 64,
+        contrast: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        n_basis = n_basis or (latent_dim if latent_dim >= 5 else 12)
+        if n_basis < latent_dim:
+            remedy = "Leave n_basis out, or give at least latent_dim."
+            raise InputError("n_basis", f"{n_basis} directions for d = {latent_dim}", f"{latent_dim} or more", remedy)
+        self._imaging = [imaging]  # in a list: a plain reference, not a submodule
+        self.noise_width, self.latent_dim, self.contrast, self.seed = noise_width, latent_dim, contrast, seed
+        size = imaging.plane.box_size
+        self.register_buffer("mask", spherical_mask(size, imaging.particle_radius, size / 16), persistent=False)
+        self.register_buffer("mean", torch.zeros(size, size, size))
+        self.register_buffer("basis", torch.zeros(n_basis, size, size, size))
+        self.register_buffer("variances", torch.ones(n_basis, dtype=torch.float64))
+        self.register_buffer("power", torch.ones(n_shells(size), n_basis + 1, dtype=torch.float64))
+        self.register_buffer("contrast_spread", torch.tensor(0.1 if contrast else 0.0, dtype=torch.float64))
+        self.register_buffer("scale", torch.ones((), dtype=torch.float64))
+        # What training learns is expressed in the frames that it began with; these lead to the present ones.
+        self.register_buffer("spread", torch.ones(n_basis))
+        self.register_buffer("frame", torch.eye(n_basis))
+        self.register_buffer("gauge", torch.eye(latent_dim))
+        self.density = MixtureState(n_basis)
+        self.head = nn.Sequential(nn.Linear(n_basis, width), nn.Tanh(), nn.Linear(width, latent_dim + n_components))
+        with torch.no_grad():
+            self.head[-1].weight[:latent_dim] = 0
+            self.head[-1].bias[:latent_dim] = 0
+        self.curve = Curve(latent_dim, width, n_basis) if n_basis > latent_dim else None
+
+    @property
+    def imaging(self) -> ImageFormation:
+        return self._imaging[0]
+
+    @property
+    def subspace(self) -> Subspace:
+        """Average, basis and spectrum."""
+        spread = float(self.contrast_spread)
+        return Subspace(self.mean, self.basis, self.variances, self.power, self.mask, spread)
+
+    @subspace.setter
+    def subspace(self, new: Subspace) -> None:
+        for name in ("mean", "basis", "variances", "power"):
+            setattr(self, name, getattr(new, name).to(self.mask.device))
+        self.contrast_spread.fill_(new.contrast_spread)
+
+    # What the images are used for ------------------------------------------------------------------------------------
+
+    n_passes = len(_RADII) + 2
+
+    def passes(self, chunks: Chunks, beta: float, done: int = 0) -> Iterator[tuple[float, float, float]]:
+        """The closed-form passes that are left after `done`; of each the radius, mean log-evidence and seconds."""
+        radius = self.imaging.plane.box_size / 2 + MARGIN
+        for number in range(done, self.n_passes):
+            started, share, evidence = time.perf_counter(), 1.0, float("nan")
+            if number == 0:
+                n_basis, spread = len(self.basis), float(self.contrast_spread)
+                self.subspace = begin(self.imaging, chunks(), self.mask, n_basis, self.seed, spread)
+            elif number <= len(_RADII):
+                share = _RADII[number - 1]
+                self.subspace, evidence, _ = iterate(self.subspace, self.imaging, chunks(), share * radius)
+                self.density.set(self.subspace.prior)
+            else:
+                density = self._density(chunks)
+                moments = self.subspace.moments(density)
+                self.subspace, evidence, frame = iterate(self.subspace, self.imaging, chunks(), radius, moments)
+                self.density.set(transformed(density, *frame))
+                self.scale.fill_(self._scale(chunks, beta))
+                self.spread = self.variances.sqrt().float()
+            yield share * radius, evidence, time.perf_counter() - started
+
+    def _density(self, chunks: Chunks) -> GaussianMixture:
+        """The density of the coefficients, freed of the noise of the images (extreme deconvolution)."""
+        b, G, expected = [], [], []
+        for batch in chunks():
+            record = self.prepare(batch)
+            b, G, expected = [*b, record.b], [*G, self._unpack(record.precision)], [*expected, record.expected]
+            if sum(map(len, b)) >= _SAMPLE:
+                break
+        means = torch.cat(expected)
+        start = GaussianMixture.fit(means, min(_COMPONENTS, len(means)), seed=self.seed)
+        return deconvolved(torch.cat(b), torch.cat(G), self.variances, start)
+
+    def _scale(self, chunks: Chunks, beta: float) -> float:
+        """The s of c = s z at which noise of width T costs beta/2 of distortion in each dimension."""
+        total, count = 0.0, 0
+        for batch in chunks():
+            weighted = self._unpack(self.prepare(batch).G_weighted)
+            total, count = total + float(weighted.diagonal(dim1=-2, dim2=-1).mean(-1).sum()), count + len(weighted)
+            if count >= _SAMPLE:
+                break
+        return (6 * beta / self.noise_width**2 / (total / count)) ** 0.5
+
+    @torch.no_grad()
+    def reestimate(self, chunks: Chunks, prior: GaussianMixture, z: Tensor) -> Tensor:
+        """Estimate average and basis anew from the latents z (n, d) of all the images, whose density is `prior`.
+
+        Returns the matrix (d, d) that z is multiplied by in the new gauge, where the decoder is nearest to an isometry.
+        """
+        self.subspace, frame = reestimate(self.subspace, self.imaging, chunks(), self._moments(prior))
+        self.density.set(transformed(self.density.mixture, frame))
+        self.frame = frame.float() @ self.frame
+        jacobian = self.coefficients(z)[1].double() / self.scale
+        values, axes = torch.linalg.eigh((jacobian.mT @ jacobian).mean(0))
+        change = (axes * values.sqrt()) @ axes.T
+        self.gauge = change.float() @ self.gauge
+        return change
+
+    def _moments(self, prior: GaussianMixture) -> Moments:
+        def function(full: Statistics) -> tuple[Tensor, Tensor, Tensor]:
+            a = self.subspace.contrasts(full)
+            given = full.given(a)
+            z = self._encode(posterior(given.b, given.G, self.density.mixture).mean.float())[0]
+            c, jacobian = self.coefficients(z)
+            expected = self._posterior(given.b, given.G, z, prior)
+            spread = jacobian.double() @ expected.covariance @ jacobian.double().mT
+            return *augmented(a, c.double(), spread), expected.log_evidence
+
+        return function
+
+    # Encoder ---------------------------------------------------------------------------------------------------------
+
+    def prepare(self, batch: ImageBatch) -> Records:
+        """The records of images."""
+        subspace, imaging = self.subspace, self.imaging
+        ball = subspace.ball(imaging.plane.radius)
+        lattice = self._lattice(subspace, ball)
+        full = statistics(ball, lattice, batch, imaging.frequencies, imaging.multiplicity)
+        weighted = statistics(ball, lattice, batch, imaging.frequencies, imaging.weights(batch.group))
+        a = subspace.contrasts(full)
+        given, objective = full.given(a), weighted.given(a)
+        expected = posterior(given.b, given.G, self.density.mixture).mean.float()
+        parts = (given.b, self._pack(given.G), objective.b, self._pack(objective.G), objective.energy)
+        return Records(expected, a.float(), *parts)
+
+    def encode(self, batch: ImageBatch | Records) -> tuple[Tensor, Tensor]:
+        """Latents z (m, d) and component scores w (m, C) of images or records."""
+        return self._encode((batch if isinstance(batch, Records) else self.prepare(batch)).expected)
+
+    def _encode(self, expected: Tensor) -> tuple[Tensor, Tensor]:
+        c = torch.linalg.solve(self.frame, expected.T).T
+        out = self.head(c / self.spread)
+        z = c[:, : self.latent_dim] / self.scale.float() + self.noise_width * out[:, : self.latent_dim]
+        return z @ self.gauge.T, out[:, self.latent_dim :]
+
+    def score_head(self) -> tuple[Tensor, Tensor]:
+        """The rows of the last layer that give w: weight (C, width) and bias (C,), to be changed in place."""
+        return self.head[-1].weight[self.latent_dim :], self.head[-1].bias[self.latent_dim :]
+
+    # Decoder ---------------------------------------------------------------------------------------------------------
+
+    def coefficients(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Coefficients c (m, K) at latents z (m, d), and the Jacobians dc/dz (m, K, d)."""
+        jacobian = torch.eye(len(self.basis), self.latent_dim, device=z.device).expand(len(z), -1, -1)
+        ungauged = torch.linalg.solve(self.gauge, z.T).T
+        c = ungauged @ jacobian[0].T
+        if self.curve is not None:
+            bend, slope = self.curve(ungauged / self.noise_width)
+            c, jacobian = c + self.noise_width * bend, jacobian + slope
+        outer = self.scale.float() * self.frame
+        return c @ outer.T, outer @ jacobian @ torch.linalg.inv(self.gauge)
+
+    def distortion(self, batch: Records, z: Tensor, n: int | None = None) -> Tensor:
+        """|| W (X - prediction) ||^2 (m,) of images decoded at z (m, d)."""
+        c, _ = self.coefficients(z)
+        quadratic = (c[:, None] @ self._unpack(batch.G_weighted))[:, 0]
+        return batch.energy + ((quadratic - 2 * batch.b_weighted) * c).sum(-1)
+
+    def anisometry(self, z: Tensor) -> Tensor:
+        """Mean of || J^T J / s^2 - 1 ||^2 over latents z (m, d), J = dc/dz: 0 for an isometry of scale s."""
+        if self.curve is None:
+            return z.new_zeros(())
+        jacobian = self.coefficients(z)[1] / self.scale.float()
+        identity = torch.eye(self.latent_dim, device=z.device)
+        return (jacobian.mT @ jacobian - identity).square().sum((-2, -1)).mean()
+
+    def slices(self, rotations: Tensor, z: Tensor, n: int | None = None) -> Tensor:
+        """Central slices (m, P) of the densities at z (m, d), seen from `rotations`; the first n coefficients."""
+        subspace = self.subspace
+        ball = subspace.ball(self.imaging.plane.radius)
+        slices = ball.slices(self._lattice(subspace, ball), self.imaging.frequencies[:n].contiguous(), rotations)
+        c = self.coefficients(z)[0]
+        real, imaginary = slices.chunk(2, dim=-1)
+        weights = torch.cat([torch.ones_like(c[:, :1]), c], dim=1)[..., None]
+        return torch.complex((real @ weights)[..., 0], (imaginary @ weights)[..., 0])
+
+    @torch.no_grad()
+    def volumes(self, z: Tensor) -> Tensor:
+        """Densities (m, D, D, D) at z (m, d)."""
+        return self.mean + torch.tensordot(self.coefficients(z)[0], self.basis, 1)
+
+    # Density ---------------------------------------------------------------------------------------------------------
+
+    def deconvolve(self, records: Records, start: GaussianMixture, seed: int) -> GaussianMixture:
+        """The density of the latents before the images' noise was added to them, started from that of the latents."""
+        rows = torch.randperm(len(records.b), generator=torch.Generator().manual_seed(seed))[:_SAMPLE]
+        records = records.take(rows.to(records.b.device))
+        z = self.encode(records)[0].detach()
+        b, G = self._linearised(records.b, self._unpack(records.precision), z)
+        return deconvolved(b, G, z.double().var(0), start)
+
+    def _linearised(self, b: Tensor, G: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The likelihood exp(b.c(z) - c(z).G c(z) / 2) as one of z, with c(z) linear around the latents given."""
+        c, jacobian = (part.detach().double() for part in self.coefficients(z))
+        b, G, z = b.double(), G.double(), z.double()
+        offset = c - (jacobian @ z[..., None])[..., 0]
+        residual = b - (G @ offset[..., None])[..., 0]
+        return (jacobian.mT @ residual[..., None])[..., 0], jacobian.mT @ G @ jacobian
+
+    def _posterior(self, b: Tensor, G: Tensor, z: Tensor, prior: GaussianMixture) -> Posterior:
+        """Posterior of the latents around z."""
+        return posterior(*self._linearised(b, G, z), prior)
+
+    # Storage ---------------------------------------------------------------------------------------------------------
+
+    def _lattice(self, subspace: Subspace, ball) -> Tensor:
+        """The maps on the lattice, made once for each basis."""
+        key = (self.mean.data_ptr(), self.mean._version, self.basis.data_ptr(), self.basis._version)
+        if getattr(self, "_cached", (None, None))[0] != key:
+            self._cached = (key, subspace.lattice(ball))
+        return self._cached[1]
+
+    def _pack(self, matrices: Tensor) -> Tensor:
+        row, column = torch.tril_indices(len(self.basis), len(self.basis))
+        return matrices[:, row, column]
+
+    def _unpack(self, packed: Tensor) -> Tensor:
+        size = len(self.basis)
+        index = torch.zeros(size, size, dtype=torch.int64)
+        row, column = torch.tril_indices(size, size)
+        index[row, column] = index[column, row] = torch.arange(len(row))
+        return packed[:, index.flatten().to(packed.device)].view(-1, size, size)
+
+
+def deconvolved(b: Tensor, G: Tensor, variances: Tensor, start: GaussianMixture) -> GaussianMixture:
+    """Mixture of the points x = G^-1 b freed of their errors G^-1 (extreme deconvolution), from a first guess.
+
+    Directions that an image says nothing about get an error a thousand times the variance, instead of infinity.
+    """
+    precision = G.double() + (1e-3 / variances).diag()
+    errors = torch.linalg.inv(precision)
+    points = (errors @ b.double()[..., None])[..., 0]
+    return GaussianMixture.fit(points, noise_covariances=(errors + errors.mT) / 2, start=start, max_iter=60)
+
+
+def transformed(mixture: GaussianMixture, matrix: Tensor, average: Tensor | float = 0.0) -> GaussianMixture:
+    """The mixture of matrix @ (x - average)."""
+    matrix = matrix.to(mixture.means)
+    covariances = matrix @ mixture.covariances @ matrix.T
+    means = (mixture.means - average) @ matrix.T
+    return GaussianMixture.unchecked(mixture.weights, means, (covariances + covariances.mT) / 2)
