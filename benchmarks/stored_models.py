@@ -8,11 +8,10 @@ trained but measured anew. The README's picture is made from the model of assemb
 from __future__ import annotations
 
 import json
-import platform
 import sys
 from pathlib import Path
 
-import torch
+from common import machine
 
 import cryotwin_nb as ct
 from cryotwin_nb import evaluation
@@ -65,16 +64,6 @@ def draw_pathway() -> None:
     figure = ct.plotting.map_montage(model.volumes(path.latents), particles.pixel_size, titles, reference="first")
     (HERE.parent / "notebooks" / "figures").mkdir(exist_ok=True)
     figure.savefig(HERE.parent / "notebooks" / "figures" / "pathway.png", dpi=130, bbox_inches="tight")
-
-
-def machine() -> dict:
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "bfloat16": ct.training.has_bfloat16("cpu"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
 
 
 if __name__ == "__main__":

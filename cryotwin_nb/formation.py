@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.fourier import HalfPlane, fft2, half_plane, n_shells, shell_mean
-from cryotwin_nb.imaging import circular_window, noise_power, shift_phases
+from cryotwin_nb.imaging import circular_window, masked_power, noise_spectrum, shift_phases
 from cryotwin_nb.particles import Particles
 
 
@@ -136,7 +136,9 @@ class ImageFormation(nn.Module):
         return np.array_equal(np.unique(particles.optics_group), np.arange(len(self.noise) - 1))
 
     def _noise_of(self, particles: Particles, indices: np.ndarray) -> Tensor:
-        power = _mean(indices, lambda rows: noise_power(torch.as_tensor(particles.images(rows)), self.particle_radius))
+        radius = self.particle_radius
+        masked = _mean(indices, lambda rows: masked_power(torch.as_tensor(particles.images(rows)), radius))
+        power = noise_spectrum(masked, radius)
         if self.windowed:
             power *= float(self.window.square().mean())
         if not bool(torch.isfinite(power).all()) or float(power[1 : self.plane.box_size // 2].min()) <= 0:

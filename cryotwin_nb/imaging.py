@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryotwin_nb.fourier import fft2, grid, half_plane, n_shells, shell_mean
+from cryotwin_nb.fourier import fft2, grid, half_plane, ifft2, n_shells, shell_mean
 
 
 @dataclass(frozen=True)
@@ -104,17 +104,55 @@ def noise_power(images: Tensor, particle_radius: float) -> Tensor:
         Recorded images.
     particle_radius : float
         Pixels; what lies within is left out.
+    """
+    return noise_spectrum(masked_power(images, particle_radius), particle_radius)
+
+
+def masked_power(images: Tensor, particle_radius: float) -> Tensor:
+    """Mean power spectrum (D, D) of images, less their level, times a soft mask of what is outside the particle."""
+    mask = _outside(images.shape[-1], particle_radius).to(images)
+    level = (images * mask).sum((-2, -1), keepdim=True) / mask.sum()
+    return fft2((images - level) * mask).abs().square().double().mean(0)
+
+
+def noise_spectrum(power: Tensor, particle_radius: float) -> Tensor:
+    """Power of the noise in each shell, (n_shells,) float64, from the `masked_power` (D, D) of images.
 
     Notes
     -----
-    The power spectrum of the images times a soft annular mask, divided by the mean square of the mask:
-    exact for noise whose spectrum is smooth on the scale of the mask's transform.
+    The mask smooths the spectrum, and taking out the level lowers the lowest shells. Both are computed for any
+    spectrum (`_expected_power`) and undone by iterating spectrum <- spectrum * measured / expected.
     """
-    size = images.shape[-1]
-    mask = 1 - circular_window(size, particle_radius, width=max(2.0, size / 16))
-    level = (images * mask).sum((-2, -1), keepdim=True) / mask.sum()
-    plane = half_plane(size)
-    power = plane.gather(fft2((images - level) * mask)).abs().square().mean(0) / mask.square().mean()
-    shells = shell_mean(power, plane.shell, n_shells(size), plane.multiplicity)
-    shells[0] = shells[1]  # the level was taken out: nothing is left of the noise's own mean
-    return shells
+    size = len(power)
+    plane, mask = half_plane(size), _outside(size, particle_radius).double()
+
+    def in_shells(values: Tensor) -> Tensor:
+        return shell_mean(plane.gather(values), plane.shell, n_shells(size), plane.multiplicity)[1:]
+
+    measured, spectrum = in_shells(power), torch.ones(n_shells(size) - 1, dtype=torch.float64)
+    nearest = (grid(size, 2).float().norm(dim=-1).round().long() - 1).clamp_min(0)  # of the mean nothing is left
+    for _ in range(20):
+        spectrum = spectrum * measured / in_shells(_expected_power(spectrum[nearest], mask)).clamp_min(1e-30)
+    return torch.cat([spectrum[:1], spectrum])
+
+
+def _outside(box_size: int, particle_radius: float) -> Tensor:
+    return 1 - circular_window(box_size, particle_radius, width=max(2.0, box_size / 16))
+
+
+def _expected_power(spectrum: Tensor, mask: Tensor) -> Tensor:
+    """Expected power (D, D) of mask * (noise - level), the level its mean under the mask, for noise of given power.
+
+    With M the transform of the mask and u that of mask * noise, the level is u(0) / M(0) and what remains is
+    u - M u(0) / M(0); the covariances of u are convolutions of M with the spectrum.
+    """
+    size, transform = len(mask), fft2(mask)
+
+    def convolve(a: Tensor, b: Tensor) -> Tensor:
+        return fft2(ifft2(a) * ifft2(b)) * size**-0.5
+
+    share = transform / transform[size // 2, size // 2]
+    power = convolve(transform.abs().square(), spectrum).real
+    with_level = convolve(transform, spectrum * transform.conj())
+    of_level = power[size // 2, size // 2]
+    return power - 2 * (share.conj() * with_level).real + share.abs().square() * of_level

@@ -1,16 +1,19 @@
 """The hot loops of slicing, compiled by numba: read slices from a lattice, insert them, solve each voxel's equations.
 
-Arrays in, arrays filled; what they mean is in `lattice` and `subspace`, which has the same operations in plain PyTorch
-for other devices. The lattice holds rows along x with x >= 0: voxel (x, y, z) is `start[z + c, y + c] + x`, and a sample
-with x < 0 is replaced by its conjugate at the opposite side.
+Arrays in, arrays filled; what they mean is in `lattice`, which has the same operations in plain PyTorch for other
+devices. The lattice holds rows along x with x >= 0: voxel (x, y, z) is `start[z + c, y + c] + x`, and a sample with
+x < 0 is replaced by its conjugate at the opposite side.
 """
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import numpy as np
 from numba import njit, prange
 
-_COMPILED = {"parallel": True, "fastmath": True, "cache": True, "nogil": True}
+compiled: Any = partial(njit, parallel=True, fastmath=True, cache=True, nogil=True)
 
 
 @njit(inline="always")
@@ -24,7 +27,7 @@ def _locate(rotation, kx, ky, scale):
     return x, y, z, np.float32(1)
 
 
-@njit(**_COMPILED)
+@compiled
 def gather(lattice, start, scale, frequencies, rotations, slices):
     """Fill slices (m, P, 2Q) by trilinear interpolation in lattice (V, 2Q): Q real parts, then Q imaginary parts."""
     centre, channels = start.shape[0] // 2, lattice.shape[1]
@@ -48,7 +51,7 @@ def gather(lattice, start, scale, frequencies, rotations, slices):
                 slices[i, p, q] *= sign
 
 
-@njit(**_COMPILED)
+@compiled
 def insert(sums, start, owner, scale, frequencies, rotations, values, powers, first, second):
     """Add slices to sums (V, 2Q + M), the adjoint of `gather`.
 
@@ -87,7 +90,7 @@ def insert(sums, start, owner, scale, frequencies, rotations, values, powers, fi
                             sums[row + 1, q] += far * vector[q]
 
 
-@njit(**_COMPILED)
+@compiled
 def solve(sums, shell, precision, solution, covariance):
     """Solve the normal equations of each voxel, and add up the inverses of their matrices over each shell.
 
@@ -109,7 +112,7 @@ def solve(sums, shell, precision, solution, covariance):
             s, entry = shell[v], 2 * size
             for i in range(size):
                 for j in range(i + 1):  # Cholesky factor, row by row
-                    total = np.float64(sums[v, entry])
+                    total = float(sums[v, entry])
                     entry += 1
                     if i == j:
                         total += precision[s, i]

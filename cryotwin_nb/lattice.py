@@ -102,7 +102,7 @@ class HalfBall:
         return torch.stack(maps) / self.gridding.to(lattice.device)
 
     def slices(self, lattice: Tensor, frequencies: Tensor, rotations: Tensor) -> Tensor:
-        """Central slices (m, P, 2Q) of the transforms in lattice (V, 2Q), at frequencies (P, 2), rotations (m, 3, 3)."""
+        """Central slices (m, P, 2Q) of the transforms in lattice (V, 2Q), at frequencies (P, 2) and poses (m, 3, 3)."""
         if lattice.device.type == "cpu":
             from cryotwin_nb import kernels
 
@@ -214,11 +214,12 @@ class HalfBall:
         return corners, sign
 
     def _owners(self, threads: int) -> np.ndarray:
-        """Which thread inserts into each plane of constant z, (S + 1,): equal shares of the samples."""
+        """Which thread inserts into each plane of constant z: equal shares of the samples.
+
+        Uniform views put 2 pi (R - |z|) samples into a plane.
+        """
         centre = len(self.start) // 2
-        samples = (
-            centre + 1.0 - np.abs(np.arange(len(self.start)) - centre)
-        )  # uniform views put 2 pi (R - |z|) samples into a plane
+        samples = centre + 1.0 - np.abs(np.arange(len(self.start)) - centre)
         return np.minimum(threads * (samples.cumsum() - samples / 2) // samples.sum(), threads - 1).astype(np.int64)
 
 
@@ -236,6 +237,7 @@ def _set_threads() -> int:
     """Let the compiled loops use as many threads as PyTorch; their number."""
     import numba
 
-    threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+    most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    threads = min(torch.get_num_threads(), most)
     numba.set_num_threads(threads)
     return threads

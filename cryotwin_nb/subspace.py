@@ -25,6 +25,10 @@ from cryotwin_nb.lattice import HalfBall, half_ball
 from cryotwin_nb.likelihood import Statistics, contrasts, posterior, statistics
 from cryotwin_nb.mixture import GaussianMixture
 
+# Padding of the lattices. Reading slices from a coarse one adds ghosts of the particle's rim to every image, which would
+# show up as one more direction of variation. Inserting throws them outside the mask.
+_READING = 2.5
+_INSERTING = 1.5
 MARGIN = 1.0  # grid units beyond Nyquist up to which slices are used: the last shell reaches half a unit beyond
 
 Moments = Callable[[Statistics], tuple[Tensor, Tensor, Tensor]]
@@ -45,21 +49,21 @@ class Subspace:
         Variances of the coefficients c_k, the spectrum; in the units of |V|^2.
     power : (n_shells, K + 1) float64
         Expected power of a Fourier coefficient of V_0 and of each U_k, in each shell: the Wiener priors.
+    uncertainty : (n_shells, K + 1, K + 1) float64
+        Posterior covariance of the Fourier coefficients of V_0 and the U_k at one frequency, mean over each shell.
     mask : (D, D, D) float32
         Soft support of all maps.
     contrast_spread : float
         Standard deviation of the images' contrasts; 0 where all are taken to be 1.
-    padding : float
-        Of the lattice that slices are read from.
     """
 
     mean: Tensor
     basis: Tensor
     variances: Tensor
     power: Tensor
+    uncertainty: Tensor
     mask: Tensor
     contrast_spread: float = 0.0
-    padding: float = 1.5
 
     @property
     def prior(self) -> GaussianMixture:
@@ -69,11 +73,26 @@ class Subspace:
 
     def ball(self, radius: float) -> HalfBall:
         """The lattice for slices below a radius, grid units."""
-        return half_ball(self.mean.shape[-1], radius, self.padding)
+        return half_ball(self.mean.shape[-1], radius, _READING)
 
     def lattice(self, ball: HalfBall) -> Tensor:
         """V_0 and the U_k on a lattice, ready for slicing: (V, 2 (K + 1))."""
         return ball.from_volumes(torch.cat([self.mean[None], self.basis]))
+
+    def likelihood(self, ball: HalfBall, lattice: Tensor, batch: ImageBatch, imaging: ImageFormation) -> Statistics:
+        """Unweighted statistics of images below the ball's radius, with maps that are known up to `uncertainty` only.
+
+        What is uncertain in a map adds to its power, as in variational Bayes: directions that are mostly noise then
+        explain little, instead of fitting the noise of each image.
+        """
+        n = int((imaging.frequencies.norm(dim=1) < ball.radius).sum())
+        frequencies, multiplicity, shell = (
+            part[:n] for part in (imaging.frequencies, imaging.multiplicity, imaging.shell)
+        )
+        exact = statistics(ball, lattice, batch, frequencies, multiplicity)
+        power = batch.transfer[:, :n].square() * multiplicity
+        by_shell = power.new_zeros(len(power), len(self.uncertainty)).index_add_(1, shell, power)
+        return exact._replace(G=exact.G + torch.tensordot(by_shell, self.uncertainty.float(), 1))
 
     def contrasts(self, full: Statistics) -> Tensor:
         """Contrast (m,) of each image."""
@@ -115,7 +134,6 @@ def begin(
     n_basis: int,
     seed: int = 0,
     contrast_spread: float = 0.0,
-    padding: float = 1.5,
 ) -> Subspace:
     """The homogeneous reconstruction, and random directions with its spectrum, to start from.
 
@@ -127,14 +145,16 @@ def begin(
         Support.
     """
     size = imaging.plane.box_size
-    step = _MStep(imaging, half_ball(size, size / 2 + MARGIN, padding), 1)
-    shells, signal, seen = len(imaging.ctf_power), 0.0, 0.0
+    step = _MStep(imaging, size / 2 + MARGIN, 1)
+    shells = len(imaging.ctf_power)
+    signal = torch.zeros(shells, dtype=torch.float64, device=mask.device)
+    seen = torch.zeros_like(signal)
     for batch in chunks:
         one = torch.ones(len(batch.data), 1, device=mask.device)
         step.add(batch, one, one[..., None])
-        signal = signal + shell_mean((batch.data.abs().square() - 1).mean(0), imaging.shell, shells) * len(one)
-        seen = seen + shell_mean(batch.transfer.square().mean(0), imaging.shell, shells) * len(one)
-    power = _smooth_spectrum(torch.as_tensor(signal), torch.as_tensor(seen))
+        signal += shell_mean((batch.data.abs().square() - 1).mean(0), imaging.shell, shells) * len(one)
+        seen += shell_mean(batch.transfer.square().mean(0), imaging.shell, shells) * len(one)
+    power = _smooth_spectrum(signal, seen)
     mean, _ = step.solve(power[:, None], mask)
     noise = torch.randn(n_basis, size, size, size, generator=torch.Generator().manual_seed(seed)).to(mask.device)
     shell = grid(size, 3, mask.device).float().norm(dim=-1).round().long()
@@ -142,7 +162,8 @@ def begin(
     basis = torch.linalg.qr(shaped.flatten(1).T).Q.T.reshape(shaped.shape)
     variances = torch.full((n_basis,), 0.05 * float(mean.square().sum()) / n_basis, dtype=torch.float64).to(mask.device)
     powers = torch.cat([power[:, None], _power(basis)], dim=1)
-    return Subspace(mean[0], basis, variances, powers, mask, contrast_spread, padding)
+    uncertainty = powers.new_zeros(shells, n_basis + 1, n_basis + 1)
+    return Subspace(mean[0], basis, variances, powers, uncertainty, mask, contrast_spread)
 
 
 def iterate(
@@ -169,34 +190,38 @@ def iterate(
     """
     moments = moments or subspace.moments()
     ball = subspace.ball(radius)
-    n = int((imaging.frequencies.norm(dim=1) < radius).sum())
-    lattice, step = subspace.lattice(ball), _MStep(imaging, ball, len(subspace.basis) + 1)
-    evidence, second_total, contrast_square = 0.0, 0.0, 0.0
+    lattice, step = subspace.lattice(ball), _MStep(imaging, radius, len(subspace.basis) + 1)
+    evidence, first_total = 0.0, torch.zeros(step.n_maps, dtype=torch.float64, device=lattice.device)
+    total = torch.zeros(step.n_maps, step.n_maps, dtype=torch.float64, device=lattice.device)
     for batch in chunks:
-        full = statistics(ball, lattice, batch, imaging.frequencies[:n], imaging.multiplicity[:n])
-        first, second, log_evidence = moments(full)
+        first, second, log_evidence = moments(subspace.likelihood(ball, lattice, batch, imaging))
         step.add(batch, first.float(), second.float())
         evidence += float(log_evidence.sum())
-        second_total = second_total + second.sum(0)
-        contrast_square += float((first[:, 0] - 1).square().sum())
-    total = torch.as_tensor(second_total)
+        first_total += first.sum(0)
+        total += second.sum(0)
     maps, uncertainty = step.solve(subspace.power, subspace.mask)
-    average = total[0, 1:] / total[0, 0]
-    mean = maps[0] + torch.tensordot(average.float(), maps[1:], 1)
-    basis_frame, variances = _principal(maps[1:], total[1:, 1:] / total[0, 0] - average[:, None] * average)
-    basis = torch.tensordot(basis_frame.float(), maps[1:], 1)
-    rotated = torch.einsum("ki,sij,kj->sk", basis_frame, uncertainty[:, 1:, 1:], basis_frame)
-    power = torch.cat([_power(mean[None]) + uncertainty[:, :1, 0], _power(basis) + rotated], dim=1)
-    power = _continued(power, subspace.power[:, 0], radius)
-    spread = max((contrast_square / step.count) ** 0.5, 0.01) if subspace.contrast_spread else 0.0
-    new = replace(subspace, mean=mean, basis=basis, variances=variances, power=power, contrast_spread=spread)
-    return new, evidence / step.count, (torch.linalg.inv(basis_frame).T, average)
+    change, variances, spread = _principal(maps, first_total / step.count, total / step.count)
+    maps = torch.tensordot(change.float(), maps, 1)
+    uncertainty = change @ uncertainty @ change.mT
+    power = _power(maps) + uncertainty.diagonal(dim1=-2, dim2=-1)
+    new = replace(
+        subspace,
+        mean=maps[0],
+        basis=maps[1:],
+        variances=variances,
+        power=_continued(power, subspace.power[:, 0], radius),
+        uncertainty=uncertainty,
+        contrast_spread=max(spread, 0.01) if subspace.contrast_spread else 0.0,
+    )
+    return new, evidence / step.count, (torch.linalg.inv(change[1:, 1:]).T, change[0, 1:])
 
 
 def reestimate(
     subspace: Subspace, imaging: ImageFormation, chunks: Iterable[ImageBatch], moments: Moments
 ) -> tuple[Subspace, Tensor]:
     """The maps that fit given coefficients best, in the orthonormal frame nearest to the one they are given in.
+
+    Where images say nothing new, because nothing varies along a direction, the directions stay as they are.
 
     Returns
     -------
@@ -206,24 +231,27 @@ def reestimate(
     """
     radius = subspace.mean.shape[-1] / 2 + MARGIN
     ball = subspace.ball(radius)
-    lattice, step = subspace.lattice(ball), _MStep(imaging, ball, len(subspace.basis) + 1)
+    lattice, step = subspace.lattice(ball), _MStep(imaging, radius, len(subspace.basis) + 1)
     for batch in chunks:
-        full = statistics(ball, lattice, batch, imaging.frequencies, imaging.multiplicity)
-        first, second, _ = moments(full)
+        first, second, _ = moments(subspace.likelihood(ball, lattice, batch, imaging))
         step.add(batch, first.float(), second.float())
-    maps, _ = step.solve(subspace.power, subspace.mask)
+    maps, uncertainty = step.solve(subspace.power, subspace.mask, around=subspace.basis)
     left, values, right = torch.linalg.svd(maps[1:].flatten(1), full_matrices=False)
     frame = ((left * values) @ left.T).double()
     variances = frame.square() @ subspace.variances
-    return replace(subspace, mean=maps[0], basis=(left @ right).view_as(subspace.basis), variances=variances), frame
+    inverse = torch.block_diag(frame.new_ones(1, 1), torch.linalg.inv(frame))
+    uncertainty = inverse @ uncertainty @ inverse.mT
+    basis = (left @ right).view_as(subspace.basis)
+    return replace(subspace, mean=maps[0], basis=basis, variances=variances, uncertainty=uncertainty), frame
 
 
 class _MStep:
     """Normal equations of the maps: right-hand sides and matrices of every voxel, summed over the images."""
 
-    def __init__(self, imaging: ImageFormation, ball: HalfBall, n_maps: int) -> None:
-        self.imaging, self.ball, self.n_maps = imaging, ball, n_maps
-        self.n_frequencies = int((imaging.frequencies.norm(dim=1) < ball.radius).sum())
+    def __init__(self, imaging: ImageFormation, radius: float, n_maps: int) -> None:
+        self.imaging, self.n_maps = imaging, n_maps
+        self.ball = ball = half_ball(imaging.plane.box_size, radius, _INSERTING)
+        self.n_frequencies = int((imaging.frequencies.norm(dim=1) < radius).sum())
         columns = 2 * n_maps + n_maps * (n_maps + 1) // 2
         self.sums = torch.zeros(len(ball), columns, device=imaging.window.device)
         self.count = 0
@@ -237,8 +265,10 @@ class _MStep:
         self.ball.insert(self.sums, frequencies, batch.rotations, values, powers, first, second[:, row, column])
         self.count += len(first)
 
-    def solve(self, power: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def solve(self, power: Tensor, mask: Tensor, around: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Maps (Q, D, D, D), and the mean posterior covariance (n_shells, Q, Q) of their coefficients in each shell.
+
+        The priors have mean 0, or the maps (K, D, D, D) `around` for the directions.
 
         Notes
         -----
@@ -250,16 +280,21 @@ class _MStep:
         oversampling = ball.scale**3 * mask.numel() / float(mask.square().sum())
         ball.close(self.sums, self.n_maps)
         precision = 1 / (oversampling * power)
+        if around is not None:
+            pull = precision[ball.shell, 1:].float()
+            directions = ball.from_volumes(around * ball.gridding.to(around) ** 2)  # as local averages
+            for part, values in zip((1, 1 + self.n_maps), directions.chunk(2, dim=1), strict=True):
+                self.sums[:, part : part + len(around)] += pull * values
         solution, covariance = ball.solve(self.sums, precision)
         solution[ball.positions.float().norm(dim=1).to(solution.device) > (ball.radius - MARGIN / 2) * ball.scale] = 0
         return ball.to_volumes(solution) * mask, covariance / oversampling
 
 
 def _smooth_spectrum(signal: Tensor, seen: Tensor) -> Tensor:
-    """Power (n_shells,) of the density from sums of CTF^2-weighted power and of CTF^2; unseen shells as the last seen."""
+    """Power (n_shells,) of the density, from sums of the signal's power and of CTF^2; shells not seen as the last."""
     power = signal.clamp_min(1e-4 * signal[1:].max() * seen / seen.max()) / seen
-    last = int(seen.nonzero().max()) - 1  # the last shell with all of its coefficients
-    power[last:] = power[last - 1]
+    last = int(seen.nonzero().max()) - 2  # of those beyond, only a part is seen
+    power[last + 1 :] = power[last]
     return power
 
 
@@ -278,13 +313,43 @@ def _continued(power: Tensor, reference: Tensor, radius: float) -> Tensor:
     return torch.cat([power[: last + 1], ratio * reference[last + 1 :, None]])
 
 
-def _principal(maps: Tensor, moment: Tensor) -> tuple[Tensor, Tensor]:
-    """Matrix B (K, K) such that B @ maps are orthonormal principal components, and their variances (K,), falling.
+def _principal(maps: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, float]:
+    """The frame in which maps (Q, D, D, D) are an average and orthonormal principal components.
 
-    `moment` (K, K) is the second moment of the coefficients of `maps`.
+    Parameters
+    ----------
+    first, second : (Q,), (Q, Q)
+        Mean and second moment over the images of a (1, c), the coefficients of `maps`.
+
+    Returns
+    -------
+    change : (Q, Q)
+        change @ maps are V_0 and the U_k.
+    variances : (K,)
+        Of their coefficients, falling.
+    spread : float
+        Standard deviation of the contrasts.
+
+    Notes
+    -----
+    Coefficients w = a c are centred by adding to V_0. What of the contrast a goes along with w is taken into the U_k,
+    which images determine only up to multiples of V_0.
     """
-    flat = maps.flatten(1)
-    gram, factor = (flat @ flat.T).double(), torch.linalg.cholesky(moment)
-    variances, axes = torch.linalg.eigh(factor.T @ gram @ factor)
+    average = first[1:] / first[0]
+    centring = torch.eye(len(maps)).to(second)
+    centring[1:, 0] = -average
+    second = centring @ second @ centring.T  # of (a, w - a average)
+    slope = torch.linalg.solve(second[1:, 1:], second[1:, 0])
+    contrast = second[0, 0] - first[0] ** 2 - slope @ second[1:, 0]
+    flat = maps.flatten(1).double()
+    flat = torch.cat([flat[:1] + average @ flat[1:], flat[1:]])
+    directions = flat[1:] + slope[:, None] * flat[:1]
+    factor = torch.linalg.cholesky(second[1:, 1:])
+    variances, axes = torch.linalg.eigh(factor.T @ (directions @ directions.T) @ factor)
     variances, axes = variances.flip(0).clamp_min(1e-30), axes.flip(1)
-    return (factor @ axes / variances.sqrt()).T, variances
+    turn = (factor @ axes / variances.sqrt()).T
+    change = torch.eye(len(maps)).to(second)
+    change[0, 1:] = average
+    change[1:, 1:] = turn @ (change[1:, 1:] + slope[:, None] * average)
+    change[1:, 0] = turn @ slope
+    return change, variances, float(contrast.clamp_min(0).sqrt())

@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -127,8 +127,6 @@ def fit(
         If the loss stays non-finite; the last checkpoint is untouched.
     """
     config = config or TrainingConfig()
-    unset = {k: v for k, v in model.networks.training_defaults.items() if getattr(config, k) is None}
-    config = replace(config, **unset)
     model.check(particles)
     if model.config["n_components"] > len(particles):
         found, expected = f"C = {model.config['n_components']}", f"at most one per image ({len(particles)})"
@@ -141,9 +139,11 @@ def fit(
     else:
         model.imaging.measure(particles)
     trainer.closed_form(progress)
-    bar = tqdm(total=config.epochs, initial=trainer.history.epochs, desc="training", unit="epoch", disable=not progress)
+    bar = tqdm(
+        total=trainer.epochs, initial=trainer.history.epochs, desc="training", unit="epoch", disable=not progress
+    )
     with bar:
-        while trainer.history.epochs < config.epochs:
+        while trainer.history.epochs < trainer.epochs:
             trainer.epoch()
             bar.update()
             bar.set_postfix(distortion=f"{trainer.history.distortion[-1]:.1f}", rate=f"{trainer.history.rate[-1]:.1f}")
@@ -166,7 +166,10 @@ class _Trainer:
         self.model, self.particles, self.config = model, particles, config
         model.history = self.history = History()
         self.optimizer = torch.optim.RAdam(model.parameters(), lr=config.learning_rate)
-        self.steps_per_epoch = -(-len(particles) // config.batch_size)
+        defaults = model.networks.training_defaults
+        self.epochs = config.epochs or defaults["epochs"]
+        self.batch_size = config.batch_size or defaults["batch_size"]
+        self.steps_per_epoch = -(-len(particles) // self.batch_size)
         bytes_needed = len(particles) * len(model.imaging.frequencies) * 12
         self._keep = bytes_needed < config.cache_gib * 2**30
         self._cache: ImageBatch | None = None
@@ -240,10 +243,10 @@ class _Trainer:
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + done)
         order = torch.randperm(len(self.particles), generator=generator).numpy()
         sums, skipped = torch.zeros(2, dtype=torch.float64), 0
-        for step, start in enumerate(range(0, len(order), self.config.batch_size)):
-            rows = order[start : start + self.config.batch_size]
+        for step, start in enumerate(range(0, len(order), self.batch_size)):
+            rows = order[start : start + self.batch_size]
             batch = self.examples(rows)
-            progress = (done * self.steps_per_epoch + step) / (self.config.epochs * self.steps_per_epoch)
+            progress = (done * self.steps_per_epoch + step) / (self.epochs * self.steps_per_epoch)
             terms = self._step(batch, progress, generator)
             skipped += terms is None
             sums += torch.zeros(2) if terms is None else terms * len(rows)
@@ -252,7 +255,7 @@ class _Trainer:
             raise FloatingPointError(f"{skipped} of {self.steps_per_epoch} steps gave no finite gradient; {remedy}.")
         self._reseed(generator)
         self.model.prior = self.model.moments.mixture()
-        beta, radius = self._schedule((done + 1) / self.config.epochs)
+        beta, radius = self._schedule((done + 1) / self.epochs)
         values = (*(sums / len(order)).tolist(), beta, radius, time.perf_counter() - started, skipped)
         for name, value in zip(("distortion", "rate", "beta", "radius", "seconds", "skipped"), values, strict=True):
             getattr(self.history, name).append(value)
@@ -339,6 +342,7 @@ class _Trainer:
         """What must not change between a run and its resumption."""
         ignored = ("device", "checkpoint", "checkpoint_every", "cache_gib", "final_em")
         settings = {k: v for k, v in asdict(self.config).items() if k not in ignored}
+        settings |= {"epochs": self.epochs, "batch_size": self.batch_size}
         rotations, _ = self.particles.require_views()
         views = hashlib.sha256(rotations.tobytes() + self.particles.shifts.tobytes()).hexdigest()
         return {**settings, "n_particles": len(self.particles), "views": views}

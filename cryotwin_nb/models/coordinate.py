@@ -49,8 +49,8 @@ class CoordinateNetworks(nn.Module):
         Units and residual layers of both MLPs; positional features of the decoder.
     """
 
-    imaging_options: ClassVar = {}
-    training_defaults: ClassVar = {"epochs": 24, "batch_size": 16}
+    imaging_options: ClassVar[dict] = {}
+    training_defaults: ClassVar[dict] = {"epochs": 24, "batch_size": 16}
     coarse_to_fine = True
 
     inside: Tensor

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formation import ImageBatch, ImageFormation
 from cryotwin_nb.fourier import n_shells
-from cryotwin_nb.likelihood import Posterior, Statistics, posterior, statistics
+from cryotwin_nb.lattice import HalfBall
+from cryotwin_nb.likelihood import Statistics, posterior, statistics
 from cryotwin_nb.mixture import GaussianMixture
 from cryotwin_nb.mixture_moments import MixtureState
 from cryotwin_nb.subspace import MARGIN, Moments, Subspace, augmented, begin, iterate, reestimate, spherical_mask
@@ -28,6 +29,7 @@ Chunks = Callable[[], Iterable[ImageBatch]]
 _RADII = (0.3, 0.3, 0.3, 0.3, 0.5, 0.5, 0.7, 1.0, 1.0)  # of the passes with the Gaussian prior, shares of Nyquist
 _SAMPLE = 5000  # images that the density of the coefficients is fitted to
 _COMPONENTS = 32  # of that density, at most
+_CONTRAST_SPREAD = 0.1  # standard deviation of the contrasts to begin with
 
 
 class Records(NamedTuple):
@@ -96,13 +98,23 @@ class SubspaceNetworks(nn.Module):
         1 fits a contrast to each image.
     """
 
-    imaging_options: ClassVar = {
-        "windowed": False,
-        "margin": MARGIN,
-    }  # maps have a mask instead, and the noise stays white
-    training_defaults: ClassVar = {"epochs": 30, "batch_size": 256}
+    # Images are not windowed, so that their noise stays white: the maps have a mask instead.
+    imaging_options: ClassVar[dict] = {"windowed": False, "margin": MARGIN}
+    training_defaults: ClassVar[dict] = {"epochs": 30, "batch_size": 256}
     coarse_to_fine = False
     mixed_precision = False
+
+    mask: Tensor
+    mean: Tensor
+    basis: Tensor
+    variances: Tensor
+    power: Tensor
+    uncertainty: Tensor
+    contrast_spread: Tensor
+    scale: Tensor
+    spread: Tensor
+    frame: Tensor
+    gauge: Tensor
 
     def __init__(
         self,
@@ -120,6 +132,7 @@ class SubspaceNetworks(nn.Module):
         if n_basis < latent_dim:
             remedy = "Leave n_basis out, or give at least latent_dim."
             raise InputError("n_basis", f"{n_basis} directions for d = {latent_dim}", f"{latent_dim} or more", remedy)
+        self._cached: tuple[tuple, Tensor] | None = None
         self._imaging = [imaging]  # in a list: a plain reference, not a submodule
         self.noise_width, self.latent_dim, self.contrast, self.seed = noise_width, latent_dim, contrast, seed
         size = imaging.plane.box_size
@@ -128,18 +141,18 @@ class SubspaceNetworks(nn.Module):
         self.register_buffer("basis", torch.zeros(n_basis, size, size, size))
         self.register_buffer("variances", torch.ones(n_basis, dtype=torch.float64))
         self.register_buffer("power", torch.ones(n_shells(size), n_basis + 1, dtype=torch.float64))
-        self.register_buffer("contrast_spread", torch.tensor(0.1 if contrast else 0.0, dtype=torch.float64))
+        self.register_buffer("uncertainty", torch.zeros(n_shells(size), n_basis + 1, n_basis + 1, dtype=torch.float64))
+        self.register_buffer("contrast_spread", torch.zeros((), dtype=torch.float64))
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
         # What training learns is expressed in the frames that it began with; these lead to the present ones.
         self.register_buffer("spread", torch.ones(n_basis))
         self.register_buffer("frame", torch.eye(n_basis))
         self.register_buffer("gauge", torch.eye(latent_dim))
         self.density = MixtureState(n_basis)
-        self.head = nn.Sequential(nn.Linear(n_basis, width), nn.Tanh(), nn.Linear(width, latent_dim + n_components))
-        with torch.no_grad():
-            self.head[-1].weight[:latent_dim] = 0
-            self.head[-1].bias[:latent_dim] = 0
+        self.hidden = nn.Sequential(nn.Linear(n_basis, width), nn.Tanh())
+        self.last = nn.Linear(width, latent_dim + n_components)
         self.curve = Curve(latent_dim, width, n_basis) if n_basis > latent_dim else None
+        self._reset()
 
     @property
     def imaging(self) -> ImageFormation:
@@ -149,17 +162,17 @@ class SubspaceNetworks(nn.Module):
     def subspace(self) -> Subspace:
         """Average, basis and spectrum."""
         spread = float(self.contrast_spread)
-        return Subspace(self.mean, self.basis, self.variances, self.power, self.mask, spread)
+        return Subspace(self.mean, self.basis, self.variances, self.power, self.uncertainty, self.mask, spread)
 
     @subspace.setter
     def subspace(self, new: Subspace) -> None:
-        for name in ("mean", "basis", "variances", "power"):
+        for name in ("mean", "basis", "variances", "power", "uncertainty"):
             setattr(self, name, getattr(new, name).to(self.mask.device))
         self.contrast_spread.fill_(new.contrast_spread)
 
     # What the images are used for ------------------------------------------------------------------------------------
 
-    n_passes = len(_RADII) + 2
+    n_passes = len(_RADII) + 3
 
     def passes(self, chunks: Chunks, beta: float, done: int = 0) -> Iterator[tuple[float, float, float]]:
         """The closed-form passes that are left after `done`; of each the radius, mean log-evidence and seconds."""
@@ -167,14 +180,15 @@ class SubspaceNetworks(nn.Module):
         for number in range(done, self.n_passes):
             started, share, evidence = time.perf_counter(), 1.0, float("nan")
             if number == 0:
-                n_basis, spread = len(self.basis), float(self.contrast_spread)
-                self.subspace = begin(self.imaging, chunks(), self.mask, n_basis, self.seed, spread)
+                self._reset()
+                spread = _CONTRAST_SPREAD if self.contrast else 0.0
+                self.subspace = begin(self.imaging, chunks(), self.mask, len(self.basis), self.seed, spread)
             elif number <= len(_RADII):
                 share = _RADII[number - 1]
                 self.subspace, evidence, _ = iterate(self.subspace, self.imaging, chunks(), share * radius)
                 self.density.set(self.subspace.prior)
             else:
-                density = self._density(chunks)
+                density = self._density(chunks) if number == len(_RADII) + 1 else self.density.mixture
                 moments = self.subspace.moments(density)
                 self.subspace, evidence, frame = iterate(self.subspace, self.imaging, chunks(), radius, moments)
                 self.density.set(transformed(density, *frame))
@@ -182,27 +196,36 @@ class SubspaceNetworks(nn.Module):
                 self.spread = self.variances.sqrt().float()
             yield share * radius, evidence, time.perf_counter() - started
 
+    def _reset(self) -> None:
+        """Forget an earlier training: its networks and frames belong to its basis."""
+        self.frame.copy_(torch.eye(len(self.frame)))
+        self.gauge.copy_(torch.eye(len(self.gauge)))
+        with torch.no_grad():
+            self.last.weight[: self.latent_dim] = 0
+            self.last.bias[: self.latent_dim] = 0
+            if self.curve is not None:
+                self.curve.last.weight.zero_()
+
     def _density(self, chunks: Chunks) -> GaussianMixture:
         """The density of the coefficients, freed of the noise of the images (extreme deconvolution)."""
-        b, G, expected = [], [], []
+        records = self._sample(chunks)
+        start = GaussianMixture.fit(records.expected, min(_COMPONENTS, len(records.b)), seed=self.seed)
+        return deconvolved(records.b, self._unpack(records.precision), self.variances, start)
+
+    def _sample(self, chunks: Chunks) -> Records:
+        """Records of the first images."""
+        kept: list[Records] = []
         for batch in chunks():
-            record = self.prepare(batch)
-            b, G, expected = [*b, record.b], [*G, self._unpack(record.precision)], [*expected, record.expected]
-            if sum(map(len, b)) >= _SAMPLE:
+            kept.append(self.prepare(batch))
+            if sum(len(part.b) for part in kept) >= _SAMPLE:
                 break
-        means = torch.cat(expected)
-        start = GaussianMixture.fit(means, min(_COMPONENTS, len(means)), seed=self.seed)
-        return deconvolved(torch.cat(b), torch.cat(G), self.variances, start)
+        return Records(*map(torch.cat, zip(*kept, strict=True)))
 
     def _scale(self, chunks: Chunks, beta: float) -> float:
         """The s of c = s z at which noise of width T costs beta/2 of distortion in each dimension."""
-        total, count = 0.0, 0
-        for batch in chunks():
-            weighted = self._unpack(self.prepare(batch).G_weighted)
-            total, count = total + float(weighted.diagonal(dim1=-2, dim2=-1).mean(-1).sum()), count + len(weighted)
-            if count >= _SAMPLE:
-                break
-        return (6 * beta / self.noise_width**2 / (total / count)) ** 0.5
+        weighted = self._unpack(self._sample(chunks).G_weighted)
+        ratio = float(weighted.diagonal(dim1=-2, dim2=-1).mean())
+        return (6 * beta / self.noise_width**2 / ratio) ** 0.5
 
     @torch.no_grad()
     def reestimate(self, chunks: Chunks, prior: GaussianMixture, z: Tensor) -> Tensor:
@@ -224,10 +247,10 @@ class SubspaceNetworks(nn.Module):
             a = self.subspace.contrasts(full)
             given = full.given(a)
             z = self._encode(posterior(given.b, given.G, self.density.mixture).mean.float())[0]
-            c, jacobian = self.coefficients(z)
-            expected = self._posterior(given.b, given.G, z, prior)
-            spread = jacobian.double() @ expected.covariance @ jacobian.double().mT
-            return *augmented(a, c.double(), spread), expected.log_evidence
+            c, jacobian = (part.double() for part in self.coefficients(z))
+            expected = posterior(*self._linearised(given.b, given.G, z), prior)
+            mean = c + (jacobian @ (expected.mean - z)[..., None])[..., 0]
+            return *augmented(a, mean, jacobian @ expected.covariance @ jacobian.mT), expected.log_evidence
 
         return function
 
@@ -236,9 +259,9 @@ class SubspaceNetworks(nn.Module):
     def prepare(self, batch: ImageBatch) -> Records:
         """The records of images."""
         subspace, imaging = self.subspace, self.imaging
-        ball = subspace.ball(imaging.plane.radius)
-        lattice = self._lattice(subspace, ball)
-        full = statistics(ball, lattice, batch, imaging.frequencies, imaging.multiplicity)
+        ball = subspace.ball(imaging.plane.box_size / 2 + MARGIN)
+        lattice = self._lattice(ball)
+        full = subspace.likelihood(ball, lattice, batch, imaging)
         weighted = statistics(ball, lattice, batch, imaging.frequencies, imaging.weights(batch.group))
         a = subspace.contrasts(full)
         given, objective = full.given(a), weighted.given(a)
@@ -252,13 +275,13 @@ class SubspaceNetworks(nn.Module):
 
     def _encode(self, expected: Tensor) -> tuple[Tensor, Tensor]:
         c = torch.linalg.solve(self.frame, expected.T).T
-        out = self.head(c / self.spread)
+        out = self.last(self.hidden(c / self.spread))
         z = c[:, : self.latent_dim] / self.scale.float() + self.noise_width * out[:, : self.latent_dim]
         return z @ self.gauge.T, out[:, self.latent_dim :]
 
     def score_head(self) -> tuple[Tensor, Tensor]:
         """The rows of the last layer that give w: weight (C, width) and bias (C,), to be changed in place."""
-        return self.head[-1].weight[self.latent_dim :], self.head[-1].bias[self.latent_dim :]
+        return self.last.weight[self.latent_dim :], self.last.bias[self.latent_dim :]
 
     # Decoder ---------------------------------------------------------------------------------------------------------
 
@@ -289,9 +312,8 @@ class SubspaceNetworks(nn.Module):
 
     def slices(self, rotations: Tensor, z: Tensor, n: int | None = None) -> Tensor:
         """Central slices (m, P) of the densities at z (m, d), seen from `rotations`; the first n coefficients."""
-        subspace = self.subspace
-        ball = subspace.ball(self.imaging.plane.radius)
-        slices = ball.slices(self._lattice(subspace, ball), self.imaging.frequencies[:n].contiguous(), rotations)
+        ball = self.subspace.ball(self.imaging.plane.box_size / 2 + MARGIN)
+        slices = ball.slices(self._lattice(ball), self.imaging.frequencies[:n].contiguous(), rotations)
         c = self.coefficients(z)[0]
         real, imaginary = slices.chunk(2, dim=-1)
         weights = torch.cat([torch.ones_like(c[:, :1]), c], dim=1)[..., None]
@@ -320,17 +342,13 @@ class SubspaceNetworks(nn.Module):
         residual = b - (G @ offset[..., None])[..., 0]
         return (jacobian.mT @ residual[..., None])[..., 0], jacobian.mT @ G @ jacobian
 
-    def _posterior(self, b: Tensor, G: Tensor, z: Tensor, prior: GaussianMixture) -> Posterior:
-        """Posterior of the latents around z."""
-        return posterior(*self._linearised(b, G, z), prior)
-
     # Storage ---------------------------------------------------------------------------------------------------------
 
-    def _lattice(self, subspace: Subspace, ball) -> Tensor:
+    def _lattice(self, ball: HalfBall) -> Tensor:
         """The maps on the lattice, made once for each basis."""
-        key = (self.mean.data_ptr(), self.mean._version, self.basis.data_ptr(), self.basis._version)
-        if getattr(self, "_cached", (None, None))[0] != key:
-            self._cached = (key, subspace.lattice(ball))
+        now = (self.mean, self.mean._version, self.basis, self.basis._version)
+        if self._cached is None or any(a is not b for a, b in zip(self._cached[0], now, strict=True)):
+            self._cached = (now, self.subspace.lattice(ball))
         return self._cached[1]
 
     def _pack(self, matrices: Tensor) -> Tensor:
