@@ -52,14 +52,14 @@ def gather(lattice, start, scale, frequencies, rotations, slices):
 
 
 @compiled
-def insert(sums, start, owner, scale, frequencies, rotations, values, powers, first, second):
+def insert(sums, start, owner, scale, frequencies, rotations, values, powers, second):
     """Add slices to sums (V, 2Q + M), the adjoint of `gather`.
 
-    Sample p of image i, with values (m, P, 2) and powers (m, P), adds the vector (Re value * first, Im value * first,
-    power * second) with first (m, Q) and second (m, M). Each thread owns some planes of constant z (`owner`), goes
+    Sample p of image i adds the vector (values[i, p], powers[i, p] * second[i]), with values (m, P, 2Q) of Q real parts
+    and Q imaginary parts, powers (m, P) and second (m, M). Each thread owns some planes of constant z (`owner`), goes
     through all samples and adds to its planes only: the order of summation does not depend on the number of threads.
     """
-    centre, channels, n_first = start.shape[0] // 2, sums.shape[1], first.shape[1]
+    centre, channels, half = start.shape[0] // 2, sums.shape[1], values.shape[2] // 2
     for thread in prange(owner.max() + 1):
         vector = np.empty(channels, np.float32)
         for i in range(len(rotations)):
@@ -70,12 +70,11 @@ def insert(sums, start, owner, scale, frequencies, rotations, values, powers, fi
                     continue
                 x0, y0 = int(np.floor(x)), int(np.floor(y))
                 fx, fy, fz = np.float32(x - x0), np.float32(y - y0), np.float32(z - z0)
-                real, imaginary, power = values[i, p, 0], values[i, p, 1] * sign, powers[i, p]
-                for q in range(n_first):
-                    vector[q] = real * first[i, q]
-                    vector[n_first + q] = imaginary * first[i, q]
+                for q in range(half):
+                    vector[q] = values[i, p, q]
+                    vector[half + q] = sign * values[i, p, half + q]
                 for q in range(second.shape[1]):
-                    vector[2 * n_first + q] = power * second[i, q]
+                    vector[2 * half + q] = powers[i, p] * second[i, q]
                 for dz in range(2):
                     if owner[z0 + dz + centre] != thread:
                         continue

@@ -126,15 +126,14 @@ class HalfBall:
         rotations: Tensor,
         values: Tensor,
         powers: Tensor,
-        first: Tensor,
         second: Tensor,
     ) -> None:
         """Add slices to sums (V, 2Q + M), the adjoint of `slices`.
 
         Parameters
         ----------
-        values : (m, P) complex64
-            Enter the first 2Q columns, multiplied by each of `first` (m, Q).
+        values : (m, P, 2Q) float32
+            Enter the first 2Q columns: Q real parts, then Q imaginary parts.
         powers : (m, P) float32
             Enter the last M columns, multiplied by each of `second` (m, M).
         """
@@ -142,13 +141,14 @@ class HalfBall:
             from cryotwin_nb import kernels
 
             owner = self._owners(_set_threads())
-            parts = (frequencies, rotations, torch.view_as_real(values), powers, first, second)
+            parts = (frequencies, rotations, values, powers, second)
             target, start, *arrays = _numpy(sums, self.start, *parts)
             kernels.insert(target, start, owner, np.float32(self.scale), *arrays)
             return
         corners, sign = self._corners(frequencies, rotations)
-        real, imaginary = values.real[..., None] * first[:, None], (values.imag * sign)[..., None] * first[:, None]
-        vectors = torch.cat([real, imaginary, powers[..., None] * second[:, None]], dim=-1).flatten(0, 1)
+        real, imaginary = values.chunk(2, dim=-1)
+        parts = [real, imaginary * sign[..., None], powers[..., None] * second[:, None]]
+        vectors = torch.cat(parts, dim=-1).flatten(0, 1)
         for index, share in corners:
             sums.index_add_(0, index, vectors * share[:, None])
 

@@ -44,8 +44,38 @@ class Statistics(NamedTuple):
         return Statistics(b, a[..., None] ** 2 * self.G[:, 1:, 1:], energy)
 
 
-def statistics(ball: HalfBall, lattice: Tensor, batch: ImageBatch, frequencies: Tensor, weights: Tensor) -> Statistics:
-    """The `Statistics` of images under slices of a lattice (V, 2Q).
+class Projections(NamedTuple):
+    """Images and what they are made of, weighted by W; real and imaginary parts one after the other.
+
+    Attributes
+    ----------
+    slices : (m, 2P, Q) float32
+        A: slices of (V_0, U_1, ..., U_K) times CTF / sigma.
+    data : (m, 2P) float32
+        X.
+    """
+
+    slices: Tensor
+    data: Tensor
+
+    def statistics(self) -> Statistics:
+        """b, G and the energy, all but the first coefficient's.
+
+        That is the mean of the image. It depends on what was taken for its background, which ties its noise to that
+        of its neighbours.
+        """
+        slices, data = self.slices[:, 2:], self.data[:, 2:]
+        return Statistics((data[:, None] @ slices)[:, 0], slices.mT @ slices, data.square().sum(1))
+
+    def residuals(self, first: Tensor, second: Tensor) -> Tensor:
+        """E[(X - A c~) c~] (m, 2P, Q), given E[c~] (m, Q) and E[c~ c~^T] (m, Q, Q)."""
+        return torch.baddbmm(self.data[..., None] * first[:, None], self.slices, second, alpha=-1)
+
+
+def projections(
+    ball: HalfBall, lattice: Tensor, batch: ImageBatch, frequencies: Tensor, weights: Tensor
+) -> Projections:
+    """The `Projections` of a lattice (V, 2Q) for the poses of images.
 
     Parameters
     ----------
@@ -57,9 +87,8 @@ def statistics(ball: HalfBall, lattice: Tensor, batch: ImageBatch, frequencies: 
     n, root = len(frequencies), weights.sqrt()
     slices = ball.slices(lattice, frequencies, batch.rotations)
     slices *= (batch.transfer[:, :n] * root)[..., None]
-    stacked = slices.view(len(slices), 2 * n, -1)  # real and imaginary part of each coefficient, one after the other
-    data = torch.view_as_real(batch.data[:, :n] * root).reshape(len(slices), 1, 2 * n)
-    return Statistics((data @ stacked)[:, 0], stacked.mT @ stacked, data.square().sum((1, 2)))
+    data = torch.view_as_real(batch.data[:, :n] * root).flatten(1)
+    return Projections(slices.view(len(slices), 2 * n, -1), data)
 
 
 class Posterior(NamedTuple):

@@ -22,11 +22,11 @@ from torch import Tensor
 from cryotwin_nb.formation import ImageBatch, ImageFormation
 from cryotwin_nb.fourier import fft3, grid, ifft3, n_shells, shell_mean
 from cryotwin_nb.lattice import HalfBall, half_ball
-from cryotwin_nb.likelihood import Statistics, contrasts, posterior, statistics
+from cryotwin_nb.likelihood import Projections, Statistics, contrasts, posterior, projections
 from cryotwin_nb.mixture import GaussianMixture
 
-# Padding of the lattices. Reading slices from a coarse one adds ghosts of the particle's rim to every image, which would
-# show up as one more direction of variation. Inserting throws them outside the mask.
+# Padding of the lattices. Reading slices from a coarse one adds ghosts of the particle's rim to every image; inserting
+# throws them outside the mask.
 _READING = 2.5
 _INSERTING = 1.5
 MARGIN = 1.0  # grid units beyond Nyquist up to which slices are used: the last shell reaches half a unit beyond
@@ -75,23 +75,29 @@ class Subspace:
         """The lattice for slices below a radius, grid units."""
         return half_ball(self.mean.shape[-1], radius, _READING)
 
-    def lattice(self, ball: HalfBall) -> Tensor:
-        """V_0 and the U_k on a lattice, ready for slicing: (V, 2 (K + 1))."""
-        return ball.from_volumes(torch.cat([self.mean[None], self.basis]))
+    @property
+    def maps(self) -> Tensor:
+        """V_0 and the U_k, (K + 1, D, D, D)."""
+        return torch.cat([self.mean[None], self.basis])
 
-    def likelihood(self, ball: HalfBall, lattice: Tensor, batch: ImageBatch, imaging: ImageFormation) -> Statistics:
-        """Unweighted statistics of images below the ball's radius, with maps that are known up to `uncertainty` only.
+    def lattice(self, ball: HalfBall) -> Tensor:
+        """The maps on a lattice, ready for slicing: (V, 2 (K + 1))."""
+        return ball.from_volumes(self.maps)
+
+    def project(self, ball: HalfBall, lattice: Tensor, batch: ImageBatch, imaging: ImageFormation) -> Projections:
+        """The maps as seen in images, below the ball's radius and without weights."""
+        n = int((imaging.frequencies.norm(dim=1) < ball.radius).sum())
+        return projections(ball, lattice, batch, imaging.frequencies[:n], imaging.multiplicity[:n])
+
+    def likelihood(self, seen: Projections, batch: ImageBatch, imaging: ImageFormation) -> Statistics:
+        """Statistics of images for maps that are known up to `uncertainty` only.
 
         What is uncertain in a map adds to its power, as in variational Bayes: directions that are mostly noise then
         explain little, instead of fitting the noise of each image.
         """
-        n = int((imaging.frequencies.norm(dim=1) < ball.radius).sum())
-        frequencies, multiplicity, shell = (
-            part[:n] for part in (imaging.frequencies, imaging.multiplicity, imaging.shell)
-        )
-        exact = statistics(ball, lattice, batch, frequencies, multiplicity)
-        power = batch.transfer[:, :n].square() * multiplicity
-        by_shell = power.new_zeros(len(power), len(self.uncertainty)).index_add_(1, shell, power)
+        exact, n = seen.statistics(), seen.data.shape[1] // 2
+        power = batch.transfer[:, 1:n].square() * imaging.multiplicity[1:n]
+        by_shell = power.new_zeros(len(power), len(self.uncertainty)).index_add_(1, imaging.shell[1:n], power)
         return exact._replace(G=exact.G + torch.tensordot(by_shell, self.uncertainty.float(), 1))
 
     def contrasts(self, full: Statistics) -> Tensor:
@@ -151,11 +157,12 @@ def begin(
     seen = torch.zeros_like(signal)
     for batch in chunks:
         one = torch.ones(len(batch.data), 1, device=mask.device)
-        step.add(batch, one, one[..., None])
+        data = torch.view_as_real(batch.data * imaging.multiplicity.sqrt()).flatten(1)
+        step.add(batch, data[..., None], one[..., None])
         signal += shell_mean((batch.data.abs().square() - 1).mean(0), imaging.shell, shells) * len(one)
         seen += shell_mean(batch.transfer.square().mean(0), imaging.shell, shells) * len(one)
     power = _smooth_spectrum(signal, seen)
-    mean, _ = step.solve(power[:, None], mask)
+    mean, _ = step.solve(torch.zeros_like(mask)[None], power[:, None], mask)
     noise = torch.randn(n_basis, size, size, size, generator=torch.Generator().manual_seed(seed)).to(mask.device)
     shell = grid(size, 3, mask.device).float().norm(dim=-1).round().long()
     shaped = torch.stack([ifft3(fft3(part) * power.sqrt().float()[shell]).real for part in noise]) * mask
@@ -194,12 +201,13 @@ def iterate(
     evidence, first_total = 0.0, torch.zeros(step.n_maps, dtype=torch.float64, device=lattice.device)
     total = torch.zeros(step.n_maps, step.n_maps, dtype=torch.float64, device=lattice.device)
     for batch in chunks:
-        first, second, log_evidence = moments(subspace.likelihood(ball, lattice, batch, imaging))
-        step.add(batch, first.float(), second.float())
+        seen = subspace.project(ball, lattice, batch, imaging)
+        first, second, log_evidence = moments(subspace.likelihood(seen, batch, imaging))
+        step.add(batch, seen.residuals(first.float(), second.float()), second.float())
         evidence += float(log_evidence.sum())
         first_total += first.sum(0)
         total += second.sum(0)
-    maps, uncertainty = step.solve(subspace.power, subspace.mask)
+    maps, uncertainty = step.solve(subspace.maps, subspace.power, subspace.mask)
     change, variances, spread = _principal(maps, first_total / step.count, total / step.count)
     maps = torch.tensordot(change.float(), maps, 1)
     uncertainty = change @ uncertainty @ change.mT
@@ -233,9 +241,10 @@ def reestimate(
     ball = subspace.ball(radius)
     lattice, step = subspace.lattice(ball), _MStep(imaging, radius, len(subspace.basis) + 1)
     for batch in chunks:
-        first, second, _ = moments(subspace.likelihood(ball, lattice, batch, imaging))
-        step.add(batch, first.float(), second.float())
-    maps, uncertainty = step.solve(subspace.power, subspace.mask, around=subspace.basis)
+        seen = subspace.project(ball, lattice, batch, imaging)
+        first, second, _ = moments(subspace.likelihood(seen, batch, imaging))
+        step.add(batch, seen.residuals(first.float(), second.float()), second.float())
+    maps, uncertainty = step.solve(subspace.maps, subspace.power, subspace.mask, stay=True)
     left, values, right = torch.linalg.svd(maps[1:].flatten(1), full_matrices=False)
     frame = ((left * values) @ left.T).double()
     variances = frame.square() @ subspace.variances
@@ -256,22 +265,33 @@ class _MStep:
         self.sums = torch.zeros(len(ball), columns, device=imaging.window.device)
         self.count = 0
 
-    def add(self, batch: ImageBatch, first: Tensor, second: Tensor) -> None:
-        """Take in images with E[c~] (m, Q) and E[c~ c~^T] (m, Q, Q)."""
+    def add(self, batch: ImageBatch, residuals: Tensor, second: Tensor) -> None:
+        """Take in images with E[(X - A c~) c~] (m, 2P, Q) and E[c~ c~^T] (m, Q, Q)."""
         n, (row, column) = self.n_frequencies, torch.tril_indices(self.n_maps, self.n_maps)
-        transfer, half = batch.transfer[:, :n], self.imaging.multiplicity[:n] / 2  # each pair of conjugates once
-        values, powers = batch.data[:, :n] * transfer * half, transfer.square() * half
+        transfer, multiplicity = batch.transfer[:, :n], self.imaging.multiplicity[:n]
+        values = residuals.view(len(residuals), n, -1) * (transfer * multiplicity.sqrt() / 2)[..., None]
+        powers = transfer.square() * multiplicity / 2  # each pair of conjugates once
         frequencies = self.imaging.frequencies[:n]
-        self.ball.insert(self.sums, frequencies, batch.rotations, values, powers, first, second[:, row, column])
-        self.count += len(first)
+        self.ball.insert(self.sums, frequencies, batch.rotations, values, powers, second[:, row, column])
+        self.count += len(second)
 
-    def solve(self, power: Tensor, mask: Tensor, around: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Maps (Q, D, D, D), and the mean posterior covariance (n_shells, Q, Q) of their coefficients in each shell.
+    def solve(self, maps: Tensor, power: Tensor, mask: Tensor, stay: bool = False) -> tuple[Tensor, Tensor]:
+        """New maps (Q, D, D, D), and the mean posterior covariance (n_shells, Q, Q) of their coefficients by shell.
 
-        The priors have mean 0, or the maps (K, D, D, D) `around` for the directions.
+        Parameters
+        ----------
+        maps : (Q, D, D, D)
+            The maps that the residuals belong to.
+        power : (n_shells, Q)
+            Variances of the priors, whose mean is 0.
+        stay : bool
+            Give the priors of the directions the present maps for a mean, so that what images say nothing about stays.
 
         Notes
         -----
+        One Newton step with the diagonal blocks of the Hessian. It ends where the residuals, which are exact, are
+        orthogonal to the slices: the coarseness of the lattice only affects how fast.
+
         A map that is confined to a mask has fewer independent Fourier coefficients than the padded lattice has voxels,
         by the factor `oversampling`; a voxel's share of the prior is smaller by as much, and so is the variance that
         is left once the mask has averaged neighbouring voxels.
@@ -280,12 +300,13 @@ class _MStep:
         oversampling = ball.scale**3 * mask.numel() / float(mask.square().sum())
         ball.close(self.sums, self.n_maps)
         precision = 1 / (oversampling * power)
-        if around is not None:
-            pull = precision[ball.shell, 1:].float()
-            directions = ball.from_volumes(around * ball.gridding.to(around) ** 2)  # as local averages
-            for part, values in zip((1, 1 + self.n_maps), directions.chunk(2, dim=1), strict=True):
-                self.sums[:, part : part + len(around)] += pull * values
-        solution, covariance = ball.solve(self.sums, precision)
+        present = ball.from_volumes(maps * ball.gridding.to(maps) ** 2)  # as local averages
+        pull = precision[ball.shell.to(precision.device)].float()
+        if stay:
+            pull[:, 1:] = 0
+        self.sums[:, : 2 * self.n_maps] -= pull.repeat(1, 2) * present
+        change, covariance = ball.solve(self.sums, precision)
+        solution = present + change
         solution[ball.positions.float().norm(dim=1).to(solution.device) > (ball.radius - MARGIN / 2) * ball.scale] = 0
         return ball.to_volumes(solution) * mask, covariance / oversampling
 

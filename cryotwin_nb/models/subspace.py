@@ -19,7 +19,7 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.formation import ImageBatch, ImageFormation
 from cryotwin_nb.fourier import n_shells
 from cryotwin_nb.lattice import HalfBall
-from cryotwin_nb.likelihood import Statistics, posterior, statistics
+from cryotwin_nb.likelihood import Statistics, posterior, projections
 from cryotwin_nb.mixture import GaussianMixture
 from cryotwin_nb.mixture_moments import MixtureState
 from cryotwin_nb.subspace import MARGIN, Moments, Subspace, augmented, begin, iterate, reestimate, spherical_mask
@@ -261,8 +261,9 @@ class SubspaceNetworks(nn.Module):
         subspace, imaging = self.subspace, self.imaging
         ball = subspace.ball(imaging.plane.box_size / 2 + MARGIN)
         lattice = self._lattice(ball)
-        full = subspace.likelihood(ball, lattice, batch, imaging)
-        weighted = statistics(ball, lattice, batch, imaging.frequencies, imaging.weights(batch.group))
+        full = subspace.likelihood(subspace.project(ball, lattice, batch, imaging), batch, imaging)
+        weights = imaging.weights(batch.group)
+        weighted = projections(ball, lattice, batch, imaging.frequencies, weights).statistics()
         a = subspace.contrasts(full)
         given, objective = full.given(a), weighted.given(a)
         expected = posterior(given.b, given.G, self.density.mixture).mean.float()
