@@ -78,12 +78,12 @@ def rates(box: int, n_basis: int = 8, n_images: int = 256) -> dict:
     rotations = torch.as_tensor(ct.simulate.random_rotations(n_images, np.random.default_rng(0)))
     lattice = torch.randn(len(ball), 2 * n_maps)
     columns = 2 * n_maps + n_maps * (n_maps + 1) // 2
-    sums, first = torch.zeros(len(ball), columns), torch.randn(n_images, n_maps)
+    sums = torch.zeros(len(ball), columns)
     powers, second = torch.rand(n_images, len(frequencies)), torch.rand(n_images, columns - 2 * n_maps)
-    values = torch.complex(powers, powers)
+    values = torch.randn(n_images, len(frequencies), 2 * n_maps)
     samples = 8 * 4 * n_images * len(frequencies)
     read = best(lambda: ball.slices(lattice, frequencies, rotations))
-    insert = best(lambda: ball.insert(sums, frequencies, rotations, values, powers, first, second))
+    insert = best(lambda: ball.insert(sums, frequencies, rotations, values, powers, second))
     return {
         "box": box,
         "lattice, MB": (lattice.nbytes + sums.nbytes) / 1e6,

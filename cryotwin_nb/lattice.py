@@ -93,10 +93,11 @@ class HalfBall:
         margin, size = (self.side - self.box_size) // 2, self.box_size
         inside = slice(margin, margin + size)
         index = self.grid_index.to(lattice.device)
+        kept = (self.positions.abs().amax(1) < self.side // 2).to(lattice.device)  # Nyquist planes are there twice
         maps = []
         for real, imaginary in zip(*lattice.T.chunk(2), strict=True):
             spectrum = torch.zeros(self.side**2 * (self.side // 2 + 1), dtype=torch.complex64, device=lattice.device)
-            spectrum[index[index >= 0]] = torch.complex(real, imaginary)[index >= 0] * size**1.5
+            spectrum[index[kept]] = torch.complex(real, imaginary)[kept] * size**1.5
             padded = real_ifft3(spectrum.view(self.side, self.side, -1))
             maps.append(padded[inside, inside, inside])
         return torch.stack(maps) / self.gridding.to(lattice.device)

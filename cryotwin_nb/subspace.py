@@ -210,7 +210,7 @@ def iterate(
     maps, uncertainty = step.solve(subspace.maps, subspace.power, subspace.mask)
     change, variances, spread = _principal(maps, first_total / step.count, total / step.count)
     maps = torch.tensordot(change.float(), maps, 1)
-    uncertainty = change @ uncertainty @ change.mT
+    uncertainty = _bounded(change @ uncertainty @ change.mT, len(maps[0]))
     power = _power(maps) + uncertainty.diagonal(dim1=-2, dim2=-1)
     new = replace(
         subspace,
@@ -244,12 +244,14 @@ def reestimate(
         seen = subspace.project(ball, lattice, batch, imaging)
         first, second, _ = moments(subspace.likelihood(seen, batch, imaging))
         step.add(batch, seen.residuals(first.float(), second.float()), second.float())
-    maps, uncertainty = step.solve(subspace.maps, subspace.power, subspace.mask, stay=True)
+    power = torch.cat([subspace.power[:, :1], _power(subspace.basis)], dim=1)
+    power = power.clamp_min(1e-6 * power.amax(0))
+    maps, uncertainty = step.solve(subspace.maps, power, subspace.mask, stay=True)
     left, values, right = torch.linalg.svd(maps[1:].flatten(1), full_matrices=False)
     frame = ((left * values) @ left.T).double()
     variances = frame.square() @ subspace.variances
     inverse = torch.block_diag(frame.new_ones(1, 1), torch.linalg.inv(frame))
-    uncertainty = inverse @ uncertainty @ inverse.mT
+    uncertainty = _bounded(inverse @ uncertainty @ inverse.mT, len(maps[0]))
     basis = (left @ right).view_as(subspace.basis)
     return replace(subspace, mean=maps[0], basis=basis, variances=variances, uncertainty=uncertainty), frame
 
@@ -319,6 +321,19 @@ def _smooth_spectrum(signal: Tensor, seen: Tensor) -> Tensor:
     return power
 
 
+def _bounded(uncertainty: Tensor, box_size: int) -> Tensor:
+    """The covariances (n_shells, Q, Q) with no direction more uncertain than a hundred times its own length.
+
+    Such a direction explains nothing, and numbers that grow from pass to pass would overflow.
+    """
+    shell = grid(box_size, 3, uncertainty.device).reshape(-1, 3).float().norm(dim=-1).round().long()
+    counts = torch.bincount(shell, minlength=len(uncertainty))
+    energy = counts.double() @ uncertainty.diagonal(dim1=-2, dim2=-1)
+    limit = (100 / energy).clamp_max(1).sqrt()
+    limit[0] = 1
+    return uncertainty * limit[:, None] * limit
+
+
 def _power(maps: Tensor) -> Tensor:
     """Mean power (n_shells, Q) of the Fourier coefficients of maps (Q, D, D, D) in each shell."""
     size = maps.shape[-1]
@@ -367,10 +382,10 @@ def _principal(maps: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Ten
     directions = flat[1:] + slope[:, None] * flat[:1]
     factor = torch.linalg.cholesky(second[1:, 1:])
     variances, axes = torch.linalg.eigh(factor.T @ (directions @ directions.T) @ factor)
-    variances, axes = variances.flip(0).clamp_min(1e-30), axes.flip(1)
-    turn = (factor @ axes / variances.sqrt()).T
+    variances, axes = variances.flip(0), axes.flip(1)
+    turn = (factor @ axes / variances.clamp_min(1e-14 * variances[0]).sqrt()).T
     change = torch.eye(len(maps)).to(second)
     change[0, 1:] = average
     change[1:, 1:] = turn @ (change[1:, 1:] + slope[:, None] * average)
     change[1:, 0] = turn @ slope
-    return change, variances, float(contrast.clamp_min(0).sqrt())
+    return change, variances.clamp_min(1e-8 * variances[0]), float(contrast.clamp_min(0).sqrt())

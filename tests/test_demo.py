@@ -22,16 +22,17 @@ def test_demo_runs_every_stage_and_reaches_its_numbers(tmp_path, monkeypatch, ca
         model.save(config.checkpoint)
 
     monkeypatch.setattr(demo, "fit", take_stored)
-    results = demo.run(tmp_path / "demo")
+    results = demo.run(tmp_path / "demo", "assembly-small")
     made = {str(p.relative_to(tmp_path / "demo")) for p in (tmp_path / "demo").rglob("*")}
     expected = {"particles/assembly-small.star", "particles/assembly-small.mrcs", "particles/assembly-small.truth.npz"}
     expected |= {"model.pt", "checkpoint.pt", "latents.npy", "table.json", "quickstart.html", "pathway/pathway.cxc"}
     expected |= {f"pathway/map_{k:03d}.mrc" for k in range(12)} | {"figures/pathway.png", "figures/latents.png"}
     assert expected <= made
     assert results["KL(latents from prior), nats"] <= 0.25
-    assert results["isometry r, random directions"] > 0.7
+    assert results["isometry r, random directions"] > 0.98
     assert results["sub-paths joined: a true order"]
-    assert min(results["R2 of the true occupancies"].values()) > 0.9
+    assert min(results["R2 of the true occupancies"].values()) > 0.95
+    assert results["FSC area against truth"] > 0.93
     assert json.loads((tmp_path / "demo" / "table.json").read_text())["seconds"].keys() >= {
         "simulate",
         "train",
@@ -39,6 +40,21 @@ def test_demo_runs_every_stage_and_reaches_its_numbers(tmp_path, monkeypatch, ca
     }
     assert "sub-paths joined: blocks appear in the order" in capsys.readouterr().out
     assert np.load(tmp_path / "demo" / "latents.npy").shape == (8000, 8)
+
+
+def test_the_architecture_reaches_model_and_notebook(tmp_path, monkeypatch):
+    class Reached(Exception):
+        pass
+
+    def stop(model, particles, config):
+        assert (model.config["architecture"], config.epochs) == ("coordinate", 3)
+        raise Reached
+
+    few = ct.simulate.assembly(20, 16, progress=False)
+    monkeypatch.setattr(demo.data, "fetch", lambda name: few)
+    monkeypatch.setattr(demo, "fit", stop)
+    with pytest.raises(Reached):
+        demo.run(tmp_path, architecture="coordinate", epochs=3)
 
 
 def test_a_failed_stage_is_a_failed_demo(tmp_path, monkeypatch):

@@ -188,21 +188,19 @@ def samples(ball: HalfBall, n_maps: int, m: int = 7, seed: int = 0) -> tuple[Ten
     """Arguments of `insert` after the sums, random."""
     frequencies = half_plane(ball.box_size, ball.radius).frequencies
     shape = (m, len(frequencies))
-    values = torch.complex(random(*shape, seed=seed), random(*shape, seed=seed + 1))
-    first, second = random(m, n_maps, seed=seed + 2), random(m, n_maps + 1, seed=seed + 3)
-    return frequencies, views(m, seed), values, random(*shape, seed=seed + 4).abs(), first, second
+    values, second = random(*shape, 2 * n_maps, seed=seed), random(m, n_maps + 1, seed=seed + 3)
+    return frequencies, views(m, seed), values, random(*shape, seed=seed + 4).abs(), second
 
 
 def test_insertion_is_the_adjoint_of_slicing():
     ball, n_maps = half_ball(SIZE, RADIUS, 1.5), 3
-    frequencies, rotations, values, powers, first, second = samples(ball, n_maps)
+    frequencies, rotations, values, powers, second = samples(ball, n_maps)
     sums = torch.zeros(len(ball), 2 * n_maps + n_maps + 1)
-    ball.insert(sums, frequencies, rotations, values, powers, first, second)
+    ball.insert(sums, frequencies, rotations, values, powers, second)
     lattice = random(len(ball), 2 * n_maps, seed=9)
-    image = torch.cat([part[..., None] * first[:, None] for part in (values.real, values.imag)], dim=-1)
-    there = (ball.slices(lattice, frequencies, rotations).double() * image).sum()
+    there = (ball.slices(lattice, frequencies, rotations).double() * values).sum()
     back = (lattice.double() * sums[:, : 2 * n_maps]).sum()
-    assert float(there) == pytest.approx(float(back), rel=1e-4, abs=1e-4 * float(image.norm() * lattice.norm()) / 100)
+    assert float(there) == pytest.approx(float(back), rel=1e-4, abs=1e-4 * float(values.norm() * lattice.norm()) / 100)
     for entry in range(n_maps + 1):
         there = (ball.slices(lattice, frequencies, rotations)[..., 0].double() * powers * second[:, entry, None]).sum()
         back = (lattice[:, 0].double() * sums[:, 2 * n_maps + entry]).sum()
@@ -221,13 +219,13 @@ def test_insertion_adds_to_what_is_there():
 def test_closed_half_sums_are_those_of_the_whole_ball():
     """Every sample and its conjugate, put into a full cube by NumPy: what `insert` and `close` must have at x >= 0."""
     ball = half_ball(8, 4.5, 1.5)
-    frequencies, rotations, values, powers, first, second = samples(ball, 1, m=5)
+    frequencies, rotations, values, powers, second = samples(ball, 1, m=5)
     sums = torch.zeros(len(ball), 4)
-    ball.insert(sums, frequencies, rotations, values, powers, first, second)
+    ball.insert(sums, frequencies, rotations, values, powers, second)
     ball.close(sums, 1)
     centre, cube = 12, np.zeros((25, 25, 25, 4))
-    weighted = (values * first).numpy()
-    columns = np.stack([weighted.real, weighted.imag, *(powers.numpy() * s[:, None] for s in second.T.numpy())], -1)
+    real, imaginary = values.numpy().transpose(2, 0, 1)
+    columns = np.stack([real, imaginary, *(powers.numpy() * s[:, None] for s in second.T.numpy())], -1)
     position = (slice_coordinates(frequencies, rotations) * 1.5).double().numpy()
     for sign in (1, -1):
         vector = columns * np.array([1, sign, 1, 1])
@@ -354,8 +352,8 @@ def test_many_slices_inserted_and_solved_are_the_volume_again():
     for centre in ([5.0, 0.0, 0.0], [-3.0, 3.0, 3.0], [0.5, 0.0, -1.0]):
         scene = torch.tensor([centre]), torch.ones(1)
         values = transform_of(*scene, slice_coordinates(plane.frequencies, rotations))
-        ones, sums = torch.ones(300, 1), torch.zeros(len(ball), 3)
-        ball.insert(sums, plane.frequencies, rotations, values * half, half.repeat(300, 1), ones, ones)
+        sums, parts = torch.zeros(len(ball), 3), torch.view_as_real(values * half)
+        ball.insert(sums, plane.frequencies, rotations, parts, half.repeat(300, 1), torch.ones(300, 1))
         ball.close(sums, 1)
         solution, _ = ball.solve(sums, torch.full((30, 1), 1e-6, dtype=torch.float64))
         found, expected = ball.to_volumes(solution)[0], volume_of(*scene)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import cryotwin_nb as ct
+from cryotwin_nb import demo
 from cryotwin_nb.__main__ import main
 
 
@@ -23,6 +24,34 @@ def test_train_leaves_model_checkpoint_and_latents(run):
     assert {p.name for p in (folder / "out").iterdir()} == {"model.pt", "checkpoint.pt", "latents.npy"}
     assert np.load(folder / "out" / "latents.npy").shape == (60, 2)
     assert ct.CryoTwin.load(folder / "out" / "model.pt").history.epochs == 1
+
+
+def test_train_options_reach_the_model(run, tmp_path):
+    folder, arguments = run
+    arguments = [*arguments, "--n-basis", "4", "--fit-contrast", "--output", f"{tmp_path / 'out'}"]
+    assert main(arguments) == 0
+    model = ct.CryoTwin.load(tmp_path / "out" / "model.pt")
+    assert len(model.networks.variances) == 4
+    assert model.config["contrast"] == 1
+    assert float(model.networks.contrast_spread) > 0
+    assert ct.CryoTwin.load(folder / "out" / "model.pt").config.keys().isdisjoint({"n_basis", "contrast"})
+
+
+def test_the_other_architecture_can_be_asked_for(run, tmp_path, capsys):
+    arguments = [*run[1], "--architecture", "coordinate", "--output", f"{tmp_path / 'out'}"]
+    assert main(arguments) == 0
+    assert ct.CryoTwin.load(tmp_path / "out" / "model.pt").config["architecture"] == "coordinate"
+    assert main([*arguments, "--n-basis", "4"]) == 2
+    assert "Leave these options out" in capsys.readouterr().err
+
+
+def test_demo_options_reach_the_demo(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(demo, "run", lambda *arguments: calls.append(arguments))
+    assert main(["demo", "--output", f"{tmp_path}"]) == 0
+    assert main(["demo", "--output", f"{tmp_path}", "--dataset", "assembly-small", "--architecture", "coordinate"]) == 0
+    assert calls[0] == (tmp_path, "assembly", "subspace", None, 0)
+    assert calls[1] == (tmp_path, "assembly-small", "coordinate", None, 0)
 
 
 def test_resume_of_a_finished_run_changes_nothing(run):

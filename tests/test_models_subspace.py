@@ -287,6 +287,7 @@ def test_the_scale_is_that_of_rate_distortion_theory(trained):
     slices = ball.slices(ball.from_volumes(trained.networks.basis), imaging.frequencies, batch.rotations)
     weights = imaging.weights(batch.group) * batch.transfer.square()
     power = (weights[..., None] * torch.complex(*slices.chunk(2, dim=-1)).abs().square()).sum(1)
+    power = power[:, : trained.model.config["latent_dim"]]  # in the directions that the latents have first
     product = (jacobian.mT @ jacobian).mean(0) * power.mean()
     expected = predicted * torch.eye(len(product))
     torch.testing.assert_close(product, expected, rtol=0, atol=0.05 * predicted)
@@ -294,7 +295,6 @@ def test_the_scale_is_that_of_rate_distortion_theory(trained):
     assert 0.5 < float(power.mean() / (imaging.kappa / 2)) < 1.05
 
 
-@pytest.mark.xfail(reason="a direction that holds next to nothing is blown up by `reestimate`", strict=True)
 def test_directions_that_nothing_varies_along_are_not_blown_up():
     """Two motions, eight directions: the new frame is near the old one where there is data, and small elsewhere."""
     particles = ct.simulate.hinge(300, 16, pixel_size=20.0, snr=30.0, progress=False)
@@ -394,7 +394,6 @@ def test_maps_on_the_lattice_follow_the_basis(few):
     torch.testing.assert_close(energies[1], 4 * energies[0])
 
 
-@pytest.mark.xfail(reason="the lattice is remembered by address and version, which freed maps pass on", strict=True)
 def test_maps_at_the_address_of_earlier_ones_are_not_taken_for_them(few):
     networks = ct.CryoTwin(16, **FEW).networks
     networks.imaging.measure(few)

@@ -318,6 +318,41 @@ def test_a_first_epoch_far_off_is_a_number():
     assert " epoch 1: 5,000" in [text.get_text() for text in distortion.texts]
 
 
+def test_training_curves_name_what_rises():
+    record = history(10)
+    assert " β rises" in [text.get_text() for text in plotting.training_curves(record).axes[0].texts]
+    record.radius = [8.0, 12.0] + [16.0] * 8
+    assert " β and resolution rise" in [text.get_text() for text in plotting.training_curves(record).axes[0].texts]
+    record.beta, record.radius = [2.0] * 10, [16.0] * 10
+    panel = plotting.training_curves(record).axes[0]
+    assert not panel.patches
+    assert not panel.texts
+
+
+def test_training_curves_join_passes_of_equal_radius_only():
+    record = history(10)
+    record.pass_radius = [16.0, 4.0, 4.0, 4.0, 8.0, 16.0, 16.0]
+    record.log_evidence = [float("nan"), -70.0, -64.0, -60.0, -200.0, -450.0, -440.0]
+    record.pass_seconds = [2.0] * 7
+    passes, distortion, rate = plotting.training_curves(record).axes
+    drawn = [
+        (line.get_xdata().tolist(), line.get_ydata().tolist()) for line in passes.lines if line.get_marker() == "o"
+    ]
+    assert drawn == [([2, 3, 4], [0, 6, 10]), ([5], [0]), ([6, 7], [0, 10])]
+    labels = [text.get_text() for text in passes.texts]
+    assert labels[:3] == ["4", "8", "16"]
+    assert "14 s in all" in labels
+    assert distortion.get_ylabel() == "distortion per image"
+    assert rate.get_ylabel() == "rate per image (nats)"
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_training_curves_of_passes_alone(passes):
+    evidence = [float("nan"), -70.0][:passes]
+    record = History(log_evidence=evidence, pass_radius=[16.0, 4.0][:passes], pass_seconds=[1.0] * passes)
+    assert len(plotting.training_curves(record).axes) == 3
+
+
 @pytest.mark.parametrize("epochs", [0, 1, 2])
 def test_training_curves_of_hardly_any_epochs(epochs):
     record = history(epochs) if epochs else History()

@@ -224,7 +224,7 @@ class SubspaceNetworks(nn.Module):
     def _scale(self, chunks: Chunks, beta: float) -> float:
         """The s of c = s z at which noise of width T costs beta/2 of distortion in each dimension."""
         weighted = self._unpack(self._sample(chunks).G_weighted)
-        ratio = float(weighted.diagonal(dim1=-2, dim2=-1).mean())
+        ratio = float(weighted.diagonal(dim1=-2, dim2=-1)[:, : self.latent_dim].mean())
         return (6 * beta / self.noise_width**2 / ratio) ** 0.5
 
     @torch.no_grad()
