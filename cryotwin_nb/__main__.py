@@ -46,15 +46,18 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a model on particle images", formatter_class=_Help)
     _particle_options(train)
     train.add_argument("--output", type=Path, required=True, help="folder for model.pt, checkpoint.pt and latents.npy")
-    train.add_argument("--architecture", choices=["coordinate"], default="coordinate", help="kind of model")
+    _architecture_option(train)
     train.add_argument("--latent-dim", type=int, default=8, help="d, dimensions of the latent space (paper: 8)")
     train.add_argument("--components", type=int, default=100, help="C, at most this many Gaussians (paper: 100)")
+    basis = "subspace: directions of variation (default: d, or 12 where d is below 5)"
+    train.add_argument("--n-basis", type=int, help=basis)
+    train.add_argument("--fit-contrast", action="store_true", help="subspace: estimate a contrast for each image")
     train.add_argument("--noise-width", type=float, default=3.0, help="T, the unit of the latents (paper: 3)")
     train.add_argument("--weighting", choices=["volume", "paper"], default="volume", help="of the distortion")
     train.add_argument("--particle-radius", type=float, default=0.4, help="fraction of the box; noise is outside")
-    train.add_argument("--epochs", type=int, default=24, help="passes over the images")
+    train.add_argument("--epochs", type=int, help="passes over the images (default: 30 subspace, 24 coordinate)")
     train.add_argument("--beta", type=float, default=2.0, help="weight of the rate, in units of the noise")
-    train.add_argument("--batch-size", type=int, default=16, help="images per step")
+    train.add_argument("--batch-size", type=int, help="images per step (default: 256 subspace, 16 coordinate)")
     train.add_argument("--learning-rate", type=float, default=1e-3, help="peak rate of RAdam")
     precisions = ["auto", "float32", "bfloat16"]
     train.add_argument("--precision", choices=precisions, default="auto", help="of the networks' products")
@@ -87,8 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="everything on embedded data, with the truth beside", formatter_class=_Help)
     demo.add_argument("--output", type=Path, default=Path("results/demo"), help="folder")
     sets = ["assembly-small", "assembly"]
-    demo.add_argument("--dataset", choices=sets, default=sets[0], help="box 32 (minutes) or 64 (hours without a GPU)")
-    demo.add_argument("--epochs", type=int, default=24, help="passes over the images")
+    demo.add_argument("--dataset", choices=sets, default="assembly", help="box 32 (seconds) or 64 (minutes)")
+    _architecture_option(demo)
+    demo.add_argument("--epochs", type=int, help="passes over the images (default: 30 subspace, 24 coordinate)")
     demo.add_argument("--seed", type=int, default=0, help="of the training and the path")
     demo.set_defaults(run=_demo)
     return parser
@@ -100,6 +104,11 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         silent = action.default is None or action.default is False
         return action.help if silent else super()._get_help_string(action)
+
+
+def _architecture_option(parser: argparse.ArgumentParser) -> None:
+    explained = "subspace: solved in closed form, then trained; coordinate: the paper's networks, slower by far"
+    parser.add_argument("--architecture", choices=["subspace", "coordinate"], default="subspace", help=explained)
 
 
 def _particle_options(parser: argparse.ArgumentParser) -> None:
@@ -129,9 +138,8 @@ def _train(options: argparse.Namespace) -> None:
     particles = _read(options)
     print(particles)
     settings = {name: getattr(options, name) for name in ("latent_dim", "noise_width", "weighting", "particle_radius")}
-    model = CryoTwin(
-        particles.box_size, options.architecture, n_components=options.components, seed=options.seed, **settings
-    )
+    settings |= {"n_components": options.components, "seed": options.seed} | _network_settings(options)
+    model = CryoTwin(particles.box_size, options.architecture, **settings)
     checkpoint = make_folder(options.output) / "checkpoint.pt"
     names = ("epochs", "beta", "batch_size", "learning_rate", "precision", "seed", "device")
     config = TrainingConfig(checkpoint=checkpoint, **{name: getattr(options, name) for name in names})
@@ -139,6 +147,16 @@ def _train(options: argparse.Namespace) -> None:
     model.save(options.output / "model.pt")
     _save_latents(options.output / "latents.npy", model.embed(particles, progress=True))
     print(f"{options.output}: {model.prior.n_components} components in {options.latent_dim} dimensions")
+
+
+def _network_settings(options: argparse.Namespace) -> dict[str, int]:
+    """The options that were given for the networks of the subspace architecture."""
+    given = {"n_basis": options.n_basis, "contrast": int(options.fit_contrast)}
+    given = {name: value for name, value in given.items() if value}
+    if given and options.architecture != "subspace":
+        found, expected = "--n-basis or --fit-contrast", "the subspace architecture"
+        raise InputError(f"--architecture {options.architecture}", found, expected, "Leave these options out.")
+    return given
 
 
 def _embed(options: argparse.Namespace) -> None:
@@ -179,7 +197,7 @@ def _pathway(options: argparse.Namespace) -> None:
 def _demo(options: argparse.Namespace) -> None:
     from cryotwin_nb import demo
 
-    demo.run(options.output, options.dataset, options.epochs, options.seed)
+    demo.run(options.output, options.dataset, options.architecture, options.epochs, options.seed)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,13 @@ class Stages:
         self.seconds[name] = time.perf_counter() - started
 
 
-def run(output: str | Path, dataset: str = "assembly-small", epochs: int = 24, seed: int = 0) -> dict:
+def run(
+    output: str | Path,
+    dataset: str = "assembly",
+    architecture: str = "subspace",
+    epochs: int | None = None,
+    seed: int = 0,
+) -> dict:
     """Run every stage into `output` and return the table of results; any failure raises.
 
     Parameters
@@ -50,8 +56,12 @@ def run(output: str | Path, dataset: str = "assembly-small", epochs: int = 24, s
         Folder; gets particles/, model.pt, checkpoint.pt, latents.npy, pathway/, figures/, quickstart.html, table.json.
     dataset : str
         An embedded set of data_manifest.yaml whose truth is known.
-    epochs, seed : int
-        Of the training.
+    architecture : {"subspace", "coordinate"}
+        Of the model.
+    epochs : int, optional
+        Of the training; by default as many as suit the architecture.
+    seed : int
+        Of the training and the path.
     """
     if not NOTEBOOK.is_file():
         remedy = "Run the demo in a checkout of the repository, installed with pip install -e."
@@ -65,7 +75,7 @@ def run(output: str | Path, dataset: str = "assembly-small", epochs: int = 24, s
         simulated.write(star)
         particles = Particles.read(star, contrast="dark")
     with stage("train"):
-        model = CryoTwin(particles.box_size, "coordinate", latent_dim=8, n_components=60, seed=seed)
+        model = CryoTwin(particles.box_size, architecture, latent_dim=8, n_components=60, seed=seed)
         fit(model, particles, TrainingConfig(epochs=epochs, seed=seed, checkpoint=output / "checkpoint.pt"))
         model.save(output / "model.pt")
     with stage("embed"):
@@ -83,7 +93,7 @@ def run(output: str | Path, dataset: str = "assembly-small", epochs: int = 24, s
         results = evaluate(model, particles, z, direct, path)
     with stage("figures and notebook"):
         _draw(output / "figures", particles, model, z, direct, path)
-        _execute_notebook(output, star, dataset)
+        _execute_notebook(output, star, dataset, architecture)
     results["seconds"] = {name: round(value, 1) for name, value in stage.seconds.items()}
     (output / "table.json").write_text(json.dumps(results, indent=1))
     print(table(results))
@@ -158,7 +168,7 @@ def _draw(folder: Path, particles: Particles, model: CryoTwin, z: Tensor, direct
         plt.close(figure)
 
 
-def _execute_notebook(output: Path, star: Path, dataset: str) -> None:
+def _execute_notebook(output: Path, star: Path, dataset: str, architecture: str) -> None:
     """Run the quick start on these particles and this model and keep it as a page."""
     import nbformat
     from nbclient import NotebookClient
@@ -166,7 +176,8 @@ def _execute_notebook(output: Path, star: Path, dataset: str) -> None:
 
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     position = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
-    values = {"DATASET": dataset, "PARTICLES": str(star.resolve()), "MODEL": str((output / "model.pt").resolve())}
+    files = {"PARTICLES": str(star.resolve()), "MODEL": str((output / "model.pt").resolve())}
+    values = {"DATASET": dataset, "ARCHITECTURE": architecture, **files}
     source = "\n".join(f"{name} = {value!r}" for name, value in values.items())
     notebook.cells.insert(position + 1, nbformat.v4.new_code_cell(f"# The demo's own files\n{source}"))
     NotebookClient(notebook, timeout=1200, store_widget_state=False).execute(cwd=str(NOTEBOOK.parent))

@@ -148,8 +148,8 @@ class HalfBall:
             return
         corners, sign = self._corners(frequencies, rotations)
         real, imaginary = values.chunk(2, dim=-1)
-        parts = [real, imaginary * sign[..., None], powers[..., None] * second[:, None]]
-        vectors = torch.cat(parts, dim=-1).flatten(0, 1)
+        columns = [real, imaginary * sign[..., None], powers[..., None] * second[:, None]]
+        vectors = torch.cat(columns, dim=-1).flatten(0, 1)
         for index, share in corners:
             sums.index_add_(0, index, vectors * share[:, None])
 

@@ -224,38 +224,6 @@ def iterate(
     return new, evidence / step.count, (torch.linalg.inv(change[1:, 1:]).T, change[0, 1:])
 
 
-def reestimate(
-    subspace: Subspace, imaging: ImageFormation, chunks: Iterable[ImageBatch], moments: Moments
-) -> tuple[Subspace, Tensor]:
-    """The maps that fit given coefficients best, in the orthonormal frame nearest to the one they are given in.
-
-    Where images say nothing new, because nothing varies along a direction, the directions stay as they are.
-
-    Returns
-    -------
-    subspace : Subspace
-    frame : (K, K) float64
-        Symmetric; the new coefficients are frame @ c.
-    """
-    radius = subspace.mean.shape[-1] / 2 + MARGIN
-    ball = subspace.ball(radius)
-    lattice, step = subspace.lattice(ball), _MStep(imaging, radius, len(subspace.basis) + 1)
-    for batch in chunks:
-        seen = subspace.project(ball, lattice, batch, imaging)
-        first, second, _ = moments(subspace.likelihood(seen, batch, imaging))
-        step.add(batch, seen.residuals(first.float(), second.float()), second.float())
-    power = torch.cat([subspace.power[:, :1], _power(subspace.basis)], dim=1)
-    power = power.clamp_min(1e-6 * power.amax(0))
-    maps, uncertainty = step.solve(subspace.maps, power, subspace.mask, stay=True)
-    left, values, right = torch.linalg.svd(maps[1:].flatten(1), full_matrices=False)
-    frame = ((left * values) @ left.T).double()
-    variances = frame.square() @ subspace.variances
-    inverse = torch.block_diag(frame.new_ones(1, 1), torch.linalg.inv(frame))
-    uncertainty = _bounded(inverse @ uncertainty @ inverse.mT, len(maps[0]))
-    basis = (left @ right).view_as(subspace.basis)
-    return replace(subspace, mean=maps[0], basis=basis, variances=variances, uncertainty=uncertainty), frame
-
-
 class _MStep:
     """Normal equations of the maps: right-hand sides and matrices of every voxel, summed over the images."""
 
@@ -277,7 +245,7 @@ class _MStep:
         self.ball.insert(self.sums, frequencies, batch.rotations, values, powers, second[:, row, column])
         self.count += len(second)
 
-    def solve(self, maps: Tensor, power: Tensor, mask: Tensor, stay: bool = False) -> tuple[Tensor, Tensor]:
+    def solve(self, maps: Tensor, power: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """New maps (Q, D, D, D), and the mean posterior covariance (n_shells, Q, Q) of their coefficients by shell.
 
         Parameters
@@ -286,8 +254,6 @@ class _MStep:
             The maps that the residuals belong to.
         power : (n_shells, Q)
             Variances of the priors, whose mean is 0.
-        stay : bool
-            Give the priors of the directions the present maps for a mean, so that what images say nothing about stays.
 
         Notes
         -----
@@ -304,8 +270,6 @@ class _MStep:
         precision = 1 / (oversampling * power)
         present = ball.from_volumes(maps * ball.gridding.to(maps) ** 2)  # as local averages
         pull = precision[ball.shell.to(precision.device)].float()
-        if stay:
-            pull[:, 1:] = 0
         self.sums[:, : 2 * self.n_maps] -= pull.repeat(1, 2) * present
         change, covariance = ball.solve(self.sums, precision)
         solution = present + change

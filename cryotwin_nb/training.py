@@ -20,7 +20,7 @@ from cryotwin_nb.formation import ImageBatch
 from cryotwin_nb.history import History
 from cryotwin_nb.mixture import GaussianMixture
 from cryotwin_nb.models import CryoTwin, read_payload, write_payload
-from cryotwin_nb.models.subspace import Records, SubspaceNetworks, transformed
+from cryotwin_nb.models.subspace import Records, SubspaceNetworks
 from cryotwin_nb.particles import Particles
 
 
@@ -223,19 +223,13 @@ class _Trainer:
         return self._prepared.take(torch.as_tensor(rows, device=self.model.device))
 
     def finish(self) -> None:
-        """Maps and mixtures that fit all the latents."""
+        """The mixtures that fit all the latents."""
         model, config, networks = self.model, self.config, self.model.networks
-        z = self.latents()
-        model.prior = GaussianMixture.fit(z, model.config["n_components"], seed=config.seed)
+        model.prior = GaussianMixture.fit(self.latents(), model.config["n_components"], seed=config.seed)
         self.history.n_components = model.prior.n_components
         if isinstance(networks, SubspaceNetworks):
-            everything = np.arange(len(self.particles))
-            density = networks.deconvolve(self.examples(everything), model.prior, config.seed)
-            change = networks.reestimate(self.chunks, density, z)
-            self._prepared = None
-            start = transformed(model.prior, change)
-            model.prior = GaussianMixture.fit(self.latents(), start=start)
-            model.deconvolved_prior = networks.deconvolve(self.examples(everything), model.prior, config.seed)
+            records = self.examples(np.arange(len(self.particles)))
+            model.deconvolved_prior = networks.deconvolve(records, model.prior, config.seed)
 
     def epoch(self) -> None:
         """One pass over the images; what is random in it follows from the seed and the number of the epoch."""
@@ -263,7 +257,7 @@ class _Trainer:
     def _schedule(self, progress: float) -> tuple[float, float]:
         """Beta and the radius of the frequencies used (grid units) at a share of the run."""
         ramp = min(1.0, progress / max(self.config.warmup, 1e-9))
-        radius = self.model.imaging.plane.radius
+        radius = float(self.model.imaging.plane.radius or 0)
         if self.model.networks.coarse_to_fine:
             radius *= min(1.0, self.config.start_radius + (1 - self.config.start_radius) * ramp)
         return self.config.beta * 10 ** (2 * ramp - 2), radius

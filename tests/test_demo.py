@@ -12,7 +12,8 @@ STORED = Path(__file__).parents[1] / "notebooks" / "models" / "assembly-small.pt
 
 @pytest.mark.notebooks
 def test_demo_runs_every_stage_and_reaches_its_numbers(tmp_path, monkeypatch, capsys):
-    """All of `make demo` but the training itself, in whose place the stored model is taken."""
+    """All of `make demo`, with fewer images of the small set, but the training, in whose place is the stored model."""
+    few = ct.simulate.assembly(1500, 32, pixel_size=10.0, snr=1.0, seed=0, progress=False)
 
     def take_stored(model, particles, config):
         stored = ct.CryoTwin.load(STORED)
@@ -21,6 +22,7 @@ def test_demo_runs_every_stage_and_reaches_its_numbers(tmp_path, monkeypatch, ca
         model.history = stored.history
         model.save(config.checkpoint)
 
+    monkeypatch.setattr(demo.data, "fetch", lambda name: few)
     monkeypatch.setattr(demo, "fit", take_stored)
     results = demo.run(tmp_path / "demo", "assembly-small")
     made = {str(p.relative_to(tmp_path / "demo")) for p in (tmp_path / "demo").rglob("*")}
@@ -39,7 +41,7 @@ def test_demo_runs_every_stage_and_reaches_its_numbers(tmp_path, monkeypatch, ca
         "decode",
     }
     assert "sub-paths joined: blocks appear in the order" in capsys.readouterr().out
-    assert np.load(tmp_path / "demo" / "latents.npy").shape == (8000, 8)
+    assert np.load(tmp_path / "demo" / "latents.npy").shape == (1500, 8)
 
 
 def test_the_architecture_reaches_model_and_notebook(tmp_path, monkeypatch):

@@ -27,7 +27,6 @@ from cryotwin_nb.subspace import (
     augmented,
     begin,
     iterate,
-    reestimate,
     spherical_mask,
 )
 
@@ -355,36 +354,6 @@ def test_the_power_of_each_shell_is_that_of_the_maps_and_what_is_uncertain(found
 
 
 # Estimating anew
-
-
-def test_maps_that_fit_already_stay_as_they_are(scene, found):
-    for _ in range(15):
-        found, *_ = iterate(found, scene.imaging, scene.chunks(), RADIUS)
-    new, frame = reestimate(found, scene.imaging, scene.chunks(), found.moments())
-    torch.testing.assert_close(frame, frame.T, rtol=0, atol=1e-6)
-    torch.testing.assert_close(frame, torch.eye(5, dtype=torch.float64), rtol=0, atol=0.1)
-    torch.testing.assert_close(frame[:4, :4], torch.eye(4, dtype=torch.float64), rtol=0, atol=0.03)
-    flat = new.basis.flatten(1).double()
-    torch.testing.assert_close(flat @ flat.T, torch.eye(5, dtype=torch.float64), rtol=0, atol=1e-4)
-    assert (flat * found.basis.flatten(1)).sum(1).min() > 0.999
-    assert (new.mean - found.mean).norm() < 0.01 * found.mean.norm()
-    torch.testing.assert_close(new.variances, found.variances, rtol=0.15, atol=0)
-
-
-def test_maps_are_estimated_from_the_coefficients_given(scene, found):
-    """From true occupancies, in units that make maps of length 2: volumes mean + (frame @ c).basis."""
-    c = scene.occupancies
-    core, blocks = scene.blocks()
-    lengths = blocks.flatten(1).norm(dim=1).double()
-    new, frame = reestimate(found, scene.imaging, scene.chunks(), given_coefficients(c * lengths / 2))
-    torch.testing.assert_close(frame, frame.T, rtol=0, atol=1e-6)
-    assert torch.linalg.eigvalsh(frame).min() > 0
-    assert (new.mean - core * scene.mask).norm() < 0.1 * core.norm()
-    maps = torch.tensordot(frame.T.float(), new.basis, 1) * lengths.float()[:, None, None, None] / 2
-    errors = (maps - blocks * scene.mask).flatten(1).norm(dim=1) / blocks.flatten(1).norm(dim=1)
-    assert errors[:4].max() < 0.2 and errors[4] < 0.35  # the last block is small and rare
-    left, _, right = torch.linalg.svd(maps.flatten(1) / lengths.float()[:, None], full_matrices=False)
-    torch.testing.assert_close(new.basis.flatten(1), left @ right, rtol=0, atol=1e-3)
 
 
 # Contrast

@@ -218,7 +218,7 @@ class CryoTwin(nn.Module):
             "format": _FORMAT,
             "config": self.config,
             "history": asdict(self.history),
-            "state": self.state_dict(),
+            "state": {name: value.clone() for name, value in self.state_dict().items()},  # views: without the rest
         }
 
     def save(self, path: str | os.PathLike) -> None:

@@ -19,10 +19,10 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.formation import ImageBatch, ImageFormation
 from cryotwin_nb.fourier import n_shells
 from cryotwin_nb.lattice import HalfBall
-from cryotwin_nb.likelihood import Statistics, posterior, projections
+from cryotwin_nb.likelihood import posterior, projections
 from cryotwin_nb.mixture import GaussianMixture
 from cryotwin_nb.mixture_moments import MixtureState
-from cryotwin_nb.subspace import MARGIN, Moments, Subspace, augmented, begin, iterate, reestimate, spherical_mask
+from cryotwin_nb.subspace import MARGIN, Subspace, begin, iterate, spherical_mask
 
 Chunks = Callable[[], Iterable[ImageBatch]]
 
@@ -112,9 +112,6 @@ class SubspaceNetworks(nn.Module):
     uncertainty: Tensor
     contrast_spread: Tensor
     scale: Tensor
-    spread: Tensor
-    frame: Tensor
-    gauge: Tensor
 
     def __init__(
         self,
@@ -144,10 +141,6 @@ class SubspaceNetworks(nn.Module):
         self.register_buffer("uncertainty", torch.zeros(n_shells(size), n_basis + 1, n_basis + 1, dtype=torch.float64))
         self.register_buffer("contrast_spread", torch.zeros((), dtype=torch.float64))
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
-        # What training learns is expressed in the frames that it began with; these lead to the present ones.
-        self.register_buffer("spread", torch.ones(n_basis))
-        self.register_buffer("frame", torch.eye(n_basis))
-        self.register_buffer("gauge", torch.eye(latent_dim))
         self.density = MixtureState(n_basis)
         self.hidden = nn.Sequential(nn.Linear(n_basis, width), nn.Tanh())
         self.last = nn.Linear(width, latent_dim + n_components)
@@ -193,13 +186,10 @@ class SubspaceNetworks(nn.Module):
                 self.subspace, evidence, frame = iterate(self.subspace, self.imaging, chunks(), radius, moments)
                 self.density.set(transformed(density, *frame))
                 self.scale.fill_(self._scale(chunks, beta))
-                self.spread = self.variances.sqrt().float()
             yield share * radius, evidence, time.perf_counter() - started
 
     def _reset(self) -> None:
-        """Forget an earlier training: its networks and frames belong to its basis."""
-        self.frame.copy_(torch.eye(len(self.frame)))
-        self.gauge.copy_(torch.eye(len(self.gauge)))
+        """Forget an earlier training: what the networks have learnt belongs to its basis."""
         with torch.no_grad():
             self.last.weight[: self.latent_dim] = 0
             self.last.bias[: self.latent_dim] = 0
@@ -227,33 +217,6 @@ class SubspaceNetworks(nn.Module):
         ratio = float(weighted.diagonal(dim1=-2, dim2=-1)[:, : self.latent_dim].mean())
         return (6 * beta / self.noise_width**2 / ratio) ** 0.5
 
-    @torch.no_grad()
-    def reestimate(self, chunks: Chunks, prior: GaussianMixture, z: Tensor) -> Tensor:
-        """Estimate average and basis anew from the latents z (n, d) of all the images, whose density is `prior`.
-
-        Returns the matrix (d, d) that z is multiplied by in the new gauge, where the decoder is nearest to an isometry.
-        """
-        self.subspace, frame = reestimate(self.subspace, self.imaging, chunks(), self._moments(prior))
-        self.density.set(transformed(self.density.mixture, frame))
-        self.frame = frame.float() @ self.frame
-        jacobian = self.coefficients(z)[1].double() / self.scale
-        values, axes = torch.linalg.eigh((jacobian.mT @ jacobian).mean(0))
-        change = (axes * values.sqrt()) @ axes.T
-        self.gauge = change.float() @ self.gauge
-        return change
-
-    def _moments(self, prior: GaussianMixture) -> Moments:
-        def function(full: Statistics) -> tuple[Tensor, Tensor, Tensor]:
-            a = self.subspace.contrasts(full)
-            given = full.given(a)
-            z = self._encode(posterior(given.b, given.G, self.density.mixture).mean.float())[0]
-            c, jacobian = (part.double() for part in self.coefficients(z))
-            expected = posterior(*self._linearised(given.b, given.G, z), prior)
-            mean = c + (jacobian @ (expected.mean - z)[..., None])[..., 0]
-            return *augmented(a, mean, jacobian @ expected.covariance @ jacobian.mT), expected.log_evidence
-
-        return function
-
     # Encoder ---------------------------------------------------------------------------------------------------------
 
     def prepare(self, batch: ImageBatch) -> Records:
@@ -275,10 +238,9 @@ class SubspaceNetworks(nn.Module):
         return self._encode((batch if isinstance(batch, Records) else self.prepare(batch)).expected)
 
     def _encode(self, expected: Tensor) -> tuple[Tensor, Tensor]:
-        c = torch.linalg.solve(self.frame, expected.T).T
-        out = self.last(self.hidden(c / self.spread))
-        z = c[:, : self.latent_dim] / self.scale.float() + self.noise_width * out[:, : self.latent_dim]
-        return z @ self.gauge.T, out[:, self.latent_dim :]
+        out = self.last(self.hidden(expected / self.variances.sqrt().float()))
+        z = expected[:, : self.latent_dim] / self.scale.float() + self.noise_width * out[:, : self.latent_dim]
+        return z, out[:, self.latent_dim :]
 
     def score_head(self) -> tuple[Tensor, Tensor]:
         """The rows of the last layer that give w: weight (C, width) and bias (C,), to be changed in place."""
@@ -288,14 +250,13 @@ class SubspaceNetworks(nn.Module):
 
     def coefficients(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients c (m, K) at latents z (m, d), and the Jacobians dc/dz (m, K, d)."""
+        s = self.scale.float()
         jacobian = torch.eye(len(self.basis), self.latent_dim, device=z.device).expand(len(z), -1, -1)
-        ungauged = torch.linalg.solve(self.gauge, z.T).T
-        c = ungauged @ jacobian[0].T
+        c = z @ jacobian[0].T
         if self.curve is not None:
-            bend, slope = self.curve(ungauged / self.noise_width)
+            bend, slope = self.curve(z / self.noise_width)
             c, jacobian = c + self.noise_width * bend, jacobian + slope
-        outer = self.scale.float() * self.frame
-        return c @ outer.T, outer @ jacobian @ torch.linalg.inv(self.gauge)
+        return s * c, s * jacobian
 
     def distortion(self, batch: Records, z: Tensor, n: int | None = None) -> Tensor:
         """|| W (X - prediction) ||^2 (m,) of images decoded at z (m, d)."""

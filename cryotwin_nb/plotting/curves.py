@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cryotwin_nb.evaluation import passing_step
 from cryotwin_nb.plotting.style import COLOURS, GREY, HALO, Array, apart, as_numpy, axes, styled
@@ -63,7 +64,7 @@ def _passes(history: History, panel: Axes) -> None:
     panel.text(0.98, 0.03, note, transform=panel.transAxes, ha="right", va="bottom", color=GREY, size=8)
     panel.text(0, 1, "|k| to ", transform=panel.transAxes, ha="right", va="bottom", color=GREY, size=8)
     panel.set(xlabel="closed-form pass", ylabel="gain in log-evidence (nats)", xlim=(0.5, len(radius) + 0.5))
-    panel.xaxis.get_major_locator().set_params(integer=True)
+    panel.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
 
 
 def _epochs(history: History, panel: Axes, name: str, label: str, colour: str) -> None:
@@ -82,7 +83,7 @@ def _epochs(history: History, panel: Axes, name: str, label: str, colour: str) -
         panel.text(0.5, 0.98, note, transform=panel.get_xaxis_transform(), va="top", color=GREY, size=8)
         panel.margins(y=0.15)
     panel.set(xlabel="epoch", ylabel=label, xlim=(0.5, max(2, len(epochs)) + 0.5))
-    panel.xaxis.get_major_locator().set_params(integer=True)
+    panel.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
 
 
 def _last_rise(values: list[float]) -> int:
