@@ -210,6 +210,8 @@ def iterate(
     maps, uncertainty = step.solve(subspace.maps, subspace.power, subspace.mask)
     change, variances, spread = _principal(maps, first_total / step.count, total / step.count)
     maps = torch.tensordot(change.float(), maps, 1)
+    basis, triangle = torch.linalg.qr(maps[1:].flatten(1).T)  # rounding makes the weakest lose their right angles
+    maps = torch.cat([maps[:1], (basis * triangle.diagonal().sign()).T.view_as(maps[1:])])
     uncertainty = _bounded(change @ uncertainty @ change.mT, len(maps[0]))
     power = _power(maps) + uncertainty.diagonal(dim1=-2, dim2=-1)
     new = replace(

@@ -182,7 +182,7 @@ class CryoTwin(nn.Module):
         """Density maps at latents (m, d): (m, D, D, D) float32 on the CPU, zyx, image grey value per Å.
 
         Images say nothing about the mean density (the ramp weight is 0 there), so it is set such that the density
-        outside the particle's radius is 0 on average.
+        outside the particle and a soft edge of D/16 is 0 on average.
         """
         z = torch.as_tensor(z, dtype=torch.float32)
         expected = f"finite latents (m, {self.config['latent_dim']}) with m at least 1"
@@ -209,8 +209,9 @@ class CryoTwin(nn.Module):
 
     @property
     def _solvent(self) -> Tensor:
-        """Mask (D, D, D) of the voxels outside the particle's radius."""
-        return grid(self.config["box_size"], 3).float().norm(dim=-1) > self.imaging.particle_radius
+        """Mask (D, D, D) of the voxels outside the particle and the soft edge that windows and masks give it."""
+        size = self.config["box_size"]
+        return grid(size, 3).float().norm(dim=-1) >= self.imaging.particle_radius + size / 16
 
     def payload(self) -> dict:
         """Everything needed to make this model again: plain containers and tensors."""
