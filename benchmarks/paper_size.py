@@ -32,8 +32,7 @@ class Clock:
         self.in_loops: list[float] = []  # of each pass
         networks = model.networks
         self._passes, networks.passes = networks.passes, self.passes
-        for name in ("deconvolve", "reestimate"):
-            setattr(networks, name, self.timed(getattr(networks, name), name))
+        networks.deconvolve = self.timed(networks.deconvolve, "deconvolve")
 
     def timed(self, function: Callable, name: str) -> Callable:
         def called(*arguments):
@@ -129,17 +128,16 @@ def extrapolate(model: ct.CryoTwin, measured: dict) -> dict:
     passes = []
     for number, row in enumerate(measured["passes"]):
         loops, other = row["seconds in loops over the images"], row["seconds"] - row["seconds in loops over the images"]
-        last = number == len(measured["passes"]) - 1  # with the density of the coefficients, fitted to a sample
-        passes.append(loops * ratio + other * (sample_ratio if last else 1))
+        fits = number == len(measured["passes"]) - 2  # the density of the coefficients, to a sample
+        passes.append(loops * ratio + other * (sample_ratio if fits else 1))
     _, mixture = timed(lambda: ct.GaussianMixture.fit(model.prior.sample(N_PAPER), N_COMPONENTS))
     small = measured["seconds of a fit of the mixture to all latents"]
     parts = {
         "passes": sum(passes),
         "epochs": measured["seconds of epochs"] * ratio,
-        "reestimation of the basis": measured["seconds of reestimate"] * ratio,
-        "deconvolved densities": measured["seconds of deconvolve"] * sample_ratio,
-        "two fits of the mixture (measured on latents drawn from the prior)": 2 * mixture,
-        "records and rest": max(0.0, measured["seconds of the rest of the training"] - 2 * small) * ratio,
+        "deconvolved density": measured["seconds of deconvolve"] * sample_ratio,
+        "fit of the mixture (measured on latents drawn from the prior)": mixture,
+        "records and rest": max(0.0, measured["seconds of the rest of the training"] - small) * ratio,
         "embedding": measured["seconds of embedding"] * ratio,
         "pathway and its maps (measured)": measured["seconds of a pathway"] + measured["seconds of its maps"],
     }
