@@ -23,13 +23,7 @@ SIZE, RADIUS = 16, 9.0
 WIDTH = 1.3  # standard deviation of the blobs, voxels: hardly any power at Nyquist
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Small tensors: on a busy machine a second thread costs more than it gives."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Elsewhere(torch.Tensor):

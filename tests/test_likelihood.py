@@ -17,14 +17,7 @@ from cryotwin_nb.likelihood import Statistics, contrasts, posterior, projections
 from cryotwin_nb.mixture import GaussianMixture
 from cryotwin_nb.subspace import MARGIN
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Small tensors: on a busy machine a second thread costs more than it gives."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Statistics

@@ -19,14 +19,7 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture import GaussianMixture
 from cryotwin_nb.mixture_moments import MixtureMoments
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Small tensors: on a busy machine a second thread costs more than it gives."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def random_mixture(count: int = 5, dim: int = 3, seed: int = 0, spread: float = 2.0) -> GaussianMixture:

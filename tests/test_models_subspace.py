@@ -29,13 +29,7 @@ KINDS = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Small tensors: on a busy machine a second thread costs more than it gives."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def config(**changes) -> TrainingConfig:
@@ -112,7 +106,7 @@ def test_the_decoder_is_an_isometry_on_average_where_it_is_bent(runs):
         bend = networks.curve(z / 3.0)[0]
         departure = float(networks.anisometry(z))
     jacobian = jacobian / networks.scale.float()
-    torch.testing.assert_close((jacobian.mT @ jacobian).mean(0), torch.eye(2), rtol=0, atol=0.02)
+    torch.testing.assert_close((jacobian.mT @ jacobian).mean(0), torch.eye(2), rtol=0, atol=5e-3)
     assert 0 < departure < 0.01
     assert bend.abs().max() > 1e-3  # what began at zero has learnt
 

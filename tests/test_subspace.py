@@ -35,13 +35,7 @@ RADIUS = SIZE / 2 + MARGIN
 RADII = (0.5 * RADIUS, 0.5 * RADIUS, 0.7 * RADIUS, *[RADIUS] * 8)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Small tensors: on a busy machine a second thread costs more than it gives."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Scene:

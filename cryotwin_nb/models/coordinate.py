@@ -98,10 +98,6 @@ class CoordinateNetworks(nn.Module):
         self.measure(next(iter(chunks())))
         return iter(())
 
-    def prepare(self, batch: ImageBatch) -> ImageBatch:
-        """What training needs of images: all of them."""
-        return batch
-
     def distortion(self, batch: ImageBatch, z: Tensor, n: int | None = None) -> Tensor:
         """|| W (X - prediction) ||^2 (m,) of images decoded at z (m, d), over the first n coefficients."""
         return self.imaging.distortion(batch, self.slices(batch.rotations, z, n) * batch.transfer[:, :n])
