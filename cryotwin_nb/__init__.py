@@ -17,8 +17,10 @@ from cryotwin_nb.ridgeline import Pathway, ridgeline
 
 if TYPE_CHECKING:
     from cryotwin_nb import data, evaluation, plotting, simulate, training
+    from cryotwin_nb.cryodrgn import CryodrgnRun, read_cryodrgn
+    from cryotwin_nb.distillation import warm_start
     from cryotwin_nb.errors import InputError
-    from cryotwin_nb.evaluation import isometry, kl_divergence
+    from cryotwin_nb.evaluation import embed_tsne, isometry, kl_divergence
     from cryotwin_nb.export import write_pathway
     from cryotwin_nb.formats.mrc import read_map, write_map
     from cryotwin_nb.fourier import FscCurve, fsc
@@ -36,18 +38,22 @@ _MODULES = ("data", "evaluation", "plotting", "simulate", "training")
 _NAMES = {
     "CTF": "imaging",
     "CryoTwin": "models",
+    "CryodrgnRun": "cryodrgn",
     "FscCurve": "fourier",
     "GaussianMixture": "mixture",
     "History": "history",
     "InputError": "errors",
     "Particles": "particles",
     "TrainingConfig": "training",
+    "embed_tsne": "evaluation",
     "fit": "training",
     "fsc": "fourier",
     "isometry": "evaluation",
     "kl_divergence": "evaluation",
+    "read_cryodrgn": "cryodrgn",
     "read_map": "formats.mrc",
     "ridgeline_chain": "pathways",
+    "warm_start": "distillation",
     "write_map": "formats.mrc",
     "write_pathway": "export",
 }
@@ -55,6 +61,7 @@ _NAMES = {
 __all__ = [
     "CTF",
     "CryoTwin",
+    "CryodrgnRun",
     "FscCurve",
     "GaussianMixture",
     "History",
@@ -64,17 +71,20 @@ __all__ = [
     "TrainingConfig",
     "__version__",
     "data",
+    "embed_tsne",
     "evaluation",
     "fit",
     "fsc",
     "isometry",
     "kl_divergence",
     "plotting",
+    "read_cryodrgn",
     "read_map",
     "ridgeline",
     "ridgeline_chain",
     "simulate",
     "training",
+    "warm_start",
     "write_map",
     "write_pathway",
 ]

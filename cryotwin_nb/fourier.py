@@ -185,7 +185,9 @@ class FscCurve:
         return float(1 / (self.frequency[high] + step * (self.frequency[low] - self.frequency[high])))
 
 
-def fsc(a: Tensor | np.ndarray, b: Tensor | np.ndarray, voxel_size: float) -> FscCurve:
+def fsc(
+    a: Tensor | np.ndarray, b: Tensor | np.ndarray, voxel_size: float, mask: Tensor | np.ndarray | None = None
+) -> FscCurve:
     """Fourier shell correlation of two maps (D, D, D) on the same grid.
 
     Parameters
@@ -194,22 +196,26 @@ def fsc(a: Tensor | np.ndarray, b: Tensor | np.ndarray, voxel_size: float) -> Fs
         Maps, zyx.
     voxel_size : float
         Å.
+    mask : (D, D, D) float, optional
+        Both maps are multiplied by it (`masks.spherical_mask`, `masks.map_mask`). Make it soft: a sharp edge is itself
+        a signal that both share.
 
     Raises
     ------
     InputError
-        If the maps are not cubes of the same even size.
+        If the maps, or the mask, are not cubes of the same even size.
 
     Notes
     -----
     Shell s holds the coefficients with round(|k|) = s for s = 1 ... D/2 (Harauz and van Heel 1986).
     """
-    maps = [torch.as_tensor(np.asarray(m), dtype=torch.float64) for m in (a, b)]
+    given = (a, b) if mask is None else (a, b, mask)
+    maps = [torch.as_tensor(np.asarray(m), dtype=torch.float64) for m in given]
     size = require_box_size(maps[0].shape[-1], "fsc")
     for m in maps:
         if tuple(m.shape) != (size,) * 3:
             raise InputError("fsc", f"a map of shape {tuple(m.shape)}", f"{(size,) * 3}", "Bring both to one box.")
-    left, right = (fft3(m).flatten() for m in maps)
+    left, right = (fft3(m * maps[2] if mask is not None else m).flatten() for m in maps[:2])
     shell = grid(size, 3).reshape(-1, 3).double().norm(dim=-1).round().long()
     cross, power_a, power_b = (
         shell_mean(v, shell, n_shells(size))[1 : size // 2 + 1]

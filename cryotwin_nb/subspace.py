@@ -127,12 +127,6 @@ def augmented(contrast: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Tenso
     return contrast[:, None] * first, contrast[:, None, None] ** 2 * second
 
 
-def spherical_mask(box_size: int, radius: float, width: float) -> Tensor:
-    """Soft ball (D, D, D): 1 inside `radius` voxels, a raised cosine over the next `width` voxels, then 0."""
-    distance = grid(box_size, 3).float().norm(dim=-1)
-    return 0.5 + 0.5 * torch.cos(torch.pi * ((distance - radius) / width).clamp(0, 1))
-
-
 def begin(
     imaging: ImageFormation,
     chunks: Iterable[ImageBatch],

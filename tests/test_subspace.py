@@ -17,6 +17,7 @@ from cryotwin_nb.formation import ImageBatch, ImageFormation
 from cryotwin_nb.fourier import fft3, fsc, grid
 from cryotwin_nb.lattice import HalfBall
 from cryotwin_nb.likelihood import Statistics, posterior, projections
+from cryotwin_nb.masks import spherical_mask
 from cryotwin_nb.particles import Particles
 from cryotwin_nb.subspace import (
     MARGIN,
@@ -27,7 +28,6 @@ from cryotwin_nb.subspace import (
     augmented,
     begin,
     iterate,
-    spherical_mask,
 )
 
 SIZE, PIXEL, N_IMAGES = 16, 20.0, 400

@@ -214,3 +214,15 @@ def write_ctf(path: str | os.PathLike, ctf: CTF, box_size: int, pixel_size: floa
 def _write(path: str | os.PathLike, content: Any) -> None:
     with atomic(path) as partial, open(partial, "wb") as file:
         pickle.dump(content, file, protocol=4)
+
+
+def write_latents_table(path: str | os.PathLike, z: np.ndarray) -> None:
+    """Write latents (m, d) as the text table that `cryodrgn eval_vol --zfile` takes.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    with atomic(path) as partial:
+        np.savetxt(partial, z)

@@ -24,7 +24,7 @@ from cryotwin_nb.models.coordinate import CoordinateNetworks
 from cryotwin_nb.models.subspace import SubspaceNetworks
 from cryotwin_nb.particles import Particles
 
-_FORMAT = "cryotwin_nb model 2"
+_FORMAT = "cryotwin_nb model 3"
 _ARCHITECTURES = {"subspace": SubspaceNetworks, "coordinate": CoordinateNetworks}
 
 
@@ -51,7 +51,7 @@ class CryoTwin(nn.Module):
     seed : int
         Of the initial weights.
     **networks
-        Passed to the architecture: `n_basis`, `width`, `contrast` of `SubspaceNetworks`; `width`, `depth`,
+        Passed to the architecture: `n_basis`, `width`, `contrast`, `tight_mask` of `SubspaceNetworks`; `width`, `depth`,
         `n_features` of `CoordinateNetworks`.
 
     Attributes

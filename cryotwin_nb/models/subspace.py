@@ -20,13 +20,15 @@ from cryotwin_nb.formation import ImageBatch, ImageFormation
 from cryotwin_nb.fourier import n_shells
 from cryotwin_nb.lattice import HalfBall
 from cryotwin_nb.likelihood import posterior, projections
+from cryotwin_nb.masks import map_mask, spherical_mask
 from cryotwin_nb.mixture import GaussianMixture
 from cryotwin_nb.mixture_moments import MixtureState
-from cryotwin_nb.subspace import MARGIN, Subspace, begin, iterate, spherical_mask
+from cryotwin_nb.subspace import MARGIN, Subspace, begin, iterate
 
 Chunks = Callable[[], Iterable[ImageBatch]]
 
 _RADII = (0.3, 0.3, 0.3, 0.3, 0.5, 0.5, 0.7, 1.0, 1.0)  # of the passes with the Gaussian prior, shares of Nyquist
+_TIGHTENED = 7  # pass before which the mask is fitted to the density, if it is
 _SAMPLE = 5000  # images that the density of the coefficients is fitted to
 _COMPONENTS = 32  # of that density, at most
 _CONTRAST_SPREAD = 0.1  # standard deviation of the contrasts to begin with
@@ -96,6 +98,8 @@ class SubspaceNetworks(nn.Module):
         Units of the small networks.
     contrast : int
         1 fits a contrast to each image.
+    tight_mask : int
+        1 replaces the spherical mask, half way through the passes, by one around the density found so far.
     """
 
     # Images are not windowed, so that their noise stays white: the maps have a mask instead.
@@ -122,6 +126,7 @@ class SubspaceNetworks(nn.Module):
         n_basis: int | None = None,
         width: int = 64,
         contrast: int = 0,
+        tight_mask: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -132,8 +137,9 @@ class SubspaceNetworks(nn.Module):
         self._cached: tuple[tuple, Tensor] | None = None
         self._imaging = [imaging]  # in a list: a plain reference, not a submodule
         self.noise_width, self.latent_dim, self.contrast, self.seed = noise_width, latent_dim, contrast, seed
+        self.tight_mask = tight_mask
         size = imaging.plane.box_size
-        self.register_buffer("mask", spherical_mask(size, imaging.particle_radius, size / 16), persistent=False)
+        self.register_buffer("mask", spherical_mask(size, imaging.particle_radius, size / 16))
         self.register_buffer("mean", torch.zeros(size, size, size))
         self.register_buffer("basis", torch.zeros(n_basis, size, size, size))
         self.register_buffer("variances", torch.ones(n_basis, dtype=torch.float64))
@@ -177,6 +183,8 @@ class SubspaceNetworks(nn.Module):
                 spread = _CONTRAST_SPREAD if self.contrast else 0.0
                 self.subspace = begin(self.imaging, chunks(), self.mask, len(self.basis), self.seed, spread)
             elif number <= len(_RADII):
+                if self.tight_mask and number == _TIGHTENED:
+                    self._tighten()
                 share = _RADII[number - 1]
                 self.subspace, evidence, _ = iterate(self.subspace, self.imaging, chunks(), share * radius)
                 self.density.set(self.subspace.prior)
@@ -190,11 +198,18 @@ class SubspaceNetworks(nn.Module):
 
     def _reset(self) -> None:
         """Forget an earlier training: what the networks have learnt belongs to its basis."""
+        size = self.imaging.plane.box_size
+        self.mask.copy_(spherical_mask(size, self.imaging.particle_radius, size / 16))
         with torch.no_grad():
             self.last.weight[: self.latent_dim] = 0
             self.last.bias[: self.latent_dim] = 0
             if self.curve is not None:
                 self.curve.last.weight.zero_()
+
+    def _tighten(self) -> None:
+        """Fit the mask to wherever the density or one of its variations is large."""
+        power = self.mean.square() + torch.tensordot(self.variances.float(), self.basis.square(), 1)
+        self.mask.mul_(map_mask(power.sqrt()).to(self.mask))
 
     def _density(self, chunks: Chunks) -> GaussianMixture:
         """The density of the coefficients, freed of the noise of the images (extreme deconvolution)."""

@@ -1,0 +1,152 @@
+"""A finished cryoDRGN run as a neighbour: its latents read, a pathway found on them, its decoder asked for the maps.
+
+    run = ct.read_cryodrgn("run_folder")
+    prior = ct.GaussianMixture.fit(run.latents, 60)
+    path = ct.ridgeline_chain(prior, start, end)
+    print(run.decode_command(path.latents, "pathway"))  # to be run where cryoDRGN is installed
+    maps, voxel_size = run.read_maps("pathway")
+
+cryoDRGN is a program of its own; nothing of it is imported, and none of its pickles is executed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.cryodrgn import read_indices, read_latents, write_latents_table
+from cryotwin_nb.formats.files import make_folder, require_file
+from cryotwin_nb.formats.mrc import read_map
+
+
+@dataclass(frozen=True)
+class CryodrgnRun:
+    """What a run folder of `cryodrgn train_vae` holds.
+
+    Attributes
+    ----------
+    folder : Path
+    epoch : int
+        Whose latents and weights these are.
+    latents : (n, d) float32
+        Posterior means.
+    log_variances : (n, d) float32 or None
+        Of the posteriors.
+    indices : (n,) int64
+        The particle of the stack that each latent belongs to, from 0.
+    box_size : int
+        D of the training images.
+    """
+
+    folder: Path
+    epoch: int
+    latents: Tensor
+    log_variances: Tensor | None
+    indices: np.ndarray
+    box_size: int
+
+    def decode_command(
+        self, z: Tensor | np.ndarray, output: str | os.PathLike, voxel_size: float, program: str = "cryodrgn"
+    ) -> str:
+        """Write latents z (m, d) to output/z.txt; the shell command that decodes them into output.
+
+        Raises
+        ------
+        InputError
+            If the latents have another dimension, or the run's weights of this epoch are missing.
+        """
+        z = torch.as_tensor(z).detach().cpu().numpy()
+        if z.ndim != 2 or z.shape[1] != self.latents.shape[1]:
+            expected = f"(m, {self.latents.shape[1]})"
+            raise InputError("decode_command", f"latents of shape {z.shape}", expected, "For one map give z[None].")
+        weights = require_file(self.folder / f"weights.{self.epoch}.pkl", "weights file of this epoch")
+        config, folder = require_file(self.folder / "config.yaml"), make_folder(output)
+        table = folder / "z.txt"
+        write_latents_table(table, z)
+        command = [program, "eval_vol", weights, "--config", config, "--zfile", table]
+        return shlex.join(map(str, [*command, "-o", folder, "--Apix", f"{voxel_size:.6g}"]))
+
+    def read_maps(self, folder: str | os.PathLike) -> tuple[Tensor, float]:
+        """Maps (m, D, D, D) float32 that `eval_vol` wrote to a folder, in the order of the latents, and the voxel size, Å.
+
+        Raises
+        ------
+        InputError
+            If their number is not that of the latents in the folder's z.txt.
+        """
+        files = sorted(Path(folder).glob("vol_*.mrc"), key=lambda f: int(re.findall(r"\d+", f.stem)[-1]))
+        wanted = len(np.loadtxt(require_file(Path(folder) / "z.txt"), ndmin=2))
+        if len(files) != wanted:
+            remedy = "Run the command of `decode_command` to its end, into a folder of its own."
+            raise InputError(folder, f"{len(files)} maps (vol_*.mrc)", f"{wanted}, one for each latent", remedy)
+        maps = [read_map(file) for file in files]
+        return torch.stack([torch.as_tensor(volume) for volume, _ in maps]), float(maps[0][1])
+
+
+def read_cryodrgn(folder: str | os.PathLike, epoch: int | None = None) -> CryodrgnRun:
+    """Read a run folder of `cryodrgn train_vae`: z.N.pkl, config.yaml and the selection of particles that it names.
+
+    Parameters
+    ----------
+    folder : path
+    epoch : int, optional
+        By default the last one whose latents are there.
+
+    Raises
+    ------
+    InputError
+        If there are no latents, the configuration cannot be read, or the selection does not fit the latents.
+    """
+    folder = Path(folder)
+    found = {int(match[1]): f for f in folder.glob("z.*.pkl") if (match := re.fullmatch(r"z\.(\d+)\.pkl", f.name))}
+    if not found or (epoch is not None and epoch not in found):
+        what = f"latents of the epochs {sorted(found)}" if found else "no latents"
+        expected = "z.N.pkl" if epoch is None else f"z.{epoch}.pkl"
+        raise InputError(folder, what, expected, "Give the output folder (-o) of cryodrgn train_vae.")
+    epoch = max(found) if epoch is None else epoch
+    mean, log_variance = read_latents(found[epoch])
+    config = _read_config(folder / "config.yaml")
+    selection = config["dataset_args"].get("ind")
+    indices = np.arange(len(mean)) if selection is None else _read_selection(folder, selection, len(mean))
+    variances = None if log_variance is None else torch.as_tensor(log_variance)
+    size = int(config["lattice_args"]["D"]) - 1  # its lattice has one more point than the box, to be symmetric
+    return CryodrgnRun(folder, epoch, torch.as_tensor(mean), variances, indices, size)
+
+
+def _read_config(path: Path) -> dict:
+    if not path.exists() and path.with_suffix(".pkl").exists():
+        remedy = "Write it anew with a later version of cryoDRGN, which stores config.yaml."
+        raise InputError(path, "config.pkl, of an old version", "config.yaml", remedy)
+    try:
+        config = yaml.safe_load(require_file(path, "configuration of a cryoDRGN run").read_text())
+        int(config["lattice_args"]["D"]), config["dataset_args"].get
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        found = f"no configuration of a run ({type(error).__name__})"
+        raise InputError(
+            path, found, "dataset_args and lattice_args", "Give the folder as cryoDRGN left it."
+        ) from error
+    return config
+
+
+def _read_selection(folder: Path, name: str, n: int) -> np.ndarray:
+    """The particles kept: cryoDRGN notes the path, relative to where it was started."""
+    candidates = [Path(name), folder / name, folder / Path(name).name]
+    path = next((c for c in candidates if c.is_file()), None)
+    if path is None:
+        found, remedy = f"no selection {name!r}", "Copy the .pkl given to --ind into the run folder."
+        raise InputError(folder / "config.yaml", found, "the file that the run was started with", remedy)
+    indices = read_indices(path)
+    indices = np.flatnonzero(indices) if indices.dtype == bool else indices.astype(np.int64)
+    if len(indices) != n:
+        remedy = "Give the selection that the run was started with."
+        raise InputError(path, f"{len(indices)} particles", f"{n}, as many as latents", remedy)
+    return indices

@@ -1,0 +1,130 @@
+"""The paper's networks started from a subspace solution: the encoder learns its latents, the decoder its maps.
+
+Both are regressions without the noise of Eq. 3: the encoder's targets are latents that expectation-maximisation found,
+the decoder's are slices of maps instead of images of them. `fit` then goes on with Eq. 3 on the images themselves.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, pad
+from tqdm.auto import tqdm
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.formation import ImageBatch
+from cryotwin_nb.models import CryoTwin
+from cryotwin_nb.models.coordinate import CoordinateNetworks
+from cryotwin_nb.models.subspace import SubspaceNetworks
+from cryotwin_nb.particles import Particles
+from cryotwin_nb.training import has_bfloat16
+
+_PAST = 100  # steps that the moving moments of the prior seem to have behind them: they change slowly from the start
+
+
+def warm_start(
+    model: CryoTwin,
+    source: CryoTwin,
+    particles: Particles,
+    epochs: int = 4,
+    batch_size: int = 16,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+    progress: bool = True,
+) -> None:
+    """Bring a coordinate model close to a trained subspace model, in place.
+
+    Go on with `fit(model, particles, TrainingConfig(warmup=0, start_radius=1, ...))`.
+
+    Parameters
+    ----------
+    model : CryoTwin
+        Of the coordinate architecture; its components are at least as many as those of `source.prior`.
+    source : CryoTwin
+        A trained subspace model of the same box, d and T.
+    particles : Particles
+        Those that the source was trained on.
+    epochs : int
+        Passes over the images.
+    batch_size : int
+        Images per step.
+    learning_rate : float
+        Peak rate of RAdam; falls to zero along a cosine.
+    seed : int
+        Of the order of the images and of the noise on the latents that are decoded.
+    progress : bool
+        Show a bar.
+
+    Raises
+    ------
+    InputError
+        If the two models do not suit each other, or the particles do not suit them.
+
+    Notes
+    -----
+    Not in the paper. The decoder's error is summed over slices with the weight |k|, which makes it a distance of
+    volumes (projection-slice theorem), at latents with the uniform noise of Eq. 3. The encoder's error is that of the
+    latents in units of T, and the cross entropy of its scores with the source's responsibilities.
+    """
+    _require_pair(model, source)
+    model.check(particles)
+    model.imaging.measure(particles)
+    latents = source.embed(particles, progress=progress)
+    shares = source.prior.responsibilities(latents)
+    model.networks.measure(model.imaging.batch(particles, np.arange(min(256, len(particles)))))
+    model.networks.mixed_precision = has_bfloat16(model.device.type)
+    optimizer = torch.optim.RAdam(model.networks.parameters(), lr=learning_rate)
+    generator = torch.Generator().manual_seed(seed)
+    batches = [
+        rows for _ in range(epochs) for rows in torch.randperm(len(particles), generator=generator).split(batch_size)
+    ]
+    with tqdm(batches, desc="warm start", unit="batch", disable=not progress) as bar:
+        for step, rows in enumerate(bar):
+            batch = model.imaging.batch(particles, rows.numpy())
+            noise = (torch.rand(len(rows), latents.shape[1], generator=generator) - 0.5) * model.noise_width
+            z, share = latents[rows].to(model.device), shares[rows].to(model.device)
+            loss = _encoder_error(model, batch, z, share) + _decoder_error(model, source, batch, z + noise.to(z))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.networks.parameters(), 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * step / len(batches)))
+            optimizer.step()
+    model.networks.mixed_precision = False
+    model.prior = source.prior
+    model.moments.assign(source.prior, steps=_PAST)
+
+
+def _encoder_error(model: CryoTwin, batch: ImageBatch, z: Tensor, shares: Tensor) -> Tensor:
+    found, scores = model.encode(batch)
+    target = pad(shares.float(), (0, scores.shape[1] - shares.shape[1]))
+    return ((found - z) / model.noise_width).square().sum(1).mean() + cross_entropy(scores, target)
+
+
+def _decoder_error(model: CryoTwin, source: CryoTwin, batch: ImageBatch, z: Tensor) -> Tensor:
+    """Squared error of slices relative to their power."""
+    imaging = model.imaging
+    weights = imaging.multiplicity * imaging.frequencies.norm(dim=1)
+    with torch.no_grad():
+        target = source.networks.slices(batch.rotations, z, len(weights))
+    error = model.networks.slices(batch.rotations, z) - target
+    return (weights * error.abs().square()).sum() / (weights * target.abs().square()).sum()
+
+
+def _require_pair(model: CryoTwin, source: CryoTwin) -> None:
+    if not isinstance(model.networks, CoordinateNetworks) or not isinstance(source.networks, SubspaceNetworks):
+        found = f"{model.config['architecture']!r} started from {source.config['architecture']!r}"
+        raise InputError("warm_start", found, "'coordinate' from 'subspace'", "Give the models in this order.")
+    for name in ("box_size", "latent_dim", "noise_width"):
+        if model.config[name] != source.config[name]:
+            found = f"{name} {model.config[name]}, and {source.config[name]} of the source"
+            raise InputError("warm_start", found, "the same", "Make both models with the same settings.")
+    if not source.imaging.measured:
+        raise InputError("warm_start", "a source that has seen no images", "a trained model", "Fit the source first.")
+    if source.prior.n_components > model.config["n_components"]:
+        found = f"{source.prior.n_components} components in the source's prior"
+        expected = f"at most {model.config['n_components']}"
+        raise InputError("warm_start", found, expected, "Make the model with more components.")

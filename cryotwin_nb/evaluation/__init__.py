@@ -1,0 +1,58 @@
+"""How good is a model? Isometry, fit of the prior, a map of the latents, scores against a ground truth.
+
+Every function takes arrays, a mixture or a decode function, so that it also works on another program's results.
+"""
+
+from cryotwin_nb.evaluation.density import held_out_log_likelihood, kl_divergence, kl_neighbours
+from cryotwin_nb.evaluation.embedding import Embedding, embed_tsne
+from cryotwin_nb.evaluation.intervals import Interval, interval
+from cryotwin_nb.evaluation.labels import components_of_labels, confusion, label_components, read_labels, write_labels
+from cryotwin_nb.evaluation.metric import (
+    Decode,
+    Isometry,
+    isometry,
+    metric_tensors,
+    principal_axes,
+    relaxed_distortion,
+)
+from cryotwin_nb.evaluation.truth_scores import (
+    block_occupancies,
+    block_order,
+    component_of_state,
+    coordinate_r2,
+    fsc_of_images,
+    fsc_to_truth,
+    passing_step,
+    r2_interval,
+    true_block_orders,
+)
+
+__all__ = [
+    "Decode",
+    "Embedding",
+    "Interval",
+    "Isometry",
+    "block_occupancies",
+    "block_order",
+    "component_of_state",
+    "components_of_labels",
+    "confusion",
+    "coordinate_r2",
+    "embed_tsne",
+    "fsc_of_images",
+    "fsc_to_truth",
+    "held_out_log_likelihood",
+    "interval",
+    "isometry",
+    "kl_divergence",
+    "kl_neighbours",
+    "label_components",
+    "metric_tensors",
+    "passing_step",
+    "principal_axes",
+    "r2_interval",
+    "read_labels",
+    "relaxed_distortion",
+    "true_block_orders",
+    "write_labels",
+]

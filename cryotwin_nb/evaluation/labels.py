@@ -1,0 +1,96 @@
+"""Names of mixture components: given by hand or taken from a ground truth, kept in a small file beside the model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.files import atomic, require_file
+from cryotwin_nb.mixture import GaussianMixture
+
+Names = Mapping[int, str]
+
+
+def label_components(prior: GaussianMixture, z: Tensor, labels: np.ndarray, least: float = 0.5) -> dict[int, str]:
+    """Name each component by the label (n,) of most of its latents (n, d); it goes unnamed below a share of `least`.
+
+    For a ground truth, or any labels of the particles, such as the classes of an earlier analysis.
+    """
+    labels = _checked(prior, z, labels)
+    known, number = np.unique(labels, return_inverse=True)
+    shares = torch.zeros(prior.n_components, len(known), dtype=torch.float64)
+    shares.index_add_(1, torch.as_tensor(number), prior.responsibilities(torch.as_tensor(z)).double().cpu().T)
+    shares /= shares.sum(1, keepdim=True).clamp_min(1e-12)
+    return {c: str(known[int(row.argmax())]) for c, row in enumerate(shares) if row.max() >= least}
+
+
+def components_of_labels(prior: GaussianMixture, names: Names) -> dict[str, int]:
+    """The heaviest component that bears each name, by name."""
+    _require_components(prior, names, "names")
+    heaviest = sorted(names, key=lambda c: float(prior.weights[c]))
+    return dict(sorted((names[c], c) for c in heaviest))
+
+
+def confusion(prior: GaussianMixture, z: Tensor, names: Names, labels: np.ndarray) -> tuple[np.ndarray, list, list]:
+    """How particles of each label are named by the component that most likely holds them.
+
+    Returns
+    -------
+    counts : (labels, names) int64
+        Particles; the last column counts those whose component has no name, where there are such.
+    rows, columns : list of str
+        Labels and names.
+    """
+    labels = _checked(prior, z, labels)
+    component = prior.responsibilities(torch.as_tensor(z)).argmax(1).tolist()
+    given = np.array([names.get(c, "unnamed") for c in component])
+    rows = sorted(set(labels.tolist()))
+    columns = sorted(set(given.tolist()), key=lambda name: (name == "unnamed", name))
+    counts = np.array([[np.sum((labels == row) & (given == column)) for column in columns] for row in rows])
+    return counts, rows, columns
+
+
+def write_labels(path: str | os.PathLike, names: Names) -> None:
+    """Write the names of components to a .json file, complete or not at all."""
+    with atomic(path) as partial:
+        partial.write_text(json.dumps({str(c): name for c, name in sorted(names.items())}, indent=1) + "\n")
+
+
+def read_labels(path: str | os.PathLike, prior: GaussianMixture | None = None) -> dict[int, str]:
+    """Read what `write_labels` wrote; components that `prior` does not have are refused.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, or is not a table of component numbers and names.
+    """
+    path = require_file(path, "labels file (.json)")
+    try:
+        names = {int(c): str(name) for c, name in json.loads(path.read_text()).items()}
+    except (ValueError, AttributeError) as error:
+        remedy = "Give a file written by write_labels."
+        raise InputError(path, f"no table of names ({error})", '{"7": "B", ...}', remedy) from error
+    if prior is not None:
+        _require_components(prior, names, path)
+    return names
+
+
+def _require_components(prior: GaussianMixture, names: Names, where: object) -> None:
+    unknown = sorted(c for c in names if not 0 <= c < prior.n_components)
+    if unknown:
+        expected = f"components from 0 to {prior.n_components - 1}"
+        raise InputError(where, f"names of {unknown}", expected, "Use the names given to this model's prior.")
+
+
+def _checked(prior: GaussianMixture, z: Tensor, labels: np.ndarray) -> np.ndarray:
+    labels = np.asarray(labels).astype(str)
+    if labels.shape != (len(z),):
+        found = f"labels of shape {labels.shape} for {len(z)} latents"
+        raise InputError("labels", found, "one for each latent", "Select both alike.")
+    return labels
