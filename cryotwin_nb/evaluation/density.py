@@ -118,7 +118,7 @@ def kl_neighbours(
 def held_out_log_likelihood(
     z: Tensor, n_components: Sequence[int] = (1, 2, 5, 10, 20, 50, 100), seed: int = 0
 ) -> dict[str, tuple[float, Interval]]:
-    """Mean log-likelihood (nats a latent), with its 95 % interval, of one half of the latents under mixtures of the other.
+    """Mean log-likelihood, nats a latent, of one half of the latents under mixtures of the other, with 95 % intervals.
 
     Parameters
     ----------

@@ -132,4 +132,4 @@ def principal_axes(z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _volumes(decode: Decode | object) -> Decode:
-    return getattr(decode, "volumes", decode)
+    return decode.volumes if hasattr(decode, "volumes") else decode  # type: ignore[return-value]

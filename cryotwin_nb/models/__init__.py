@@ -51,8 +51,8 @@ class CryoTwin(nn.Module):
     seed : int
         Of the initial weights.
     **networks
-        Passed to the architecture: `n_basis`, `width`, `contrast`, `tight_mask` of `SubspaceNetworks`; `width`, `depth`,
-        `n_features` of `CoordinateNetworks`.
+        Passed to the architecture: `n_basis`, `width`, `contrast`, `tight_mask` of `SubspaceNetworks`; `width`,
+        `depth`, `n_features` of `CoordinateNetworks`.
 
     Attributes
     ----------
