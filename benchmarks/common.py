@@ -20,6 +20,8 @@ from cryotwin_nb import subspace
 from cryotwin_nb.formation import ImageBatch, ImageFormation
 
 RESULTS = Path(__file__).parent / "results"
+AFTER_WARM_START = ct.TrainingConfig(epochs=3, warmup=0, start_radius=1, learning_rate=2e-4)
+"""How coordinate models that `warm_start` has prepared go on."""
 
 
 def machine() -> dict:

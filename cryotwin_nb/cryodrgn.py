@@ -3,8 +3,8 @@
     run = ct.read_cryodrgn("run_folder")
     prior = ct.GaussianMixture.fit(run.latents, 60)
     path = ct.ridgeline_chain(prior, start, end)
-    print(run.decode_command(path.latents, "pathway"))  # to be run where cryoDRGN is installed
-    maps, voxel_size = run.read_maps("pathway")
+    print(run.decode_command(path.latents, "pathway", voxel_size))  # to be run where cryoDRGN is installed
+    maps, _ = run.read_maps("pathway")
 
 cryoDRGN is a program of its own; nothing of it is imported, and none of its pickles is executed.
 """
@@ -62,28 +62,31 @@ class CryodrgnRun:
         Raises
         ------
         InputError
-            If the latents have another dimension, or the run's weights of this epoch are missing.
+            If there are no latents or they have another dimension, the run's weights of this epoch are missing, or
+            the output folder holds maps already, which could be taken for the new ones.
         """
         z = torch.as_tensor(z).detach().cpu().numpy()
-        if z.ndim != 2 or z.shape[1] != self.latents.shape[1]:
-            expected = f"(m, {self.latents.shape[1]})"
+        if z.ndim != 2 or z.shape[1] != self.latents.shape[1] or len(z) == 0:
+            expected = f"(m, {self.latents.shape[1]}) with m at least 1"
             raise InputError("decode_command", f"latents of shape {z.shape}", expected, "For one map give z[None].")
         weights = require_file(self.folder / f"weights.{self.epoch}.pkl", "weights file of this epoch")
         config, folder = require_file(self.folder / "config.yaml"), make_folder(output)
+        if any(folder.glob("vol_*.mrc")):
+            raise InputError(folder, "maps (vol_*.mrc)", "a folder without", "Give another folder, or delete them.")
         table = folder / "z.txt"
         write_latents_table(table, z)
         command = [program, "eval_vol", weights, "--config", config, "--zfile", table]
         return shlex.join(map(str, [*command, "-o", folder, "--Apix", f"{voxel_size:.6g}"]))
 
     def read_maps(self, folder: str | os.PathLike) -> tuple[Tensor, float]:
-        """Maps (m, D, D, D) float32 that `eval_vol` wrote to a folder, in the order of the latents, and the voxel size, Å.
+        """Maps (m, D, D, D) float32 that `eval_vol` wrote to a folder, in the order of the latents; voxel size, Å.
 
         Raises
         ------
         InputError
             If their number is not that of the latents in the folder's z.txt.
         """
-        files = sorted(Path(folder).glob("vol_*.mrc"), key=lambda f: int(re.findall(r"\d+", f.stem)[-1]))
+        files = sorted(Path(folder).glob("vol_[0-9]*.mrc"), key=lambda f: int(re.findall(r"\d+", f.stem)[-1]))
         wanted = len(np.loadtxt(require_file(Path(folder) / "z.txt"), ndmin=2))
         if len(files) != wanted:
             remedy = "Run the command of `decode_command` to its end, into a folder of its own."
@@ -116,7 +119,7 @@ def read_cryodrgn(folder: str | os.PathLike, epoch: int | None = None) -> Cryodr
     mean, log_variance = read_latents(found[epoch])
     config = _read_config(folder / "config.yaml")
     selection = config["dataset_args"].get("ind")
-    indices = np.arange(len(mean)) if selection is None else _read_selection(folder, selection, len(mean))
+    indices = np.arange(len(mean)) if selection is None else _read_selection(folder, str(selection), len(mean))
     variances = None if log_variance is None else torch.as_tensor(log_variance)
     size = int(config["lattice_args"]["D"]) - 1  # its lattice has one more point than the box, to be symmetric
     return CryodrgnRun(folder, epoch, torch.as_tensor(mean), variances, indices, size)
@@ -126,8 +129,9 @@ def _read_config(path: Path) -> dict:
     if not path.exists() and path.with_suffix(".pkl").exists():
         remedy = "Write it anew with a later version of cryoDRGN, which stores config.yaml."
         raise InputError(path, "config.pkl, of an old version", "config.yaml", remedy)
+    require_file(path, "configuration of a cryoDRGN run")
     try:
-        config = yaml.safe_load(require_file(path, "configuration of a cryoDRGN run").read_text())
+        config = yaml.safe_load(path.read_text())
         int(config["lattice_args"]["D"]), config["dataset_args"].get
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         found = f"no configuration of a run ({type(error).__name__})"

@@ -16,12 +16,14 @@ from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formation import ImageBatch
+from cryotwin_nb.imaging import slice_coordinates
 from cryotwin_nb.models import CryoTwin
 from cryotwin_nb.models.coordinate import CoordinateNetworks
 from cryotwin_nb.models.subspace import SubspaceNetworks
 from cryotwin_nb.particles import Particles
 from cryotwin_nb.training import has_bfloat16
 
+_PART = 4  # one in so many frequencies is compared in a step: without noise, more steps are worth more than full slices
 _PAST = 100  # steps that the moving moments of the prior seem to have behind them: they change slowly from the start
 
 
@@ -66,18 +68,20 @@ def warm_start(
     Notes
     -----
     Not in the paper. The decoder's error is summed over slices with the weight |k|, which makes it a distance of
-    volumes (projection-slice theorem), at latents with the uniform noise of Eq. 3. The encoder's error is that of the
-    latents in units of T, and the cross entropy of its scores with the source's responsibilities.
+    volumes (projection-slice theorem), relative to the power of each shell, lest the fine detail come last; at latents
+    with the uniform noise of Eq. 3. The encoder's error is that of the latents in units of T, and the cross entropy of
+    its scores with the source's responsibilities.
     """
     _require_pair(model, source)
-    model.check(particles)
+    for either in (model, source):
+        either.check(particles)
     model.imaging.measure(particles)
     latents = source.embed(particles, progress=progress)
     shares = source.prior.responsibilities(latents)
     model.networks.measure(model.imaging.batch(particles, np.arange(min(256, len(particles)))))
     model.networks.mixed_precision = has_bfloat16(model.device.type)
     optimizer = torch.optim.RAdam(model.networks.parameters(), lr=learning_rate)
-    generator = torch.Generator().manual_seed(seed)
+    generator, frequencies = torch.Generator().manual_seed(seed), model.imaging.frequencies
     batches = [
         rows for _ in range(epochs) for rows in torch.randperm(len(particles), generator=generator).split(batch_size)
     ]
@@ -86,7 +90,8 @@ def warm_start(
             batch = model.imaging.batch(particles, rows.numpy())
             noise = (torch.rand(len(rows), latents.shape[1], generator=generator) - 0.5) * model.noise_width
             z, share = latents[rows].to(model.device), shares[rows].to(model.device)
-            loss = _encoder_error(model, batch, z, share) + _decoder_error(model, source, batch, z + noise.to(z))
+            some = torch.randperm(len(frequencies), generator=generator)[: len(frequencies) // _PART].to(z.device)
+            loss = _encoder_error(model, batch, z, share) + _decoder_error(model, source, batch, z + noise.to(z), some)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.networks.parameters(), 1.0)
@@ -104,13 +109,14 @@ def _encoder_error(model: CryoTwin, batch: ImageBatch, z: Tensor, shares: Tensor
     return ((found - z) / model.noise_width).square().sum(1).mean() + cross_entropy(scores, target)
 
 
-def _decoder_error(model: CryoTwin, source: CryoTwin, batch: ImageBatch, z: Tensor) -> Tensor:
-    """Squared error of slices relative to their power."""
-    imaging = model.imaging
-    weights = imaging.multiplicity * imaging.frequencies.norm(dim=1)
+def _decoder_error(model: CryoTwin, source: CryoTwin, batch: ImageBatch, z: Tensor, some: Tensor) -> Tensor:
+    """Squared error of slices at some frequencies relative to their power; every shell of the volume counts alike."""
+    imaging, frequencies = model.imaging, model.imaging.frequencies[some]
+    power = model.networks.signal[imaging.shell[some]].square().float()
+    weights = imaging.multiplicity[some] * frequencies.norm(dim=1) / power
     with torch.no_grad():
-        target = source.networks.slices(batch.rotations, z, len(weights))
-    error = model.networks.slices(batch.rotations, z) - target
+        target = source.networks.slices(batch.rotations, z, len(imaging.frequencies))[:, some]
+    error = model.networks.density(slice_coordinates(frequencies, batch.rotations), z) - target
     return (weights * error.abs().square()).sum() / (weights * target.abs().square()).sum()
 
 

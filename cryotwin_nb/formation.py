@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.fourier import HalfPlane, fft2, half_plane, n_shells, shell_mean
+from cryotwin_nb.fourier import HalfPlane, fft2, fft3, grid, half_plane, ifft3, n_shells, shell_mean
 from cryotwin_nb.imaging import circular_window, masked_power, noise_spectrum, shift_phases
 from cryotwin_nb.particles import Particles
 
@@ -171,6 +171,20 @@ class ImageFormation(nn.Module):
         residual = batch.data[:, :n] - prediction
         weights = self.weights(batch.group)[:, :n]
         return (weights * (residual.real.square() + residual.imag.square())).sum(-1)
+
+    def in_distortion_metric(self, maps: Tensor) -> Tensor:
+        """Maps (m, D, D, D) filtered such that squared distances are expected distortions, over all poses and CTFs.
+
+        The transform is multiplied by the root of g / (2 |v|), g = W^2 <CTF^2> / sigma^2 (projection-slice theorem).
+        In this metric theory predicts J^T J = 6 beta / T^2 for a decoder that is free to choose it.
+        """
+        size, shells = self.plane.box_size, len(self.ctf_power)
+        weights = shell_mean(self._raw_weights(self.noise[0]) * self.kappa, self.shell, shells)
+        radius = grid(size, 3, maps.device).float().norm(dim=-1)
+        shell = radius.round().long()
+        gain = (weights * self.ctf_power / self.noise[0])[shell].float() / (2 * radius).clamp_min(1)
+        gain[(radius >= size / 2) | (radius == 0)] = 0
+        return torch.stack([ifft3(fft3(volume) * gain.sqrt()).real for volume in maps])
 
     def batch(self, particles: Particles, indices: np.ndarray) -> ImageBatch:
         """Read images and make them ready, on the device of this module."""

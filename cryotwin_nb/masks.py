@@ -50,4 +50,4 @@ def map_mask(
 
 def soft_edge(distance: Tensor, width: float) -> Tensor:
     """1 where `distance` is at most 0, a raised cosine up to `width`, then 0."""
-    return 0.5 + 0.5 * torch.cos(torch.pi * (distance / width).clamp(0, 1))
+    return 0.5 + 0.5 * torch.cos(torch.pi * (distance / max(width, 1e-6)).clamp(0, 1))

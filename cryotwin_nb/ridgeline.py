@@ -38,6 +38,8 @@ class Pathway:
         The components at the ends, where the ends are their means.
     method : str
         What made it.
+    residual : float
+        How far it is from a path of least resistance, 0 to 1; NaN where nobody looked.
     """
 
     latents: Tensor
@@ -48,6 +50,7 @@ class Pathway:
     start: int | None = None
     end: int | None = None
     method: str = ""
+    residual: float = math.nan
 
 
 def ridgeline(

@@ -7,6 +7,7 @@ from torch_fourier_shell_correlation import fsc as witness_fsc
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.fourier import fft2, fft3, fsc, grid, half_plane, ifft2, ifft3, shell_mean
+from cryotwin_nb.masks import spherical_mask
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -69,6 +70,24 @@ def test_fsc_by_brute_force():
         assert value == pytest.approx(float((p.conj() * q).sum().real / (p.norm() * q.norm())))
 
 
+def test_fsc_in_a_mask_is_that_of_the_masked_maps():
+    a, b, mask = random(8, 8, 8), random(8, 8, 8, seed=1), random(8, 8, 8, seed=2).abs()
+    expected = fsc(a * mask, b * mask, 1.0).correlation
+    assert not np.allclose(expected, fsc(a, b, 1.0).correlation, atol=0.01)
+    np.testing.assert_allclose(fsc(a, b, 1.0, mask).correlation, expected)
+    np.testing.assert_allclose(fsc(a.numpy(), b, 1.0, mask=mask.float().numpy()).correlation, expected, atol=1e-6)
+    np.testing.assert_allclose(fsc(a, b, 1.0, torch.ones(8, 8, 8)).correlation, fsc(a, b, 1.0).correlation)
+
+
+def test_a_mask_keeps_the_solvent_out_of_the_fsc():
+    """One structure, and noise of each map's own away from it."""
+    ball = spherical_mask(24, 5.0, 3.0).double()
+    noise = [random(24, 24, 24, seed=seed) * (ball == 0) for seed in (1, 2)]
+    a, b = (random(24, 24, 24) * ball + n for n in noise)
+    assert fsc(a, b, 1.0).correlation.max() < 0.5
+    np.testing.assert_allclose(fsc(a, b, 1.0, ball).correlation, 1)
+
+
 def test_resolution_interpolates_the_first_crossing():
     volume = random(16, 16, 16)
     curve = fsc(volume, volume, 1.5)
@@ -89,3 +108,9 @@ def test_shell_mean_is_a_weighted_mean():
 def test_fsc_refuses_maps_that_do_not_fit(shapes):
     with pytest.raises(InputError, match=r"found .* expected"):
         fsc(*(np.ones(s) for s in shapes), 1.0)
+
+
+@pytest.mark.parametrize("shape", [(10, 10, 10), (8, 8), (1, 8, 8), ()])
+def test_fsc_refuses_a_mask_that_does_not_fit(shape):
+    with pytest.raises(InputError, match=r"found a map of shape .* expected \(8, 8, 8\)"):
+        fsc(np.ones((8, 8, 8)), np.ones((8, 8, 8)), 1.0, np.ones(shape))

@@ -13,9 +13,10 @@ from torch import Tensor
 
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.evaluation import coordinate_r2, isometry
+from cryotwin_nb.evaluation import coordinate_r2, fsc_of_images, isometry
 from cryotwin_nb.fourier import fsc
 from cryotwin_nb.likelihood import posterior
+from cryotwin_nb.masks import spherical_mask
 from cryotwin_nb.mixture import GaussianMixture
 from cryotwin_nb.models import subspace as subspace_module
 from cryotwin_nb.models.subspace import Curve, Records, SubspaceNetworks, deconvolved, transformed
@@ -284,7 +285,7 @@ class Stop(Exception):
     pass
 
 
-def interrupted_fit(when: str, particles, checkpoint, monkeypatch) -> None:
+def interrupted_fit(when: str, particles, checkpoint, monkeypatch, options=FEW) -> None:
     """A run that breaks off: before a pass of the closed form (1 to 10), or after the second epoch."""
     calls = 0
 
@@ -303,7 +304,7 @@ def interrupted_fit(when: str, particles, checkpoint, monkeypatch) -> None:
         patch.setattr(subspace_module, "iterate", iterate)
         with pytest.raises(Stop):
             settings = config(epochs=3, checkpoint=checkpoint)
-            fit(ct.CryoTwin(16, **FEW), particles, settings, callbacks=[callback], progress=False)
+            fit(ct.CryoTwin(16, **options), particles, settings, callbacks=[callback], progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -368,6 +369,83 @@ def test_maps_at_the_address_of_earlier_ones_are_not_taken_for_them(few):
         networks.subspace = replace(networks.subspace, basis=torch.from_numpy(memory))
         energies.append(networks.prepare(batch).G_weighted)
     torch.testing.assert_close(energies[1], 4 * energies[0])
+
+
+# Tight mask
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    return ct.simulate.hinge(80, 24, snr=1.0, progress=False)
+
+
+@pytest.fixture(scope="module")
+def loose_and_tight(noisy):
+    models = [ct.CryoTwin(24, **FEW, tight_mask=tight) for tight in (0, 1)]
+    for model in models:
+        fit(model, noisy, config(epochs=1), progress=False)
+    return models
+
+
+def sphere(model: ct.CryoTwin) -> Tensor:
+    size = model.config["box_size"]
+    return spherical_mask(size, model.imaging.particle_radius, size / 16)
+
+
+def test_a_tight_mask_lies_in_the_sphere_and_holds_the_density(loose_and_tight, noisy):
+    loose, tight = loose_and_tight
+    assert torch.equal(loose.networks.mask, sphere(loose))
+    mask = tight.networks.mask
+    assert (mask <= sphere(tight)).all() and mask.min() >= 0
+    assert mask.sum() < 0.8 * sphere(tight).sum()
+    dense = torch.stack([noisy.truth.volume(row) for row in range(0, 80, 8)]).amax(0)
+    assert mask[dense > 0.1 * dense.max()].min() > 0.5
+    for maps in (tight.networks.mean, tight.networks.basis):
+        assert maps[..., mask == 0].abs().max() < 1e-5 * maps.abs().max()
+
+
+def test_a_tight_mask_keeps_noise_out_of_the_maps(loose_and_tight, noisy):
+    loose, tight = (fsc_of_images(m.volumes, m.embed(noisy), noisy.truth, 30).mean(0) for m in loose_and_tight)
+    assert tight.mean() > loose.mean() + 0.01 and (tight > loose - 0.005).all()
+
+
+def masks_of_passes(model: ct.CryoTwin, particles, monkeypatch) -> list[Tensor]:
+    """The mask of each pass of the closed form but the first."""
+    masks: list[Tensor] = []
+
+    def iterate(subspace, *arguments, plain=subspace_module.iterate):
+        masks.append(subspace.mask.clone())
+        return plain(subspace, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subspace_module, "iterate", iterate)
+        fit(model, particles, config(epochs=1), progress=False)
+    return masks
+
+
+def test_a_tight_mask_begins_as_the_sphere_in_every_training(few, monkeypatch):
+    model = ct.CryoTwin(16, **FEW, tight_mask=1)
+    whole = sphere(model)
+    for _ in range(2):
+        masks = masks_of_passes(model, few, monkeypatch)
+        assert len(masks) == model.networks.n_passes - 1
+        assert all(torch.equal(mask, whole) for mask in masks[:6])
+        assert all(torch.equal(mask, model.networks.mask) for mask in masks[6:])
+        assert model.networks.mask.sum() < 0.95 * whole.sum()
+
+
+def test_a_tight_mask_is_kept_with_the_model(few, tmp_path, monkeypatch):
+    options = FEW | {"tight_mask": 1}
+    whole, resumed = (ct.CryoTwin(16, **options) for _ in range(2))
+    fit(whole, few, config(epochs=3), progress=False)
+    interrupted_fit("pass 9", few, tmp_path / "c.pt", monkeypatch, options)
+    fit(resumed, few, config(epochs=3), resume=tmp_path / "c.pt", progress=False)
+    whole.save(tmp_path / "model.pt")
+    loaded = ct.CryoTwin.load(tmp_path / "model.pt")
+    assert loaded.config["tight_mask"] == 1
+    for model in (resumed, loaded):
+        assert torch.equal(model.networks.mask, whole.networks.mask)
+        assert torch.equal(model.embed(few), whole.embed(few))
 
 
 # Density

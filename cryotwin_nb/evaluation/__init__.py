@@ -3,7 +3,7 @@
 Every function takes arrays, a mixture or a decode function, so that it also works on another program's results.
 """
 
-from cryotwin_nb.evaluation.density import held_out_log_likelihood, kl_divergence, kl_neighbours
+from cryotwin_nb.evaluation.density import held_out_log_likelihood, kl_divergence, kl_lower_bound, kl_neighbours
 from cryotwin_nb.evaluation.embedding import Embedding, embed_tsne
 from cryotwin_nb.evaluation.intervals import Interval, interval
 from cryotwin_nb.evaluation.labels import components_of_labels, confusion, label_components, read_labels, write_labels
@@ -45,6 +45,7 @@ __all__ = [
     "interval",
     "isometry",
     "kl_divergence",
+    "kl_lower_bound",
     "kl_neighbours",
     "label_components",
     "metric_tensors",

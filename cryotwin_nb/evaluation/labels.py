@@ -33,8 +33,8 @@ def label_components(prior: GaussianMixture, z: Tensor, labels: np.ndarray, leas
 def components_of_labels(prior: GaussianMixture, names: Names) -> dict[str, int]:
     """The heaviest component that bears each name, by name."""
     _require_components(prior, names, "names")
-    heaviest = sorted(names, key=lambda c: float(prior.weights[c]))
-    return dict(sorted((names[c], c) for c in heaviest))
+    heaviest = sorted(names, key=lambda c: float(prior.weights[c]))  # the last of each name stays
+    return dict(sorted({names[c]: c for c in heaviest}.items()))
 
 
 def confusion(prior: GaussianMixture, z: Tensor, names: Names, labels: np.ndarray) -> tuple[np.ndarray, list, list]:

@@ -7,6 +7,7 @@ print. Nothing changes matplotlib's settings outside the figures made here.
 
 from cryotwin_nb.plotting.curves import (
     LivePlot,
+    confusion_table,
     density_along_path,
     fsc_curves,
     isometry_scatter,
@@ -14,7 +15,8 @@ from cryotwin_nb.plotting.curves import (
     occupancy_along_path,
     training_curves,
 )
-from cryotwin_nb.plotting.latents import latent_scatter
+from cryotwin_nb.plotting.diagram import training_diagram
+from cryotwin_nb.plotting.latents import embedding_scatter, latent_scatter
 from cryotwin_nb.plotting.pictures import central_slices, map_montage, particle_gallery, scale_bar
 from cryotwin_nb.plotting.style import COLOURS, DENSITY, STYLE
 from cryotwin_nb.rendering import contour_level, render_surface, view_from
@@ -25,8 +27,10 @@ __all__ = [
     "STYLE",
     "LivePlot",
     "central_slices",
+    "confusion_table",
     "contour_level",
     "density_along_path",
+    "embedding_scatter",
     "fsc_curves",
     "isometry_scatter",
     "latent_scatter",
@@ -37,5 +41,6 @@ __all__ = [
     "render_surface",
     "scale_bar",
     "training_curves",
+    "training_diagram",
     "view_from",
 ]

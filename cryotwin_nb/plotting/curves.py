@@ -254,3 +254,26 @@ def noise_spectrum(imaging: ImageFormation, ax: Axes | None = None) -> Axes:
     _resolution_ticks(ax, frequency[-1])
     ax.legend()
     return ax
+
+
+@styled
+def confusion_table(counts: Array, rows: Sequence[str], columns: Sequence[str], ax: Axes | None = None) -> Axes:
+    """A table of counts (rows, columns), coloured by the share of each row.
+
+    Parameters
+    ----------
+    counts, rows, columns
+        As `evaluation.confusion` gives them.
+    """
+    counts = as_numpy(counts)
+    ax = axes(ax, 1.2 + 0.42 * len(columns), 0.9 + 0.27 * len(rows))
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    ax.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for i, j in zip(*counts.nonzero()):
+        colour = "white" if share[i, j] > 0.6 else "black"
+        ax.text(j, i, f"{counts[i, j]:.0f}", ha="center", va="center", size=7.5, color=colour)
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set(xlabel="named", ylabel="true state")
+    ax.tick_params(length=0)
+    return ax

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +12,11 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.evaluation import components_of_labels
 from cryotwin_nb.plotting.style import COLOURS, DENSITY, HALO, Array, apart, as_numpy, axes, styled
 
 if TYPE_CHECKING:
+    from cryotwin_nb.evaluation import Embedding
     from cryotwin_nb.mixture import GaussianMixture
     from cryotwin_nb.ridgeline import Pathway
 
@@ -69,6 +71,51 @@ def latent_scatter(
     if prior is not None or path is not None:
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     ax.set(xlabel=names[0], ylabel=names[1], aspect="equal")
+    return ax
+
+
+@styled
+def embedding_scatter(
+    embedding: Embedding,
+    prior: GaussianMixture | None = None,
+    *,
+    show: Array | str = "latents",
+    labels: Sequence | None = None,
+    names: Mapping[int, str] | None = None,
+    n_named: int = 12,
+    ax: Axes | None = None,
+) -> Axes:
+    """A t-SNE map of latents, of samples of the prior, or of other points placed in it.
+
+    Parameters
+    ----------
+    embedding : Embedding
+        By `embed_tsne`.
+    prior : GaussianMixture, optional
+        Its means are drawn as stars, their area by weight.
+    show : {"latents", "samples"} or (m, 2) float
+        What is drawn; where it is not the latents, those lie in grey beneath.
+    labels : (n,) str, optional
+        Colour the latents by label.
+    names : mapping of component to name, optional
+        Written beside the heaviest component of each name; without it the heaviest bear their index.
+    """
+    ax = axes(ax, 4.6, 4.3)
+    if isinstance(show, str) and show == "latents":
+        if labels is None:
+            ax.scatter(*embedding.latents.T, color=COLOURS[0], alpha=0.35, label="latents", **_SPOTS)
+        else:
+            _draw_labelled(ax, embedding.latents, np.asarray(labels).astype(str))
+    else:
+        points = embedding.samples if isinstance(show, str) else as_numpy(show)
+        ax.scatter(*embedding.latents.T, color="0.82", label="latents", **_SPOTS)
+        ax.scatter(*points.T, color=COLOURS[2], alpha=0.5, label="samples", **_SPOTS)
+    if prior is not None:
+        _draw_stars(ax, embedding.means, as_numpy(prior.weights), 0 if names else n_named)
+        for name, c in components_of_labels(prior, names).items() if names else ():
+            ax.annotate(name, embedding.means[c], (5, 3), textcoords="offset points", zorder=6, path_effects=HALO)
+    ax.set(xlabel="t-SNE 1", ylabel="t-SNE 2", aspect="equal", xticks=[], yticks=[])
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, markerscale=3 if prior is None else 1)
     return ax
 
 

@@ -1,0 +1,182 @@
+"""A mixture's density as a graph: points where paths are likely to pass, and the resistances between neighbours.
+
+The points are means, modes and the ridge curves between neighbouring components, on which all critical points of a
+mixture of two lie (Ray and Lindsay 2005). Shortest paths in the graph are the starting points of `max_flux`, and give
+states and routes their resistances. Everything is in the log domain: resistances differ by many orders of magnitude.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import breadth_first_order, dijkstra, minimum_spanning_tree
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from cryotwin_nb.mixture import GaussianMixture
+
+_PARTNERS = 10  # components that each component is joined to by a ridge curve
+_SHARES = (0.08, 0.2, 0.32, 0.44, 0.5, 0.56, 0.68, 0.8, 0.92)  # along it
+_NEIGHBOURS = 12  # of each point
+_PIECES = 8  # of an edge, for its integral
+
+
+@dataclass(frozen=True, eq=False)
+class Landscape:
+    """Points of a density and edges between them.
+
+    Attributes
+    ----------
+    mixture : GaussianMixture
+    points : (N, d) float64
+        The means first, in the order of the components.
+    energy : (N,) float64
+        -log P at the points.
+    edges : (E, 2) int64
+    log_resistance : (E,) float64
+        log of the integral of |dz| / P^exponent along each edge, a straight line.
+    ceiling : (E,) float64
+        Highest energy on each edge.
+    exponent : float
+    """
+
+    mixture: GaussianMixture
+    points: Tensor
+    energy: Tensor
+    edges: np.ndarray
+    log_resistance: np.ndarray
+    ceiling: np.ndarray
+    exponent: float = 1.0
+
+    @classmethod
+    def of(cls, mixture: GaussianMixture, exponent: float = 1.0) -> Landscape:
+        """The landscape of a mixture."""
+        mixture = mixture.detach()
+        curves = _ridge_curves(mixture)
+        points = torch.cat([mixture.means, mixture.modes(), curves.flatten(0, 1)])
+        near = cKDTree(points.numpy()).query(points.numpy(), k=min(_NEIGHBOURS + 1, len(points)))[1]
+        first = len(points) - curves.shape[0] * curves.shape[1]
+        along = first + np.arange(curves.shape[0] * curves.shape[1]).reshape(curves.shape[0], -1)
+        pairs = np.concatenate(
+            [
+                np.stack([np.repeat(np.arange(len(points)), near.shape[1]), near.ravel()], axis=1),
+                np.stack([along[:, :-1].ravel(), along[:, 1:].ravel()], axis=1),
+                np.array(np.triu_indices(mixture.n_components, 1)).T,
+            ]
+        )
+        pairs = np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
+        measured = _integrals(mixture, points, pairs, exponent)
+        return cls(mixture, points, -mixture.log_prob(points), pairs, *measured, exponent)
+
+    def joined_to(self, extra: Tensor) -> Landscape:
+        """The landscape with more points (m, d), each joined to its neighbours, to all means and to one another."""
+        extra = extra.to(self.points)
+        points, n = torch.cat([self.points, extra]), len(self.points)
+        near = cKDTree(self.points.numpy()).query(extra.numpy(), k=min(4 * _NEIGHBOURS, n))[1]
+        means = np.broadcast_to(np.arange(self.mixture.n_components), (len(extra), self.mixture.n_components))
+        others = np.concatenate([near, means], axis=1)
+        new = np.stack([others.ravel(), np.repeat(n + np.arange(len(extra)), others.shape[1])], axis=1)
+        new = np.unique(np.concatenate([new, n + np.array(np.triu_indices(len(extra), 1)).T]), axis=0)
+        resistance, ceiling = _integrals(self.mixture, points, new, self.exponent)
+        return Landscape(
+            self.mixture,
+            points,
+            -self.mixture.log_prob(points),
+            np.concatenate([self.edges, new]),
+            np.concatenate([self.log_resistance, resistance]),
+            np.concatenate([self.ceiling, ceiling]),
+            self.exponent,
+        )
+
+    def shortest(self, start: int, end: int, allowed: np.ndarray | None = None) -> list[int] | None:
+        """Points from start to end with the least sum of resistances, of those `allowed` (N,); None if there is no way.
+
+        Sums of doubles cannot tell resistances 36 nats below the largest one from zero, so each part of the path on
+        either side of its worst edge is found anew by itself.
+        """
+        graph = self._graph(allowed)
+        path = self._dijkstra(graph, start, end)
+        return None if path is None else self._refined(graph, path, depth=6)
+
+    def _refined(self, graph: csr_matrix, path: list[int], depth: int) -> list[int]:
+        if len(path) < 3 or depth == 0:
+            return path
+        worst = int(np.argmax([graph[i, j] for i, j in pairwise(path)]))
+        parts = []
+        for part in (path[: worst + 1], path[worst + 1 :]):
+            better = self._dijkstra(graph, part[0], part[-1]) if len(part) > 2 else part
+            parts.append(self._refined(graph, better or part, depth - 1))
+        return parts[0] + parts[1]
+
+    def _dijkstra(self, graph: csr_matrix, start: int, end: int) -> list[int] | None:
+        """Shortest path, with resistances relative to the least bottleneck between the two ends."""
+        bottleneck = self._bottleneck(graph, start, end)
+        if bottleneck is None:
+            return None
+        weights = graph.copy()
+        weights.data = np.exp(np.clip(graph.data - bottleneck, -600, 600))
+        before = dijkstra(weights, directed=False, indices=start, return_predecessors=True)[1]
+        path = [end]
+        while path[-1] != start:
+            path.append(int(before[path[-1]]))
+        return path[::-1]
+
+    def _bottleneck(self, graph: csr_matrix, start: int, end: int) -> float | None:
+        """The largest log resistance on the path on which it is least, by the minimum spanning tree of the ranks."""
+        ranks = graph.copy()
+        ranks.data = graph.data - graph.data.min() + 1.0
+        tree = minimum_spanning_tree(ranks)
+        before = breadth_first_order(tree, start, directed=False)[1]
+        if start != end and before[end] < 0:
+            return None
+        tree, largest, node = tree + tree.T, 1.0, end
+        while node != start:
+            largest = max(largest, tree[node, before[node]])
+            node = before[node]
+        return float(largest - 1.0 + graph.data.min())
+
+    def _graph(self, allowed: np.ndarray | None) -> csr_matrix:
+        """Symmetric matrix of log resistances between allowed points."""
+        n = len(self.points)
+        kept = slice(None) if allowed is None else allowed[self.edges].all(1)
+        (i, j), values = self.edges[kept].T, self.log_resistance[kept]
+        return csr_matrix((np.r_[values, values], (np.r_[i, j], np.r_[j, i])), shape=(n, n))
+
+
+def _ridge_curves(mixture: GaussianMixture) -> Tensor:
+    """Points (pairs, len(_SHARES) + 2, d) on the ridge curves between each component and its neighbours."""
+    precision = torch.cholesky_inverse(torch.linalg.cholesky(mixture.covariances))
+    pull = (precision @ mixture.means[..., None])[..., 0]
+    apart = mixture.means[:, None] - mixture.means
+    distance = torch.einsum("ijd,ide,ije->ij", apart, precision, apart)
+    distance = (distance + distance.T).fill_diagonal_(torch.inf)
+    near = distance.argsort(dim=1)[:, : min(_PARTNERS, mixture.n_components - 1)]
+    rows = torch.arange(mixture.n_components)[:, None].expand_as(near)
+    pairs = torch.unique(torch.stack([rows.flatten(), near.flatten()], 1).sort(dim=1).values, dim=0)
+    i, j = pairs.T
+    shares = torch.tensor((0.0, *_SHARES, 1.0)).to(pull)[:, None]
+    weighted = (1 - shares)[..., None, None] * precision[i] + shares[..., None, None] * precision[j]
+    force = (1 - shares)[..., None] * pull[i] + shares[..., None] * pull[j]
+    return torch.cholesky_solve(force[..., None], torch.linalg.cholesky(weighted))[..., 0].transpose(0, 1).contiguous()
+
+
+def _integrals(
+    mixture: GaussianMixture, points: Tensor, pairs: np.ndarray, exponent: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """log of the integral of |dz| / P^exponent along straight edges (E,), and the highest -log P on them (E,)."""
+    resistance, ceiling = [], []
+    fractions = torch.linspace(0, 1, _PIECES + 1).to(points)[:, None]
+    for chunk in torch.as_tensor(pairs).split(20_000):
+        a, b = points[chunk[:, 0]], points[chunk[:, 1]]
+        between = a[:, None] + fractions * (b - a)[:, None]
+        energy = -mixture.log_prob(between.flatten(0, 1)).view(len(a), -1)
+        upper, rise = torch.maximum(energy[:, 1:], energy[:, :-1]), exponent * energy.diff(dim=1).abs()
+        pieces = exponent * upper + (-torch.expm1(-rise.clamp_min(1e-12)) / rise.clamp_min(1e-12)).log()
+        length = (b - a).norm(dim=1).clamp_min(1e-12) / _PIECES
+        resistance.append(pieces.logsumexp(1) + length.log())
+        ceiling.append(energy.amax(1))
+    return torch.cat(resistance).numpy(), torch.cat(ceiling).numpy()
