@@ -123,7 +123,7 @@ def kl_neighbours(
 
 
 def kl_lower_bound(z: Tensor, prior: GaussianMixture, n_components: int = 100, seed: int = 0) -> float:
-    """A lower bound, but for sampling error, of the KL divergence of the density of latents z (n, d) from a prior, nats.
+    """A lower bound, but for sampling error, of the KL divergence of latents z (n, d) from a prior, in nats.
 
     The mean over one half of the latents of log q - log p, with p the prior and q a mixture fitted to the other half.
     Its expectation is the divergence from p less that from q. For a prior that was fitted to these latents it is about
