@@ -6,6 +6,7 @@ Reads benchmarks/results/vs_cryodrgn.json, prints the README's tables, writes th
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,33 +17,49 @@ from cryotwin_nb.plotting import style
 
 
 def table(results: dict) -> str:
-    """The README's tables, in Markdown: quality, then speed."""
-    target = results["cryodrgn"]["FSC area"] if "cryodrgn" in results else 1.0
-    lines = [
-        "| | training, s | to cryoDRGN's FSC area, s | FSC area | mean R² | isometry r, all and active directions "
-        "| KL, nats | peak memory, GiB |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, leg in results.items():
-        if isinstance(leg, dict) and "FSC area" in leg:
-            reached = next((f"{s:.0f}" for s, area in leg["curve"] if area >= target), "never")
-            r = f"{leg['isometry r']:.2f}, {leg['isometry r, active subspace']:.2f}"
-            cells = [
-                f"{leg['seconds']:.0f}",
-                reached,
-                f"{leg['FSC area']:.3f}",
-                f"{np.mean(list(leg['R2'].values())):.3f}",
-            ]
-            cells += [r, f"{leg['KL, nats']:.3f}", f"{leg['peak memory, GiB']:.2f}"]
-            lines.append(f"| {title(name, results)} | {' | '.join(cells)} |")
+    """The README's tables, in Markdown: quality, then time, then speed."""
+    legs = {title(n, results): leg for n, leg in results.items() if isinstance(leg, dict) and "FSC area" in leg}
+    lines = [f"| | {' | '.join(legs)} |", "|---" * (len(legs) + 1) + "|"]
+    rows = {
+        "per-image FSC with the truth, mean over shells": lambda leg: with_interval(leg, "FSC area"),
+        "isometry r, random directions": lambda leg: with_interval(leg, "isometry r"),
+        "isometry r, active subspace": lambda leg: with_interval(leg, "isometry r, active subspace"),
+        "relaxed distortion, active subspace": lambda leg: f"{leg['relaxed distortion, active subspace']:.2f}",
+        "KL by KLIEP, nats (five seeds)": lambda leg: number_and_range(leg["KL, nats"], leg["KL, range of five seeds"]),
+        "KL at least, by held-out likelihood, nats": lambda leg: f"{leg['KL at least, nats']:.2f}",
+        **{f"kNN R², {name}": partial(r2, name) for name in next(iter(legs.values()))["R2"]},
+        "training, s": lambda leg: f"{leg['seconds']:.0f}",
+        "until cryoDRGN's FSC, s": lambda leg: reached(leg, results),
+        "peak memory, GiB": lambda leg: f"{leg['peak memory, GiB']:.2f}",
+    }
+    for name, cell in rows.items():
+        lines.append(f"| {name} | {' | '.join(cell(leg) for leg in legs.values())} |")
     if "subspace" in results:
-        average = np.mean(results["subspace"]["FSC of the average"])
-        lines.append(f"| the average map | | | {average:.3f} | | | | |")
+        lines.append(f"\nThe average map alone: FSC {np.mean(results['subspace']['FSC of the average']):.3f}.")
     lines += ["", "| | images per second |", "|---|---|"]
     for name, leg in results.items():
         if isinstance(leg, dict) and "images per second" in leg:
             lines += [f"| {title(name, results)}, {what} | {v:.1f} |" for what, v in leg["images per second"].items()]
     return "\n".join(lines)
+
+
+def with_interval(leg: dict, name: str) -> str:
+    """A figure with its 95 % interval."""
+    return number_and_range(leg[name], leg[f"{name}, interval"])
+
+
+def r2(name: str, leg: dict) -> str:
+    return number_and_range(leg["R2"][name], leg["R2, intervals"][name])
+
+
+def number_and_range(value: float, interval: list[float]) -> str:
+    return f"{value:.3f} ({interval[0]:.3f}–{interval[1]:.3f})"
+
+
+def reached(leg: dict, results: dict) -> str:
+    """Seconds of training until the FSC area that cryoDRGN ends with."""
+    target = results["cryodrgn"]["FSC area"] if "cryodrgn" in results else 1.0
+    return next((f"{s:.0f}" for s, area in leg["curve"] if area >= target), "never")
 
 
 def title(leg: str, results: dict) -> str:
