@@ -31,7 +31,7 @@ def warm_start(
     model: CryoTwin,
     source: CryoTwin,
     particles: Particles,
-    epochs: int = 4,
+    epochs: int = 12,
     batch_size: int = 16,
     learning_rate: float = 1e-3,
     seed: int = 0,

@@ -217,9 +217,9 @@ def test_records_are_small(n_basis, most, few):
     assert {len(field) for field in records} == {10}
     assert sum(field.element_size() * field.numel() for field in records) / 10 <= most
     packed = records.precision
-    square = networks._unpack(packed)
+    square = networks.unpack(packed)
     assert square.shape == (10, n_basis, n_basis) and torch.equal(square, square.mT)
-    assert torch.equal(networks._pack(square), packed)
+    assert torch.equal(networks.pack(square), packed)
 
 
 # Gauges
@@ -512,7 +512,7 @@ def test_the_density_of_latents_follows_the_scale():
     b, G = sample()
     networks.density.set(GaussianMixture([1.0], *(part[None] for part in overall(TRUTH))))
     expected = posterior(b, G, networks.density.mixture).mean.float()
-    packed = networks._pack(G).float()
+    packed = networks.pack(G).float()
     records = Records(expected, torch.ones(2000), b.float(), packed, b.float(), packed, torch.zeros(2000))
     z = networks.encode(records)[0].detach()
     found = networks.deconvolve(records, GaussianMixture.fit(z, 3, seed=0), seed=0)
@@ -557,7 +557,7 @@ def test_the_density_after_training_is_narrower_than_that_of_latents_plus_noise(
     """b and G in units of z: the deconvolved density explains the images better than the density of the latents."""
     trained = runs["bent"]
     with torch.no_grad():
-        G = trained.networks._unpack(trained.records.precision)
+        G = trained.networks.unpack(trained.records.precision)
         b, G = trained.networks._linearised(trained.records.b, G, trained.z)
     scores = [
         float(posterior(b, G, prior).log_evidence.mean())

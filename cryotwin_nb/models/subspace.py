@@ -215,7 +215,7 @@ class SubspaceNetworks(nn.Module):
         """The density of the coefficients, freed of the noise of the images (extreme deconvolution)."""
         records = self._sample(chunks)
         start = GaussianMixture.fit(records.expected, min(_COMPONENTS, len(records.b)), seed=self.seed)
-        return deconvolved(records.b, self._unpack(records.precision), self.variances, start)
+        return deconvolved(records.b, self.unpack(records.precision), self.variances, start)
 
     def _sample(self, chunks: Chunks) -> Records:
         """Records of the first images."""
@@ -228,7 +228,7 @@ class SubspaceNetworks(nn.Module):
 
     def _scale(self, chunks: Chunks, beta: float) -> float:
         """The s of c = s z at which noise of width T costs beta/2 of distortion in each dimension."""
-        weighted = self._unpack(self._sample(chunks).G_weighted)
+        weighted = self.unpack(self._sample(chunks).G_weighted)
         ratio = float(weighted.diagonal(dim1=-2, dim2=-1)[:, : self.latent_dim].mean())
         return (6 * beta / self.noise_width**2 / ratio) ** 0.5
 
@@ -245,7 +245,7 @@ class SubspaceNetworks(nn.Module):
         a = subspace.contrasts(full)
         given, objective = full.given(a), weighted.given(a)
         expected = posterior(given.b, given.G, self.density.mixture).mean.float()
-        parts = (given.b, self._pack(given.G), objective.b, self._pack(objective.G), objective.energy)
+        parts = (given.b, self.pack(given.G), objective.b, self.pack(objective.G), objective.energy)
         return Records(expected, a.float(), *parts)
 
     def encode(self, batch: ImageBatch | Records) -> tuple[Tensor, Tensor]:
@@ -276,7 +276,7 @@ class SubspaceNetworks(nn.Module):
     def distortion(self, batch: Records, z: Tensor, n: int | None = None) -> Tensor:
         """|| W (X - prediction) ||^2 (m,) of images decoded at z (m, d)."""
         c, _ = self.coefficients(z)
-        quadratic = (c[:, None] @ self._unpack(batch.G_weighted))[:, 0]
+        quadratic = (c[:, None] @ self.unpack(batch.G_weighted))[:, 0]
         return batch.energy + ((quadratic - 2 * batch.b_weighted) * c).sum(-1)
 
     def anisometry(self, z: Tensor) -> Tensor:
@@ -308,7 +308,7 @@ class SubspaceNetworks(nn.Module):
         rows = torch.randperm(len(records.b), generator=torch.Generator().manual_seed(seed))[:_SAMPLE]
         records = records.take(rows.to(records.b.device))
         z = self.encode(records)[0].detach()
-        b, G = self._linearised(records.b, self._unpack(records.precision), z)
+        b, G = self._linearised(records.b, self.unpack(records.precision), z)
         return deconvolved(b, G, z.double().var(0), start)
 
     def _linearised(self, b: Tensor, G: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -328,11 +328,13 @@ class SubspaceNetworks(nn.Module):
             self._cached = (now, self.subspace.lattice(ball))
         return self._cached[1]
 
-    def _pack(self, matrices: Tensor) -> Tensor:
+    def pack(self, matrices: Tensor) -> Tensor:
+        """The lower triangles (m, K (K + 1) / 2) of symmetric matrices (m, K, K)."""
         row, column = torch.tril_indices(len(self.basis), len(self.basis))
         return matrices[:, row, column]
 
-    def _unpack(self, packed: Tensor) -> Tensor:
+    def unpack(self, packed: Tensor) -> Tensor:
+        """The symmetric matrices (m, K, K) of `pack`."""
         size = len(self.basis)
         index = torch.zeros(size, size, dtype=torch.int64)
         row, column = torch.tril_indices(size, size)

@@ -114,8 +114,10 @@ def embedding_scatter(
         _draw_stars(ax, embedding.means, as_numpy(prior.weights), 0 if names else n_named)
         for name, c in components_of_labels(prior, names).items() if names else ():
             ax.annotate(name, embedding.means[c], (5, 3), textcoords="offset points", zorder=6, path_effects=HALO)
-    ax.set(xlabel="t-SNE 1", ylabel="t-SNE 2", aspect="equal", xticks=[], yticks=[])
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, markerscale=3 if prior is None else 1)
+    ax.set(aspect="equal", xticks=[], yticks=[])
+    ax.set_xlabel("t-SNE map", loc="right")
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="upper left", bbox_to_anchor=(0, 0), ncols=2, markerscale=1 if prior is not None else 2)
     return ax
 
 
