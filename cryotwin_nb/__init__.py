@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cryotwin_nb.mixture import GaussianMixture
     from cryotwin_nb.models import CryoTwin
     from cryotwin_nb.particles import Particles
-    from cryotwin_nb.pathways import ridgeline_chain
+    from cryotwin_nb.pathways import find_states, max_flux, ridgeline_chain
     from cryotwin_nb.training import TrainingConfig, fit
 
 __version__ = "0.1.0"
@@ -46,10 +46,12 @@ _NAMES = {
     "Particles": "particles",
     "TrainingConfig": "training",
     "embed_tsne": "evaluation",
+    "find_states": "pathways",
     "fit": "training",
     "fsc": "fourier",
     "isometry": "evaluation",
     "kl_divergence": "evaluation",
+    "max_flux": "pathways",
     "read_cryodrgn": "cryodrgn",
     "read_map": "formats.mrc",
     "ridgeline_chain": "pathways",
@@ -73,10 +75,12 @@ __all__ = [
     "data",
     "embed_tsne",
     "evaluation",
+    "find_states",
     "fit",
     "fsc",
     "isometry",
     "kl_divergence",
+    "max_flux",
     "plotting",
     "read_cryodrgn",
     "read_map",

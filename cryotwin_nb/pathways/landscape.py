@@ -59,8 +59,7 @@ class Landscape:
         curves = _ridge_curves(mixture)
         points = torch.cat([mixture.means, mixture.modes(), curves.flatten(0, 1)])
         near = cKDTree(points.numpy()).query(points.numpy(), k=min(_NEIGHBOURS + 1, len(points)))[1]
-        first = len(points) - curves.shape[0] * curves.shape[1]
-        along = first + np.arange(curves.shape[0] * curves.shape[1]).reshape(curves.shape[0], -1)
+        along = np.arange(len(points))[len(points) - curves[..., 0].numel() :].reshape(curves.shape[:2])
         pairs = np.concatenate(
             [
                 np.stack([np.repeat(np.arange(len(points)), near.shape[1]), near.ravel()], axis=1),

@@ -90,14 +90,14 @@ def path_of_knots(
     """The `Pathway` along knots (m, d) of a relaxed path."""
     path = pathway_from_knots(prior, knots, n_steps, method="MaxFlux")
     latents = path.latents if spacing == "length" else _equal_flux(prior, path.curve, n_steps + 1, exponent).float()
-    names = {
-        "start": int(start) if isinstance(start, (int, np.integer)) else None,
-        "end": int(end) if isinstance(end, (int, np.integer)) else None,
-    }
-    cost = log_resistance(prior, path.curve, exponent)
-    log_prob = prior.log_prob(latents.to(prior.means))
     return replace(
-        path, latents=latents, log_prob=log_prob, log_cost=cost, residual=residual(prior, knots, exponent), **names
+        path,
+        latents=latents,
+        log_prob=prior.log_prob(latents.to(prior.means)),
+        log_cost=log_resistance(prior, path.curve, exponent),
+        start=int(start) if isinstance(start, (int, np.integer)) else None,
+        end=int(end) if isinstance(end, (int, np.integer)) else None,
+        residual=residual(prior, knots, exponent),
     )
 
 
@@ -150,6 +150,7 @@ def _moved(prior: GaussianMixture, knots: Tensor, exponent: float) -> Tensor:
             free, moved = placed(y)
             value = _log_pieces(prior, moved, exponent).logsumexp(0)
             value.backward()
+        assert free.grad is not None
         return float(value.detach()), free.grad.flatten().numpy()
 
     found = minimize(cost, np.zeros(tangent.numel()), jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS})
@@ -203,9 +204,10 @@ def _equal_flux(prior: GaussianMixture, curve: Tensor, n: int, exponent: float) 
 
 def _algorithm_1(prior: GaussianMixture, start: End, end: End, reverse: bool, seed: int) -> list[Tensor]:
     """Knots of Algorithm 1 between two components from either side, in the order that `reverse` asks for."""
-    if not all(isinstance(e, (int, np.integer)) for e in (start, end)):
+    if not isinstance(start, (int, np.integer)) or not isinstance(end, (int, np.integer)):
         return []
-    there, back = (ridgeline(prior, *pair, seed=seed).latents.to(prior.means) for pair in ((start, end), (end, start)))
+    pairs = ((int(start), int(end)), (int(end), int(start)))
+    there, back = (ridgeline(prior, *pair, seed=seed).latents.to(prior.means) for pair in pairs)
     knots = [there, back.flip(0)]
     exact = prior.means[[int(start), int(end)]]
     for k in knots:

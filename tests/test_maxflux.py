@@ -1,0 +1,132 @@
+"""Paths of least resistance and states, on densities whose answer is known."""
+
+import numpy as np
+import pytest
+import torch
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.pathways import assign, find_states, max_flux
+from cryotwin_nb.ridgeline import log_resistance, pathway_from_knots, ridgeline
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def ring() -> GaussianMixture:
+    """Twelve wells on three quarters of a circle: from end to end the way is long, and the straight line is empty."""
+    angle = torch.linspace(0.25, 1.75, 12, dtype=torch.float64) * torch.pi
+    means = 6 * torch.stack([angle.cos(), angle.sin()], dim=1)
+    return GaussianMixture(torch.ones(12) / 12, means, 1.2 * torch.eye(2).expand(12, 2, 2))
+
+
+@pytest.fixture(scope="module")
+def random_mixture() -> GaussianMixture:
+    generator = torch.Generator().manual_seed(3)
+    factor = 0.4 * torch.randn(15, 4, 4, generator=generator, dtype=torch.float64)
+    covariances = factor @ factor.mT + 0.2 * torch.eye(4)
+    means = 2.5 * torch.randn(15, 4, generator=generator, dtype=torch.float64)
+    return GaussianMixture(torch.ones(15) / 15, means, covariances)
+
+
+def test_the_path_of_a_single_gaussian_is_symmetric_and_bends_towards_the_mean():
+    """Between two points beside the mean, the path passes nearer to it than the line does."""
+    mixture = GaussianMixture([1.0], torch.zeros(1, 2), torch.eye(2)[None])
+    path = max_flux(mixture, torch.tensor([-2.0, 1.5]), torch.tensor([2.0, 1.5]), n_steps=20)
+    assert path.latents[10, 0].abs() < 1e-2 and path.latents[10, 1] < 1.2
+    mirrored = path.latents.flip(0) * torch.tensor([-1.0, 1.0])
+    assert torch.allclose(mirrored, path.latents, atol=0.02)
+
+
+def test_resistance_is_that_of_brute_force_on_a_grid(ring):
+    """Dijkstra on a fine grid with 32 neighbours overestimates a length by 1 % at most; J itself is compared."""
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import dijkstra
+
+    axis = np.linspace(-9, 9, 181)
+    x, y = np.meshgrid(axis, axis, indexing="ij")
+    points = torch.as_tensor(np.stack([x.ravel(), y.ravel()], axis=1))
+    energy = -ring.log_prob(points).numpy()
+    index = np.arange(len(points)).reshape(x.shape)
+    rows, columns, values = [], [], []
+    moves = [(1, 0), (0, 1), (1, 1), (1, -1), (2, 1), (1, 2), (2, -1), (1, -2), (3, 1), (1, 3), (3, -1), (1, -3)]
+    moves += [(3, 2), (2, 3), (3, -2), (2, -3)]
+    for dx, dy in moves:
+        a = index[: len(axis) - dx, max(0, -dy) : len(axis) - max(0, dy)].ravel()
+        b = index[dx:, max(0, dy) : len(axis) + min(0, dy)].ravel()
+        between = points[a][:, None] + torch.linspace(0, 1, 5)[:, None] * (points[b] - points[a])[:, None]
+        density = -ring.log_prob(between.flatten(0, 1)).view(len(a), 5).numpy()
+        mean = np.exp(density) @ (np.array([7, 32, 12, 32, 7]) / 90)  # Boole's rule
+        rows, columns = [*rows, a], [*columns, b]
+        values.append(mean * np.hypot(dx, dy) * (axis[1] - axis[0]))
+    graph = csr_matrix(
+        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(len(points),) * 2
+    )
+    ends = [int(((points - ring.means[c]) ** 2).sum(1).argmin()) for c in (0, 11)]
+    expected = dijkstra(graph, directed=False, indices=ends[0])[ends[1]]
+    path = max_flux(ring, points[ends[0]], points[ends[1]])
+    assert energy[ends].max() < 6
+    assert np.exp(path.log_cost) == pytest.approx(expected, rel=0.015)
+
+
+def test_the_path_follows_the_ring(ring):
+    path = max_flux(ring, 0, 11, n_steps=30)
+    assert (path.latents.norm(dim=1) > 4.5).all() and path.latents[15, 0] < -4.5
+    assert path.log_cost < pathway_from_knots(ring, ring.means[[0, 11]]).log_cost - 1
+    assert path.residual < 0.2
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 1), (3, 9), (14, 2), (7, 11)])
+def test_it_is_never_worse_than_algorithm_1_and_the_straight_line(random_mixture, start, end):
+    path = max_flux(random_mixture, start, end)
+    others = [ridgeline(random_mixture, start, end, seed=seed) for seed in range(3)]
+    others += [
+        ridgeline(random_mixture, end, start),
+        pathway_from_knots(random_mixture, random_mixture.means[[start, end]]),
+    ]
+    assert path.log_cost <= min(o.log_cost for o in others) + 1e-9
+    assert path.log_cost == pytest.approx(log_resistance(random_mixture, path.curve), abs=1e-9)
+
+
+def test_swapping_the_ends_reverses_the_path(random_mixture):
+    there, back = max_flux(random_mixture, 3, 9), max_flux(random_mixture, 9, 3)
+    assert torch.equal(there.latents, back.latents.flip(0))
+    assert there.log_cost == pytest.approx(back.log_cost, abs=1e-9)
+    assert (there.start, there.end, back.start) == (3, 9, 9)
+
+
+def test_points_at_equal_flux_stand_where_the_passages_are(ring):
+    even, flux = max_flux(ring, 0, 6, n_steps=40), max_flux(ring, 0, 6, n_steps=40, spacing="flux")
+    assert flux.log_prob.mean() < even.log_prob.mean()
+    assert torch.equal(flux.latents[[0, -1]], even.latents[[0, -1]])
+
+
+def test_a_small_exponent_minds_the_density_less(ring):
+    lengths = [max_flux(ring, 0, 7, exponent=e).curve.diff(dim=0).norm(dim=1).sum() for e in (0.05, 1.0)]
+    assert lengths[0] < lengths[1]
+
+
+def test_what_it_refuses(ring):
+    for arguments in ((0, 0), (0, 12), (0, torch.zeros(3)), (0, torch.tensor([torch.nan, 0.0]))):
+        with pytest.raises(InputError):
+            max_flux(ring, *arguments)
+    for options in ({"n_steps": 1}, {"exponent": 0.0}, {"spacing": "even"}):
+        with pytest.raises(InputError):
+            max_flux(ring, 0, 1, **options)
+
+
+def test_states_are_the_groups_that_passages_separate():
+    """Two wells of two components each, far apart, and a lone third; a finer threshold tells the halves apart."""
+    means = torch.tensor([[0.0, 0.0], [2.6, 0.0], [20.0, 0.0], [22.6, 0.0], [10.0, 15.0]])
+    mixture = GaussianMixture([0.3, 0.3, 0.15, 0.15, 0.1], means, torch.eye(2).expand(5, 2, 2))
+    states = find_states(mixture)
+    assert [s.name for s in states] == ["S1", "S2", "S3"]
+    assert [s.components for s in states] == [(0, 1), (2, 3), (4,)]
+    assert [s.mass for s in states] == pytest.approx([0.6, 0.3, 0.1])
+    assert len(find_states(mixture, threshold=0.95)) == 5
+    assert len(find_states(mixture, least_mass=0.2)) == 2
+    assert assign(mixture, states, torch.tensor([[1.0, 0.5], [21.0, 0.0], [10.0, 14.0]])).tolist() == [0, 1, 2]
+    for state in states:
+        assert torch.cdist(state.latent[None], mixture.modes()).min() < 1e-6
+    with pytest.raises(InputError, match="threshold"):
+        find_states(mixture, threshold=1.0)
