@@ -28,7 +28,7 @@ from cryotwin_nb.mixture import GaussianMixture
 # Padding of the lattices. Reading slices from a coarse one adds ghosts of the particle's rim to every image; inserting
 # throws them outside the mask.
 _READING = 2.5
-_INSERTING = 1.5
+_INSERTING = 1.25
 MARGIN = 1.0  # grid units beyond Nyquist up to which slices are used: the last shell reaches half a unit beyond
 
 Moments = Callable[[Statistics], tuple[Tensor, Tensor, Tensor]]

@@ -15,6 +15,7 @@ from cryotwin_nb.imaging import (
     shift_phases,
     slice_coordinates,
 )
+from cryotwin_nb.lattice import half_ball
 from cryotwin_nb.particles import Particles
 
 
@@ -185,3 +186,17 @@ def test_constant_images_are_refused():
 def test_unknown_weighting_is_refused():
     with pytest.raises(InputError, match="'volume' or 'paper'"):
         ImageFormation(16, weighting="ramp")
+
+
+def test_distances_in_the_distortion_metric_are_expected_distortions():
+    """Of a map that is added to all images' projections, over many poses and the CTFs of the set."""
+    particles = simulate.assembly(600, 16, pixel_size=20.0, snr=1.0, progress=False)
+    imaging = ImageFormation(16)
+    imaging.measure(particles)
+    change = particles.truth.volume(0) - particles.truth.volume(7)
+    ball = half_ball(16, 8.0, 2.5)
+    batch = imaging.batch(particles, np.arange(600))
+    slices = ball.slices(ball.from_volumes(change[None]), imaging.frequencies, batch.rotations)
+    distortion = imaging.distortion(batch._replace(data=torch.view_as_complex(slices) * batch.transfer), 0 * batch.data)
+    expected = imaging.in_distortion_metric(change[None]).square().sum()
+    assert float(distortion.mean() / expected) == pytest.approx(1, abs=0.06)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from cryotwin_nb.evaluation.intervals import Interval, interval
 
@@ -63,6 +64,7 @@ def isometry(
     n_pairs: int = 200,
     n_active: int | None = None,
     step: float = 0.01,
+    progress: bool = False,
 ) -> Isometry:
     """Compare inner products of infinitesimal steps in latent space with those of the decoded maps (paper, Eq. 2).
 
@@ -79,6 +81,8 @@ def isometry(
         By default all directions, as in the paper.
     step : float
         Length of the steps relative to the standard deviation of the leading component; differences are central.
+    progress : bool
+        Show a bar.
     """
     volumes = _volumes(decode)
     generator = torch.Generator().manual_seed(seed)
@@ -86,7 +90,8 @@ def isometry(
     spread, axes = principal_axes(z)
     axes = axes[: n_active or z.shape[1]]
     latent, maps = [], []
-    for index in torch.randperm(len(z), generator=generator)[:n_pairs].tolist():
+    starts = torch.randperm(len(z), generator=generator)[:n_pairs].tolist()
+    for index in tqdm(starts, desc="isometry", unit="pair", disable=not progress):
         directions = torch.randn(2, len(axes), generator=generator) @ axes
         directions *= step * spread[0] / len(axes) ** 0.5
         both = volumes(torch.cat([z[index] + directions, z[index] - directions]))
