@@ -57,3 +57,9 @@ def test_straight_resistances_agree_with_fine_quadrature(corner):
 def test_impossible_chains_are_refused(corner, arguments):
     with pytest.raises(InputError, match=r"found .* expected"):
         ridgeline_chain(corner, *arguments)
+
+
+def test_two_components_may_share_a_mean():
+    means = torch.tensor([[0.0, 0.0], [0.0, 0.0], [4.0, 0.0], [8.0, 0.0]])
+    shapes = torch.stack([torch.eye(2), 2 * torch.eye(2), torch.eye(2), torch.eye(2)])
+    assert waypoints(GaussianMixture([0.3, 0.2, 0.25, 0.25], means, shapes), 0, 3)[-2:] == [2, 3]
