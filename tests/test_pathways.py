@@ -63,3 +63,9 @@ def test_two_components_may_share_a_mean():
     means = torch.tensor([[0.0, 0.0], [0.0, 0.0], [4.0, 0.0], [8.0, 0.0]])
     shapes = torch.stack([torch.eye(2), 2 * torch.eye(2), torch.eye(2), torch.eye(2)])
     assert waypoints(GaussianMixture([0.3, 0.2, 0.25, 0.25], means, shapes), 0, 3)[-2:] == [2, 3]
+
+
+def test_waypoints_are_found_where_all_passages_are_high():
+    """Passages of 800 nats and more: resistances count relative to the least of them."""
+    means = torch.tensor([[0.0, 0.0], [80.0, 0.0], [160.0, 0.0]])
+    assert waypoints(GaussianMixture([0.4, 0.3, 0.3], means, torch.eye(2).expand(3, 2, 2)), 0, 2) == [0, 1, 2]

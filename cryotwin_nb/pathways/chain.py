@@ -51,7 +51,8 @@ def waypoints(prior: GaussianMixture, start: int, end: int) -> list[int]:
     """Components from start to end, both included, with the least sum of resistances from mean to mean (Dijkstra)."""
     log_cost = straight_resistances(prior).cpu().numpy()
     off_diagonal = ~np.eye(len(log_cost), dtype=bool)
-    least = log_cost[np.isfinite(log_cost)].min(initial=0)  # that between equal means is minus infinity
+    finite = log_cost[np.isfinite(log_cost)]  # between equal means it is minus infinity
+    least = finite.min() if len(finite) else 0.0
     cost = np.exp(np.clip(log_cost - least, -700, 700))
     _, before = dijkstra(np.where(off_diagonal, cost, 0), indices=start, return_predecessors=True)
     chain = [end]
