@@ -25,8 +25,9 @@ def write_pathway(
     Parameters
     ----------
     folder : path
-        Made if missing; gets map_000.mrc ..., pathway.cxc (opens them in ChimeraX as a series), latents.npy (K+1, d)
-        and path.json (log density, cost and barrier).
+        Made if missing; gets map_000.mrc ..., difference_001.mrc ... (each map less the one before), pathway.cxc (opens
+        the maps in ChimeraX as a series), latents.npy (K+1, d), latents.txt (the same, as `cryodrgn eval_vol --zfile`
+        reads it) and path.json (log density, cost and barrier).
     path : Pathway
     maps : (K+1, D, D, D)
         Decoded at `path.latents`.
@@ -43,11 +44,16 @@ def write_pathway(
     files = [folder / f"map_{step:03d}.mrc" for step in range(len(maps))]
     for file, volume in zip(files, maps, strict=True):
         write_map(file, volume.numpy(), voxel_size)
-    for former in set(folder.glob("map_[0-9][0-9][0-9].mrc")) - set(files):
+    changes = [folder / f"difference_{step:03d}.mrc" for step in range(1, len(maps))]
+    for file, change in zip(changes, maps.diff(dim=0), strict=True):
+        write_map(file, change.numpy(), voxel_size)
+    for former in {*folder.glob("map_???.mrc"), *folder.glob("difference_???.mrc")} - {*files, *changes}:
         former.unlink()  # of a longer path written here before
     write_session(folder / "pathway.cxc", files, level=sigma * float(maps.std()))
     with atomic(folder / "latents.npy") as partial, open(partial, "wb") as out:
         np.save(out, path.latents.cpu().numpy())
+    with atomic(folder / "latents.txt") as partial:
+        np.savetxt(partial, path.latents.cpu().numpy(), fmt="%.7g")
     summary = {
         "method": path.method,
         "start": path.start,

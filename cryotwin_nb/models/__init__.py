@@ -21,7 +21,7 @@ from cryotwin_nb.history import History
 from cryotwin_nb.mixture import GaussianMixture
 from cryotwin_nb.mixture_moments import MixtureMoments, MixtureState
 from cryotwin_nb.models.coordinate import CoordinateNetworks
-from cryotwin_nb.models.subspace import SubspaceNetworks
+from cryotwin_nb.models.subspace import ImageLikelihood, SubspaceNetworks
 from cryotwin_nb.particles import Particles
 
 _FORMAT = "cryotwin_nb model 3"
@@ -176,6 +176,28 @@ class CryoTwin(nn.Module):
         chunks = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
         bar = tqdm(chunks, desc="embedding", disable=not progress)
         return torch.cat([self.encode(self.imaging.batch(particles, chunk))[0].cpu() for chunk in bar])
+
+    @torch.no_grad()
+    def likelihood(self, particles: Particles, batch_size: int = 256, progress: bool = False) -> ImageLikelihood:
+        """What the images of particles say about their structures, as a function of latents.
+
+        Raises
+        ------
+        InputError
+            As `embed`; also for the coordinate architecture, where each point would cost a projection of each image.
+        """
+        self.check(particles)
+        if not isinstance(self.networks, SubspaceNetworks):
+            found = f"the architecture {self.config['architecture']!r}"
+            raise InputError("likelihood", found, "'subspace'", "Use the latents: model.embed(particles).")
+        if not self.imaging.measured:
+            raise InputError("model", "one that has seen no images", "a trained model", "Run fit, or load a model.")
+        rows = np.arange(len(particles))
+        chunks = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+        bar = tqdm(chunks, desc="likelihood", disable=not progress)
+        records = [self.networks.prepare(self.imaging.batch(particles, chunk)) for chunk in bar]
+        b, precision = (torch.cat([getattr(r, name) for r in records]) for name in ("b", "precision"))
+        return ImageLikelihood(self.networks, b, precision)
 
     @torch.no_grad()
     def volumes(self, z: Tensor | np.ndarray) -> Tensor:

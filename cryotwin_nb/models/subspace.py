@@ -342,6 +342,30 @@ class SubspaceNetworks(nn.Module):
         return packed[:, index.flatten().to(packed.device)].view(-1, size, size)
 
 
+class ImageLikelihood:
+    """log-likelihood of structures given images, relative to the best that each image could have: 0 or less.
+
+    Called with latents (m, d) it gives (n, m) float64: -(c - x)^T G (c - x) / 2 with c the coefficients there,
+    x = G^-1 b the image's own best and G^-1 the error of that. It is sharper than a latent, which a prior has drawn
+    towards the others. `find_routes` takes it as evidence.
+    """
+
+    def __init__(self, networks: SubspaceNetworks, b: Tensor, precision: Tensor) -> None:
+        self._coefficients, self._b = networks.coefficients, b.double()
+        self._G = networks.unpack(precision).double()
+        errors = torch.linalg.inv(self._G + (1e-6 / networks.variances).diag())
+        self._best = (self._b[:, None] @ errors @ self._b[..., None])[:, 0, 0] / 2
+
+    def __len__(self) -> int:
+        return len(self._b)
+
+    @torch.no_grad()
+    def __call__(self, z: Tensor) -> Tensor:
+        c = self._coefficients(torch.as_tensor(z, dtype=torch.float32).to(self._b.device))[0].double()
+        quadratic = self._G.flatten(1) @ (c[:, :, None] * c[:, None]).flatten(1).T
+        return (self._b @ c.T - quadratic / 2 - self._best[:, None]).cpu()
+
+
 def deconvolved(b: Tensor, G: Tensor, variances: Tensor, start: GaussianMixture) -> GaussianMixture:
     """Mixture of the points x = G^-1 b freed of their errors G^-1 (extreme deconvolution), from a first guess.
 

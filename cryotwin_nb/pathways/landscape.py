@@ -33,7 +33,7 @@ class Landscape:
     ----------
     mixture : GaussianMixture
     points : (N, d) float64
-        The means first, in the order of the components.
+        The means first, in the order of the components, unless it is a part of a landscape.
     energy : (N,) float64
         -log P at the points.
     edges : (E, 2) int64
@@ -91,13 +91,25 @@ class Landscape:
             self.exponent,
         )
 
+    def near(self, curve: Tensor, radius: float) -> Landscape:
+        """The part of the landscape within `radius` of a curve (m, d)."""
+        kept = torch.cdist(self.points, curve.to(self.points)).amin(1) <= radius
+        number, inside = (kept.cumsum(0) - 1).numpy(), kept.numpy()[self.edges].all(1)
+        parts = self.points[kept], self.energy[kept], number[self.edges[inside]]
+        return Landscape(self.mixture, *parts, self.log_resistance[inside], self.ceiling[inside], self.exponent)
+
+    def on(self, mixture: GaussianMixture) -> Landscape:
+        """The same points and edges on another density."""
+        measured = _integrals(mixture, self.points, self.edges, self.exponent)
+        return Landscape(mixture, self.points, -mixture.log_prob(self.points), self.edges, *measured, self.exponent)
+
     def shortest(self, start: int, end: int, allowed: np.ndarray | None = None) -> list[int] | None:
         """Points from start to end with the least sum of resistances, of those `allowed` (N,); None if there is no way.
 
         Sums of doubles cannot tell resistances 36 nats below the largest one from zero, so each part of the path on
         either side of its worst edge is found anew by itself.
         """
-        graph = self._graph(allowed)
+        graph = self.graph(allowed)
         path = self._dijkstra(graph, start, end)
         return None if path is None else self._refined(graph, path, depth=6)
 
@@ -138,7 +150,7 @@ class Landscape:
             node = before[node]
         return float(largest - 1.0 + graph.data.min())
 
-    def _graph(self, allowed: np.ndarray | None) -> csr_matrix:
+    def graph(self, allowed: np.ndarray | None = None) -> csr_matrix:
         """Symmetric matrix of log resistances between allowed points."""
         n = len(self.points)
         kept = slice(None) if allowed is None else allowed[self.edges].all(1)

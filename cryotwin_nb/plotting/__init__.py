@@ -17,6 +17,7 @@ from cryotwin_nb.plotting.curves import (
 )
 from cryotwin_nb.plotting.diagram import training_diagram
 from cryotwin_nb.plotting.latents import embedding_scatter, latent_scatter
+from cryotwin_nb.plotting.pathways import path_profile, route_graph, write_movie
 from cryotwin_nb.plotting.pictures import central_slices, map_montage, particle_gallery, scale_bar
 from cryotwin_nb.plotting.style import COLOURS, DENSITY, STYLE
 from cryotwin_nb.rendering import contour_level, render_surface, view_from
@@ -38,9 +39,12 @@ __all__ = [
     "noise_spectrum",
     "occupancy_along_path",
     "particle_gallery",
+    "path_profile",
     "render_surface",
+    "route_graph",
     "scale_bar",
     "training_curves",
     "training_diagram",
     "view_from",
+    "write_movie",
 ]

@@ -1,0 +1,172 @@
+"""How sure a path is: the Bayesian bootstrap of the density it was found on, and the particles that lie along it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.pathways.landscape import Landscape
+from cryotwin_nb.pathways.maxflux import relax
+from cryotwin_nb.pathways.network import typical_width
+from cryotwin_nb.ridgeline import Pathway, densify, equidistant, log_resistance, pathway_from_knots
+
+_STEPS = 10  # of expectation-maximisation, from the mixture to that of a draw
+_KNOTS, _ROUNDS = 400, 2  # of a path that is relaxed anew
+_REACH = 4.0  # how far from the path a draw may look for a better one, in typical widths of components
+
+
+@dataclass(frozen=True, eq=False)
+class PathConfidence:
+    """A path on draws of its density.
+
+    Attributes
+    ----------
+    latents : (B, K+1, d) float32
+        The path of each draw, at equal distances.
+    log_cost, barrier : (B,) float64
+        Of each draw; see `Pathway`.
+    radius : (K+1,) float64
+        Of the tube that holds 90 % of the draws' points.
+    """
+
+    latents: Tensor
+    log_cost: np.ndarray
+    barrier: np.ndarray
+    radius: np.ndarray
+
+    def interval(self, name: str = "barrier", level: float = 0.9) -> tuple[float, float]:
+        """Interval of "barrier" or "log_cost" that holds the share `level` of the draws."""
+        if name not in ("barrier", "log_cost") or not 0 < level < 1:
+            raise InputError("interval", f"{name!r}, {level}", "'barrier' or 'log_cost', 0 to 1", "Choose one of them.")
+        low, high = np.quantile(getattr(self, name), [(1 - level) / 2, (1 + level) / 2]).tolist()
+        return low, high
+
+
+def bootstrap_path(
+    prior: GaussianMixture,
+    latents: Tensor,
+    path: Pathway,
+    n_draws: int = 100,
+    seed: int = 0,
+    noise_covariances: Tensor | None = None,
+    progress: bool = False,
+    landscape: Landscape | None = None,
+) -> PathConfidence:
+    """The path again on mixtures of particles that count Exp(1) times each (Bayesian bootstrap, Rubin 1981).
+
+    Parameters
+    ----------
+    prior : GaussianMixture
+    latents : (n, d) float
+        The particles that `prior` was fitted to.
+    path : Pathway
+        Of `max_flux` or `find_routes`; each draw finds it anew in its neighbourhood. Ends that are components move
+        with their means.
+    n_draws : int
+        100 to 200 are enough for intervals of 90 %.
+    noise_covariances : (n, d, d) float, optional
+        Errors of the latents, where `prior` is the density without them.
+    progress : bool
+        Show a progress bar.
+    landscape : Landscape, optional
+        That of `prior`, when it is there already.
+
+    Notes
+    -----
+    Each draw takes ten steps of expectation-maximisation from `prior`. The same steps with equal weights tell how far
+    they would move by themselves, for want of convergence or by another prior on the covariances; that much is taken
+    off the draws of barrier and cost.
+    """
+    if n_draws < 1:
+        raise InputError("n_draws", f"{n_draws}", "at least 1", "100 are enough for intervals of 90 %.")
+    prior, generator = prior.detach(), torch.Generator().manual_seed(seed)
+    latents, curve = torch.as_tensor(latents).double(), path.curve.to(prior.means)
+    n, places = len(latents), len(path.latents)
+    around = (landscape or Landscape.of(prior)).near(curve, _REACH * typical_width(prior))
+
+    def again(counts: Tensor) -> Pathway:
+        mixture = GaussianMixture.fit(
+            latents, noise_covariances=noise_covariances, weights=counts, start=prior, max_iter=_STEPS, tol=0.0
+        )
+        ends = curve[[0, -1]]
+        for side, component in enumerate((path.start, path.end)):
+            if component is not None:
+                ends[side] = mixture.means[component]
+        candidates = [torch.cat([ends[:1], equidistant(curve, _KNOTS)[1:-1], ends[1:]])]
+        way = around.on(mixture).shortest(*torch.cdist(curve[[0, -1]], around.points).argmin(1).tolist())
+        if way is not None:
+            candidates.append(torch.cat([ends[:1], around.points[way[1:-1]], ends[1:]]))
+        knots = min(candidates, key=lambda k: log_resistance(mixture, densify(mixture, k)))
+        return pathway_from_knots(mixture, relax(mixture, knots, rounds=_ROUNDS), places - 1)
+
+    moved = again(torch.ones(n, dtype=torch.float64))
+    draws = []
+    for _ in tqdm(range(n_draws), desc="bootstrap", unit="draw", disable=not progress):
+        draws.append(again(torch.empty(n, dtype=torch.float64).exponential_(generator=generator)))
+    points = torch.stack([d.latents for d in draws])
+    apart = torch.cdist(points.transpose(0, 1).double(), moved.curve.expand(places, -1, -1)).amin(-1)
+    return PathConfidence(
+        points,
+        np.array([d.log_cost for d in draws]) - moved.log_cost + path.log_cost,
+        np.array([d.barrier for d in draws]) - moved.barrier + path.barrier,
+        apart.quantile(0.9, dim=1).numpy(),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class PathProfile:
+    """What a path passes.
+
+    Attributes
+    ----------
+    position : (N,) float64
+        Length travelled at each point of the path's curve, latent units.
+    energy : (N,) float64
+        -log P there, less that at the start: nats. As many kT, if the particles were frozen in equilibrium; where they
+        were not, as in assembly, it tells populations only.
+    step_position : (K+1,) float64
+        Length travelled at the path's points.
+    particles : tuple of (m,) int64 arrays
+        Of each of the K+1 points, the particles that it is the nearest point to and that are within `radius`.
+    radius : float
+    """
+
+    position: np.ndarray
+    energy: np.ndarray
+    step_position: np.ndarray
+    particles: tuple[np.ndarray, ...]
+    radius: float
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Number of particles near each point (K+1,)."""
+        return np.array([len(rows) for rows in self.particles])
+
+
+def profile(path: Pathway, prior: GaussianMixture, latents: Tensor, radius: float | None = None) -> PathProfile:
+    """Density along a path and the particles near each of its points.
+
+    Parameters
+    ----------
+    latents : (n, d) float
+        Of all particles.
+    radius : float, optional
+        Farthest distance from the curve, latent units; by default three standard deviations of a typical component.
+    """
+    prior, latents = prior.detach(), torch.as_tensor(latents).double()
+    curve = densify(prior, path.curve.to(prior.means), 400, 2000)
+    radius = 3 * typical_width(prior) if radius is None else float(radius)
+    position = torch.cat([torch.zeros(1).double(), curve.diff(dim=0).norm(dim=1).cumsum(0)])
+    energy = -prior.log_prob(curve)
+    points = path.latents.to(curve)
+    near = torch.cat([torch.cdist(part, curve).amin(1) for part in latents.split(2000)]) <= radius
+    nearest = torch.cdist(latents, points).argmin(1)
+    particles = tuple(((nearest == k) & near).nonzero()[:, 0].numpy() for k in range(len(points)))
+    at = position[torch.cdist(points, curve).argmin(1)]
+    return PathProfile(position.numpy(), (energy - energy[0]).numpy(), at.numpy(), particles, radius)

@@ -1,0 +1,207 @@
+"""Routes: the ways from one state to another by way of others, each with its share of the flux and how sure it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.pathways.landscape import Landscape
+from cryotwin_nb.pathways.maxflux import End, end_point, path_of_knots, relax
+from cryotwin_nb.pathways.network import Evidence, Network, distance, typical_width
+from cryotwin_nb.pathways.states import State, assign, find_states
+from cryotwin_nb.ridgeline import Pathway, densify, log_resistance
+
+_LEAST_MASS = 0.01  # of a state that routes may stop at
+_ALIKE = 2.0  # mean distance in typical widths below which two routes are one
+
+
+@dataclass(frozen=True, eq=False)
+class Route(Pathway):
+    """A pathway with its share of the flux.
+
+    Attributes
+    ----------
+    share : float
+        Of the flux from start to end.
+    states : tuple of State
+        Those that it passes, the ends included.
+    populations : tuple of float
+        Share of all particles found on each of its passages, from state to state.
+    share_interval : tuple of float
+        90 % interval of the share (Bayesian bootstrap); NaN without draws.
+    frequency : float
+        Share of the draws in which the route is found; NaN without draws.
+    """
+
+    share: float = 0.0
+    states: tuple[State, ...] = ()
+    populations: tuple[float, ...] = ()
+    share_interval: tuple[float, float] = (np.nan, np.nan)
+    frequency: float = np.nan
+
+
+def find_routes(
+    prior: GaussianMixture,
+    start: End,
+    end: End,
+    max_routes: int = 8,
+    n_steps: int = 11,
+    evidence: Tensor | Evidence | None = None,
+    states: Sequence[State] | None = None,
+    least_share: float = 0.02,
+    n_draws: int = 0,
+    seed: int = 0,
+    progress: bool = False,
+    landscape: Landscape | None = None,
+) -> list[Route]:
+    """The routes from one point to another, by falling share of the flux.
+
+    Parameters
+    ----------
+    prior : GaussianMixture
+    start, end : int or (d,) float
+        A component or a latent vector; each stands for the state that it belongs to.
+    max_routes : int
+        At most so many.
+    n_steps : int
+        K of each route's pathway.
+    evidence : (n, d) tensor or callable, optional
+        The particles that populate the passages: their latents, or what their images say
+        (`CryoTwin.likelihood(particles)`), which is sharper. By default samples of `prior`.
+    states : sequence of State, optional
+        By `find_states`; by default those of at least 1 % of the mass.
+    least_share : float
+        Routes of less are left out.
+    n_draws : int
+        Draws of the Bayesian bootstrap for intervals and frequencies; 100 are a good number.
+    seed : int
+        Of the samples and of the draws.
+    progress : bool
+        Show a progress bar.
+    landscape : Landscape, optional
+        That of `prior`, when it is there already.
+
+    Returns
+    -------
+    list of Route
+        Their shares add up to 1 less what was left out. Routes that run beside one another are counted as one.
+
+    Raises
+    ------
+    InputError
+        If both ends belong to one state, or an end or a setting is not valid.
+    """
+    for name, value, good in (("max_routes", max_routes, max_routes >= 1), ("n_draws", n_draws, n_draws >= 0)):
+        if not good:
+            raise InputError(name, f"{value}", "a positive number", "8 routes and 100 draws are good numbers.")
+    prior = prior.detach()
+    ends = torch.stack([end_point(prior, "start", start), end_point(prior, "end", end)])
+    landscape = landscape or Landscape.of(prior)
+    states, (first, last) = _states(prior, states, ends, landscape)
+    alike = _ALIKE * typical_width(prior)
+    with tqdm(total=2 + n_draws, desc="routes", disable=not progress) as bar:
+        network = Network.of(prior, states, evidence, seed)
+        bar.update()
+        found = _distinct(network, network.ways(first, last, 2 * max_routes, least_share), alike)[:max_routes]
+        passages = _Passages(network, landscape)
+        routes = [_route(passages, ends, way, share, n_steps) for way, share in found]
+        bar.update()
+        draws, generator = np.zeros((n_draws, len(found))), torch.Generator().manual_seed(seed)
+        for row in draws:
+            for way, share in network.resampled(generator).ways(first, last, 2 * max_routes, least_share):
+                known = _like(network, way, found, alike)
+                if known is not None:
+                    row[known] += share
+            bar.update()
+    return [_with_confidence(*pair) for pair in zip(routes, draws.T, strict=True)] if n_draws else routes
+
+
+def _states(
+    prior: GaussianMixture, states: Sequence[State] | None, ends: Tensor, landscape: Landscape
+) -> tuple[list[State], tuple[int, int]]:
+    """The states that routes may stop at, those of the ends among them, and which those are."""
+    everything = list(states) if states is not None else find_states(prior, landscape=landscape)
+    first, last = assign(prior, everything, ends).tolist()
+    if first == last:
+        found = f"both ends in the state {everything[first].name}"
+        raise InputError("find_routes", found, "ends in different states", "Choose others, or a higher threshold.")
+    kept = [i for i, s in enumerate(everything) if states is not None or s.mass >= _LEAST_MASS or i in (first, last)]
+    return [everything[i] for i in kept], (kept.index(first), kept.index(last))
+
+
+def _distinct(
+    network: Network, ways: Sequence[tuple[tuple[int, ...], float]], alike: float
+) -> list[tuple[tuple[int, ...], float]]:
+    """Ways that run apart, by falling share; the share of one that runs beside another is added to that."""
+    kept: list[tuple[tuple[int, ...], float]] = []
+    for way, share in ways:
+        known = _like(network, way, kept, alike)
+        if known is None:
+            kept.append((way, share))
+        else:
+            kept[known] = (kept[known][0], kept[known][1] + share)
+    return sorted(kept, key=lambda pair: -pair[1])
+
+
+def _like(
+    network: Network, way: Sequence[int], known: Sequence[tuple[tuple[int, ...], float]], alike: float
+) -> int | None:
+    """Which of the known ways a way is, or runs beside."""
+    ways = [w for w, _ in known]
+    if way in ways:
+        return ways.index(way)
+    curve = torch.cat(network.corners(way))
+    apart = [distance(curve, torch.cat(network.corners(w))) for w in ways]
+    return int(np.argmin(apart)) if apart and min(apart) < alike else None
+
+
+class _Passages:
+    """The paths of least resistance between neighbouring states, each computed once."""
+
+    def __init__(self, network: Network, landscape: Landscape) -> None:
+        self.network, self.landscape, self.prior = network, landscape, landscape.mixture
+        apart = torch.cdist(torch.stack([s.latent for s in network.states]), landscape.points)
+        self._place, self._nearest = apart.argmin(1).tolist(), apart.argmin(0).numpy()
+        self._known: dict[tuple[int, int], Tensor] = {}
+
+    def __call__(self, i: int, j: int) -> Tensor:
+        """Knots (m, d) from state i to state j."""
+        if i > j:
+            return self(j, i).flip(0)
+        if (i, j) not in self._known:
+            candidates = [self.network.curves[i, j]]
+            way = self.landscape.shortest(self._place[i], self._place[j], np.isin(self._nearest, (i, j)))
+            if way is not None and len(way) > 1:
+                candidates.append(self.landscape.points[way])
+            least = min(candidates, key=lambda knots: log_resistance(self.prior, densify(self.prior, knots)))
+            self._known[i, j] = relax(self.prior, least, rounds=6)
+        return self._known[i, j]
+
+
+def _route(passages: _Passages, ends: Tensor, way: tuple[int, ...], share: float, n_steps: int) -> Route:
+    """The path along a way of states."""
+    network = passages.network
+    knots = torch.cat([ends[:1], *(passages(*pair) for pair in pairwise(way)), ends[1:]])
+    moved = torch.cat([torch.ones(1, dtype=torch.bool), knots.diff(dim=0).norm(dim=1) > 1e-12])
+    path = path_of_knots(passages.prior, knots[moved], n_steps, 1.0, "length", None, None)
+    of_pair = dict(zip(network.curves, network.populations.tolist(), strict=True))
+    return Route(
+        **{field.name: getattr(path, field.name) for field in fields(Pathway)} | {"method": "route"},
+        share=share,
+        states=tuple(network.states[i] for i in way),
+        populations=tuple(of_pair[min(pair), max(pair)] for pair in pairwise(way)),
+    )
+
+
+def _with_confidence(route: Route, shares: np.ndarray) -> Route:
+    """The route with what the draws (n,) say of its share."""
+    low, high = np.quantile(shares, [0.05, 0.95]).tolist()
+    return replace(route, share_interval=(low, high), frequency=float((shares > 0).mean()))

@@ -1,0 +1,238 @@
+"""Pathways as pictures: the graph of routes, what a path passes, a movie of its maps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.animation import FFMpegWriter, FuncAnimation, PillowWriter
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import pdist
+from torch import Tensor
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.files import atomic
+from cryotwin_nb.plotting.pictures import _cubes, _filled, scale_bar
+from cryotwin_nb.plotting.style import COLOURS, GREY, HALO, Array, axes, styled
+from cryotwin_nb.rendering import contour_level, render_surface, view_from
+
+if TYPE_CHECKING:
+    from cryotwin_nb.pathways import PathConfidence, PathProfile, Route, State
+
+
+@styled
+def route_graph(
+    routes: Sequence[Route],
+    decode: Callable[[Tensor], Array] | None = None,
+    names: Mapping[str, str] | None = None,
+    *,
+    sigma: float = 2.0,
+    view: tuple[float, float] = (0.0, 0.0),
+    ax: Axes | None = None,
+) -> Axes:
+    """The states that routes pass and the flux between them.
+
+    Parameters
+    ----------
+    routes : sequence of Route
+        By `find_routes`, all with the same ends.
+    decode : callable, optional
+        Latents (m, d) to maps, `model.volumes`: the states are then drawn as surfaces, all at one contour.
+    names : mapping of str to str, optional
+        What states are called, by their own names.
+    sigma, view
+        Contour and direction of the surfaces; see `map_montage`.
+    """
+    if not routes:
+        raise InputError("route_graph", "no routes", "at least one", "Lower least_share of find_routes.")
+    states, places = _layout(routes)
+    height = 1.6 + 1.35 * len({round(y, 2) for _, y in places.values()})
+    ax = axes(ax, 9.0, min(max(height, 3.0), 7.5))
+    flux: dict[tuple[str, str], float] = {}
+    for route in routes:
+        for a, b in pairwise(s.name for s in route.states):
+            flux[a, b] = flux.get((a, b), 0.0) + route.share
+    for (a, b), share in flux.items():
+        (x0, y0), (x1, y1) = places[a], places[b]
+        ax.plot([x0, x1], [y0, y1], color=COLOURS[5], lw=1 + 16 * share, alpha=0.55, solid_capstyle="round", zorder=1)
+        middle = (0.5 * (x0 + x1), 0.5 * (y0 + y1))
+        ax.annotate(f"{share:.0%}", middle, ha="center", va="center", size=8, zorder=4, path_effects=HALO)
+    pictures = None if decode is None else _thumbnails(decode, states, sigma, view)
+    for number, state in enumerate(states.values()):
+        x, y = places[state.name]
+        title = (names or {}).get(state.name, state.name)
+        if pictures is None:
+            ax.scatter(x, y, s=150 + 6000 * state.mass, color="white", edgecolors="black", zorder=2)
+            ax.annotate(title, (x, y), ha="center", va="center", weight="bold", zorder=5)
+            continue
+        ax.add_artist(AnnotationBbox(OffsetImage(pictures[number], zoom=0.5), (x, y), frameon=False, zorder=2))
+        style: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "zorder": 5, "path_effects": HALO}
+        ax.annotate(f"{title} ({state.mass:.0%})", (x, y), (0, -44), weight="bold", **style)
+    (left, right), (low, high) = ((min(v), max(v)) for v in zip(*places.values()))
+    ax.set(xlim=(left - 0.09, right + 0.09), ylim=(low - 0.75, high + 0.6))
+    ax.axis("off")
+    note = "lines: share of the flux from the left end to the right; in brackets the share of all particles in a state"
+    ax.set_title(note, size=8, color=GREY, y=-0.02)
+    return ax
+
+
+def _layout(routes: Sequence[Route]) -> tuple[dict[str, State], dict[str, tuple[float, float]]]:
+    """States by name, and where they stand: along x the way travelled, along y beside the routes most alike."""
+    states = {state.name: state for route in routes for state in route.states}
+    passes = np.array([[any(s.name == name for s in route.states) for name in states] for route in routes])
+    order = leaves_list(linkage(pdist(passes.astype(float)), optimal_ordering=True)) if len(routes) > 2 else range(2)
+    row = {int(r): -float(i) for i, r in enumerate(order)}
+    travelled: dict[str, list[float]] = {name: [] for name in states}
+    for route in routes:
+        steps = [float((b.latent - a.latent).norm()) for a, b in pairwise(route.states)]
+        for state, way in zip(route.states, np.concatenate([[0.0], np.cumsum(steps)]) / sum(steps), strict=True):
+            travelled[state.name].append(float(way))
+    places = {}
+    for column, name in enumerate(states):
+        through = [row[r] for r in range(len(routes)) if passes[r, column]]
+        places[name] = (float(np.mean(travelled[name])), float(np.mean(through)))
+    return states, places
+
+
+def _thumbnails(
+    decode: Callable[[Tensor], Array], states: Mapping[str, State], sigma: float, view: tuple[float, float]
+) -> list[np.ndarray]:
+    """Pictures (h, w, 4) of the states at one contour, cut to what they fill; the ground is transparent."""
+    cubes = _cubes(decode(torch.stack([state.latent for state in states.values()]).float()))
+    level = contour_level(cubes, sigma)
+    pictures = np.stack([render_surface(m, level, size=180, view=view_from(*view)) for m in cubes])
+    rows, columns = _filled(pictures.min(axis=(0, 3)) < 1)
+    solid = (pictures.min(axis=3, keepdims=True) < 1).astype(pictures.dtype)
+    return list(np.concatenate([pictures, solid], axis=3)[:, rows, columns])
+
+
+@styled
+def path_profile(profile: PathProfile, confidence: PathConfidence | None = None) -> Figure:
+    """Energy along a path, and the number of particles near each of its points.
+
+    Parameters
+    ----------
+    profile : PathProfile
+        By `pathways.profile`.
+    confidence : PathConfidence, optional
+        By `bootstrap_path`: the interval of the barrier is drawn beside the estimate.
+    """
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(6.4, 4.4), sharex=True, height_ratios=(2, 1))
+    top.plot(profile.position, profile.energy, color=COLOURS[0])
+    at = np.interp(profile.step_position, profile.position, profile.energy)
+    top.plot(profile.step_position, at, "o", ms=4, color=COLOURS[0])
+    for k, (x, y) in enumerate(zip(profile.step_position, at, strict=True)):
+        top.annotate(str(k), (x, y), (0, 5), textcoords="offset points", ha="center", size=7, path_effects=HALO)
+    if confidence is not None:
+        low, high = confidence.interval("barrier")
+        label = f"barrier: 90 % of the bootstrap from {low:.1f} to {high:.1f} nats"
+        top.axhspan(low, high, color=COLOURS[1], alpha=0.15, lw=0, label=label)
+        top.legend(loc="lower left", bbox_to_anchor=(0, 1))
+    top.set_ylabel("-log density, from the start (nats)")
+    top.margins(y=0.12)
+    twin = top.secondary_yaxis("right")
+    twin.set_ylabel("population estimate (kT)")
+    twin.spines["right"].set_visible(True)
+    gap = np.diff(profile.step_position).min()
+    bottom.bar(profile.step_position, profile.counts, width=0.7 * gap, color=COLOURS[2])
+    for x, count in zip(profile.step_position, profile.counts, strict=True):
+        bottom.annotate(str(count), (x, count), (0, 2), textcoords="offset points", ha="center", size=7)
+    bottom.set(xlabel="length of the path (latent units)", ylabel="particles near")
+    bottom.margins(y=0.2)
+    return figure
+
+
+@styled
+def write_movie(
+    file: str | os.PathLike,
+    maps: Array | Sequence[Array],
+    voxel_size: float,
+    *,
+    titles: Sequence | None = None,
+    level: float | None = None,
+    sigma: float = 2.0,
+    reference: str | None = "first",
+    view: tuple[float, float] = (0.0, 0.0),
+    turn: float = 0.0,
+    frames_per_second: int = 8,
+    n_between: int = 2,
+    size: int = 360,
+) -> Path:
+    """Write the maps of a path as a movie, there and back, at one contour.
+
+    Parameters
+    ----------
+    file : path
+        .gif, or .mp4 where ffmpeg is installed. Written whole or not at all.
+    maps : (m, D, D, D) float
+    voxel_size : float
+        Å.
+    titles : sequence of m, optional
+        By default the number of the map.
+    level, sigma, reference, view
+        As in `map_montage`.
+    turn : float
+        Degrees that the view turns by from the first map to the last.
+    frames_per_second : float
+    n_between : int
+        Frames interpolated between two maps, linearly.
+    size : int
+        Pixels along the edge of the uncut pictures.
+
+    Raises
+    ------
+    InputError
+        If the ending is another, ffmpeg is missing or the maps are not maps.
+    """
+    file, cubes = Path(file), _cubes(maps)
+    writer = _writer(file, frames_per_second)
+    level = contour_level(cubes, sigma) if level is None else level
+    first = cubes[0] if reference == "first" else None
+    pictures, steps = [], np.linspace(0, len(cubes) - 1, (len(cubes) - 1) * (n_between + 1) + 1)
+    for step in steps:
+        k = min(int(step), len(cubes) - 2) if len(cubes) > 1 else 0
+        mixed = cubes[k] + (step - k) * (cubes[min(k + 1, len(cubes) - 1)] - cubes[k])
+        angle = view[0] + turn * step / max(len(cubes) - 1, 1)
+        difference = None if first is None else mixed - first
+        pictures.append(render_surface(mixed, level, size=size, view=view_from(angle, view[1]), difference=difference))
+    rows, columns = _filled(np.stack(pictures).min(axis=(0, 3)) < 1)
+    names = [str(titles[round(s)] if titles is not None else f"map {round(s)}") for s in steps]
+    shape = (columns.stop - columns.start, rows.stop - rows.start)
+    figure, panel = plt.subplots(figsize=(shape[0] / 80, shape[1] / 80 + 0.3), dpi=80)
+    image = panel.imshow(pictures[0][rows, columns])
+    panel.axis("off")
+    scale_bar(panel, voxel_size * cubes.shape[-1] / size)
+    order = [*range(len(steps)), *range(len(steps) - 2, 0, -1)]
+
+    def draw(number: int) -> tuple:
+        image.set_data(pictures[number][rows, columns])
+        return image, panel.set_title(names[number], fontsize=9)
+
+    try:
+        with atomic(file) as partial:
+            FuncAnimation(figure, draw, frames=order, blit=False).save(str(partial), writer=writer, dpi=80)
+    finally:
+        plt.close(figure)
+    return file
+
+
+def _writer(file: Path, frames_per_second: int) -> PillowWriter | FFMpegWriter:
+    if file.suffix.lower() == ".gif":
+        return PillowWriter(fps=frames_per_second)
+    if file.suffix.lower() != ".mp4":
+        raise InputError(file, f"the ending {file.suffix!r}", ".gif or .mp4", "Choose another name.")
+    if not FFMpegWriter.isAvailable():
+        raise InputError(file, "no ffmpeg on this machine", "ffmpeg on the PATH", "Install it, or write a .gif.")
+    return FFMpegWriter(fps=frames_per_second, codec="h264", extra_args=["-pix_fmt", "yuv420p", "-vf", _EVEN])
+
+
+_EVEN = "pad=ceil(iw/2)*2:ceil(ih/2)*2"  # H.264 wants even sides
