@@ -1,8 +1,8 @@
 """The figures of merit over simulation seeds: python benchmarks/seeds.py [NAME ...] [--seeds 5] [--folder F].
 
 The names are those of the embedded data sets, and the same with "+mask" for a model with a tight mask. For each seed
-the data set is simulated anew and a subspace model trained and measured; benchmarks/results/seeds.json keeps every value
-and the medians. The models stay in the folder, where `pathways.py` finds them. Nothing is timed, so that the data
+the data set is simulated anew and a subspace model trained and measured; benchmarks/results/seeds.json keeps every
+value and the medians. The models stay in the folder, where `pathways.py` finds them. Nothing is timed, so that the data
 sets may be shared out among processes. A minute for each seed of a small data set, four for the others.
 """
 
