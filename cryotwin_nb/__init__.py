@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from cryotwin_nb.imaging import CTF
     from cryotwin_nb.mixture import GaussianMixture
     from cryotwin_nb.models import CryoTwin
+    from cryotwin_nb.naming import name_components
     from cryotwin_nb.particles import Particles
-    from cryotwin_nb.pathways import find_states, max_flux, ridgeline_chain
+    from cryotwin_nb.pathways import bootstrap_path, find_routes, find_states, max_flux, ridgeline_chain
     from cryotwin_nb.training import TrainingConfig, fit
 
 __version__ = "0.1.0"
@@ -45,13 +46,16 @@ _NAMES = {
     "InputError": "errors",
     "Particles": "particles",
     "TrainingConfig": "training",
+    "bootstrap_path": "pathways",
     "embed_tsne": "evaluation",
+    "find_routes": "pathways",
     "find_states": "pathways",
     "fit": "training",
     "fsc": "fourier",
     "isometry": "evaluation",
     "kl_divergence": "evaluation",
     "max_flux": "pathways",
+    "name_components": "naming",
     "read_cryodrgn": "cryodrgn",
     "read_map": "formats.mrc",
     "ridgeline_chain": "pathways",
@@ -72,15 +76,18 @@ __all__ = [
     "Pathway",
     "TrainingConfig",
     "__version__",
+    "bootstrap_path",
     "data",
     "embed_tsne",
     "evaluation",
+    "find_routes",
     "find_states",
     "fit",
     "fsc",
     "isometry",
     "kl_divergence",
     "max_flux",
+    "name_components",
     "plotting",
     "read_cryodrgn",
     "read_map",

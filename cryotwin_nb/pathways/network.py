@@ -34,6 +34,7 @@ Evidence = Callable[[Tensor], Tensor]
 _POINTS = 24  # of a passage, its ends not included
 _OUTLIER = 4.5  # nats for each dimension at which a particle belongs nowhere: three standard deviations in each
 _FLOOR = 1e-6  # least population: no passage is quite closed
+_NOTHING = 1e-12  # a share that rounding leaves
 _STEPS, _STEPS_AGAIN = 400, 60  # of expectation-maximisation, from scratch and for a draw of the bootstrap
 
 
@@ -129,11 +130,13 @@ class Network:
 
     def ways(self, first: int, last: int, max_ways: int, least_share: float) -> list[tuple[tuple[int, ...], float]]:
         """Ways of states and their shares of the flux: the widest, taken away, then the widest of what is left."""
+        if first > last:  # of ways equally wide, the same is taken from either end
+            return [(way[::-1], width) for way, width in self.ways(last, first, max_ways, least_share)]
         flux = self.flux(first, last)
         ways: list[tuple[tuple[int, ...], float]] = []
         while len(ways) < max_ways:
             way, width = _widest(flux, first, last)
-            if width < least_share:
+            if width < max(least_share, _NOTHING):
                 break
             ways.append((way, width))
             for i, j in pairwise(way):

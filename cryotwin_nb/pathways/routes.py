@@ -99,9 +99,14 @@ def find_routes(
     InputError
         If both ends belong to one state, or an end or a setting is not valid.
     """
-    for name, value, good in (("max_routes", max_routes, max_routes >= 1), ("n_draws", n_draws, n_draws >= 0)):
+    for name, value, good, expected in (
+        ("max_routes", max_routes, max_routes >= 1, "a positive number"),
+        ("n_draws", n_draws, n_draws >= 0, "a positive number, or 0"),
+        ("least_share", least_share, 0 <= least_share < 1, "a number from 0 to 1"),
+        ("n_steps", n_steps, n_steps >= 2, "at least 2"),
+    ):
         if not good:
-            raise InputError(name, f"{value}", "a positive number", "8 routes and 100 draws are good numbers.")
+            raise InputError(name, f"{value}", expected, "8 routes of 11 steps and 2 %, and 100 draws are good numbers.")
     prior = prior.detach()
     ends = torch.stack([end_point(prior, "start", start), end_point(prior, "end", end)])
     landscape = landscape or Landscape.of(prior)

@@ -117,27 +117,31 @@ def _thumbnails(
 
 @styled
 def path_profile(profile: PathProfile, confidence: PathConfidence | None = None) -> Figure:
-    """Energy along a path, and the number of particles near each of its points.
+    """Populations along a path: per unit of length, as a density, and the particles near each of its points.
 
     Parameters
     ----------
     profile : PathProfile
         By `pathways.profile`.
     confidence : PathConfidence, optional
-        By `bootstrap_path`: the interval of the barrier is drawn beside the estimate.
+        By `bootstrap_path`: intervals of both barriers; that of the population per length is shaded.
     """
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(6.4, 4.4), sharex=True, height_ratios=(2, 1))
-    top.plot(profile.position, profile.energy, color=COLOURS[0])
-    at = np.interp(profile.step_position, profile.position, profile.energy)
+    labels = ["population per length", "density"]
+    if confidence is not None:
+        for i, name in enumerate(("line_barrier", "barrier")):
+            labels[i] += ": barrier {:.1f} to {:.1f} nats".format(*confidence.interval(name))
+    top.plot(profile.position, profile.energy, color=COLOURS[5], lw=0.8, label=labels[1])
+    top.plot(profile.position, profile.line_energy, color=COLOURS[0], label=labels[0])
+    at = np.interp(profile.step_position, profile.position, profile.line_energy)
     top.plot(profile.step_position, at, "o", ms=4, color=COLOURS[0])
     for k, (x, y) in enumerate(zip(profile.step_position, at, strict=True)):
         top.annotate(str(k), (x, y), (0, 5), textcoords="offset points", ha="center", size=7, path_effects=HALO)
     if confidence is not None:
-        low, high = confidence.interval("barrier")
-        label = f"barrier: 90 % of the bootstrap from {low:.1f} to {high:.1f} nats"
-        top.axhspan(low, high, color=COLOURS[1], alpha=0.15, lw=0, label=label)
-        top.legend(loc="lower left", bbox_to_anchor=(0, 1))
-    top.set_ylabel("-log density, from the start (nats)")
+        top.axhspan(*confidence.interval("line_barrier"), color=COLOURS[0], alpha=0.15, lw=0)
+    legend = top.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    legend.set_title("90 % of the bootstrap" if confidence is not None else "", prop={"size": 8})
+    top.set_ylabel("-log, from the start (nats)")
     top.margins(y=0.12)
     twin = top.secondary_yaxis("right")
     twin.set_ylabel("population estimate (kT)")

@@ -1,0 +1,170 @@
+"""A widget for notebooks: components of a mixture are shown as maps, and given names.
+
+naming = ct.name_components(model.prior, model.volumes, "run/model.labels.json")
+naming         # at the end of a cell: pictures with a text field each, and a button
+naming.names   # {component: name}
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import os
+from collections.abc import Sequence
+
+import ipywidgets as widgets
+import numpy as np
+import torch
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.evaluation import Decode, components_of_labels, write_labels
+from cryotwin_nb.evaluation.labels import Names
+from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.pathways import find_states
+from cryotwin_nb.rendering import contour_level, render_surface
+
+_COLUMNS = 7
+
+
+class NamingWidget(widgets.VBox):
+    """Pictures with a text field each, and a button that writes the names to a file.
+
+    Attributes
+    ----------
+    groups : list of tuple of int
+        For each picture the components that are named together; the first of them is shown.
+    names : dict of int to str
+        By component: as given, and after each saving as saved.
+    fields : list of Text
+    button : Button
+    message : HTML
+        Says what was saved, or why not.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[tuple[int, ...]],
+        shares: Sequence[float],
+        pictures: np.ndarray,
+        names: Names,
+        path: str | os.PathLike,
+    ) -> None:
+        self.groups, self.names, self._path, self._pictures = list(groups), dict(names), path, pictures
+        self._titles = [f"{group[0]}: {share:.1%}" for group, share in zip(groups, shares)]
+        narrow = widgets.Layout(width=f"{pictures.shape[2]}px")
+        given = [names.get(group[0], "") for group in groups]
+        self.fields = [widgets.Text(name, placeholder="name", layout=narrow) for name in given]
+        self.button = widgets.Button(description="Save names", icon="save", button_style="primary")
+        self.button.on_click(lambda _: self._save())
+        self.message = widgets.HTML()
+        images = [widgets.Image(value=_png(picture), format="png", layout=narrow) for picture in pictures]
+        cells = [widgets.VBox([widgets.Label(t), i, f]) for t, i, f in zip(self._titles, images, self.fields)]
+        gallery = widgets.Box(cells, layout=widgets.Layout(flex_flow="row wrap"))
+        super().__init__([gallery, widgets.HBox([self.button, self.message])])
+
+    def _save(self) -> None:
+        """Write the names in the fields; components that are not shown keep theirs."""
+        names = dict(self.names)
+        for group, field in zip(self.groups, self.fields):
+            for component in group:
+                names[component] = field.value.strip()
+        names = {component: name for component, name in names.items() if name}
+        try:
+            write_labels(self._path, names)
+        except InputError as error:
+            self.message.value = f"<b>Not saved.</b> {html.escape(str(error))}"
+            return
+        self.names = names
+        different = len(set(names.values()))
+        self.message.value = html.escape(f"{different} names of {len(names)} components saved to {self._path}.")
+
+    def _repr_mimebundle_(self, **kwargs: object) -> dict:
+        """The widget, and a picture of it for readers of the stored notebook, who have no kernel."""
+        return super()._repr_mimebundle_(**kwargs) | {"image/png": base64.b64encode(self._still()).decode()}
+
+    def _still(self) -> bytes:
+        """All pictures with the names they bear, as one PNG."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        rows, columns, dpi = -(-len(self.groups) // _COLUMNS), min(_COLUMNS, len(self.groups)), 80
+        height, width = self._pictures.shape[1:3]
+        figure = Figure(figsize=(columns * width / dpi, rows * (height + 20) / dpi), dpi=dpi)
+        for i, picture in enumerate(self._pictures):
+            left, top = i % _COLUMNS * width, (i // _COLUMNS + 1) * (height + 20)
+            figure.figimage(np.flipud(picture), left, rows * (height + 20) - top, origin="lower")
+            name = self.names.get(self.groups[i][0], "unnamed")
+            x, y = (left + width / 2) / (columns * width), 1 - (top - height - 17) / (rows * (height + 20))
+            figure.text(x, y, f"{self._titles[i]} {name}", ha="center", va="top", size=8)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        return _png(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def name_components(
+    prior: GaussianMixture,
+    decode: Decode,
+    path: str | os.PathLike,
+    names: Names | None = None,
+    n_shown: int = 14,
+    size: int = 150,
+) -> NamingWidget:
+    """A widget that shows the components of a mixture as maps, takes names for them, and keeps these in a file.
+
+    Components of the same name are one picture, the map at the mean of the heaviest, and are renamed together; each
+    component without a name is a picture of its own.
+
+    Parameters
+    ----------
+    prior : GaussianMixture
+    decode : callable
+        (m, d) latents to (m, D, D, D) maps, such as `model.volumes`.
+    path : path
+        Where the button writes the names (.json); `evaluation.read_labels` reads them.
+    names : mapping of component to name, optional
+        To begin with. By default "S1", "S2", ...: the states of `find_states`.
+    n_shown : int
+        Pictures, by falling share of the density; components that are not shown keep their names.
+    size : int
+        Pixels along the edge of the pictures, before what is empty in all of them is cut away.
+
+    Raises
+    ------
+    InputError
+        If `names` has components that the mixture has not.
+    """
+    if names is None:
+        names = {c: state.name for state in find_states(prior) for c in state.components}
+    components_of_labels(prior, names)  # refuses those of another mixture
+    weights: list[float] = prior.weights.tolist()
+    groups: dict[str | int, list[int]] = {}
+    for component in sorted(range(prior.n_components), key=lambda c: -weights[c]):
+        groups.setdefault(names.get(component, component), []).append(component)
+    shares = {key: sum(weights[c] for c in group) for key, group in groups.items()}
+    shown = sorted(groups, key=lambda key: -shares[key])[:n_shown]
+    maps = torch.as_tensor(decode(prior.means[[groups[key][0] for key in shown]].float()))
+    level = contour_level(maps, 2.0)
+    pictures = _cut(np.stack([render_surface(volume, level, size=size) for volume in maps]))
+    return NamingWidget([tuple(groups[key]) for key in shown], [shares[key] for key in shown], pictures, names, path)
+
+
+def _cut(pictures: np.ndarray) -> np.ndarray:
+    """Pictures (m, H, H, 3) without the rows and columns that are white in all of them, but for a margin."""
+    used = pictures.min(axis=(0, 3)) < 1
+    if not used.any():
+        return pictures
+    rows, columns = (np.flatnonzero(used.any(axis)) for axis in (1, 0))
+    margin = pictures.shape[1] // 30
+    top, left = max(0, rows[0] - margin), max(0, columns[0] - margin)
+    return pictures[:, top : rows[-1] + 1 + margin, left : columns[-1] + 1 + margin]
+
+
+def _png(picture: np.ndarray) -> bytes:
+    """A picture (H, W, 3) of greys as a small PNG."""
+    from PIL import Image  # comes with matplotlib
+
+    pixels = picture if picture.dtype == np.uint8 else np.rint(255 * picture).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).quantize(32).save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
