@@ -16,8 +16,10 @@ PICTURES = {
     "fig2ab_tsne": ("02_latent_space", 0),
     "fig2c_structures": ("03_fsc_against_cryodrgn", 1),
     "fig2d_fsc": ("03_fsc_against_cryodrgn", 2),
+    "fig3_short_paths": ("04_pathways", 1),
     "fig4_isometry": ("02_latent_space", 1),
     "fig5_cryodrgn_prior": ("02_latent_space", 2),
+    "fig6_routes": ("04_pathways", 4),
     "theory": ("01_images_and_training", 6),
 }
 

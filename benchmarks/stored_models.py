@@ -1,7 +1,7 @@
 """Train the small models that the notebooks load: python benchmarks/stored_models.py [assembly-small] [hinge-small].
 
 Writes notebooks/models/<data set>.pt and benchmarks/results/<data set>.json: the figures of merit, with the machine
-and the versions they were measured on. About a minute each on two cores. The README's picture is made from the model
+and the versions they were measured on. About a minute each on two cores. The README's pictures are made from the model
 of assembly-small.
 
 With --keep the stored models are not trained but measured anew. With --coordinate, models of the coordinate
@@ -70,16 +70,22 @@ def measure(model: ct.CryoTwin, particles: ct.Particles) -> dict:
     }
 
 
-def draw_pathway() -> None:
-    """The README's picture: the maps along the joined sub-paths from B to E5."""
+def draw_pathways() -> None:
+    """The README's pictures: all routes from B to E5, and the maps along the joined sub-paths of Algorithm 1."""
     particles, model = ct.data.fetch("assembly-small"), ct.CryoTwin.load(MODELS / "assembly-small.pt")
     z, labels = model.embed(particles), particles.require_truth().labels
-    ends = (evaluation.component_of_state(model.prior, z, labels, state) for state in ("B", "E5"))
+    ends = [evaluation.component_of_state(model.prior, z, labels, state) for state in ("B", "E5")]
     path = ct.ridgeline_chain(model.prior, *ends)
     titles = [f"step {k}" for k in range(len(path.latents))]
     figure = ct.plotting.map_montage(model.volumes(path.latents), particles.pixel_size, titles, reference="first")
-    (HERE.parent / "notebooks" / "figures").mkdir(exist_ok=True)
-    figure.savefig(HERE.parent / "notebooks" / "figures" / "pathway.png", dpi=130, bbox_inches="tight")
+    pictures = HERE.parent / "notebooks" / "figures"
+    pictures.mkdir(exist_ok=True)
+    figure.savefig(pictures / "pathway.png", dpi=130, bbox_inches="tight")
+    routes = ct.find_routes(model.prior, *ends, evidence=model.likelihood(particles))
+    names = evaluation.label_components(model.prior, z, labels)
+    state_names = {s.name: names[s.components[0]] for route in routes for s in route.states}
+    graph = ct.plotting.route_graph(routes, model.volumes, state_names).figure
+    graph.savefig(pictures / "routes.png", dpi=100, bbox_inches="tight")
 
 
 if __name__ == "__main__":
@@ -91,4 +97,4 @@ if __name__ == "__main__":
     for name in names:
         run(name, kind)
     if "assembly-small" in names and kind in ("subspace", "keep"):
-        draw_pathway()
+        draw_pathways()
