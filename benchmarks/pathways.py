@@ -2,8 +2,8 @@
 
 The parts, each kept in benchmarks/results/pathways.json:
 
-routes    all routes from B to E5 on five seeds of `assembly` and `assembly-small`, from samples of the prior, from the
-          latents and from the images; the L of `hinge-small`
+routes    all routes from B to E5 on five seeds of `assembly` and `assembly-small`, from samples of the prior and from
+          the latents, of the latter also from the images; the L of `hinge-small`
 pairs     max_flux, Algorithm 1 with five seeds, the straight line and a graph of nearest latents (as in cryoDRGN's
           graph traversal) between the 20 heaviest means of `assembly-small`
 speed     one path, all routes and 100 draws of the bootstrap with C = 100 and d = 8
@@ -45,15 +45,16 @@ def routes(folder: Path) -> dict:
     found: dict = {}
     for name in ("assembly-small", "assembly"):
         for seed in SEEDS:
-            model, particles = trained(name, seed, folder)
+            of_images = name == "assembly-small"
+            model, particles = trained(name, seed, folder, of_images)
             z, truth = latents(model, particles, folder / f"{name}-{seed}-latents.pt"), particles.require_truth()
             ends = [evaluation.component_of_state(model.prior, z, truth.labels, state) for state in ("B", "E5")]
-            for kind, evidence in (("samples", None), ("latents", z), ("images", model.likelihood(particles))):
-                paths = ct.find_routes(model.prior, *ends, evidence=evidence, n_draws=20)
+            evidence = {"samples": None, "latents": z} | ({"images": model.likelihood(particles)} if of_images else {})
+            for kind, particle in evidence.items():
+                paths = ct.find_routes(model.prior, *ends, evidence=particle)
                 scores = evaluation.route_scores(paths, model.volumes, truth)
                 row = scores._asdict() | {
                     "shares": [p.share for p in paths],
-                    "intervals": [p.share_interval for p in paths],
                     "orders": [evaluation.path_block_order(model.volumes, p.latents, truth) for p in paths],
                 }
                 found.setdefault(name, {}).setdefault(kind, {})[str(seed)] = row
@@ -64,7 +65,7 @@ def routes(folder: Path) -> dict:
 
 def _hinge(folder: Path, seed: int) -> dict:
     """Mean distances to the true L, for MaxFlux and the straight line between its ends, and Algorithm 1."""
-    model, particles = trained("hinge-small", seed, folder)
+    model, particles = trained("hinge-small", seed, folder, images=False)
     z, truth = latents(model, particles, folder / f"hinge-small-{seed}-latents.pt"), particles.require_truth()
     along = np.linspace(0, 2, 81)
     true = evaluation.latents_at(z, truth, np.stack([along.clip(0, 1), (along - 1).clip(0, 1)], axis=1))
@@ -86,7 +87,7 @@ def latents(model: ct.CryoTwin, particles: ct.Particles, stored: Path) -> Tensor
 
 def pairs(folder: Path) -> dict:
     """J, barrier and seconds of four methods between each two of the 20 heaviest means, and of B to E5 its distance."""
-    model, particles = trained("assembly-small", 0, folder)
+    model, particles = trained("assembly-small", 0, folder, images=False)
     z, truth = latents(model, particles, folder / "assembly-small-0-latents.pt"), particles.require_truth()
     prior = model.prior
     started = time.perf_counter()
@@ -146,9 +147,9 @@ def _through(prior: ct.GaussianMixture, z: Tensor, graph: csr_matrix, i: int, j:
 
 def speed(folder: Path) -> dict:
     """Seconds with C = 100 and d = 8."""
-    model, particles = trained("assembly", 0, folder)
+    model, particles = trained("assembly", 0, folder, images=False)
     z, truth = latents(model, particles, folder / "assembly-0-latents.pt"), particles.require_truth()
-    prior = ct.GaussianMixture.fit(z, 100, select=False)
+    prior = ct.GaussianMixture.fit(z, 100, select=False, n_init=2)
     ends = [evaluation.component_of_state(prior, z, truth.labels, state) for state in ("B", "E5")]
     made: dict = {}
     work: dict[str, Callable[[], object]] = {

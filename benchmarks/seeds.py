@@ -22,19 +22,20 @@ import cryotwin_nb as ct
 NAMES = ("assembly-small", "hinge-small", "assembly", "hinge", "assembly+mask")
 
 
-def simulated(name: str, seed: int) -> ct.Particles:
+def simulated(name: str, seed: int, images: bool = True) -> ct.Particles:
     """An embedded data set, simulated with another seed."""
     entry = ct.data.datasets()[name]
-    return getattr(ct.simulate, str(entry.generator))(**(entry.arguments | {"seed": seed}), progress=False)
+    make = getattr(ct.simulate, str(entry.generator))
+    return make(**(entry.arguments | {"seed": seed}), images=images, progress=False)
 
 
-def trained(name: str, seed: int, folder: Path) -> tuple[ct.CryoTwin, ct.Particles]:
+def trained(name: str, seed: int, folder: Path, images: bool = True) -> tuple[ct.CryoTwin, ct.Particles]:
     """The model of a data set of that seed, from the folder if it is there, and its particles."""
     data_set, _, masked = name.partition("+")
-    particles = simulated(data_set, seed)
     stored = folder / f"{name}-{seed}.pt"
     if stored.exists():
-        return ct.CryoTwin.load(stored), particles
+        return ct.CryoTwin.load(stored), simulated(data_set, seed, images)
+    particles = simulated(data_set, seed)
     settings = SETTINGS[f"{data_set.removesuffix('-small')}-small"]
     model = ct.CryoTwin(particles.box_size, "subspace", **settings, **({"tight_mask": 1} if masked else {}))
     ct.fit(model, particles, progress=False)
