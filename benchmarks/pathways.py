@@ -85,7 +85,7 @@ def latents(model: ct.CryoTwin, particles: ct.Particles, stored: Path) -> Tensor
     return torch.load(stored) if stored.exists() else model.embed(particles)
 
 
-def pairs(folder: Path) -> dict:
+def pairs(folder: Path, every: int = 1) -> dict:
     """J, barrier and seconds of four methods between each two of the 20 heaviest means, and of B to E5 its distance."""
     model, particles = trained("assembly-small", 0, folder, images=False)
     z, truth = latents(model, particles, folder / "assembly-small-0-latents.pt"), particles.require_truth()
@@ -102,7 +102,7 @@ def pairs(folder: Path) -> dict:
     }
     heaviest = prior.weights.argsort(descending=True)[:20].tolist()
     values: dict[str, list] = {name: [] for name in methods}
-    for i, j in tqdm(list(combinations(heaviest, 2)), desc="pairs"):
+    for i, j in tqdm(list(combinations(heaviest, 2))[::every], desc="pairs"):
         for name, method in methods.items():
             started = time.perf_counter()
             path = method(i, j)
@@ -216,10 +216,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--folder", type=Path, default=Path("results/seeds"))
+    parser.add_argument("--every", type=int, default=1, help="of the pairs, only every so many")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for name in arguments.parts or PARTS:
-        measured = PARTS[name](arguments.folder)
+        options = {"every": arguments.every} if name == "pairs" else {}
+        measured = PARTS[name](arguments.folder, **options)
         stored = RESULTS / "pathways.json"
         results = json.loads(stored.read_text()) if stored.exists() else {}
         write_results("pathways", results | {name: measured | {"machine": machine()}})

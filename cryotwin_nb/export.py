@@ -53,7 +53,7 @@ def write_pathway(
     with atomic(folder / "latents.npy") as partial, open(partial, "wb") as out:
         np.save(out, path.latents.cpu().numpy())
     with atomic(folder / "latents.txt") as partial:
-        np.savetxt(partial, path.latents.cpu().numpy(), fmt="%.7g")
+        np.savetxt(partial, path.latents.cpu().numpy(), fmt="%.9g")
     summary = {
         "method": path.method,
         "start": path.start,

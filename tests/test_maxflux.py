@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy.interpolate import interpn
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture import GaussianMixture
-from cryotwin_nb.pathways import assign, find_states, max_flux
+from cryotwin_nb.pathways import Landscape, assign, find_states, max_flux
 from cryotwin_nb.ridgeline import log_resistance, pathway_from_knots, ridgeline
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -67,6 +68,62 @@ def test_resistance_is_that_of_brute_force_on_a_grid(ring):
     path = max_flux(ring, points[ends[0]], points[ends[1]])
     assert energy[ends].max() < 6
     assert np.exp(path.log_cost) == pytest.approx(expected, rel=0.015)
+
+
+def crowd(seed: int, d: int) -> GaussianMixture:
+    """Ten wells of all shapes in a box."""
+    generator = torch.Generator().manual_seed(seed)
+    means = (torch.rand(10, d, generator=generator, dtype=torch.float64) - 0.5) * torch.tensor([8.0, 6.0, 4.0])[:d]
+    factor = 0.35 * torch.randn(10, d, d, generator=generator, dtype=torch.float64)
+    return GaussianMixture(torch.ones(10) / 10, means, factor @ factor.mT + 0.2 * torch.eye(d))
+
+
+def marched(mixture: GaussianMixture, start: np.ndarray, end: np.ndarray, step: float, radius: float) -> float:
+    """The least resistance between a ball around the start and the end: time of a front whose speed is the density."""
+    skfmm = pytest.importorskip("skfmm")
+    low = mixture.means.amin(0).numpy() - 2
+    axes = [x + step * np.arange(1 + np.ceil((y - x) / step)) for x, y in zip(low, mixture.means.amax(0).numpy() + 2)]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    log_prob = mixture.log_prob(torch.as_tensor(points.reshape(-1, len(axes)))).numpy().reshape(points.shape[:-1])
+    from_ball = np.linalg.norm(points - start, axis=-1) - radius
+    time = skfmm.travel_time(from_ball, np.exp(log_prob - log_prob.max()), dx=step, order=2)
+    return float(interpn(axes, time, end)[0] * np.exp(-log_prob.max()))
+
+
+@pytest.mark.parametrize(
+    ("d", "seed", "step"), [(2, 0, 0.04), (2, 7, 0.04), (2, 34, 0.04), (2, 53, 0.04), (3, 4, 0.08), (3, 9, 0.08)]
+)
+def test_resistance_is_that_of_fast_marching(d, seed, step):
+    """Of the crowds, some tempt to wrong ways: long edges over barriers, ways nearly as good.
+
+    The front starts from a ball, since near a point its error is large; the path's way through the ball is taken off.
+    """
+    mixture, radius = crowd(seed, d), 0.4
+    start, end = mixture.means[mixture.means[:, 0].argmin()], mixture.means[mixture.means[:, 0].argmax()]
+    path = max_flux(mixture, start, end)
+    inside = (path.curve - start).norm(dim=1) < radius
+    assert bool(inside.diff().sum() == 1)
+    outside = path.curve[int(inside.sum()) - 1 :]
+    expected = marched(mixture, start.numpy(), end.numpy(), step, radius)
+    assert np.exp(log_resistance(mixture, outside)) == pytest.approx(expected, rel=0.01)
+
+
+def test_resistance_around_the_ring_is_that_of_fast_marching(ring):
+    path = max_flux(ring, 0, 11)
+    outside = path.curve[int(((path.curve - ring.means[0]).norm(dim=1) < 1.0).sum()) - 1 :]
+    expected = marched(ring, ring.means[0].numpy(), ring.means[11].numpy(), 0.05, 1.0)
+    assert np.exp(log_resistance(ring, outside)) == pytest.approx(expected, rel=0.01)
+
+
+def test_long_edges_see_the_barriers_that_they_cross():
+    """An edge 14 standard deviations long, by way of a third well, against a fine quadrature of it."""
+    means = torch.tensor([[0.0, 0.0], [7.0, 0.0], [3.0, 0.0]], dtype=torch.float64)
+    mixture = GaussianMixture(torch.ones(3) / 3, means, 0.25 * torch.eye(2).expand(3, 2, 2))
+    landscape = Landscape.of(mixture)
+    (edge,) = np.flatnonzero((landscape.edges == [0, 1]).all(1))
+    exact = pathway_from_knots(mixture, means[:2])
+    assert landscape.log_resistance[edge] == pytest.approx(exact.log_cost, abs=0.15)
+    assert landscape.ceiling[edge] - landscape.energy[0] == pytest.approx(exact.barrier, abs=0.15)
 
 
 def test_the_path_follows_the_ring(ring):

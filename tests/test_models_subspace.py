@@ -553,6 +553,55 @@ def test_the_likelihood_of_latents_is_that_of_their_coefficients(latent_dim, n_b
     torch.testing.assert_close(linearised(z + step) - linearised(z - step), expected.double(), rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("options", [FEW, FEW | {"contrast": 1}, {"latent_dim": 4, "n_components": 4}])
+def test_the_likelihood_of_images_is_their_change_of_residual(options, few):
+    """Minus half of the whitened residual, and of the power that what is uncertain in the maps adds to it.
+
+    The residual's first coefficient, the mean of the image, is left out; constants of each image are too.
+    """
+    model = ct.CryoTwin(16, **options)
+    fit(model, few, config(epochs=2), progress=False)
+    networks, imaging, z = model.networks, model.imaging, model.embed(few)
+    points = torch.cat([z[:5], 3 * torch.randn(5, z.shape[1], generator=torch.Generator().manual_seed(11))])
+    batch = imaging.batch(few, np.arange(len(few)))
+    with torch.no_grad():
+        a, uncertainty = networks.prepare(batch).contrast[:, None], networks.uncertainty
+        expected = []
+        for point in points:
+            residual = (batch.data - a * model.predict(batch, point.expand(len(few), -1)))[:, 1:].abs().square()
+            with_mean = torch.cat([torch.ones(1), networks.coefficients(point[None])[0][0]]).double()
+            spread = (a * batch.transfer)[:, 1:].square() * (with_mean @ uncertainty @ with_mean)[imaging.shell[1:]]
+            expected.append(-((residual + spread) * imaging.multiplicity[1:]).sum(1) / 2)
+    expected = torch.stack(expected, dim=1).double()
+    likelihood = model.likelihood(few, batch_size=50)
+    found = likelihood(points)
+    assert len(likelihood) == len(few) and found.shape == (len(few), 10) and found.dtype == torch.float64
+    change = expected - expected[:, :1]
+    tolerance = 1e-3 * float(change.abs().max())
+    torch.testing.assert_close(found - found[:, :1], change, rtol=0, atol=tolerance)
+    assert float(found.max()) <= 1e-3 and float(found[:, :5].max(1).values.median()) > float(found.median())
+
+
+def test_the_best_of_an_image_has_likelihood_one():
+    """Where coefficients reach the image's own best, the log-likelihood is 0; it is less all around."""
+    networks, generator = networks_of(3, 3), torch.Generator().manual_seed(12)
+    root = torch.randn(6, 3, 3, generator=generator)
+    G = root @ root.mT + torch.eye(3)
+    best = torch.randn(6, 3, generator=generator)
+    b = (G @ best[..., None])[..., 0]
+    likelihood = subspace_module.ImageLikelihood(networks, b, networks.pack(G))
+    at_best = likelihood(best / networks.scale.float())
+    torch.testing.assert_close(at_best.diagonal(), torch.zeros(6).double(), rtol=0, atol=1e-3)
+    assert (likelihood(3 * torch.randn(200, 3, generator=generator)) < 1e-3).all()
+
+
+def test_the_likelihood_needs_a_trained_model_of_this_architecture(few):
+    with pytest.raises(InputError, match=r"likelihood: found the architecture 'coordinate'.*embed"):
+        ct.CryoTwin(16, "coordinate", latent_dim=2, n_components=2, width=8, depth=1).likelihood(few)
+    with pytest.raises(InputError, match="seen no images"):
+        ct.CryoTwin(16, **FEW).likelihood(few)
+
+
 def test_the_density_after_training_is_narrower_than_that_of_latents_plus_noise(runs):
     """b and G in units of z: the deconvolved density explains the images better than the density of the latents."""
     trained = runs["bent"]

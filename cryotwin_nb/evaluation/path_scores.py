@@ -57,7 +57,8 @@ def curve_distance(curve: Tensor, true_curve: Tensor, n_points: int = 200) -> Cu
 def latents_at(z: Tensor, truth: Truth, coordinates: np.ndarray, n_neighbours: int = 30) -> Tensor:
     """Latents (m, d) of structures with true coordinates (m, q): means over the nearest particles."""
     known = torch.as_tensor(truth.coordinates, dtype=torch.float64)
-    nearest = torch.cdist(torch.as_tensor(np.asarray(coordinates)).double(), known).topk(n_neighbours, largest=False)
+    apart = torch.cdist(torch.as_tensor(np.asarray(coordinates)).double(), known)
+    nearest = apart.topk(min(n_neighbours, len(known)), largest=False)
     return torch.as_tensor(z).double()[nearest.indices].mean(1)
 
 

@@ -106,7 +106,9 @@ def find_routes(
         ("n_steps", n_steps, n_steps >= 2, "at least 2"),
     ):
         if not good:
-            raise InputError(name, f"{value}", expected, "8 routes of 11 steps and 2 %, and 100 draws are good numbers.")
+            raise InputError(
+                name, f"{value}", expected, "8 routes of 11 steps and 2 %, and 100 draws are good numbers."
+            )
     prior = prior.detach()
     ends = torch.stack([end_point(prior, "start", start), end_point(prior, "end", end)])
     landscape = landscape or Landscape.of(prior)

@@ -182,8 +182,10 @@ def write_movie(
         Å.
     titles : sequence of m, optional
         By default the number of the map.
-    level, sigma, reference, view
+    level, sigma, view
         As in `map_montage`.
+    reference : "first" or None
+        Colour what has been gained blue and what has been lost orange since the first map, or nothing.
     turn : float
         Degrees that the view turns by from the first map to the last.
     frames_per_second : float
@@ -195,10 +197,14 @@ def write_movie(
     Raises
     ------
     InputError
-        If the ending is another, ffmpeg is missing or the maps are not maps.
+        If the ending is another, ffmpeg is missing, the maps are not maps or a setting is not valid.
     """
     file, cubes = Path(file), _cubes(maps)
     writer = _writer(file, frames_per_second)
+    if titles is not None and len(titles) != len(cubes):
+        raise InputError("titles", f"{len(titles)}", f"{len(cubes)}, one for each map", "Leave them out for numbers.")
+    if reference not in (None, "first"):
+        raise InputError("reference", repr(reference), "'first' or None", "Choose one of them.")
     level = contour_level(cubes, sigma) if level is None else level
     first = cubes[0] if reference == "first" else None
     pictures, steps = [], np.linspace(0, len(cubes) - 1, (len(cubes) - 1) * (n_between + 1) + 1)
