@@ -142,7 +142,7 @@ def log_resistance(mixture: GaussianMixture, curve: Tensor, exponent: float = 1.
     return _log_integral(curve, -exponent * mixture.log_prob(curve))
 
 
-def densify(mixture: GaussianMixture, knots: Tensor, n_points: int = 1000, n_max: int = 10_000) -> Tensor:
+def densify(mixture: GaussianMixture, knots: Tensor, n_points: int = 1000, n_max: int = 5000) -> Tensor:
     """The polyline through `knots` (m, d), cut into pieces short enough to see every barrier: (N, d).
 
     Pieces are at most a fiftieth of the smallest standard deviation of any component and at most 1 / `n_points` of

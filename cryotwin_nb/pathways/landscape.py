@@ -21,7 +21,7 @@ from cryotwin_nb.mixture import GaussianMixture
 
 _PARTNERS = 10  # components that each component is joined to by a ridge curve
 _SHARES = (0.08, 0.2, 0.32, 0.44, 0.5, 0.56, 0.68, 0.8, 0.92)  # along it
-_NEIGHBOURS = 12  # of each point
+_NEIGHBOURS = 9  # of each point; of each mean, twice as many means
 _PIECES = 8  # of a short edge, for its integral
 _AT_ONCE = 2**18  # numbers: what stays in the cache is twice as fast
 
@@ -61,11 +61,13 @@ class Landscape:
         points = torch.cat([mixture.means, mixture.modes(), curves.flatten(0, 1)])
         near = cKDTree(points.numpy()).query(points.numpy(), k=min(_NEIGHBOURS + 1, len(points)))[1]
         along = np.arange(len(points))[len(points) - curves[..., 0].numel() :].reshape(curves.shape[:2])
+        means = mixture.means.numpy()
+        far = cKDTree(means).query(means, k=range(1, min(2 * _NEIGHBOURS + 1, len(means)) + 1))[1]
         pairs = np.concatenate(
             [
                 np.stack([np.repeat(np.arange(len(points)), near.shape[1]), near.ravel()], axis=1),
                 np.stack([along[:, :-1].ravel(), along[:, 1:].ravel()], axis=1),
-                np.array(np.triu_indices(mixture.n_components, 1)).T,
+                np.stack([np.repeat(np.arange(len(means)), far.shape[1]), far.ravel()], axis=1),
             ]
         )
         pairs = np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
@@ -187,7 +189,7 @@ def _integrals(
     resistance, ceiling = np.empty(len(pairs)), np.empty(len(pairs))
     start, end = points[pairs[:, 0]], points[pairs[:, 1]]
     length = (end - start).norm(dim=1).clamp_min(1e-12)
-    long = length > _PIECES * torch.linalg.eigvalsh(mixture.covariances).log().mean(1).median().mul(0.5).exp()
+    long = length > _PIECES * torch.linalg.eigvalsh(mixture.covariances)[:, -1].median().sqrt()
     for count, kept in ((_PIECES, ~long), (4 * _PIECES, long)):
         fractions = torch.linspace(0, 1, count + 1).to(points)[:, None]
         for rows in kept.nonzero()[:, 0].split(max(1, _AT_ONCE // (count * mixture.means.numel()))):

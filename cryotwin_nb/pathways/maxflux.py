@@ -18,7 +18,7 @@ from cryotwin_nb.mixture import GaussianMixture
 from cryotwin_nb.pathways.landscape import Landscape
 from cryotwin_nb.ridgeline import Pathway, densify, equidistant, log_resistance, pathway_from_knots, ridgeline
 
-_ROUNDS, _ITERATIONS = 12, 40  # of the relaxation, between which knots are spread evenly anew
+_ROUNDS, _ITERATIONS, _EVALUATIONS = 12, 40, 50  # of the relaxation; between rounds knots are spread evenly anew
 _KNOTS = (48, 300)  # fewest and most
 
 End = int | Tensor | np.ndarray
@@ -122,11 +122,11 @@ def relax(prior: GaussianMixture, knots: Tensor, exponent: float = 1.0, rounds: 
         current = _moved(prior, equidistant(current, n), exponent)
         cost = log_resistance(prior, densify(prior, current), exponent)
         if cost <= best:
-            idle = idle + 1 if best - cost < 1e-5 else 0
+            idle = idle + 1 if best - cost < 1e-3 else 0
             best, kept = cost, current
         else:
             idle += 1
-        if idle >= 3:
+        if idle >= 2:
             break
     return kept
 
@@ -135,13 +135,15 @@ def _moved(prior: GaussianMixture, knots: Tensor, exponent: float) -> Tensor:
     """Knots (n, d) moved perpendicular to the path towards less resistance."""
     tangent = torch.nn.functional.normalize(knots[2:] - knots[:-2], dim=1)
     with torch.no_grad():
+        shape = torch.linalg.cholesky(torch.tensordot(prior.weights, prior.covariances, 1))
+        shape = shape / shape.diagonal().max()
         share = _log_pieces(prior, knots, exponent)
         share = torch.logaddexp(share[1:], share[:-1])
         scale = (share - share.max()).clamp_min(-32).mul(-0.5).exp()[:, None]
 
     def placed(y: np.ndarray) -> tuple[Tensor, Tensor]:
         free = torch.as_tensor(y).view_as(tangent).requires_grad_()
-        move = scale * free
+        move = scale * free @ shape.T
         move = move - (move * tangent).sum(1, keepdim=True) * tangent
         return free, torch.cat([knots[:1], knots[1:-1] + move, knots[-1:]])
 
@@ -153,7 +155,8 @@ def _moved(prior: GaussianMixture, knots: Tensor, exponent: float) -> Tensor:
         assert free.grad is not None
         return float(value.detach()), free.grad.flatten().numpy()
 
-    found = minimize(cost, np.zeros(tangent.numel()), jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS})
+    limits = {"maxiter": _ITERATIONS, "maxfun": _EVALUATIONS}
+    found = minimize(cost, np.zeros(tangent.numel()), jac=True, method="L-BFGS-B", options=limits)
     return placed(found.x)[1].detach()
 
 
