@@ -152,6 +152,12 @@ def test_swapping_the_ends_reverses_the_path(random_mixture):
     assert (there.start, there.end, back.start) == (3, 9, 9)
 
 
+def test_the_ends_may_be_states(ring):
+    states = find_states(ring, threshold=0.9)
+    path = max_flux(ring, states[0], states[-1])
+    assert torch.equal(path.latents, max_flux(ring, states[0].latent, states[-1].latent).latents)
+
+
 def test_points_at_equal_flux_stand_where_the_passages_are(ring):
     even, flux = max_flux(ring, 0, 6, n_steps=40), max_flux(ring, 0, 6, n_steps=40, spacing="flux")
     assert flux.log_prob.mean() < even.log_prob.mean()

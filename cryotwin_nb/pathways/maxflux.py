@@ -16,12 +16,13 @@ from torch import Tensor
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture import GaussianMixture
 from cryotwin_nb.pathways.landscape import Landscape
+from cryotwin_nb.pathways.states import State
 from cryotwin_nb.ridgeline import Pathway, densify, equidistant, log_resistance, pathway_from_knots, ridgeline
 
 _ROUNDS, _ITERATIONS, _EVALUATIONS = 12, 40, 50  # of the relaxation; between rounds knots are spread evenly anew
 _KNOTS = (48, 300)  # fewest and most
 
-End = int | Tensor | np.ndarray
+End = int | State | Tensor | np.ndarray
 
 
 def max_flux(
@@ -39,8 +40,8 @@ def max_flux(
     Parameters
     ----------
     prior : GaussianMixture
-    start, end : int or (d,) float
-        A component, for its mean, or any latent vector: a mode, the latent of a state or of a particle.
+    start, end : int, State or (d,) float
+        A component, for its mean, a state of `find_states`, or any latent vector: a mode, the latent of a particle.
     n_steps : int
         K: `latents` has K + 1 points.
     exponent : float
@@ -225,7 +226,7 @@ def end_point(prior: GaussianMixture, name: str, value: End) -> Tensor:
             expected = f"an integer from 0 to {prior.n_components - 1}, or a latent"
             raise InputError(name, f"component {value}", expected, "prior.weights lists them by weight.")
         return prior.means[int(value)]
-    point = torch.as_tensor(value, dtype=prior.means.dtype)
+    point = torch.as_tensor(value.latent if isinstance(value, State) else value, dtype=prior.means.dtype)
     if point.shape != (prior.latent_dim,) or not bool(torch.isfinite(point).all()):
         found, expected = f"shape {tuple(point.shape)}", f"{prior.latent_dim} finite numbers, or a component"
         raise InputError(name, found, expected, "Give one latent vector.")

@@ -67,8 +67,8 @@ def find_routes(
     Parameters
     ----------
     prior : GaussianMixture
-    start, end : int or (d,) float
-        A component or a latent vector; each stands for the state that it belongs to.
+    start, end : int, State or (d,) float
+        A component, a state or a latent vector; each of these stands for the state that it belongs to.
     max_routes : int
         At most so many.
     n_steps : int
