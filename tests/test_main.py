@@ -78,8 +78,9 @@ def test_pathway_lists_components_and_writes_maps(run, tmp_path, capsys):
     assert "weight 0.600" in capsys.readouterr().out
     command = ["pathway", f"{tmp_path / 'two.pt'}", "--start", "0", "--end", "1", "--steps", "3"]
     assert main([*command, "--output", f"{tmp_path / 'path'}"]) == 0
-    names = ["latents.npy", "map_000.mrc", "map_001.mrc", "map_002.mrc", "map_003.mrc", "path.json", "pathway.cxc"]
-    assert sorted(p.name for p in (tmp_path / "path").iterdir()) == names
+    names = ["latents.npy", "latents.txt", "path.json", "pathway.cxc"]
+    names += [f"map_00{k}.mrc" for k in range(4)] + [f"difference_00{k}.mrc" for k in range(1, 4)]
+    assert sorted(p.name for p in (tmp_path / "path").iterdir()) == sorted(names)
     volume, voxel = ct.read_map(tmp_path / "path" / "map_001.mrc")
     assert volume.shape == (16, 16, 16) and voxel == pytest.approx(20.0)
     summary = json.loads((tmp_path / "path" / "path.json").read_text())
