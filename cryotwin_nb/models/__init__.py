@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -164,18 +165,8 @@ class CryoTwin(nn.Module):
         InputError
             If the model is untrained, or the particles have another box or pixel size or lack poses or CTF.
         """
-        self.check(particles)
-        if not self.imaging.measured:
-            raise InputError("model", "one that has seen no images", "a trained model", "Run fit, or load a model.")
-        if not self.imaging.knows_groups(particles):
-            warnings.warn(
-                "The optics groups are not those of the training; all images are whitened by its pooled noise.",
-                stacklevel=2,
-            )
-        rows = np.arange(len(particles))
-        chunks = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-        bar = tqdm(chunks, desc="embedding", disable=not progress)
-        return torch.cat([self.encode(self.imaging.batch(particles, chunk))[0].cpu() for chunk in bar])
+        batches = self._batches(particles, batch_size, "embedding", progress)
+        return torch.cat([self.encode(batch)[0].cpu() for batch in batches])
 
     @torch.no_grad()
     def likelihood(self, particles: Particles, batch_size: int = 256, progress: bool = False) -> ImageLikelihood:
@@ -186,16 +177,11 @@ class CryoTwin(nn.Module):
         InputError
             As `embed`; also for the coordinate architecture, where each point would cost a projection of each image.
         """
-        self.check(particles)
         if not isinstance(self.networks, SubspaceNetworks):
             found = f"the architecture {self.config['architecture']!r}"
             raise InputError("likelihood", found, "'subspace'", "Use the latents: model.embed(particles).")
-        if not self.imaging.measured:
-            raise InputError("model", "one that has seen no images", "a trained model", "Run fit, or load a model.")
-        rows = np.arange(len(particles))
-        chunks = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-        bar = tqdm(chunks, desc="likelihood", disable=not progress)
-        records = [self.networks.prepare(self.imaging.batch(particles, chunk)) for chunk in bar]
+        batches = self._batches(particles, batch_size, "likelihood", progress)
+        records = [self.networks.prepare(batch) for batch in batches]
         b, precision = (torch.cat([getattr(r, name) for r in records]) for name in ("b", "precision"))
         return ImageLikelihood(self.networks, b, precision)
 
@@ -214,6 +200,20 @@ class CryoTwin(nn.Module):
             raise InputError("volumes", "latents that are not finite", expected, "Look for NaN in the latents.")
         maps = self.networks.volumes(z.to(self.device)).cpu()
         return maps - maps[:, self._solvent].mean(1)[:, None, None, None]
+
+    def _batches(self, particles: Particles, size: int, doing: str, progress: bool) -> Iterator[ImageBatch]:
+        """The images of particles, prepared as they are asked for."""
+        self.check(particles)
+        if not self.imaging.measured:
+            raise InputError("model", "one that has seen no images", "a trained model", "Run fit, or load a model.")
+        if not self.imaging.knows_groups(particles):
+            warnings.warn(
+                "The optics groups are not those of the training; all images are whitened by its pooled noise.",
+                stacklevel=4,  # whoever called `embed` or `likelihood`
+            )
+        rows = np.arange(len(particles))
+        chunks = [rows[i : i + size] for i in range(0, len(rows), size)]
+        return (self.imaging.batch(particles, c) for c in tqdm(chunks, desc=doing, disable=not progress))
 
     def check(self, particles: Particles) -> None:
         """Raise `InputError` unless this model can be used on these particles."""
