@@ -11,10 +11,11 @@ import math
 import torch
 from torch import Tensor
 
-from cryotwin_nb.mixture import _CHUNK, GaussianMixture
+from cryotwin_nb.mixture import GaussianMixture
 
 FLOOR = 1e-6  # smallest variance of a component, in units of the overall variance
 _REFRESH = 20  # steps between two looks at all pairs of latent and component, for latents with errors
+_AT_ONCE = 2**23  # responsibilities held at once
 _NEGLIGIBLE = 1e-6  # responsibilities below this are left out in between
 
 
@@ -36,7 +37,7 @@ class Latents:
         """
         coefficients = _log_joint_coefficients(mixture)
         moments, total = torch.zeros_like(coefficients), 0.0
-        size = max(1, _CHUNK // mixture.n_components)
+        size = max(1, _AT_ONCE // mixture.n_components)
         for features, weights in zip(self.features.split(size), self.weights.split(size), strict=True):
             log_joint = features @ coefficients.T
             highest = log_joint.amax(-1, keepdim=True)

@@ -71,10 +71,21 @@ def test_many_points_are_computed_in_pieces(monkeypatch):
         return plain(self, z, window)
 
     monkeypatch.setattr(GaussianMixture, "_log_joint", spy)
-    monkeypatch.setattr(mixture_module, "_CHUNK", 150)
+    monkeypatch.setattr(mixture_module, "_AT_ONCE", 150)
     torch.testing.assert_close(mixture.log_prob(z), whole, rtol=0, atol=1e-12)
     assert max(widest) == 10
     assert sum(widest) == 101
+
+
+def test_the_score_is_the_gradient_of_the_log_density():
+    mixture = random_mixture()
+    z = torch.cat([latents(40, 3), 1e3 * latents(3, 3)]).requires_grad_()  # also where every density underflows
+    (gradient,) = torch.autograd.grad(mixture.log_prob(z).sum(), z)
+    value, score = mixture.log_prob_and_score(z)
+    torch.testing.assert_close(value, mixture.log_prob(z).detach(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(score, gradient, rtol=1e-10, atol=1e-10)
+    assert not value.requires_grad
+    assert not score.requires_grad
 
 
 def test_factors_are_computed_once_and_never_hide_a_gradient(monkeypatch):

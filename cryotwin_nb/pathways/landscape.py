@@ -23,7 +23,7 @@ _PARTNERS = 10  # components that each component is joined to by a ridge curve
 _SHARES = (0.08, 0.2, 0.32, 0.44, 0.5, 0.56, 0.68, 0.8, 0.92)  # along it
 _NEIGHBOURS = 9  # of each point; of each mean, twice as many means
 _PIECES = 8  # of a short edge, for its integral
-_AT_ONCE = 2**18  # numbers: what stays in the cache is twice as fast
+_AT_ONCE = 2**11  # edges
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +71,9 @@ class Landscape:
             ]
         )
         pairs = np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
-        measured = _integrals(mixture, points, pairs, exponent)
-        return cls(mixture, points, -mixture.log_prob(points), pairs, *measured, exponent)
+        energy = -mixture.log_prob(points)
+        measured = _integrals(mixture, points, energy, pairs, exponent)
+        return cls(mixture, points, energy, pairs, *measured, exponent)
 
     def joined_to(self, extra: Tensor) -> Landscape:
         """The landscape with more points (m, d), each joined to its neighbours, to all means and to one another."""
@@ -83,11 +84,12 @@ class Landscape:
         others = np.concatenate([near, means], axis=1)
         new = np.stack([others.ravel(), np.repeat(n + np.arange(len(extra)), others.shape[1])], axis=1)
         new = np.unique(np.concatenate([new, n + np.array(np.triu_indices(len(extra), 1)).T]), axis=0)
-        resistance, ceiling = _integrals(self.mixture, points, new, self.exponent)
+        energy = torch.cat([self.energy, -self.mixture.log_prob(extra)])
+        resistance, ceiling = _integrals(self.mixture, points, energy, new, self.exponent)
         return Landscape(
             self.mixture,
             points,
-            -self.mixture.log_prob(points),
+            energy,
             np.concatenate([self.edges, new]),
             np.concatenate([self.log_resistance, resistance]),
             np.concatenate([self.ceiling, ceiling]),
@@ -104,8 +106,9 @@ class Landscape:
 
     def on(self, mixture: GaussianMixture) -> Landscape:
         """The same points and edges on another density."""
-        measured = _integrals(mixture, self.points, self.edges, self.exponent)
-        return Landscape(mixture, self.points, -mixture.log_prob(self.points), self.edges, *measured, self.exponent)
+        energy = -mixture.log_prob(self.points)
+        measured = _integrals(mixture, self.points, energy, self.edges, self.exponent)
+        return Landscape(mixture, self.points, energy, self.edges, *measured, self.exponent)
 
     def shortest(self, start: int, end: int, allowed: np.ndarray | None = None) -> list[int] | None:
         """Points from start to end with the least sum of resistances, of those `allowed` (N,); None if there is no way.
@@ -180,7 +183,7 @@ def _ridge_curves(mixture: GaussianMixture) -> Tensor:
 
 
 def _integrals(
-    mixture: GaussianMixture, points: Tensor, pairs: np.ndarray, exponent: float
+    mixture: GaussianMixture, points: Tensor, energy: Tensor, pairs: np.ndarray, exponent: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """log of the integral of |dz| / P^exponent along straight edges (E,), and the highest -log P on them (E,).
 
@@ -188,15 +191,17 @@ def _integrals(
     """
     resistance, ceiling = np.empty(len(pairs)), np.empty(len(pairs))
     start, end = points[pairs[:, 0]], points[pairs[:, 1]]
+    outer = energy[pairs].to(points)
     length = (end - start).norm(dim=1).clamp_min(1e-12)
     long = length > _PIECES * torch.linalg.eigvalsh(mixture.covariances)[:, -1].median().sqrt()
     for count, kept in ((_PIECES, ~long), (4 * _PIECES, long)):
         fractions = torch.linspace(0, 1, count + 1).to(points)[:, None]
-        for rows in kept.nonzero()[:, 0].split(max(1, _AT_ONCE // (count * mixture.means.numel()))):
-            between = start[rows, None] + fractions * (end - start)[rows, None]
-            energy = -mixture.log_prob(between.flatten(0, 1)).view(len(rows), count + 1)
-            upper, rise = torch.maximum(energy[:, 1:], energy[:, :-1]), exponent * energy.diff(dim=1).abs()
+        for rows in kept.nonzero()[:, 0].split(_AT_ONCE):
+            between = start[rows, None] + fractions[1:-1] * (end - start)[rows, None]
+            inside = -mixture.log_prob(between.flatten(0, 1)).view(len(rows), count - 1)
+            along = torch.cat([outer[rows, :1], inside, outer[rows, 1:]], dim=1)
+            upper, rise = torch.maximum(along[:, 1:], along[:, :-1]), exponent * along.diff(dim=1).abs()
             pieces = exponent * upper + (-torch.expm1(-rise.clamp_min(1e-12)) / rise.clamp_min(1e-12)).log()
             resistance[rows] = pieces.logsumexp(1) + (length[rows] / count).log()
-            ceiling[rows] = energy.amax(1)
+            ceiling[rows] = along.amax(1)
     return resistance, ceiling

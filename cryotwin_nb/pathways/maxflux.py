@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError
@@ -157,14 +158,16 @@ def _moved(prior: GaussianMixture, knots: Tensor, exponent: float) -> Tensor:
         return float(value.detach()), free.grad.flatten().numpy()
 
     limits = {"maxiter": _ITERATIONS, "maxfun": _EVALUATIONS}
-    found = minimize(cost, np.zeros(tangent.numel()), jac=True, method="L-BFGS-B", options=limits)
+    with threadpool_limits(1, "blas"):  # L-BFGS needs none: waiting, SciPy's threads would take the cores from PyTorch
+        found = minimize(cost, np.zeros(tangent.numel()), jac=True, method="L-BFGS-B", options=limits)
     return placed(found.x)[1].detach()
 
 
 def _log_pieces(prior: GaussianMixture, knots: Tensor, exponent: float) -> Tensor:
     """log of the resistance of each piece of a polyline (n - 1,), from its ends and its middle (Simpson's rule)."""
-    middle = (knots[1:] + knots[:-1]) / 2
-    energy = -exponent * prior.log_prob(torch.cat([knots, middle]))
+    points = torch.cat([knots, (knots[1:] + knots[:-1]) / 2])
+    value, score = prior.log_prob_and_score(points)
+    energy = -exponent * (value + (score * (points - points.detach())).sum(1))  # its gradient without a graph
     ends, between = energy[: len(knots)], energy[len(knots) :]
     mean = torch.stack([ends[:-1], between + np.log(4), ends[1:]]).logsumexp(0) - np.log(6)
     return mean + knots.diff(dim=0).norm(dim=1).log()
@@ -180,9 +183,7 @@ def residual(prior: GaussianMixture, knots: Tensor, exponent: float = 1.0) -> fl
     step = float(knots.diff(dim=0).norm(dim=1).mean())
     tangent = torch.nn.functional.normalize(knots[2:] - knots[:-2], dim=1)
     bend = (knots[2:] - 2 * knots[1:-1] + knots[:-2]) / step**2
-    with torch.enable_grad():
-        points = knots[1:-1].clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(prior.log_prob(points).sum(), points)
+    gradient = prior.log_prob_and_score(knots[1:-1])[1]
     force = bend + exponent * gradient
     force = force - (force * tangent).sum(1, keepdim=True) * tangent
     weight = (-exponent * prior.log_prob(knots[1:-1])).softmax(0)[:, None]
