@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cryotwin_nb.distillation import warm_start
     from cryotwin_nb.errors import InputError
     from cryotwin_nb.evaluation import embed_tsne, isometry, kl_divergence
+    from cryotwin_nb.explorer import PathwayExplorer
     from cryotwin_nb.export import write_pathway
     from cryotwin_nb.formats.mrc import read_map, write_map
     from cryotwin_nb.fourier import FscCurve, fsc
@@ -45,6 +46,7 @@ _NAMES = {
     "History": "history",
     "InputError": "errors",
     "Particles": "particles",
+    "PathwayExplorer": "explorer",
     "TrainingConfig": "training",
     "bootstrap_path": "pathways",
     "embed_tsne": "evaluation",
@@ -74,6 +76,7 @@ __all__ = [
     "InputError",
     "Particles",
     "Pathway",
+    "PathwayExplorer",
     "TrainingConfig",
     "__version__",
     "bootstrap_path",

@@ -18,7 +18,12 @@ from cryotwin_nb.ridgeline import Pathway
 
 
 def write_pathway(
-    folder: str | os.PathLike, path: Pathway, maps: Tensor, voxel_size: float, sigma: float = 3.0
+    folder: str | os.PathLike,
+    path: Pathway,
+    maps: Tensor,
+    voxel_size: float,
+    sigma: float = 3.0,
+    level: float | None = None,
 ) -> list[Path]:
     """Write the maps of a pathway and what is needed to look at them; returns the maps' paths.
 
@@ -35,6 +40,8 @@ def write_pathway(
         Å.
     sigma : float
         Contour of the script, in standard deviations of the maps above zero, shared by all.
+    level : float, optional
+        The same in the maps' unit, instead of `sigma`.
     """
     folder, maps = Path(folder), torch.as_tensor(maps).cpu()
     if len(maps) != len(path.latents):
@@ -49,7 +56,7 @@ def write_pathway(
         write_map(file, change.numpy(), voxel_size)
     for former in {*folder.glob("map_???.mrc"), *folder.glob("difference_???.mrc")} - {*files, *changes}:
         former.unlink()  # of a longer path written here before
-    write_session(folder / "pathway.cxc", files, level=sigma * float(maps.std()))
+    write_session(folder / "pathway.cxc", files, level=sigma * float(maps.std()) if level is None else level)
     with atomic(folder / "latents.npy") as partial, open(partial, "wb") as out:
         np.save(out, path.latents.cpu().numpy())
     with atomic(folder / "latents.txt") as partial:

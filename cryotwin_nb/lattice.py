@@ -238,7 +238,8 @@ def _set_threads() -> int:
     """Let the compiled loops use as many threads as PyTorch; their number."""
     import numba
 
-    most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    threads = min(torch.get_num_threads(), most)
+    most, wanted = numba.config.NUMBA_NUM_THREADS, torch.get_num_threads()  # type: ignore[attr-defined]
+    threads = min(wanted, most)
     numba.set_num_threads(threads)
+    torch.set_num_threads(wanted)  # the first call sets the OpenMP library's number, which is PyTorch's too
     return threads

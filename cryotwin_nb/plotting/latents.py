@@ -65,9 +65,9 @@ def latent_scatter(
     else:
         _draw_coloured(ax, flatten(points)[shown], None if colour is None else as_numpy(colour)[shown], colour_label)
     if prior is not None:
-        _draw_stars(ax, flatten(_points(prior.means)), as_numpy(prior.weights), n_named)
+        draw_stars(ax, flatten(_points(prior.means)), as_numpy(prior.weights), n_named)
     for i, one in enumerate([] if path is None else path if isinstance(path, (list, tuple)) else [path]):
-        _draw_path(ax, one, flatten, (COLOURS[1], COLOURS[6], COLOURS[2])[i % 3])
+        draw_path(ax, one, flatten, (COLOURS[1], COLOURS[6], COLOURS[2])[i % 3])
     if prior is not None or path is not None:
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     ax.set(xlabel=names[0], ylabel=names[1], aspect="equal")
@@ -111,7 +111,7 @@ def embedding_scatter(
         ax.scatter(*embedding.latents.T, color="0.82", label="latents", **_SPOTS)
         ax.scatter(*points.T, color=COLOURS[2], alpha=0.5, label="samples", **_SPOTS)
     if prior is not None:
-        _draw_stars(ax, embedding.means, as_numpy(prior.weights), 0 if names else n_named)
+        draw_stars(ax, embedding.means, as_numpy(prior.weights), 0 if names else n_named)
         for name, c in components_of_labels(prior, names).items() if names else ():
             ax.annotate(name, embedding.means[c], (5, 3), textcoords="offset points", zorder=6, path_effects=HALO)
     ax.set(aspect="equal", xticks=[], yticks=[])
@@ -174,7 +174,7 @@ def _draw_coloured(ax: Axes, xy: np.ndarray, values: np.ndarray | None, label: s
     ax.figure.colorbar(marks, cax=ax.inset_axes((1.02, 0.1, 0.025, 0.8)), label=label, extend="min")
 
 
-def _draw_stars(ax: Axes, xy: np.ndarray, weights: np.ndarray, n_named: int) -> None:
+def draw_stars(ax: Axes, xy: np.ndarray, weights: np.ndarray, n_named: int) -> None:
     """The means, their area by weight, the index beside the heaviest."""
     area = 30 + 220 * weights / weights.max()
     style: dict[str, Any] = {"color": "white", "edgecolors": "black", "linewidths": 0.9, "zorder": 4}
@@ -184,7 +184,7 @@ def _draw_stars(ax: Axes, xy: np.ndarray, weights: np.ndarray, n_named: int) -> 
         ax.annotate(str(c), xy[c], offset, textcoords="offset points", zorder=6, size=8, path_effects=HALO)
 
 
-def _draw_path(ax: Axes, path: Any, flatten: Callable[[Tensor], np.ndarray], colour: str) -> None:
+def draw_path(ax: Axes, path: Any, flatten: Callable[[Tensor], np.ndarray], colour: str) -> None:
     """A line through the curve and a dot at each step, with its number where there is room."""
     latents = _points(getattr(path, "latents", path))
     curve, xy = flatten(_points(getattr(path, "curve", latents))), flatten(latents)

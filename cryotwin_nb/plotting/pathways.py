@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from matplotlib.animation import FFMpegWriter, FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import pdist
@@ -116,7 +117,9 @@ def _thumbnails(
 
 
 @styled
-def path_profile(profile: PathProfile, confidence: PathConfidence | None = None) -> Figure:
+def path_profile(
+    profile: PathProfile, confidence: PathConfidence | None = None, *, figure: FigureBase | None = None
+) -> FigureBase:
     """Populations along a path: per unit of length, as a density, and the particles near each of its points.
 
     Parameters
@@ -125,8 +128,11 @@ def path_profile(profile: PathProfile, confidence: PathConfidence | None = None)
         By `pathways.profile`.
     confidence : PathConfidence, optional
         By `bootstrap_path`: intervals of both barriers; that of the population per length is shaded.
+    figure : Figure or SubFigure, optional
+        To draw into; by default a new one.
     """
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(6.4, 4.4), sharex=True, height_ratios=(2, 1))
+    figure = plt.figure(figsize=(6.4, 4.4)) if figure is None else figure
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     labels = ["population per length", "density"]
     if confidence is not None:
         for i, name in enumerate(("line_barrier", "barrier")):
@@ -217,7 +223,9 @@ def write_movie(
     rows, columns = _filled(np.stack(pictures).min(axis=(0, 3)) < 1)
     names = [str(titles[round(s)] if titles is not None else f"map {round(s)}") for s in steps]
     shape = (columns.stop - columns.start, rows.stop - rows.start)
-    figure, panel = plt.subplots(figsize=(shape[0] / 80, shape[1] / 80 + 0.3), dpi=80)
+    figure = Figure(figsize=(shape[0] / 80, shape[1] / 80 + 0.3), dpi=80)  # not pyplot's: this may run in a thread
+    FigureCanvasAgg(figure)
+    panel = figure.subplots()
     image = panel.imshow(pictures[0][rows, columns])
     panel.axis("off")
     scale_bar(panel, voxel_size * cubes.shape[-1] / size)
@@ -227,11 +235,8 @@ def write_movie(
         image.set_data(pictures[number][rows, columns])
         return image, panel.set_title(names[number], fontsize=9)
 
-    try:
-        with atomic(file) as partial:
-            FuncAnimation(figure, draw, frames=order, blit=False).save(str(partial), writer=writer, dpi=80)
-    finally:
-        plt.close(figure)
+    with atomic(file) as partial:
+        FuncAnimation(figure, draw, frames=order, blit=False).save(str(partial), writer=writer, dpi=80)
     return file
 
 

@@ -1,0 +1,155 @@
+"""The explorer's buttons, menus and sliders, and how they are arranged; they know nothing of what they do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ipywidgets as widgets
+
+from cryotwin_nb.explorer.request import METHODS, PathRequest
+from cryotwin_nb.mixture import GaussianMixture
+
+_SIGMAS = (0.5, 8.0)
+
+
+def _menu(description: str, options: Any, width: str, **more: Any) -> widgets.Dropdown:
+    layout = widgets.Layout(width=width)
+    return widgets.Dropdown(
+        options=options, description=description, layout=layout, style={"description_width": "initial"}, **more
+    )
+
+
+def _number(kind: type, description: str, value: float, low: float, high: float, tip: str, width: str) -> Any:
+    style, layout = {"description_width": "initial"}, widgets.Layout(width=width)
+    return kind(value=value, min=low, max=high, description=description, tooltip=tip, style=style, layout=layout)
+
+
+def _button(text: str, icon: str, tip: str, width: str = "auto", **more: Any) -> widgets.Button:
+    layout = widgets.Layout(width=width, padding="0 6px")
+    return widgets.Button(description=text, icon=icon, tooltip=tip, layout=layout, **more)
+
+
+class Controls:
+    """All that can be set, as attributes."""
+
+    def __init__(self, prior: GaussianMixture, names: dict[int, str], planes: list[str], columns: list[str]) -> None:
+        weights = prior.weights.tolist()
+        heaviest = sorted(range(len(weights)), key=lambda c: -weights[c])
+        stars = [(" ".join(filter(None, (str(c), names.get(c), f"({weights[c]:.1%})"))), c) for c in heaviest]
+        last = next((c for c in heaviest[1:] if names.get(c) != names.get(heaviest[0])), heaviest[-1])
+        self.start = _menu("Start", stars, "190px", value=heaviest[0])
+        self.end = _menu("End", stars, "190px", value=last)
+        self.swap = _button("", "exchange", "Swap start and end", "36px")
+        self.method = _menu("Method", METHODS, "180px")
+        self.n_steps = _number(widgets.BoundedIntText, "K", 11, 2, 60, "Steps: the path has K + 1 maps", "80px")
+        self.omega = _number(widgets.BoundedFloatText, "ω", 2.0, 1.01, 100, "Of Algorithm 1", "80px")
+        self.seed = _number(widgets.BoundedIntText, "Seed", 0, 0, 2**31 - 1, "Of samples", "100px")
+        self.compute = _button("Compute", "play-circle", "Compute the path and its maps", button_style="primary")
+        self.stop = _button("Stop", "stop", "Stop computing", disabled=True)
+        self.bar = widgets.FloatProgress(min=0, max=1, layout=widgets.Layout(width="90px", display="none"))
+        self.doing = widgets.Label(layout=widgets.Layout(width="100px", display="none"))
+        self.routes = _menu("Path", [], "auto")
+        self.routes.layout.flex = "1 1 260px"
+        self.plane = _menu("Plane", planes, "170px")
+        self.colour = _menu("Colour", columns, "230px")
+        self.play = widgets.Play(min=0, max=0, interval=400, show_repeat=True)
+        slider = {"continuous_update": True, "style": {"description_width": "initial"}}
+        wide = widgets.Layout(flex="1 1 120px", min_width="120px")
+        self.step = widgets.IntSlider(0, 0, 0, description="Step", layout=wide, **slider)
+        low, high = _SIGMAS
+        self.sigma = widgets.FloatSlider(
+            2.0, min=low, max=high, step=0.1, description="Contour (σ)", readout_format=".1f", layout=wide,
+            continuous_update=False, style={"description_width": "initial"},
+        )  # fmt: skip
+        toggle = widgets.Layout(width="auto", padding="0 6px")
+        self.ghost = widgets.ToggleButton(
+            False, description="Start map", icon="clone", layout=toggle, tooltip="The map at the start, transparent"
+        )
+        self.change = widgets.ToggleButton(
+            False, description="Gain/loss", icon="adjust", layout=toggle,
+            tooltip="Since the start: blue what was gained, orange what was lost, at half the contour",
+        )  # fmt: skip
+        self.reset = _button("Reset", "home", "From the front, all of the map in view")
+        self.snapshot = _button("Snapshot", "camera", "Write what is shown as a PNG into the folder below")
+        self.profile = widgets.HTML(layout=widgets.Layout(width="100%"))
+        self.folder = widgets.Text("pathway", description="Folder", layout=widgets.Layout(width="260px"))
+        tip = "Maps, differences, latents, ChimeraX script, movie, picture, and explorer.json, which recreates this"
+        self.export = _button("Export", "download", tip)
+        self.message = widgets.HTML(layout=widgets.Layout(flex="1 1 300px"))
+        widgets.jslink((self.play, "value"), (self.step, "value"))
+        self.swap.on_click(lambda _: self._swap())
+        self.method.observe(lambda _: self._method_chosen(), "value")
+        self._method_chosen()
+
+    def arranged(self, stars: widgets.Widget, maps: widgets.Widget) -> list[widgets.Widget]:
+        """Rows of the explorer, with the star picker on the left and the maps on the right."""
+        row = widgets.Layout(flex_flow="row wrap", align_items="center", width="100%")
+        halves = widgets.Layout(flex_flow="row wrap", align_items="flex-start", width="100%")
+        half = widgets.Layout(flex="1 1 380px", min_width="340px", padding="0 4px 0 4px", overflow="hidden")
+        ends = [self.start, self.swap, self.end, self.method, self.n_steps, self.omega, self.seed]
+        left = [widgets.Box([self.plane, self.colour], layout=row), stars]
+        movie = widgets.Box([self.play, self.step], layout=row)
+        looks = widgets.Box([self.ghost, self.change, self.reset, self.snapshot], layout=row)
+        right = [movie, maps, widgets.Box([self.sigma], layout=row), looks]
+        return [
+            widgets.Box([*ends, self.compute, self.stop, self.routes, self.bar, self.doing], layout=row),
+            widgets.Box([widgets.VBox(left, layout=half), widgets.VBox(right, layout=half)], layout=halves),
+            self.profile,
+            widgets.Box([self.folder, self.export, self.message], layout=row),
+        ]
+
+    @property
+    def request(self) -> PathRequest:
+        """What is asked for."""
+        ends = self.start.value, self.end.value
+        return PathRequest(*ends, self.method.value, self.n_steps.value, self.omega.value, self.seed.value)
+
+    @request.setter
+    def request(self, request: PathRequest) -> None:
+        for name, value in request.as_dict().items():
+            getattr(self, name).value = value
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """How it is looked at."""
+        return {name: getattr(self, name).value for name in ("step", "sigma", "plane", "colour", "ghost", "change")}
+
+    def set_shown(self, shown: dict[str, Any]) -> None:
+        """Look at it in the same way; what does not exist here is left as it is."""
+        for name in ("plane", "colour"):
+            if shown.get(name) in getattr(self, name).options:
+                getattr(self, name).value = shown[name]
+        for name in ("step", "sigma"):
+            if isinstance(shown.get(name), (int, float)):
+                getattr(self, name).value = shown[name]
+        for name in ("ghost", "change"):
+            getattr(self, name).value = bool(shown.get(name))
+
+    def progress(self, share: float, text: str) -> None:
+        """Say how far the work is."""
+        self.compute.disabled, self.stop.disabled = True, False
+        self.bar.layout.display = self.doing.layout.display = ""
+        self.bar.value, self.doing.value = share, text
+
+    def idle(self) -> None:
+        """Say that nothing is being computed."""
+        self.compute.disabled, self.stop.disabled = False, True
+        self.bar.layout.display = self.doing.layout.display = "none"
+
+    def offer(self, titles: list[str], chosen: int, n_maps: int) -> None:
+        """Offer paths to choose from, and the steps of the chosen one."""
+        self.routes.options = [(title, i) for i, title in enumerate(titles)]
+        self.routes.value = chosen
+        self.play.max = self.step.max = n_maps - 1
+        self.step.value = min(self.step.value, n_maps - 1)
+
+    def say(self, message: str) -> None:
+        """Show a message, HTML."""
+        self.message.value = message
+
+    def _swap(self) -> None:
+        start, end = self.start.value, self.end.value
+        self.start.value, self.end.value = end, start
+
+    def _method_chosen(self) -> None:
+        self.omega.disabled = self.method.value != "Algorithm 1"

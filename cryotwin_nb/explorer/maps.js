@@ -1,0 +1,141 @@
+// Runs inside nglview's view (`this`, with its NGL in scope), once per view: keeps all maps of a path as components and
+// shows one of them. Python sends {type: "cryotwin", task, ...}; the tasks are the methods of `tasks` below.
+(() => {
+  const view = this, stage = this.stage;
+  if (view.cryotwin) return;
+  const BLUE = "#0072b2", ORANGE = "#d55e00", GREY = "#b9c4d2", DARK = "#333333";
+  const state = { version: -1, drawn: -1, steps: [], start: null, changes: [], step: 0, level: 0, change: 0,
+                  showStart: false, showChange: false, unseen: true };
+  view.cryotwin = view.el.cryotwin = state;
+  view.el.classList.add("cryotwin-maps");
+  view.$pickingInfo.hide();
+  view.$container.resizable("destroy");  // it follows the notebook's width
+  stage.setParameters({ backgroundColor: "white", lightIntensity: 1.15, ambientIntensity: 0.35, clipDist: 0 });
+
+  const surface = (component, level, color, more = {}) => component.addRepresentation("surface", {
+    isolevel: level, isolevelType: "value", color, useWorker: false, opaqueBack: false, ...more,
+  });
+
+  async function load(bytes) {
+    return stage.loadFile(new Blob([bytes]), { ext: "mrc", defaultRepresentation: false });
+  }
+
+  // A surface is made when it is first seen at a level, and kept.
+  function fresh(kept, levels) {
+    kept.surfaces.forEach((one, i) => {
+      if (kept.levels[i] !== levels[i]) one.setParameters({ isolevel: levels[i] });
+    });
+    kept.levels = levels;
+  }
+
+  function look() {
+    const current = state.steps[state.step];
+    if (!current) return;
+    fresh(current, [state.level]);
+    state.steps.forEach((kept, k) => kept.component.setVisibility(k === state.step));
+    if (state.start) {
+      if (state.showStart) fresh(state.start, [state.level]);
+      state.start.component.setVisibility(state.showStart && state.step > 0);
+    }
+    state.changes.forEach((kept, k) => {
+      const seen = state.showChange && k === state.step && k > 0;
+      if (seen) fresh(kept, [state.change, -state.change]);
+      kept.component.setVisibility(seen);
+    });
+    stage.viewer.requestRender();
+    requestAnimationFrame(() => { state.drawn = state.step; });
+  }
+
+  // The other steps follow while nothing else is to be done, so that the slider finds them ready.
+  let turn = 0;
+  function refreshRest() {
+    const mine = ++turn;
+    const next = () => {
+      if (mine !== turn) return;
+      const stale = state.steps.find((kept) => kept.levels[0] !== state.level);
+      if (!stale) return;
+      fresh(stale, [state.level]);
+      setTimeout(next, 30);
+    };
+    setTimeout(next, 150);
+  }
+
+  function reset() {
+    const current = state.steps[state.step];
+    if (!current) return;
+    state.unseen = view.el.clientWidth < 2;
+    const turned = stage.viewer.rotationGroup.quaternion.clone().set(0, 1, 0, 0);
+    stage.viewerControls.rotate(turned);  // NGL looks along +z; maps are looked at along -z, x to the right
+    current.component.autoView();
+    stage.viewerControls.distance(-0.72 * Math.abs(stage.viewer.camera.position.z));  // boxes are wider than molecules
+  }
+
+  const tasks = {
+    async load({ version, level, step }, buffers) {
+      if (version <= state.version) return;
+      const first = state.version < 0;
+      state.version = version;
+      const former = [...state.steps, ...state.changes, ...(state.start ? [state.start] : [])];
+      Object.assign(state, { level, step, start: null, changes: [] });
+      const made = [];
+      for (const bytes of buffers) {
+        const component = await load(bytes);
+        if (version !== state.version) { stage.removeComponent(component); continue; }
+        const one = surface(component, level, GREY);
+        component.setVisibility(made.length === step && first);
+        made.push({ component, surfaces: [one], levels: [level] });
+      }
+      if (version !== state.version) return;
+      const ghost = await load(buffers[0]);
+      state.start = { component: ghost, levels: [level],
+                      surfaces: [surface(ghost, level, DARK, { opacity: 0.35, depthWrite: false })] };
+      state.steps = made;
+      former.forEach(({ component }) => stage.removeComponent(component));
+      if (first) reset();
+      look();
+      view.send({ type: "cryotwin", event: "loaded", version });
+    },
+    async changes({ version, change }, buffers) {
+      if (version !== state.version || state.changes.length) return;
+      state.change = change;
+      const made = [];
+      for (const bytes of buffers) {
+        const component = await load(bytes);
+        const paint = { opacity: 0.85 };
+        made.push({ component, levels: [change, -change],
+                    surfaces: [surface(component, change, BLUE, paint), surface(component, -change, ORANGE, paint)] });
+        component.setVisibility(false);
+      }
+      if (version === state.version) state.changes = made;
+      look();
+    },
+    show({ step }) { state.step = step; look(); },
+    level({ level, change }) { Object.assign(state, { level, change }); look(); refreshRest(); },
+    overlay({ start, change }) { Object.assign(state, { showStart: start, showChange: change }); look(); },
+    reset,
+    async picture({ number }) {
+      const blob = await stage.makeImage({ antialias: true, trim: false, transparent: false, factor: 2 });
+      view.send({ type: "cryotwin", event: "picture", number }, [await blob.arrayBuffer()]);
+    },
+  };
+
+  // One after the other: a map that is still loading must not be overtaken.
+  let queue = Promise.resolve();
+  view.model.on("msg:custom", (message, buffers) => {
+    if (message.type !== "cryotwin") return;
+    const given = buffers && buffers.length ? buffers : message.buffers || [];
+    queue = queue.then(() => tasks[message.task](message, given)).catch((error) => {
+      view.send({ type: "cryotwin", event: "failed", reason: String(error) });
+    });
+  });
+
+  // A notebook that is being laid out has no width yet, and NGL no idea how far away to look from.
+  const watcher = new ResizeObserver(() => {
+    const { clientWidth: width } = view.el;
+    if (width < 2 || !view.el.isConnected) return;
+    view.setSize(`${width}px`, view.model.get("_view_height"));
+    if (state.unseen) reset();
+  });
+  watcher.observe(view.el);
+  view.send({ type: "cryotwin", event: "ready", webgl: Boolean(stage.viewer.renderer) });
+})();

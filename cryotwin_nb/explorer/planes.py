@@ -1,0 +1,185 @@
+"""The planes that latents are shown in, and what their points can be coloured by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.colors import to_hex, to_rgb
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.evaluation import Embedding
+from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.plotting.style import COLOURS, DENSITY
+
+MAX_POINTS = 4000
+_NEAREST = 10
+_MANY = 24  # different texts or whole numbers are labels up to so many
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """Two dimensions to show latents in.
+
+    Attributes
+    ----------
+    name : str
+    axes : (2,) str
+        What the axes are called; empty where they mean nothing.
+    points : (n, 2) float
+        The latents that are shown.
+    means : (C, 2) float
+    place : callable
+        Other latents (m, d) to (m, 2).
+    """
+
+    name: str
+    axes: tuple[str, str]
+    points: np.ndarray
+    means: np.ndarray
+    place: Callable[[Tensor], np.ndarray]
+
+
+def shown_rows(n: int) -> np.ndarray:
+    """Rows of at most MAX_POINTS of n particles, evenly spread."""
+    return np.linspace(0, n - 1, min(MAX_POINTS, n)).astype(int)
+
+
+def planes(
+    prior: GaussianMixture, latents: Tensor, embedding: Embedding | np.ndarray | None, rows: np.ndarray
+) -> dict[str, Plane]:
+    """The planes on offer, by name: t-SNE where there is one, principal components, pairs of latent dimensions."""
+    found = []
+    if embedding is not None:
+        found.append(_embedded(prior, latents, embedding, rows))
+    z, means = latents.double(), prior.means.detach().cpu().double()
+    centre, dim = z.mean(0), z.shape[1]
+    _, spread, directions = torch.linalg.svd(z - centre, full_matrices=False)
+    share = (spread**2 / (spread**2).sum()).tolist()
+    if dim > 2:
+        for i, j in combinations(range(min(dim, len(share), 4)), 2):
+            axes = tuple(f"PC {k + 1} ({share[k]:.0%} of the variance)" for k in (i, j))
+            found.append(_linear(f"PC {i + 1}, {j + 1}", axes, directions[[i, j]].T, centre, z[rows], means))
+    identity = torch.eye(dim, max(dim, 2), dtype=z.dtype)
+    for i, j in combinations(range(max(dim, 2)), 2):
+        axes = f"latent {i + 1}", f"latent {j + 1}" if dim > 1 else ""
+        found.append(_linear(f"latent {i + 1}, {j + 1}", axes, identity[:, [i, j]], centre * 0, z[rows], means))
+    return {plane.name: plane for plane in found}
+
+
+def _embedded(
+    prior: GaussianMixture, latents: Tensor, embedding: Embedding | np.ndarray | Tensor, rows: np.ndarray
+) -> Plane:
+    """Any embedding (n, 2) of the latents; other points stand where their nearest latents are, on average."""
+    name = "t-SNE" if isinstance(embedding, Embedding) else "embedding"
+    known = np.asarray(embedding.latents if isinstance(embedding, Embedding) else embedding, dtype=float)
+    if known.shape != (len(latents), 2):
+        remedy = "Give embed_tsne(latents, prior), or any other embedding, of the same latents."
+        raise InputError("embedding", f"shape {known.shape}", f"({len(latents)}, 2)", remedy)
+    tree = cKDTree(latents.double().numpy())
+
+    def place(x: Tensor) -> np.ndarray:
+        distance, nearest = tree.query(torch.as_tensor(x).double().cpu().numpy(), k=min(_NEAREST, len(known)))
+        weight = 1 / np.maximum(distance, 1e-9)
+        return (weight[..., None] * known[nearest]).sum(1) / weight.sum(1, keepdims=True)
+
+    return Plane(name, ("", ""), known[rows], place(prior.means.detach()), place)
+
+
+def _linear(name: str, axes: tuple[str, ...], matrix: Tensor, centre: Tensor, points: Tensor, means: Tensor) -> Plane:
+    def place(x: Tensor) -> np.ndarray:
+        return ((torch.as_tensor(x).double().cpu() - centre) @ matrix).numpy()
+
+    return Plane(name, (axes[0], axes[1]), place(points), place(means), place)
+
+
+@dataclass(frozen=True, eq=False)
+class Colouring:
+    """Colours of points, and what explains them.
+
+    Attributes
+    ----------
+    rgb : (n, 3) uint8
+    order : (n,) int64
+        In which points are drawn, the last on top.
+    legend : dict
+        {"title", "entries": [[name, "#rrggbb"], ...]} or {"title", "low", "high", "ramp": ["#rrggbb", ...]}.
+    """
+
+    rgb: np.ndarray
+    order: np.ndarray
+    legend: dict
+
+
+def colouring(title: str, values: np.ndarray) -> Colouring:
+    """Colours of values (n,): few different texts or whole numbers as labels, others by size."""
+    values = np.asarray(values)
+    whole = values.dtype.kind in "iub" or (values.dtype.kind == "f" and bool(np.all(values == np.round(values))))
+    if values.dtype.kind not in "iubf" or (whole and len(np.unique(values)) <= _MANY):
+        return _by_label(title, values.astype(int) if whole else values)
+    finite = np.where(np.isfinite(values), values, np.nan).astype(float)
+    if np.isnan(finite).all():
+        raise InputError(title, "no finite value", "numbers", "Choose another column.")
+    low, high = np.nanpercentile(finite, (2, 99.8))
+    share = np.nan_to_num(np.clip((finite - low) / max(high - low, 1e-12), 0, 1))
+    palette = colormaps[DENSITY]
+    legend = {
+        "title": title,
+        "low": f"{low:.4g}",
+        "high": f"{high:.4g}",
+        "ramp": [to_hex(palette(x)) for x in np.linspace(0, 1, 9)],
+    }
+    return Colouring((255 * palette(share)[:, :3]).astype(np.uint8), np.argsort(share, kind="stable"), legend)
+
+
+def _by_label(title: str, values: np.ndarray) -> Colouring:
+    texts = values.astype(str)
+    names, number, counts = np.unique(texts, return_inverse=True, return_counts=True)
+    if len(names) > _MANY:  # the most frequent keep a colour
+        kept = np.argsort(-counts)[: _MANY - 1]
+        texts = np.where(np.isin(number, kept), texts, "others")
+        names, number = np.unique(texts, return_inverse=True)
+    palette = [*COLOURS[:6], *(to_hex(colormaps["tab20"](i)) for i in range(20))]
+    colours = [palette[i % len(palette)] for i in range(len(names))]
+    rgb = (255 * np.array([to_rgb(c) for c in colours])).astype(np.uint8)[number]
+    order = np.random.default_rng(0).permutation(len(texts))
+    return Colouring(rgb, order, {"title": title, "entries": [[str(n), c] for n, c in zip(names, colours)]})
+
+
+def to_colour_by(
+    prior: GaussianMixture, latents: Tensor, labels: Any, particles: Any, extra: Mapping[str, Any] | None
+) -> dict[str, np.ndarray]:
+    """What points can be coloured by, by title: (n,) each."""
+    n = len(latents)
+    found: dict[str, Any] = {"log density (nats)": prior.log_prob(latents.float()).detach().cpu().numpy()}
+    if labels is not None:
+        found["label"] = np.asarray(labels)
+    if particles is not None:
+        found |= _of_particles(particles)
+    found |= {str(name): np.asarray(values) for name, values in (extra or {}).items()}
+    for name, values in found.items():
+        if np.shape(values) != (n,):
+            found_here, remedy = f"shape {np.shape(values)}", "Select latents and column alike."
+            raise InputError(f"column {name!r}", found_here, f"({n},), one value for each latent", remedy)
+    return found
+
+
+def _of_particles(particles: Any) -> dict[str, np.ndarray]:
+    found = {}
+    if particles.ctf is not None:
+        found["defocus (Å)"] = (particles.ctf.defocus_u + particles.ctf.defocus_v) / 2
+    if len(np.unique(particles.optics_group)) > 1:
+        found["optics group"] = particles.optics_group
+    truth = particles.truth
+    if truth is not None:
+        found["true state"] = np.asarray(truth.labels)
+        for name, values in zip(truth.coordinate_names, np.asarray(truth.coordinates).T):
+            found[f"true {name}"] = values
+    return found

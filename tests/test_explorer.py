@@ -1,0 +1,364 @@
+"""The explorer without a browser: controls are set as a front end would, messages are recorded."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+
+import mrcfile
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import cryotwin_nb as ct
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.explorer import job, maps, planes
+from cryotwin_nb.explorer.job import Job, Stopped
+from cryotwin_nb.explorer.request import PathRequest, fingerprint, path_title
+from cryotwin_nb.formats.mrc import map_bytes, read_map
+from cryotwin_nb.rendering import contour_level
+
+SIZE = 16
+
+
+def prior_of_three() -> ct.GaussianMixture:
+    means = torch.tensor([[0.0, 0.0, 0.0], [4.0, 0.5, 0.0], [8.0, 0.0, 1.0]])
+    return ct.GaussianMixture([0.5, 0.2, 0.3], means, 0.8 * torch.eye(3).expand(3, 3, 3))
+
+
+def decode(z) -> torch.Tensor:
+    """A ball that moves along x with the first latent and grows with the second."""
+    z = torch.as_tensor(z).double()
+    x = torch.arange(SIZE).double() - SIZE // 2
+    across = (x - (z[:, :1] - 4) / 2)[:, None, None, :]
+    away = across**2 + x[:, None, None] ** 2 + x[:, None] ** 2
+    return torch.exp(-away / (8 + z[:, 1].abs()[:, None, None, None])).float()
+
+
+@pytest.fixture
+def explorer():
+    prior = prior_of_three()
+    return recorded(ct.PathwayExplorer(prior, prior.sample(600), decode, voxel_size=3.0))
+
+
+def recorded(explorer: ct.PathwayExplorer) -> ct.PathwayExplorer:
+    """With the messages to the browser in `explorer.sent`."""
+    explorer.sent = []
+    explorer.viewer.widget.send = lambda content, buffers=None: explorer.sent.append((content, buffers))
+    return explorer
+
+
+def last_sent(explorer, task: str) -> tuple[dict, list]:
+    return next(pair for pair in reversed(explorer.sent) if pair[0].get("task") == task)
+
+
+def wait_for(condition) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.02)
+    pytest.fail("it did not happen within 20 s")
+
+
+def test_ends_are_offered_by_weight_and_linked_to_the_stars(explorer):
+    assert [value for _, value in explorer.controls.start.options] == [0, 2, 1]
+    explorer.stars.start, explorer.stars.end = 2, 1
+    assert (explorer.controls.start.value, explorer.controls.end.value) == (2, 1)
+    explorer.controls.swap.click()
+    assert (explorer.stars.start, explorer.stars.end) == (1, 2)
+
+
+def test_the_button_computes_what_the_core_computes_and_the_maps_reach_the_browser(explorer):
+    explorer.choose(0, 2)
+    explorer.controls.compute.click()
+    wait_for(lambda: explorer.path is not None and not explorer.controls.compute.disabled)
+    expected = ct.max_flux(explorer.prior, 0, 2)
+    torch.testing.assert_close(explorer.path.latents, expected.latents)
+    torch.testing.assert_close(explorer.maps, decode(expected.latents))
+    message, buffers = last_sent(explorer, "load")
+    assert len(buffers) == 12
+    with mrcfile.mrcinterpreter.MrcInterpreter(io.BytesIO(buffers[4])) as sent:
+        assert sent.voxel_size.x == 3.0
+        inside = sent.data > message["level"]
+    level = contour_level(explorer.maps, explorer.controls.sigma.value)
+    assert (inside != (explorer.maps[4] > level).numpy()).mean() < 2e-3  # but for rounding to bytes
+    assert explorer.controls.stop.disabled
+
+
+@pytest.mark.parametrize("method", ["Algorithm 1", "MaxFlux", "All routes"])
+def test_each_method_gives_its_path(explorer, method):
+    explorer.controls.method.value = method
+    explorer.controls.n_steps.value = 5
+    explorer.choose(0, 2).compute()
+    assert explorer.path.latents.shape == (6, 3)
+    assert explorer.maps.shape == (6, SIZE, SIZE, SIZE)
+    assert {"Algorithm 1": "ridgeline", "MaxFlux": "MaxFlux", "All routes": "route"}[method] == explorer.path.method
+    assert explorer.controls.routes.options[0][0] == path_title(explorer.path, {})
+    assert explorer.controls.step.max == 5
+
+
+def test_a_step_moves_marker_map_and_profile(explorer):
+    explorer.choose(0, 2).compute()
+    before = explorer.controls.profile.value
+    explorer.step = 7
+    assert explorer.stars.step == 7
+    assert last_sent(explorer, "show")[0]["step"] == 7
+    assert explorer.controls.profile.value != before
+    assert "log density" in before
+
+
+def test_the_contour_is_shared_by_all_maps_and_sent_in_their_unit(explorer):
+    explorer.choose(0, 2).compute()
+    explorer.controls.sigma.value = 3.0
+    message, _ = last_sent(explorer, "level")
+    offset, factor = explorer.viewer._scale
+    assert message["level"] / factor + offset == pytest.approx(contour_level(explorer.maps, 3.0), rel=1e-6)
+    assert message["change"] / factor == pytest.approx(0.5 * contour_level(explorer.maps, 3.0), rel=1e-6)
+
+
+def test_changes_are_sent_when_they_are_asked_for(explorer):
+    explorer.choose(0, 2).compute()
+    assert not [m for m, _ in explorer.sent if m["task"] == "changes"]
+    explorer.controls.change.value = True
+    _, buffers = last_sent(explorer, "changes")
+    with mrcfile.mrcinterpreter.MrcInterpreter(io.BytesIO(buffers[6])) as sent:
+        found = sent.data / explorer.viewer._scale[1]
+    change = (explorer.maps[6] - explorer.maps[0]).numpy()
+    kept = np.abs(change) < 0.9 * 127 / explorer.viewer._scale[1]
+    assert np.abs(found - change)[kept].max() <= 0.51 / explorer.viewer._scale[1]
+    assert last_sent(explorer, "overlay")[0] == {"type": "cryotwin", "task": "overlay", "start": False, "change": True}
+
+
+def test_every_new_view_gets_script_maps_and_overlay(explorer):
+    explorer.choose(0, 2).compute()
+    explorer.controls.ghost.value = True
+    explorer.sent.clear()
+    explorer.viewer._received(None, {"type": "request_loaded"}, [])  # as after the page was loaded again
+    assert explorer.sent[0][0]["methodName"] == "executeCode"
+    assert [m.get("task") for m, _ in explorer.sent[1:]] == ["load", "overlay"]
+    assert len(last_sent(explorer, "load")[1]) == 12
+
+
+def test_nothing_of_the_maps_is_kept_in_the_notebooks_state(explorer):
+    explorer.choose(0, 2).compute()
+    assert explorer.viewer.widget._ngl_msg_archive == []
+    assert len(json.dumps(explorer.viewer.widget.get_state(), default=str)) < 20_000
+
+
+def test_errors_are_said_in_words(explorer):
+    explorer.choose(1, 1)
+    explorer.controls.compute.click()
+    wait_for(lambda: "Not possible" in explorer.controls.message.value)
+    assert "Choose two" in explorer.controls.message.value
+
+    def broken(z):
+        raise RuntimeError("out of <memory>")
+
+    explorer._decode = broken
+    explorer.choose(0, 2)
+    explorer.controls.compute.click()
+    wait_for(lambda: "RuntimeError: out of &lt;memory&gt;" in explorer.controls.message.value)
+    assert explorer.path is None
+    assert not explorer.controls.compute.disabled
+
+
+def test_stopping_leaves_the_former_path(explorer):
+    explorer.choose(0, 1).compute()
+    former, began = explorer.path, threading.Event()
+
+    def slow(z):
+        began.set()
+        for _ in range(2000):
+            time.sleep(0.01)
+        return decode(z)
+
+    explorer._decode = slow
+    explorer.choose(0, 2)
+    explorer.controls.compute.click()
+    assert began.wait(20)
+    assert not explorer.controls.stop.disabled
+    explorer.controls.stop.click()
+    wait_for(lambda: explorer.controls.message.value == "Stopped.")
+    assert explorer.path is former
+
+
+def test_a_job_ends_once_and_can_be_stopped_late_or_twice():
+    ended = []
+    done = Job(lambda report: report(0.5, "half"), lambda share, text: ended.append(share), ended.append)
+    assert done.wait(5)
+    done.stop()
+    assert ended == [0.5, None]
+    endless = job.Job(lambda report: [time.sleep(0.01) for _ in iter(int, 1)], print, ended.append)
+    time.sleep(0.05)
+    endless.stop()
+    endless.stop()
+    assert endless.wait(5)
+    assert isinstance(ended[-1], Stopped)
+
+
+def test_a_route_is_chosen_from_the_list_without_finding_them_again(explorer, monkeypatch):
+    explorer.choose(0, 2).compute()
+    other = ct.ridgeline(explorer.prior, 0, 2)
+    explorer._show(explorer._compute(explorer.controls.request, 0, lambda *_: None, [explorer.path, other]))
+    monkeypatch.setattr(PathRequest, "find", lambda *a: pytest.fail("searched again"))
+    explorer.controls.routes.value = 1
+    wait_for(lambda: explorer.path is other)
+
+
+def test_planes_and_colours_can_be_switched():
+    prior = prior_of_three()
+    z = prior.sample(400)
+    label = np.where(z[:, 0] > 4, "right", "left")
+    umap = np.stack([z[:, 0] * 2, z[:, 1] - z[:, 2]], axis=1)
+    columns = {"defocus": np.linspace(1, 2, 400), "class": np.arange(400) % 5}
+    explorer = ct.PathwayExplorer(prior, z, decode, embedding=umap, labels=label, columns=columns)
+    assert explorer.controls.plane.options[:2] == ("embedding", "PC 1, 2")
+    assert "latent 2, 3" in explorer.controls.plane.options
+    assert explorer.controls.colour.options == ("log density (nats)", "label", "defocus", "class")
+    assert explorer.names == {0: "left", 2: "right"} | ({1: explorer.names[1]} if 1 in explorer.names else {})
+    explorer.choose(0, 2).compute()
+    for plane in explorer.controls.plane.options:
+        explorer.controls.plane.value = plane
+        assert len(explorer.stars.steps) == 12
+        assert len(explorer.stars.points) == 400 * 8
+    explorer.controls.plane.value = "latent 1, 3"
+    np.testing.assert_allclose(explorer.stars.steps, explorer.path.latents[:, [0, 2]], atol=1e-6)
+    for name, legend in (("class", "entries"), ("defocus", "ramp")):
+        explorer.controls.colour.value = name
+        assert legend in explorer.stars.legend
+        assert len(explorer.stars.colours) == 400 * 3
+
+
+def test_other_points_stand_among_their_nearest_latents_in_an_embedding():
+    prior, z = prior_of_three(), torch.randn(3000, 3, generator=torch.Generator().manual_seed(0)) * 3 + 3
+    plane = planes.planes(prior, z, z[:, :2].numpy() * 10, np.arange(3000))["embedding"]
+    np.testing.assert_allclose(plane.place(z[:5]), z[:5, :2].numpy() * 10, atol=1e-3)
+    assert np.abs(plane.means - 10 * prior.means[:, :2].numpy()).max() < 15
+
+
+def test_many_particles_are_thinned_and_many_labels_merged():
+    assert len(planes.shown_rows(100_000)) == planes.MAX_POINTS
+    many = planes.colouring("id", np.array([f"c{i % 60}" for i in range(600)]))
+    assert len(many.legend["entries"]) == 24
+    assert ["others" in [name for name, _ in many.legend["entries"]]] == [True]
+
+
+def test_an_export_is_read_by_other_tools_and_restores_the_explorer(explorer, tmp_path):
+    explorer.controls.method.value = "Algorithm 1"
+    explorer.controls.seed.value = 3
+    explorer.choose(2, 0).compute()
+    explorer.step, explorer.controls.sigma.value, explorer.controls.plane.value = 4, 2.7, "PC 1, 3"
+    explorer.controls.folder.value = str(tmp_path / "out")
+    explorer.controls.export.click()
+    wait_for(lambda: "files written" in explorer.controls.message.value)
+    volume, voxel = read_map(tmp_path / "out" / "map_004.mrc")
+    np.testing.assert_allclose(volume, explorer.maps[4].numpy(), atol=1e-6)
+    assert voxel == 3.0
+    level = contour_level(explorer.maps, 2.7)
+    assert f"level {level:.6g}" in (tmp_path / "out" / "pathway.cxc").read_text()
+    with Image.open(tmp_path / "out" / "pathway.gif") as movie, Image.open(tmp_path / "out" / "pathway.png") as still:
+        assert movie.n_frames > 12
+        assert still.width > 1000
+    again = ct.PathwayExplorer.restore(tmp_path / "out", explorer.prior, explorer.latents, decode, voxel_size=3.0)
+    torch.testing.assert_close(again.path.latents, explorer.path.latents)
+    assert again.controls.shown == explorer.controls.shown
+    assert "differs" not in again.controls.message.value
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"kind": "PathwayExplorer"}', '{"kind": "PathwayExplorer", "shown": {}}'])
+def test_a_file_that_is_no_note_is_refused_by_name(tmp_path, text):
+    (tmp_path / "explorer.json").write_text(text)
+    with pytest.raises(InputError, match=r"explorer\.json"):
+        ct.PathwayExplorer.restore(tmp_path, prior_of_three(), torch.zeros(9, 3), decode)
+
+
+def test_a_note_of_another_mixture_is_refused(explorer, tmp_path):
+    explorer.choose(0, 2).compute()
+    explorer.export(tmp_path)
+    other = ct.GaussianMixture([0.5, 0.5], torch.zeros(2, 3) + torch.arange(2)[:, None], torch.eye(3).expand(2, 3, 3))
+    with pytest.raises(InputError, match="this mixture"):
+        ct.PathwayExplorer.restore(tmp_path, other, torch.zeros(9, 3), decode)
+    assert fingerprint(explorer.prior) == fingerprint(explorer.prior.detach())
+
+
+def test_nothing_is_exported_without_a_path(explorer, tmp_path):
+    explorer.controls.folder.value = str(tmp_path / "new")
+    explorer.controls.export.click()
+    wait_for(lambda: "Choose two stars" in explorer.controls.message.value)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_snapshot_of_the_browser_becomes_a_file(explorer, tmp_path):
+    explorer.choose(0, 2).compute()
+    explorer.controls.folder.value = str(tmp_path / "shots")
+    explorer.controls.snapshot.click()
+    assert last_sent(explorer, "picture")
+    explorer.viewer._received(None, {"type": "cryotwin", "event": "picture"}, [memoryview(b"png")])
+    assert (tmp_path / "shots" / "snapshot_000.png").read_bytes() == b"png"
+    explorer.viewer._received(None, {"type": "cryotwin", "event": "failed", "reason": "no WebGL"}, [])
+    assert "no WebGL" in explorer.controls.message.value
+
+
+def test_readers_without_a_kernel_see_the_last_picture(explorer, monkeypatch):
+    shown = []
+
+    class Handle:
+        def update(self, bundle, raw):
+            shown.append(bundle)
+
+    monkeypatch.setattr(
+        "cryotwin_nb.explorer.still.display", lambda bundle, raw, display_id=False: shown.append(bundle) or Handle()
+    )
+    explorer._ipython_display_()
+    widget, first = shown
+    assert widget["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.model_id
+    explorer.choose(0, 2).compute()
+    explorer.step = 5
+    assert shown[-1]["image/png"] != first["image/png"]
+    assert 5_000 < len(shown[-1]["image/png"]) < 400_000
+
+
+@pytest.mark.parametrize("computed", [False, True])
+def test_the_figure_shows_the_same_view(explorer, computed):
+    if computed:
+        explorer.choose(0, 2).compute()
+        explorer.step = 6
+    figure = explorer.figure()
+    texts = [text.get_text() for ax in figure.axes for text in ax.texts]
+    titles = [ax.get_title() for ax in figure.axes]
+    assert any("step 6 of 11" in title for title in titles) is computed
+    assert any("Choose two stars" in text for text in texts) is not computed
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"latents": torch.zeros(9, 2)}, "latents"),
+        ({"voxel_size": 0.0}, "voxel_size"),
+        ({"embedding": np.zeros((4, 2))}, "embedding"),
+        ({"columns": {"x": np.zeros(3)}}, "'x'"),
+        ({"labels": ["a", "b"]}, "labels"),
+    ],
+)
+def test_arguments_that_do_not_belong_together_are_refused(change, named):
+    given = {"latents": torch.zeros(9, 3), "decode": decode} | change
+    with pytest.raises(InputError, match=named):
+        ct.PathwayExplorer(prior_of_three(), **given)
+
+
+def test_a_wrong_nglview_is_named_with_the_remedy(monkeypatch):
+    monkeypatch.setattr(maps, "version", lambda name: "4.0.1")
+    with pytest.raises(InputError, match=r"pip install nglview==4\.0"):
+        ct.PathwayExplorer(prior_of_three(), torch.zeros(9, 3), decode)
+
+
+def test_bytes_of_a_map_are_a_valid_mrc_file(tmp_path):
+    values = np.arange(-32, 32, dtype=np.int8).reshape(4, 4, 4)
+    (tmp_path / "map.mrc").write_bytes(map_bytes(values, 2.5))
+    assert mrcfile.validate(tmp_path / "map.mrc", print_file=io.StringIO())
+    with mrcfile.open(tmp_path / "map.mrc") as file:
+        np.testing.assert_array_equal(file.data, values)
+        assert file.voxel_size.z == 2.5

@@ -1,0 +1,215 @@
+"""The explorer in a real JupyterLab and a real browser: clicked, reloaded, saved; screenshots in results/browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from browser import CHROMIUM, LabPage, chromium, jupyter_lab
+from PIL import Image
+
+REQUIRED = os.environ.get("CRYOTWIN_REQUIRE_BROWSER") == "1"
+REMEDY = "no Chromium: on Debian and Ubuntu `apt-get install chromium` brings it"
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason=REMEDY)
+
+CODE = """
+import cryotwin_nb as ct
+model = ct.CryoTwin.load({model!r})
+explorer = ct.PathwayExplorer(
+    model.prior, model.prior.sample(3000), decode=model.volumes, voxel_size=10.0, labels={{0: "B", 1: "C2", 5: "E5"}}
+)
+explorer
+"""
+MAPS = "document.querySelector('.cryotwin-maps')?.cryotwin"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """Address of a JupyterLab, its folder, and a browser."""
+    assert CHROMIUM is not None, REMEDY
+    folder = tmp_path_factory.mktemp("lab")
+    model = Path(__file__).parent.parent / "notebooks" / "models" / "assembly-small.pt"
+    cell = nbformat.v4.new_code_cell(CODE.format(model=str(model)).strip())
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), folder / "explorer.ipynb")
+    home = tmp_path_factory.mktemp("home")
+    with jupyter_lab(folder, home) as address, chromium() as browser:
+        yield address, folder, browser
+
+
+class ExplorerPage(LabPage):
+    """The explorer in its notebook."""
+
+    def star(self, component: int) -> None:
+        star = self.page.locator(f'.cryotwin-stars .star[data-i="{component}"]')
+        star.dispatch_event("click")
+
+    def press(self, name: str) -> None:
+        self.page.locator("button.jupyter-button", has_text=name).click()
+
+    def says(self, text: str) -> None:
+        self.page.locator(".widget-html", has_text=text).first.wait_for()
+
+    def slider(self, name: str):
+        return self.page.locator(".widget-slider", has_text=name).locator(".noUi-handle")
+
+    def drawn(self, step: int, maps: int = 12) -> None:
+        """Wait until the browser has drawn a step."""
+        self.page.wait_for_function(f"() => {MAPS}?.steps.length === {maps} && {MAPS}?.drawn === {step}")
+
+    def look(self) -> np.ndarray:
+        """What stands on the maps' canvas, (h, w, 3)."""
+        file = self.screenshot("canvas")
+        self.page.locator(".cryotwin-maps canvas").first.screenshot(path=file)
+        with Image.open(file) as picture:
+            return np.asarray(picture.convert("RGB")).astype(int)
+
+    def level(self) -> float:
+        return self.page.evaluate(f"() => {MAPS}?.level")
+
+
+def coloured(picture: np.ndarray) -> np.ndarray:
+    return picture.min(axis=-1) < 235
+
+
+def test_pick_two_stars_compute_slide_play_contour_export_and_reload(lab):
+    address, folder, browser = lab
+    page = ExplorerPage(browser, address, "explorer.ipynb")
+    page.run_all()
+    page.page.wait_for_selector(".cryotwin-stars .star")
+    page.screenshot("1-opened")
+
+    page.star(0)
+    page.star(5)
+    assert page.page.locator(".star.start").get_attribute("data-i") == "0"
+    assert page.page.locator(".star.end").get_attribute("data-i") == "5"
+    page.press("Compute")
+    page.says("MaxFlux: log J")
+    page.drawn(0)
+    first = page.look()
+    share = coloured(first).mean()
+    assert 0.05 < share < 0.6, "the molecule is there and does not fill the picture"
+    rows, columns = (np.flatnonzero(coloured(first).any(axis)) for axis in (1, 0))
+    for where, size in ((rows, first.shape[0]), (columns, first.shape[1])):
+        assert where[0] > 3, "not cut"
+        assert where[-1] < size - 4, "not cut"
+        assert abs((where[0] + where[-1]) / 2 / size - 0.5) < 0.1, "centred"
+    assert len(np.unique(first[coloured(first)].sum(-1))) > 50, "lit: shades, not one grey"
+
+    for step in range(1, 7):
+        page.slider("Step").press("ArrowRight")
+        page.drawn(step)
+    sixth = page.look()
+    assert coloured(sixth).mean() > 1.15 * share, "more of the molecule is there"
+    page.screenshot("2-step-6")
+
+    before = page.level()
+    page.slider("Contour").press("ArrowRight")
+    page.page.wait_for_function(f"() => {MAPS}?.level > {before}")
+    page.drawn(6)
+
+    page.press("Start map")
+    page.press("Gain/loss")
+    page.page.wait_for_function(f"() => {MAPS}?.changes.length === 12")
+    page.page.wait_for_timeout(500)
+    blue = page.look()
+    assert ((blue[..., 2] - blue[..., 0]) > 60).mean() > 0.02, "what was gained is blue"
+    page.screenshot("3-changes")
+
+    page.page.locator(".jupyter-widget-Play button, .widget-play button").first.click()
+    page.page.wait_for_function(f"() => {MAPS}?.drawn === 11")
+
+    page.page.locator(".widget-text", has_text="Folder").locator("input").fill("exported")
+    page.page.keyboard.press("Tab")
+    page.press("Export")
+    page.says("files written to exported")
+    assert len(list((folder / "exported").glob("map_*.mrc"))) == 12
+    page.press("Snapshot")
+    page.says("Snapshot written")
+    with Image.open(folder / "exported" / "snapshot_011.png") as snapshot:
+        assert coloured(np.asarray(snapshot.convert("RGB")).astype(int)).mean() > 0.05
+    page.page.locator(".cryotwin-profile").scroll_into_view_if_needed()
+    page.screenshot("4-exported")
+
+    page.page.wait_for_timeout(3000)  # the saved picture follows when nothing has changed for a while
+    page.command("docmanager:save")
+    page.page.wait_for_timeout(1000)
+    page.page.reload()
+    page.wait_for_kernel()
+    page.drawn(11)
+    for _ in range(40):
+        if coloured(page.look()).mean() > share:
+            break
+        page.page.wait_for_timeout(250)
+    else:
+        pytest.fail("the molecule did not come back")
+    assert page.page.locator(".star.end").get_attribute("data-i") == "5"
+    page.screenshot("5-reloaded")
+    assert page.errors == []
+    assert page.outside == []
+    page.page.close()
+
+
+def test_the_saved_notebook_is_small_and_shows_the_last_picture_without_a_kernel(lab, tmp_path):
+    address, folder, browser = lab
+    saved = folder / "explorer.ipynb"
+    assert saved.stat().st_size < 1_000_000
+    outputs = json.loads(saved.read_text())["cells"][0]["outputs"]
+    assert len(outputs[-1]["data"]["image/png"]) > 20_000
+    (folder / "later.ipynb").write_bytes(saved.read_bytes())
+    page = LabPage(browser, address, "later.ipynb")  # a kernel of its own, which knows no widget
+    picture = page.page.locator(".jp-OutputArea img").last
+    picture.wait_for()
+    page.screenshot("6-without-a-kernel")
+    size = picture.bounding_box()
+    assert min(size["width"], size["height"]) > 300
+    assert page.page.get_by_text("Error displaying widget").count() == 0
+    page.page.close()
+    convert = [sys.executable, "-m", "nbconvert", "--to", "html", "--output-dir", str(tmp_path), str(saved)]
+    subprocess.run(convert, check=True, capture_output=True)
+    html = browser.new_page(viewport={"width": 1100, "height": 1000})
+    html.goto((tmp_path / "explorer.html").as_uri())
+    assert html.locator("img").last.bounding_box()["width"] > 300
+    html.close()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1920, 1080)])
+def test_nothing_overlaps_or_is_cut(lab, width, height):
+    address, _, browser = lab
+    page = ExplorerPage(browser, address, "explorer.ipynb", width, height)
+    page.run_all()
+    page.page.wait_for_selector(".cryotwin-stars .star")
+    page.press("Compute")
+    page.says("MaxFlux: log J")
+    page.drawn(0)
+    page.screenshot(f"7-{width}")
+    boxes = page.page.evaluate(
+        """() => [...document.querySelectorAll(
+            '.jp-OutputArea-output button.jupyter-button, .jp-OutputArea-output select, .cryotwin-frame,'
+            + '.cryotwin-maps, .cryotwin-hint, .cryotwin-legend, .cryotwin-profile,'
+            + '.jp-OutputArea-output .widget-slider')]
+            .filter(e => e.offsetParent !== null && !e.closest('.cryotwin-maps'))
+            .map(e => { const b = e.getBoundingClientRect(); return [e.className.baseVal ?? e.className, b.x, b.y,
+                b.right, b.bottom, e.scrollWidth - e.clientWidth]; })"""
+    )
+    right = page.page.evaluate("() => document.querySelector('.jp-OutputArea').getBoundingClientRect().right")
+    shown = [box for box in boxes if box[3] - box[1] > 2]
+    assert len(shown) > 15
+    for i, (name, x, y, to_x, to_y, hidden) in enumerate(shown):
+        assert to_x <= right + 1, f"{name} is cut at {width}"
+        assert hidden <= 1 or "select" in name or not name, f"text of {name} is cut"
+        for other, ox, oy, oto_x, oto_y, _ in shown[:i]:
+            apart = x >= oto_x - 1 or ox >= to_x - 1 or y >= oto_y - 1 or oy >= to_y - 1
+            inside = (x >= ox and to_x <= oto_x and y >= oy and to_y <= oto_y) or (
+                ox >= x and oto_x <= to_x and oy >= y and oto_y <= to_y
+            )
+            assert apart or inside, f"{name} overlaps {other} at {width}"
+    assert page.errors == []
+    page.page.close()
