@@ -7,6 +7,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 # More arguments for pip, for example another index for the CPU build of PyTorch.
 PIP_FLAGS ?=
 
+# OpenMP's threads spin while they wait: beside other programs that makes small steps of PyTorch twenty times slower.
+export OMP_WAIT_POLICY ?= passive
+
 venv := .venv/bin/python
 stamp := .venv/installed
 

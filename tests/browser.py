@@ -14,8 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARTEFACTS = Path(__file__).parent.parent / "results" / "browser"
+MAPS = "document.querySelector('.cryotwin-maps')?.cryotwin"
+"""What the browser knows of the explorer's maps (see explorer/maps.js)."""
 _FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
 
@@ -99,6 +104,11 @@ class LabPage:
         self.page.screenshot(path=ARTEFACTS / f"{name}.png")
         return ARTEFACTS / f"{name}.png"
 
+    def close(self) -> None:
+        """Close the page and stop its kernel."""
+        self.page.evaluate("() => window.jupyterapp.serviceManager.sessions.shutdownAll()")
+        self.page.close()
+
     def _console(self, message: Any) -> None:
         if message.type == "error":
             self.errors.append(f"{message.text} ({message.location.get('url', '')})")
@@ -106,6 +116,42 @@ class LabPage:
     def _requested(self, url: str) -> None:
         if not url.startswith(("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:")):
             self.outside.append(url)
+
+
+class ExplorerPage(LabPage):
+    """The explorer in its notebook."""
+
+    def star(self, component: int) -> None:
+        star = self.page.locator(f'.cryotwin-stars .star[data-i="{component}"]')
+        star.dispatch_event("click")
+
+    def press(self, name: str) -> None:
+        self.page.locator("button.jupyter-button", has_text=name).click()
+
+    def says(self, text: str) -> None:
+        self.page.locator(".widget-html", has_text=text).first.wait_for()
+
+    def slider(self, name: str) -> Any:
+        return self.page.locator(".widget-slider", has_text=name).locator(".noUi-handle")
+
+    def version(self) -> int:
+        """Number of the path that the browser has."""
+        return self.page.evaluate(f"() => {MAPS}?.version ?? -1")
+
+    def drawn(self, step: int, maps: int = 12, newer_than: int = -1) -> None:
+        """Wait until the browser has drawn a step of a path."""
+        ready = f"{MAPS}?.steps.length === {maps} && {MAPS}.ready > {newer_than} && {MAPS}.drawn === {step}"
+        self.page.wait_for_function(f"() => {ready}")
+
+    def look(self) -> np.ndarray:
+        """What stands on the maps' canvas, (h, w, 3)."""
+        file = self.screenshot("canvas")
+        self.page.locator(".cryotwin-maps canvas").first.screenshot(path=file)
+        with Image.open(file) as picture:
+            return np.asarray(picture.convert("RGB")).astype(int)
+
+    def level(self) -> float:
+        return self.page.evaluate(f"() => {MAPS}?.level")
 
 
 @contextlib.contextmanager

@@ -56,11 +56,11 @@ def last_sent(explorer, task: str) -> tuple[dict, list]:
 
 
 def wait_for(condition) -> None:
-    for _ in range(1000):
+    for _ in range(6000):
         if condition():
             return
         time.sleep(0.02)
-    pytest.fail("it did not happen within 20 s")
+    pytest.fail("it did not happen within two minutes")
 
 
 def test_ends_are_offered_by_weight_and_linked_to_the_stars(explorer):

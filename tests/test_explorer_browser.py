@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from browser import CHROMIUM, LabPage, chromium, jupyter_lab
+from browser import CHROMIUM, MAPS, ExplorerPage, LabPage, chromium, jupyter_lab
 from PIL import Image
 
 REQUIRED = os.environ.get("CRYOTWIN_REQUIRE_BROWSER") == "1"
@@ -27,7 +27,6 @@ explorer = ct.PathwayExplorer(
 )
 explorer
 """
-MAPS = "document.querySelector('.cryotwin-maps')?.cryotwin"
 
 
 @pytest.fixture(scope="module")
@@ -38,41 +37,11 @@ def lab(tmp_path_factory):
     model = Path(__file__).parent.parent / "notebooks" / "models" / "assembly-small.pt"
     cell = nbformat.v4.new_code_cell(CODE.format(model=str(model)).strip())
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), folder / "explorer.ipynb")
+    for name in ("explorer", "fresh"):
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), folder / f"{name}.ipynb")
     home = tmp_path_factory.mktemp("home")
     with jupyter_lab(folder, home) as address, chromium() as browser:
         yield address, folder, browser
-
-
-class ExplorerPage(LabPage):
-    """The explorer in its notebook."""
-
-    def star(self, component: int) -> None:
-        star = self.page.locator(f'.cryotwin-stars .star[data-i="{component}"]')
-        star.dispatch_event("click")
-
-    def press(self, name: str) -> None:
-        self.page.locator("button.jupyter-button", has_text=name).click()
-
-    def says(self, text: str) -> None:
-        self.page.locator(".widget-html", has_text=text).first.wait_for()
-
-    def slider(self, name: str):
-        return self.page.locator(".widget-slider", has_text=name).locator(".noUi-handle")
-
-    def drawn(self, step: int, maps: int = 12) -> None:
-        """Wait until the browser has drawn a step."""
-        self.page.wait_for_function(f"() => {MAPS}?.steps.length === {maps} && {MAPS}?.drawn === {step}")
-
-    def look(self) -> np.ndarray:
-        """What stands on the maps' canvas, (h, w, 3)."""
-        file = self.screenshot("canvas")
-        self.page.locator(".cryotwin-maps canvas").first.screenshot(path=file)
-        with Image.open(file) as picture:
-            return np.asarray(picture.convert("RGB")).astype(int)
-
-    def level(self) -> float:
-        return self.page.evaluate(f"() => {MAPS}?.level")
 
 
 def coloured(picture: np.ndarray) -> np.ndarray:
@@ -135,6 +104,7 @@ def test_pick_two_stars_compute_slide_play_contour_export_and_reload(lab):
     page.says("Snapshot written")
     with Image.open(folder / "exported" / "snapshot_011.png") as snapshot:
         assert coloured(np.asarray(snapshot.convert("RGB")).astype(int)).mean() > 0.05
+    assert not page.page.locator("img[alt*='last used']").is_visible(), "the picture is for readers without a kernel"
     page.page.locator(".cryotwin-profile").scroll_into_view_if_needed()
     page.screenshot("4-exported")
 
@@ -154,7 +124,7 @@ def test_pick_two_stars_compute_slide_play_contour_export_and_reload(lab):
     page.screenshot("5-reloaded")
     assert page.errors == []
     assert page.outside == []
-    page.page.close()
+    page.close()
 
 
 def test_the_saved_notebook_is_small_and_shows_the_last_picture_without_a_kernel(lab, tmp_path):
@@ -170,8 +140,8 @@ def test_the_saved_notebook_is_small_and_shows_the_last_picture_without_a_kernel
     page.screenshot("6-without-a-kernel")
     size = picture.bounding_box()
     assert min(size["width"], size["height"]) > 300
-    assert page.page.get_by_text("Error displaying widget").count() == 0
-    page.page.close()
+    assert not page.page.get_by_text("Error displaying widget").first.is_visible()
+    page.close()
     convert = [sys.executable, "-m", "nbconvert", "--to", "html", "--output-dir", str(tmp_path), str(saved)]
     subprocess.run(convert, check=True, capture_output=True)
     html = browser.new_page(viewport={"width": 1100, "height": 1000})
@@ -183,7 +153,7 @@ def test_the_saved_notebook_is_small_and_shows_the_last_picture_without_a_kernel
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (1920, 1080)])
 def test_nothing_overlaps_or_is_cut(lab, width, height):
     address, _, browser = lab
-    page = ExplorerPage(browser, address, "explorer.ipynb", width, height)
+    page = ExplorerPage(browser, address, "fresh.ipynb", width, height)
     page.run_all()
     page.page.wait_for_selector(".cryotwin-stars .star")
     page.press("Compute")
@@ -212,4 +182,4 @@ def test_nothing_overlaps_or_is_cut(lab, width, height):
             )
             assert apart or inside, f"{name} overlaps {other} at {width}"
     assert page.errors == []
-    page.page.close()
+    page.close()

@@ -71,7 +71,7 @@ class Controls:
         )  # fmt: skip
         self.reset = _button("Reset", "home", "From the front, all of the map in view")
         self.snapshot = _button("Snapshot", "camera", "Write what is shown as a PNG into the folder below")
-        self.profile = widgets.HTML(layout=widgets.Layout(width="100%"))
+        self.profile = widgets.HTML(layout=widgets.Layout(margin="0"))
         self.folder = widgets.Text("pathway", description="Folder", layout=widgets.Layout(width="260px"))
         tip = "Maps, differences, latents, ChimeraX script, movie, picture, and explorer.json, which recreates this"
         self.export = _button("Export", "download", tip)

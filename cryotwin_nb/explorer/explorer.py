@@ -113,10 +113,10 @@ class PathwayExplorer(widgets.VBox):
         self._landscape: Landscape | None = None
         self._offering = False
         self._loop = _running_loop()
-        self.stars = StarPicker(self.prior.weights.cpu().numpy(), self.names)
+        self._still = Still(lambda: picture(self._view()))
+        self.stars = StarPicker(self.prior.weights.cpu().numpy(), self.names, self._still.name)
         self.viewer = MapViewer(self.voxel_size, self._heard)
         self.controls = controls.Controls(self.prior, self.names, list(self._planes), list(self._columns))
-        self._still = Still(lambda: picture(self._view()))
         super().__init__(self.controls.arranged(self.stars, self.viewer.widget))
         self._connect()
         self._show_plane()

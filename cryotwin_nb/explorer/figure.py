@@ -87,12 +87,12 @@ def draw_view(view: View) -> Figure:
     return figure
 
 
-def picture(view: View, colours: int = 128) -> bytes:
-    """`draw_view` as a PNG of few colours, about 100 kB."""
+def picture(view: View, colours: int = 64) -> bytes:
+    """`draw_view` as a PNG of few colours, about 50 kB."""
     from PIL import Image  # comes with matplotlib
 
     drawn = io.BytesIO()
-    draw_view(view).savefig(drawn, format="png")
+    draw_view(view).savefig(drawn, format="png", dpi=90)
     small = io.BytesIO()
     Image.open(drawn).convert("RGB").quantize(colours).save(small, format="png", optimize=True)
     return small.getvalue()
@@ -109,7 +109,7 @@ def _draw_plane(ax, view: View) -> None:
         draw_path(ax, view.path, plane.place, COLOURS[6])
         here = plane.place(view.path.latents[view.step][None])[0]
         ax.scatter(*here, s=130, color=COLOURS[3], edgecolors="black", zorder=10)
-    ax.set(xlabel=plane.axes[0] or "t-SNE map", ylabel=plane.axes[1], aspect="equal")
+    ax.set(xlabel=plane.axes[0] or "embedding", ylabel=plane.axes[1], aspect="equal")
     if not any(plane.axes):
         ax.set(xticks=[], yticks=[])
     legend = view.colouring.legend

@@ -4,9 +4,9 @@
   const view = this, stage = this.stage;
   if (view.cryotwin) return;
   const BLUE = "#0072b2", ORANGE = "#d55e00", GREY = "#b9c4d2", DARK = "#333333";
-  const state = { version: -1, drawn: -1, steps: [], start: null, changes: [], step: 0, level: 0, change: 0,
+  const state = { version: -1, drawn: -1, ready: -1, steps: [], start: null, changes: [], step: 0, level: 0, change: 0,
                   showStart: false, showChange: false, unseen: true };
-  view.cryotwin = view.el.cryotwin = state;
+  view.cryotwin = view.el.cryotwin = Object.assign(state, { stage });
   view.el.classList.add("cryotwin-maps");
   view.$pickingInfo.hide();
   view.$container.resizable("destroy");  // it follows the notebook's width
@@ -60,14 +60,22 @@
     setTimeout(next, 150);
   }
 
+  // A notebook that is being laid out has no width yet, and NGL then no idea how far away to look from.
+  function fit() {
+    const { clientWidth: width } = view.el;
+    if (width < 2 || !view.el.isConnected) return false;
+    view.setSize(`${width}px`, view.model.get("_view_height"));
+    return true;
+  }
+
   function reset() {
     const current = state.steps[state.step];
     if (!current) return;
-    state.unseen = view.el.clientWidth < 2;
+    state.unseen = !fit();
     const turned = stage.viewer.rotationGroup.quaternion.clone().set(0, 1, 0, 0);
     stage.viewerControls.rotate(turned);  // NGL looks along +z; maps are looked at along -z, x to the right
-    current.component.autoView();
-    stage.viewerControls.distance(-0.72 * Math.abs(stage.viewer.camera.position.z));  // boxes are wider than molecules
+    stage.viewerControls.center(current.component.getCenter());
+    stage.viewerControls.distance(-0.72 * Math.abs(current.component.getZoom()));  // boxes are wider than molecules
   }
 
   const tasks = {
@@ -89,10 +97,11 @@
       const ghost = await load(buffers[0]);
       state.start = { component: ghost, levels: [level],
                       surfaces: [surface(ghost, level, DARK, { opacity: 0.35, depthWrite: false })] };
-      state.steps = made;
+      Object.assign(state, { steps: made, drawn: -1 });
       former.forEach(({ component }) => stage.removeComponent(component));
       if (first) reset();
       look();
+      state.ready = version;
       view.send({ type: "cryotwin", event: "loaded", version });
     },
     async changes({ version, change }, buffers) {
@@ -129,13 +138,7 @@
     });
   });
 
-  // A notebook that is being laid out has no width yet, and NGL no idea how far away to look from.
-  const watcher = new ResizeObserver(() => {
-    const { clientWidth: width } = view.el;
-    if (width < 2 || !view.el.isConnected) return;
-    view.setSize(`${width}px`, view.model.get("_view_height"));
-    if (state.unseen) reset();
-  });
+  const watcher = new ResizeObserver(() => { if (fit() && state.unseen) reset(); });
   watcher.observe(view.el);
   view.send({ type: "cryotwin", event: "ready", webgl: Boolean(stage.viewer.renderer) });
 })();

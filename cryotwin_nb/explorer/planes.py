@@ -69,7 +69,7 @@ def planes(
             found.append(_linear(f"PC {i + 1}, {j + 1}", axes, directions[[i, j]].T, centre, z[rows], means))
     identity = torch.eye(dim, max(dim, 2), dtype=z.dtype)
     for i, j in combinations(range(max(dim, 2)), 2):
-        axes = f"latent {i + 1}", f"latent {j + 1}" if dim > 1 else ""
+        axes = tuple(f"latent {k + 1} (latent units)" if k < dim else "" for k in (i, j))
         found.append(_linear(f"latent {i + 1}, {j + 1}", axes, identity[:, [i, j]], centre * 0, z[rows], means))
     return {plane.name: plane for plane in found}
 

@@ -52,7 +52,7 @@ def profile_svg(profile: PathProfile, step: int) -> str:
         parts.append(_text(a, _BOTTOM - tall[k] - 3, str(count), "middle"))
         parts.append(_text(a, _BOTTOM + 13, str(k), "middle", weight="bold" if k == step else "normal"))
     parts.append(_text((_LEFT + _WIDTH) / 2, _HEIGHT - 6, f"step (path of {length:.3g} latent units)", "middle"))
-    style = "width:100%;height:auto;font:11px sans-serif;display:block"
+    style = "width:100%;max-width:1000px;height:auto;font:11px sans-serif;display:block"
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" style="{style}" class="cryotwin-profile">{"".join(parts)}</svg>'
 
 

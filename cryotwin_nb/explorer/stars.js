@@ -19,6 +19,7 @@ function niceLength(longest) {
 
 function render({ model, el }) {
   el.classList.add("cryotwin-stars");
+  element(el, "style", {}, `.cryotwin-still-${model.get("still")} { display: none !important }`);  // this view is live
   const frame = element(el, "div", { class: "cryotwin-frame" });
   const canvas = element(frame, "canvas");
   const svg = element(frame, "svg");
@@ -106,7 +107,7 @@ function render({ model, el }) {
     }
     for (const i of order) {
       const star = stars[i], role = i === start ? "start" : i === end ? "end" : "";
-      const label = role ? `${role}: ${star.label || i}` : star.label;
+      const label = role ? `${role}: ${star.name || i}` : star.label;
       if (!label) continue;
       const x = Math.min(Math.max(v.x(star.x), 30), v.width - 30);
       element(svg, "text", {

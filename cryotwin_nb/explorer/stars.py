@@ -20,7 +20,8 @@ _HERE = Path(__file__).parent
 class StarPicker(anywidget.AnyWidget):
     """A scatter of latents with a star for each mean; `start` and `end` follow clicks and may be set.
 
-    Everything else is set through `show_plane`, `show_colours` and `show_path`.
+    `still` names the picture that a live picker hides (see `still.Still`). Everything else is set through `show_plane`,
+    `show_colours` and `show_path`.
     """
 
     _esm = _HERE / "stars.js"
@@ -38,10 +39,12 @@ class StarPicker(anywidget.AnyWidget):
     curve: Any = traitlets.List().tag(sync=True)
     steps: Any = traitlets.List().tag(sync=True)
     legend = traitlets.Dict().tag(sync=True)
+    still = traitlets.Unicode().tag(sync=True)
 
-    def __init__(self, weights: np.ndarray, names: dict[int, str]) -> None:
-        super().__init__()
+    def __init__(self, weights: np.ndarray, names: dict[int, str], still: str = "") -> None:
+        super().__init__(still=still)
         self._weights, self._names = weights, names
+        self._heaviest = {name: c for c, name in sorted(names.items(), key=lambda item: weights[item[0]])}
         self._plane: Plane | None = None
         self._colouring: Colouring | None = None
 
@@ -52,10 +55,10 @@ class StarPicker(anywidget.AnyWidget):
         size = 13 + 13 * np.sqrt(self._weights / self._weights.max())
         with self.hold_sync():
             self.extent = [*both.min(0).tolist(), *both.max(0).tolist()]
-            self.axes = list(plane.axes) if any(plane.axes) else ["t-SNE map", ""]
+            self.axes = list(plane.axes) if any(plane.axes) else ["embedding", ""]
             self.unit = "latent units" if any(plane.axes) else ""
             self.stars = [
-                {"x": x, "y": y, "size": s, "label": self._names.get(c, ""), "tip": self._tip(c)}
+                {"x": x, "y": y, "size": s} | self._texts(c)
                 for c, ((x, y), s) in enumerate(zip(plane.means.tolist(), size.tolist()))
             ]
             self.show_colours(colouring)
@@ -80,6 +83,9 @@ class StarPicker(anywidget.AnyWidget):
             placed = self._plane.place(torch.cat([curve, path.latents.to(curve)]))
             self.curve, self.steps = placed[:_CORNERS].tolist(), placed[_CORNERS:].tolist()
 
-    def _tip(self, component: int) -> str:
-        name = f"{self._names[component]}, " if component in self._names else ""
-        return f"{name}component {component}, weight {self._weights[component]:.1%}"
+    def _texts(self, component: int) -> dict[str, str]:
+        """A star's name, its label (beside the heaviest of all that bear the name) and its tip."""
+        name = self._names.get(component, "")
+        label = name if self._heaviest.get(name) == component else ""
+        tip = f"component {component}, weight {self._weights[component]:.1%}"
+        return {"name": name, "label": label, "tip": f"{name}, {tip}" if name else tip}

@@ -6,18 +6,18 @@ import asyncio
 import base64
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
-import ipywidgets as widgets
 from IPython.display import display
 
 _IDLE = 1.5  # seconds without a change before the picture is drawn anew
-_NOTHING = base64.b64decode(  # a transparent pixel
+_NOTHING = (  # a transparent pixel
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAAC0lEQVR42mNgAAIAAAUAAen63NgAAAAASUVORK5CYII="
 )
 
 
 class Still:
-    """An output of its own below the widget's: with a kernel it is an empty widget, without one it is the picture.
+    """An output of its own below the widget's. A live widget hides it, by the class `cryotwin-still-<name>`.
 
     Only this output is replaced when the picture changes: replacing the widget's own would load all maps again.
 
@@ -25,16 +25,25 @@ class Still:
     ----------
     draw : callable
         Returns the picture as a PNG.
+
+    Attributes
+    ----------
+    name : str
+
+    Notes
+    -----
+    A picture in the widget's own output would not do: in a notebook that it trusts, JupyterLab prefers the widget and
+    says "model not found". That line is hidden by a style beside the picture.
     """
 
     def __init__(self, draw: Callable[[], bytes]) -> None:
-        self._draw, self._empty = draw, widgets.HTML(layout=widgets.Layout(display="none"))
+        self._draw, self.name = draw, uuid4().hex[:12]
         self._handle: Any = None
         self._waiting: asyncio.TimerHandle | None = None
 
     def display_below(self, bundle: dict) -> None:
         """Display a widget's bundle, then the picture."""
-        display(bundle | {"text/plain": "", "image/png": base64.b64encode(_NOTHING).decode()}, raw=True)
+        display(bundle | {"text/plain": "", "image/png": _NOTHING}, raw=True)
         self._handle = display(self._bundle(), raw=True, display_id=True)
 
     def refresh(self) -> None:
@@ -44,15 +53,18 @@ class Still:
         if self._waiting is not None:
             self._waiting.cancel()
         try:
-            self._waiting = asyncio.get_running_loop().call_later(_IDLE, self.refresh_now)
+            self._waiting = asyncio.get_running_loop().call_later(_IDLE, self._refresh_now)
         except RuntimeError:
-            self.refresh_now()
+            self._refresh_now()
 
-    def refresh_now(self) -> None:
-        """Draw the picture anew."""
-        if self._handle is not None:
-            self._handle.update(self._bundle(), raw=True)
+    def _refresh_now(self) -> None:
+        self._handle.update(self._bundle(), raw=True)
 
-    def _bundle(self) -> dict:
-        picture = {"text/plain": "", "image/png": base64.b64encode(self._draw()).decode()}
-        return dict(self._empty._repr_mimebundle_()) | picture
+    def _bundle(self) -> dict[str, str]:
+        """The picture, as HTML with a name that a live widget knows, and plain."""
+        png = base64.b64encode(self._draw()).decode()
+        mine = f"cryotwin-still-{self.name}"
+        not_found = f".jp-OutputArea-child:has(+ .jp-OutputArea-child .{mine}) .jupyter-widgets:not(:has(*))"
+        style = f"<style>{not_found} {{ display: none !important }}</style>"
+        picture = f'<img class="{mine}" alt="The explorer as it was last used" src="data:image/png;base64,{png}">'
+        return {"text/plain": "", "text/html": style + picture, "image/png": png}
