@@ -143,6 +143,10 @@ class ExplorerPage(LabPage):
         ready = f"{MAPS}?.steps.length === {maps} && {MAPS}.ready > {newer_than} && {MAPS}.drawn === {step}"
         self.page.wait_for_function(f"() => {ready}")
 
+    def all_loaded(self) -> None:
+        """Wait until the browser has all maps of a path."""
+        self.page.wait_for_function(f"() => Boolean({MAPS}?.start)")
+
     def look(self) -> np.ndarray:
         """What stands on the maps' canvas, (h, w, 3)."""
         file = self.screenshot("canvas")

@@ -20,8 +20,6 @@ from cryotwin_nb.plotting.style import COLOURS, HALO, styled
 from cryotwin_nb.rendering import render_surface
 from cryotwin_nb.ridgeline import Pathway
 
-_PIXELS = 360
-
 
 @dataclass(frozen=True, eq=False)
 class View:
@@ -59,8 +57,8 @@ class View:
 
 
 @styled
-def draw_view(view: View) -> Figure:
-    """Scatter with path, map of the step, and profile."""
+def draw_view(view: View, pixels: int = 360) -> Figure:
+    """Scatter with path, map of the step (as drawn `pixels` wide), and profile."""
     with_path = view.path is not None
     figure = Figure(figsize=(9.6, 8.0 if with_path else 4.4), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
@@ -74,10 +72,10 @@ def draw_view(view: View) -> Figure:
         right.text(0.5, 0.5, "Choose two stars\nand compute a path.", ha="center", va="center", color="0.4")
         return figure
     change = view.maps[view.step] - view.maps[0]
-    drawn = render_surface(view.maps[view.step], view.level, size=_PIXELS, difference=change)
+    drawn = render_surface(view.maps[view.step], view.level, size=pixels, difference=change)
     rows, columns = _filled(drawn.min(axis=-1) < 1)
     right.imshow(drawn[rows, columns])
-    scale_bar(right, view.voxel_size * view.maps.shape[-1] / _PIXELS)
+    scale_bar(right, view.voxel_size * view.maps.shape[-1] / pixels)
     right.set_title(f"step {view.step} of {len(view.path.latents) - 1}, contour {view.sigma:.1f} σ")
     right.text(0.5, -0.02, "blue: gained since the start, orange: lost", transform=right.transAxes, ha="center", size=8)
     if view.profile is not None:
@@ -92,7 +90,7 @@ def picture(view: View, colours: int = 64) -> bytes:
     from PIL import Image  # comes with matplotlib
 
     drawn = io.BytesIO()
-    draw_view(view).savefig(drawn, format="png", dpi=90)
+    draw_view(view, 240).savefig(drawn, format="png", dpi=90)
     small = io.BytesIO()
     Image.open(drawn).convert("RGB").quantize(colours).save(small, format="png", optimize=True)
     return small.getvalue()

@@ -20,6 +20,32 @@
     return stage.loadFile(new Blob([bytes]), { ext: "mrc", defaultRepresentation: false });
   }
 
+  // The map of a step and its surface; false where another path has come in between.
+  async function add(made, k, bytes, version) {
+    const component = await load(bytes);
+    if (version !== state.version) { stage.removeComponent(component); return false; }
+    component.setVisibility(false);
+    made[k] = { component, surfaces: [surface(component, state.level, GREY)], levels: [state.level] };
+    return true;
+  }
+
+  async function addRest(made, buffers, version) {
+    for (const k of buffers.keys()) {
+      if (made[k]) continue;
+      await new Promise((seen) => setTimeout(seen, 10));
+      if (!await add(made, k, buffers[k], version)) return;
+      if (k === state.step) look();
+    }
+    const component = await load(buffers[0]);
+    if (version !== state.version) { stage.removeComponent(component); return; }
+    const ghost = surface(component, state.level, DARK, { opacity: 0.35, depthWrite: false });
+    state.start = { component, levels: [state.level], surfaces: [ghost] };
+    look();
+    view.send({ type: "cryotwin", event: "loaded", version });
+  }
+
+  const failed = (error) => view.send({ type: "cryotwin", event: "failed", reason: String(error) });
+
   // A surface is made when it is first seen at a level, and kept.
   function fresh(kept, levels) {
     kept.surfaces.forEach((one, i) => {
@@ -32,7 +58,7 @@
     const current = state.steps[state.step];
     if (!current) return;
     fresh(current, [state.level]);
-    state.steps.forEach((kept, k) => kept.component.setVisibility(k === state.step));
+    state.steps.forEach((kept, k) => kept?.component.setVisibility(k === state.step));
     if (state.start) {
       if (state.showStart) fresh(state.start, [state.level]);
       state.start.component.setVisibility(state.showStart && state.step > 0);
@@ -52,7 +78,7 @@
     const mine = ++turn;
     const next = () => {
       if (mine !== turn) return;
-      const stale = state.steps.find((kept) => kept.levels[0] !== state.level);
+      const stale = state.steps.find((kept) => kept && kept.levels[0] !== state.level);
       if (!stale) return;
       fresh(stale, [state.level]);
       setTimeout(next, 30);
@@ -83,26 +109,16 @@
       if (version <= state.version) return;
       const first = state.version < 0;
       state.version = version;
-      const former = [...state.steps, ...state.changes, ...(state.start ? [state.start] : [])];
+      const former = [...state.steps, ...state.changes, state.start].filter(Boolean);
       Object.assign(state, { level, step, start: null, changes: [] });
-      const made = [];
-      for (const bytes of buffers) {
-        const component = await load(bytes);
-        if (version !== state.version) { stage.removeComponent(component); continue; }
-        const one = surface(component, level, GREY);
-        component.setVisibility(made.length === step && first);
-        made.push({ component, surfaces: [one], levels: [level] });
-      }
-      if (version !== state.version) return;
-      const ghost = await load(buffers[0]);
-      state.start = { component: ghost, levels: [level],
-                      surfaces: [surface(ghost, level, DARK, { opacity: 0.35, depthWrite: false })] };
+      const made = new Array(buffers.length).fill(null);
+      if (!await add(made, step, buffers[step], version)) return;
       Object.assign(state, { steps: made, drawn: -1 });
-      former.forEach(({ component }) => stage.removeComponent(component));
+      former.forEach((kept) => stage.removeComponent(kept.component));
       if (first) reset();
       look();
       state.ready = version;
-      view.send({ type: "cryotwin", event: "loaded", version });
+      addRest(made, buffers, version).catch(failed);  // what is seen came first, and need not wait for the rest
     },
     async changes({ version, change }, buffers) {
       if (version !== state.version || state.changes.length) return;
@@ -133,9 +149,7 @@
   view.model.on("msg:custom", (message, buffers) => {
     if (message.type !== "cryotwin") return;
     const given = buffers && buffers.length ? buffers : message.buffers || [];
-    queue = queue.then(() => tasks[message.task](message, given)).catch((error) => {
-      view.send({ type: "cryotwin", event: "failed", reason: String(error) });
-    });
+    queue = queue.then(() => tasks[message.task](message, given)).catch(failed);
   });
 
   const watcher = new ResizeObserver(() => { if (fit() && state.unseen) reset(); });

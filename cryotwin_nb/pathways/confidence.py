@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -183,9 +184,9 @@ def profile(path: Pathway, prior: GaussianMixture, latents: Tensor, radius: floa
     position = torch.cat([torch.zeros(1).double(), curve.diff(dim=0).norm(dim=1).cumsum(0)])
     energy, line = -prior.log_prob(curve), -log_line_density(prior, curve, width)
     points = path.latents.to(curve)
-    near = torch.cat([torch.cdist(part, curve).amin(1) for part in latents.split(2000)]) <= radius
-    nearest = torch.cdist(latents, points).argmin(1)
-    particles = tuple(((nearest == k) & near).nonzero()[:, 0].numpy() for k in range(len(points)))
+    near = np.flatnonzero(cKDTree(curve.numpy()).query(latents.numpy(), distance_upper_bound=radius)[0] <= radius)
+    nearest = torch.cdist(latents[near], points).argmin(1).numpy()
+    particles = tuple(near[nearest == k] for k in range(len(points)))
     at = position[torch.cdist(points, curve).argmin(1)]
     energies = (energy - energy[0]).numpy(), (line - line[0]).numpy()
     return PathProfile(position.numpy(), *energies, at.numpy(), particles, radius)

@@ -117,24 +117,26 @@ class Landscape:
         either side of its worst edge is found anew by itself.
         """
         graph = self.graph(allowed)
-        path = self._dijkstra(graph, start, end)
-        return None if path is None else self._refined(graph, path, depth=6)
+        tree = _minimum_spanning_tree(graph)
+        path = self._dijkstra(graph, tree, start, end)
+        return None if path is None else self._refined(graph, tree, path, depth=6)
 
-    def _refined(self, graph: csr_matrix, path: list[int], depth: int) -> list[int]:
+    def _refined(self, graph: csr_matrix, tree: csr_matrix, path: list[int], depth: int) -> list[int]:
         if len(path) < 3 or depth == 0:
             return path
         worst = int(np.argmax([graph[i, j] for i, j in pairwise(path)]))
         parts = []
         for part in (path[: worst + 1], path[worst + 1 :]):
-            better = self._dijkstra(graph, part[0], part[-1]) if len(part) > 2 else part
-            parts.append(self._refined(graph, better or part, depth - 1))
+            better = self._dijkstra(graph, tree, part[0], part[-1]) if len(part) > 2 else part
+            parts.append(self._refined(graph, tree, better or part, depth - 1))
         return parts[0] + parts[1]
 
-    def _dijkstra(self, graph: csr_matrix, start: int, end: int) -> list[int] | None:
+    def _dijkstra(self, graph: csr_matrix, tree: csr_matrix, start: int, end: int) -> list[int] | None:
         """Shortest path, with resistances relative to the least bottleneck between the two ends."""
-        bottleneck = self._bottleneck(graph, start, end)
+        bottleneck = _bottleneck(tree, start, end)
         if bottleneck is None:
             return None
+        bottleneck -= _lift(graph)
         weights = graph.copy()
         weights.data = np.exp(np.clip(graph.data - bottleneck, -600, 600))
         before = dijkstra(weights, directed=False, indices=start, return_predecessors=True)[1]
@@ -143,26 +145,37 @@ class Landscape:
             path.append(int(before[path[-1]]))
         return path[::-1]
 
-    def _bottleneck(self, graph: csr_matrix, start: int, end: int) -> float | None:
-        """The largest log resistance on the path on which it is least, by the minimum spanning tree of the ranks."""
-        ranks = graph.copy()
-        ranks.data = graph.data - graph.data.min() + 1.0
-        tree = minimum_spanning_tree(ranks)
-        before = breadth_first_order(tree, start, directed=False)[1]
-        if start != end and before[end] < 0:
-            return None
-        tree, largest, node = tree + tree.T, 1.0, end
-        while node != start:
-            largest = max(largest, tree[node, before[node]])
-            node = before[node]
-        return float(largest - 1.0 + graph.data.min())
-
     def graph(self, allowed: np.ndarray | None = None) -> csr_matrix:
         """Symmetric matrix of log resistances between allowed points."""
         n = len(self.points)
         kept = slice(None) if allowed is None else allowed[self.edges].all(1)
         (i, j), values = self.edges[kept].T, self.log_resistance[kept]
         return csr_matrix((np.r_[values, values], (np.r_[i, j], np.r_[j, i])), shape=(n, n))
+
+
+def _minimum_spanning_tree(graph: csr_matrix) -> csr_matrix:
+    """The tree in which the worst edge between any two points is the least; symmetric, all edges raised by `_lift`."""
+    raised = graph.copy()
+    raised.data = graph.data + _lift(graph)
+    tree = minimum_spanning_tree(raised)
+    return (tree + tree.T).tocsr()
+
+
+def _lift(graph: csr_matrix) -> float:
+    """What makes all log resistances positive: a sparse matrix takes zeros for missing edges."""
+    return 1.0 - float(graph.data.min(initial=0.0))
+
+
+def _bottleneck(tree: csr_matrix, start: int, end: int) -> float | None:
+    """The largest edge on the way through a tree; None if there is no way."""
+    before = breadth_first_order(tree, start, directed=False)[1]
+    if start != end and before[end] < 0:
+        return None
+    largest, node = -np.inf, end
+    while node != start:
+        largest = max(largest, tree[node, before[node]])
+        node = before[node]
+    return float(largest)
 
 
 def _ridge_curves(mixture: GaussianMixture) -> Tensor:

@@ -120,16 +120,17 @@ def relax(prior: GaussianMixture, knots: Tensor, exponent: float = 1.0, rounds: 
     best = log_resistance(prior, densify(prior, knots), exponent)
     n, kept, idle = _number_of_knots(prior, knots), knots, 0
     current = knots
-    for _ in range(rounds):
-        current = _moved(prior, equidistant(current, n), exponent)
-        cost = log_resistance(prior, densify(prior, current), exponent)
-        if cost <= best:
-            idle = idle + 1 if best - cost < 1e-3 else 0
-            best, kept = cost, current
-        else:
-            idle += 1
-        if idle >= 2:
-            break
+    with threadpool_limits(1):  # steps are small: the threads of SciPy and PyTorch would wait for one another
+        for _ in range(rounds):
+            current = _moved(prior, equidistant(current, n), exponent)
+            cost = log_resistance(prior, densify(prior, current), exponent)
+            if cost <= best:
+                idle = idle + 1 if best - cost < 1e-3 else 0
+                best, kept = cost, current
+            else:
+                idle += 1
+            if idle >= 2:
+                break
     return kept
 
 
@@ -158,8 +159,7 @@ def _moved(prior: GaussianMixture, knots: Tensor, exponent: float) -> Tensor:
         return float(value.detach()), free.grad.flatten().numpy()
 
     limits = {"maxiter": _ITERATIONS, "maxfun": _EVALUATIONS}
-    with threadpool_limits(1, "blas"):  # L-BFGS needs none: waiting, SciPy's threads would take the cores from PyTorch
-        found = minimize(cost, np.zeros(tangent.numel()), jac=True, method="L-BFGS-B", options=limits)
+    found = minimize(cost, np.zeros(tangent.numel()), jac=True, method="L-BFGS-B", options=limits)
     return placed(found.x)[1].detach()
 
 
