@@ -62,6 +62,20 @@ def contour_level(maps: ArrayLike | Tensor, sigma: float = 2.5) -> float:
     return float(values.mean() + sigma * values.std())
 
 
+def automatic_sigma(maps: ArrayLike | Tensor) -> float:
+    """The contour of `contour_level` that best parts the voxels of maps (..., D, D, D) into particle and solvent.
+
+    Otsu's threshold (1979), which makes the variance between the two classes largest; unlike a fixed number of
+    standard deviations it does not depend on how much of the box is empty.
+    """
+    values = torch.as_tensor(maps).double().flatten().numpy()
+    counts, edges = np.histogram(np.minimum(values, np.quantile(values, 0.999)), bins=256)
+    centres, below = (edges[1:] + edges[:-1]) / 2, counts.cumsum()[:-1]
+    sums, above = (counts * centres).cumsum(), len(values) - below
+    between = np.square(sums[-1] * below / len(values) - sums[:-1]) / np.maximum(below * above, 1)
+    return float((edges[1 + between.argmax()] - values.mean()) / max(values.std(), 1e-300))
+
+
 def surface_hits(volume: ArrayLike | Tensor, level: float, size: int = 240, view: Tensor | None = None) -> SurfaceHits:
     """First crossings of the contour along parallel rays, one per pixel of a picture as wide as the map.
 

@@ -19,7 +19,7 @@ from cryotwin_nb.explorer import job, maps, planes
 from cryotwin_nb.explorer.job import Job, Stopped
 from cryotwin_nb.explorer.request import PathRequest, fingerprint, path_title
 from cryotwin_nb.formats.mrc import map_bytes, read_map
-from cryotwin_nb.rendering import contour_level
+from cryotwin_nb.rendering import automatic_sigma, contour_level
 
 SIZE = 16
 
@@ -117,6 +117,24 @@ def test_the_contour_is_shared_by_all_maps_and_sent_in_their_unit(explorer):
     offset, factor = explorer.viewer._scale
     assert message["level"] / factor + offset == pytest.approx(contour_level(explorer.maps, 3.0), rel=1e-6)
     assert message["change"] / factor == pytest.approx(0.5 * contour_level(explorer.maps, 3.0), rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [24, 40, 64])
+def test_the_contour_begins_at_the_particles_surface_however_empty_the_box(size):
+    x = torch.arange(size) - size // 2
+    radius = (x**2 + x[:, None] ** 2 + x[:, None, None] ** 2).double().sqrt()
+    noise = 0.05 * torch.randn(radius.shape, generator=torch.Generator().manual_seed(0))
+    ball = torch.sigmoid(8 - radius) + noise
+    inside = ball > contour_level(ball, automatic_sigma(ball))
+    assert (3 * float(inside.sum()) / (4 * np.pi)) ** (1 / 3) == pytest.approx(8, abs=1)
+
+
+def test_the_contour_is_chosen_once_and_then_the_users(explorer):
+    explorer.choose(0, 2).compute()
+    assert explorer.controls.sigma.value == pytest.approx(automatic_sigma(explorer.maps), abs=0.051)
+    explorer.controls.sigma.value = 3.3
+    explorer.choose(0, 1).compute()
+    assert explorer.controls.sigma.value == 3.3
 
 
 def test_changes_are_sent_when_they_are_asked_for(explorer):
@@ -298,6 +316,10 @@ def test_a_snapshot_of_the_browser_becomes_a_file(explorer, tmp_path):
     assert last_sent(explorer, "picture")
     explorer.viewer._received(None, {"type": "cryotwin", "event": "picture"}, [memoryview(b"png")])
     assert (tmp_path / "shots" / "snapshot_000.png").read_bytes() == b"png"
+    (tmp_path / "a file").touch()
+    explorer.controls.folder.value = str(tmp_path / "a file")
+    explorer.viewer._received(None, {"type": "cryotwin", "event": "picture"}, [memoryview(b"png")])
+    assert "Not possible" in explorer.controls.message.value
     explorer.viewer._received(None, {"type": "cryotwin", "event": "failed", "reason": "no WebGL"}, [])
     assert "no WebGL" in explorer.controls.message.value
 

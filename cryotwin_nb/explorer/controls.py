@@ -9,7 +9,7 @@ import ipywidgets as widgets
 from cryotwin_nb.explorer.request import METHODS, PathRequest
 from cryotwin_nb.mixture import GaussianMixture
 
-_SIGMAS = (0.5, 8.0)
+_SIGMAS = (0.5, 15.0)
 
 
 def _menu(description: str, options: Any, width: str, **more: Any) -> widgets.Dropdown:

@@ -31,7 +31,7 @@ from cryotwin_nb.explorer.still import Still
 from cryotwin_nb.formats.files import atomic, make_folder
 from cryotwin_nb.mixture import GaussianMixture
 from cryotwin_nb.pathways import Landscape, PathProfile, profile
-from cryotwin_nb.rendering import contour_level
+from cryotwin_nb.rendering import automatic_sigma, contour_level
 from cryotwin_nb.ridgeline import Pathway
 
 _AT_ONCE = 2  # maps that are decoded before the next look at the stop button
@@ -197,7 +197,7 @@ class PathwayExplorer(widgets.VBox):
         c.stop.on_click(lambda _: self._job.stop() if self._job else None)
         c.routes.observe(self._route_chosen, "value")
         c.plane.observe(lambda _: self._show_plane(), "value")
-        c.colour.observe(lambda _: self._show_colours(), "value")
+        c.colour.observe(lambda _: self._saying(self._show_colours), "value")
         c.step.observe(lambda _: self._show_step(), "value")
         c.sigma.observe(lambda _: self._show_contour(), "value")
         for toggle in (c.ghost, c.change):
@@ -220,12 +220,8 @@ class PathwayExplorer(widgets.VBox):
             self.controls.idle()
             if error is None:
                 show(given[0])
-            elif isinstance(error, Stopped):
-                self.controls.say("Stopped.")
-            elif isinstance(error, InputError):
-                self.controls.say(f"<b>Not possible.</b> {html.escape(str(error))}")
             else:
-                self.controls.say(f"<b>It failed.</b> {type(error).__name__}: {html.escape(str(error))}")
+                self._say_error(error)
 
         report, done = self._later(self.controls.progress), self._later(finished)
         self._job = Job(lambda report: given.append(work(report)), report, done)
@@ -249,8 +245,10 @@ class PathwayExplorer(widgets.VBox):
         return self._landscape
 
     def _show(self, found: _Found) -> None:
-        """Show what was computed, the step in the middle first."""
-        self._found = found
+        """Show what was computed; the first time at a contour that parts particle and solvent."""
+        first, self._found = self._found is None, found
+        if first:
+            self.controls.sigma.value = round(automatic_sigma(found.maps), 1)
         titles = [path_title(path, self.names) for path in found.paths]
         self._offering = True  # lest filling the menu count as a choice
         self.controls.offer(titles, found.chosen, len(found.path.latents))
@@ -327,14 +325,31 @@ class PathwayExplorer(widgets.VBox):
     def _heard(self, event: str, value: Any) -> None:
         """What the browser says."""
         if event == "picture":
-            folder = make_folder(self.controls.folder.value.strip() or "pathway")
-            file = folder / f"snapshot_{self.step:03d}.png"
-            with atomic(file) as partial:
-                partial.write_bytes(value)
-            self.controls.say(html.escape(f"Snapshot written to {file}."))
+            self._saying(lambda: self._write_snapshot(value))
         elif event == "failed":
             reason = html.escape(str(value.get("reason")))
             self.controls.say(f"<b>The browser could not draw the map.</b> {reason}. explorer.figure() draws it.")
+
+    def _write_snapshot(self, png: bytes) -> None:
+        file = make_folder(self.controls.folder.value.strip() or "pathway") / f"snapshot_{self.step:03d}.png"
+        with atomic(file) as partial:
+            partial.write_bytes(png)
+        self.controls.say(html.escape(f"Snapshot written to {file}."))
+
+    def _saying(self, action: Callable[[], None]) -> None:
+        """Do something; what went wrong is said in words."""
+        try:
+            action()
+        except InputError as error:
+            self._say_error(error)
+
+    def _say_error(self, error: BaseException) -> None:
+        if isinstance(error, Stopped):
+            self.controls.say("Stopped.")
+        elif isinstance(error, InputError):
+            self.controls.say(f"<b>Not possible.</b> {html.escape(str(error))}")
+        else:
+            self.controls.say(f"<b>It failed.</b> {type(error).__name__}: {html.escape(str(error))}")
 
     def _later(self, function: Callable) -> Callable:
         """The function, to be called from a thread: it runs in the kernel's loop, where there is one."""

@@ -85,14 +85,15 @@ def draw_view(view: View, pixels: int = 360) -> Figure:
     return figure
 
 
-def picture(view: View, colours: int = 64) -> bytes:
+def picture(view: View, colours: int = 128) -> bytes:
     """`draw_view` as a PNG of few colours, about 50 kB."""
     from PIL import Image  # comes with matplotlib
 
     drawn = io.BytesIO()
     draw_view(view, 240).savefig(drawn, format="png", dpi=90)
     small = io.BytesIO()
-    Image.open(drawn).convert("RGB").quantize(colours).save(small, format="png", optimize=True)
+    few = Image.open(drawn).convert("RGB").quantize(colours, method=Image.Quantize.MAXCOVERAGE)
+    few.save(small, format="png", optimize=True)
     return small.getvalue()
 
 

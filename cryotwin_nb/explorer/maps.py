@@ -20,7 +20,7 @@ from cryotwin_nb.formats.mrc import map_bytes
 
 NGLVIEW = "4.0"
 _SCRIPT = Path(__file__).parent / "maps.js"
-_RANGE = (-2.0, 10.0)  # standard deviations from the mean that bytes can tell apart
+_LOWEST = -2.0  # standard deviations from the mean: what lies below is not looked at, and shares one byte
 HEIGHT = 310
 
 
@@ -54,7 +54,7 @@ class MapViewer:
         """Show other maps (m, D, D, D), the one at `step` first, at a contour in their unit."""
         maps = torch.as_tensor(maps).detach().cpu()
         mean, std = float(maps.mean()), float(maps.std())
-        low, high = (mean + limit * max(std, 1e-12) for limit in _RANGE)
+        low, high = mean + _LOWEST * max(std, 1e-12), max(float(maps.max()), mean + max(std, 1e-12))
         self._scale = ((low + high) / 2, 254 / (high - low))
         self._maps = [self._packed(volume) for volume in maps]
         changes = maps - maps[:1]
