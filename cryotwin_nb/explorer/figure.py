@@ -92,7 +92,7 @@ def picture(view: View, colours: int = 128) -> bytes:
     drawn = io.BytesIO()
     draw_view(view, 240).savefig(drawn, format="png", dpi=90)
     small = io.BytesIO()
-    few = Image.open(drawn).convert("RGB").quantize(colours, method=Image.Quantize.MAXCOVERAGE)
+    few = Image.open(drawn).convert("RGB").quantize(colours, method=Image.Quantize.MAXCOVERAGE, kmeans=3)
     few.save(small, format="png", optimize=True)
     return small.getvalue()
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
+from IPython.core.getipython import get_ipython
 from IPython.display import display
 
 _IDLE = 1.5  # seconds without a change before the picture is drawn anew
@@ -40,16 +41,21 @@ class Still:
         self._draw, self.name = draw, uuid4().hex[:12]
         self._handle: Any = None
         self._waiting: asyncio.TimerHandle | None = None
+        self._changed = False
 
     def display_below(self, bundle: dict) -> None:
         """Display a widget's bundle, then the picture."""
         display(bundle | {"text/plain": "", "image/png": _NOTHING}, raw=True)
         self._handle = display(self._bundle(), raw=True, display_id=True)
+        shell = get_ipython()
+        if shell is not None:
+            shell.events.register("post_run_cell", lambda *_: self._refresh_now() if self._changed else None)
 
     def refresh(self) -> None:
-        """Draw the picture anew once nothing has changed for a while; at once where no event loop runs."""
+        """Draw the picture anew at the end of the running cell; after clicks, once nothing has changed for a while."""
         if self._handle is None:
             return
+        self._changed = True
         if self._waiting is not None:
             self._waiting.cancel()
         try:
@@ -58,6 +64,7 @@ class Still:
             self._refresh_now()
 
     def _refresh_now(self) -> None:
+        self._changed = False
         self._handle.update(self._bundle(), raw=True)
 
     def _bundle(self) -> dict[str, str]:
