@@ -54,7 +54,20 @@ def test_pick_two_stars_compute_slide_play_contour_export_and_reload(lab):
     page.run_all()
     page.page.wait_for_selector(".cryotwin-stars .star")
     page.screenshot("1-opened")
+    pick_and_compute(page)
+    share = coloured(page.look()).mean()
+    slide_to_the_sixth_step(page, share)
+    change_the_contour(page)
+    show_what_was_gained(page)
+    play_to_the_end(page)
+    export_and_take_a_snapshot(page, folder / "exported")
+    save_and_reload(page, share)
+    assert page.errors == []
+    assert page.outside == []
+    page.close()
 
+
+def pick_and_compute(page: ExplorerPage) -> None:
     page.star(0)
     page.star(5)
     assert page.page.locator(".star.start").get_attribute("data-i") == "0"
@@ -62,52 +75,64 @@ def test_pick_two_stars_compute_slide_play_contour_export_and_reload(lab):
     page.press("Compute")
     page.says("MaxFlux: log J")
     page.drawn(0)
-    first = page.look()
-    share = coloured(first).mean()
-    assert 0.05 < share < 0.6, "the molecule is there and does not fill the picture"
-    rows, columns = (np.flatnonzero(coloured(first).any(axis)) for axis in (1, 0))
-    for where, size in ((rows, first.shape[0]), (columns, first.shape[1])):
+    picture = page.look()
+    assert 0.05 < coloured(picture).mean() < 0.6, "the molecule is there and does not fill the picture"
+    rows, columns = (np.flatnonzero(coloured(picture).any(axis)) for axis in (1, 0))
+    for where, size in ((rows, picture.shape[0]), (columns, picture.shape[1])):
         assert where[0] > 3, "not cut"
         assert where[-1] < size - 4, "not cut"
         assert abs((where[0] + where[-1]) / 2 / size - 0.5) < 0.1, "centred"
-    assert len(np.unique(first[coloured(first)].sum(-1))) > 50, "lit: shades, not one grey"
+    assert len(np.unique(picture[coloured(picture)].sum(-1))) > 50, "lit: shades, not one grey"
 
+
+def slide_to_the_sixth_step(page: ExplorerPage, share: float) -> None:
     for step in range(1, 7):
         page.slider("Step").press("ArrowRight")
         page.drawn(step)
-    sixth = page.look()
-    assert coloured(sixth).mean() > 1.15 * share, "more of the molecule is there"
+    assert coloured(page.look()).mean() > 1.15 * share, "more of the molecule is there"
     page.screenshot("2-step-6")
 
-    before = page.level()
-    page.slider("Contour").press("ArrowRight")
-    page.page.wait_for_function(f"() => {MAPS}?.level > {before}")
-    page.drawn(6)
 
+def change_the_contour(page: ExplorerPage) -> None:
+    level, wide = page.level(), coloured(page.look()).sum()
+    for _ in range(10):
+        page.slider("Contour").press("ArrowRight")
+    page.page.wait_for_function(f"() => {MAPS}?.level > {level}")
+    page.page.wait_for_timeout(3000)
+    assert coloured(page.look()).sum() < wide, "higher contours enclose less"
+
+
+def show_what_was_gained(page: ExplorerPage) -> None:
     page.press("Start map")
     page.press("Gain/loss")
     page.page.wait_for_function(f"() => {MAPS}?.changes.length === 12")
     page.page.wait_for_timeout(500)
-    blue = page.look()
-    assert ((blue[..., 2] - blue[..., 0]) > 60).mean() > 0.02, "what was gained is blue"
+    picture = page.look()
+    assert ((picture[..., 2] - picture[..., 0]) > 60).mean() > 0.02, "what was gained is blue"
     page.screenshot("3-changes")
 
+
+def play_to_the_end(page: ExplorerPage) -> None:
     page.page.locator(".jupyter-widget-Play button, .widget-play button").first.click()
     page.page.wait_for_function(f"() => {MAPS}?.drawn === 11")
 
-    page.page.locator(".widget-text", has_text="Folder").locator("input").fill("exported")
+
+def export_and_take_a_snapshot(page: ExplorerPage, folder: Path) -> None:
+    page.page.locator(".widget-text", has_text="Folder").locator("input").fill(folder.name)
     page.page.keyboard.press("Tab")
     page.press("Export")
-    page.says("files written to exported")
-    assert len(list((folder / "exported").glob("map_*.mrc"))) == 12
+    page.says(f"files written to {folder.name}")
+    assert len(list(folder.glob("map_*.mrc"))) == 12
     page.press("Snapshot")
     page.says("Snapshot written")
-    with Image.open(folder / "exported" / "snapshot_011.png") as snapshot:
+    with Image.open(folder / "snapshot_011.png") as snapshot:
         assert coloured(np.asarray(snapshot.convert("RGB")).astype(int)).mean() > 0.05
     assert not page.page.locator("img[alt*='last used']").is_visible(), "the picture is for readers without a kernel"
     page.page.locator(".cryotwin-profile").scroll_into_view_if_needed()
     page.screenshot("4-exported")
 
+
+def save_and_reload(page: ExplorerPage, share: float) -> None:
     page.page.wait_for_timeout(3000)  # the saved picture follows when nothing has changed for a while
     page.command("docmanager:save")
     page.page.wait_for_timeout(1000)
@@ -122,9 +147,6 @@ def test_pick_two_stars_compute_slide_play_contour_export_and_reload(lab):
         pytest.fail("the molecule did not come back")
     assert page.page.locator(".star.end").get_attribute("data-i") == "5"
     page.screenshot("5-reloaded")
-    assert page.errors == []
-    assert page.outside == []
-    page.close()
 
 
 def test_the_saved_notebook_is_small_and_shows_the_last_picture_without_a_kernel(lab, tmp_path):
