@@ -2,12 +2,14 @@
 
 Arrays in, arrays filled; what they mean is in `lattice`, which has the same operations in plain PyTorch for other
 devices. The lattice holds rows along x with x >= 0: voxel (x, y, z) is `start[z + c, y + c] + x`, and a sample with
-x < 0 is replaced by its conjugate at the opposite side.
+x < 0 is replaced by its conjugate at the opposite side. Loops over the maps are short and become vector instructions
+only where their length is known: `gather` and `insert` give a function for each number of maps.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -27,66 +29,80 @@ def _locate(rotation, kx, ky, scale):
     return x, y, z, np.float32(1)
 
 
-@compiled
-def gather(lattice, start, scale, frequencies, rotations, slices):
-    """Fill slices (m, P, 2Q) by trilinear interpolation in lattice (V, 2Q): Q real parts, then Q imaginary parts."""
-    centre, channels = start.shape[0] // 2, lattice.shape[1]
-    half = channels // 2
-    for i in prange(len(rotations)):
-        for p in range(len(frequencies)):
-            x, y, z, sign = _locate(rotations[i], frequencies[p, 0], frequencies[p, 1], scale)
-            x0, y0, z0 = int(np.floor(x)), int(np.floor(y)), int(np.floor(z))
-            fx, fy, fz = np.float32(x - x0), np.float32(y - y0), np.float32(z - z0)
-            gx, gy, gz = np.float32(1) - fx, np.float32(1) - fy, np.float32(1) - fz
-            a = start[z0 + centre, y0 + centre] + x0
-            b = start[z0 + centre, y0 + centre + 1] + x0
-            c = start[z0 + centre + 1, y0 + centre] + x0
-            d = start[z0 + centre + 1, y0 + centre + 1] + x0
-            wa, wb, wc, wd = gz * gy, gz * fy, fz * gy, fz * fy
-            for q in range(channels):
-                near = wa * lattice[a, q] + wb * lattice[b, q] + wc * lattice[c, q] + wd * lattice[d, q]
-                far = wa * lattice[a + 1, q] + wb * lattice[b + 1, q] + wc * lattice[c + 1, q] + wd * lattice[d + 1, q]
-                slices[i, p, q] = gx * near + fx * far
-            for q in range(half, channels):
-                slices[i, p, q] *= sign
+@cache
+def gather(n_maps: int) -> Callable:
+    """A function that reads slices of Q = `n_maps` maps.
+
+    It fills slices (m, P, 2Q) by trilinear interpolation in lattice (V, 2Q): Q real parts, then Q imaginary parts.
+    """
+
+    @compiled
+    def gather(lattice, start, scale, frequencies, rotations, slices):
+        centre = start.shape[0] // 2
+        for i in prange(len(rotations)):
+            for p in range(len(frequencies)):
+                x, y, z, sign = _locate(rotations[i], frequencies[p, 0], frequencies[p, 1], scale)
+                x0, y0, z0 = int(np.floor(x)), int(np.floor(y)), int(np.floor(z))
+                fx, fy, fz = np.float32(x - x0), np.float32(y - y0), np.float32(z - z0)
+                gx, gy, gz = np.float32(1) - fx, np.float32(1) - fy, np.float32(1) - fz
+                a = start[z0 + centre, y0 + centre] + x0
+                b = start[z0 + centre, y0 + centre + 1] + x0
+                c = start[z0 + centre + 1, y0 + centre] + x0
+                d = start[z0 + centre + 1, y0 + centre + 1] + x0
+                wa, wb, wc, wd = gz * gy, gz * fy, fz * gy, fz * fy
+                for q in range(2 * n_maps):
+                    near = wa * lattice[a, q] + wb * lattice[b, q] + wc * lattice[c, q] + wd * lattice[d, q]
+                    far = wa * lattice[a + 1, q] + wb * lattice[b + 1, q]
+                    far += wc * lattice[c + 1, q] + wd * lattice[d + 1, q]
+                    slices[i, p, q] = gx * near + fx * far
+                for q in range(n_maps, 2 * n_maps):
+                    slices[i, p, q] *= sign
+
+    return gather
 
 
-@compiled
-def insert(sums, start, owner, scale, frequencies, rotations, values, powers, second):
-    """Add slices to sums (V, 2Q + M), the adjoint of `gather`.
+@cache
+def insert(n_maps: int, n_products: int) -> Callable:
+    """A function that adds slices to sums (V, 2Q + M), the adjoint of `gather`; Q = `n_maps`, M = `n_products`.
 
     Sample p of image i adds the vector (values[i, p], powers[i, p] * second[i]), with values (m, P, 2Q) of Q real parts
     and Q imaginary parts, powers (m, P) and second (m, M). Each thread owns some planes of constant z (`owner`), goes
     through all samples and adds to its planes only: the order of summation does not depend on the number of threads.
     """
-    centre, channels, half = start.shape[0] // 2, sums.shape[1], values.shape[2] // 2
-    for thread in prange(owner.max() + 1):
-        vector = np.empty(channels, np.float32)
-        for i in range(len(rotations)):
-            for p in range(len(frequencies)):
-                x, y, z, sign = _locate(rotations[i], frequencies[p, 0], frequencies[p, 1], scale)
-                z0 = int(np.floor(z))
-                if owner[z0 + centre] != thread and owner[z0 + centre + 1] != thread:
-                    continue
-                x0, y0 = int(np.floor(x)), int(np.floor(y))
-                fx, fy, fz = np.float32(x - x0), np.float32(y - y0), np.float32(z - z0)
-                for q in range(half):
-                    vector[q] = values[i, p, q]
-                    vector[half + q] = sign * values[i, p, half + q]
-                for q in range(second.shape[1]):
-                    vector[2 * half + q] = powers[i, p] * second[i, q]
-                for dz in range(2):
-                    if owner[z0 + dz + centre] != thread:
+    channels = 2 * n_maps + n_products
+
+    @compiled
+    def insert(sums, start, owner, scale, frequencies, rotations, values, powers, second):
+        centre = start.shape[0] // 2
+        for thread in prange(owner.max() + 1):
+            vector = np.empty(channels, np.float32)
+            for i in range(len(rotations)):
+                for p in range(len(frequencies)):
+                    x, y, z, sign = _locate(rotations[i], frequencies[p, 0], frequencies[p, 1], scale)
+                    z0 = int(np.floor(z))
+                    if owner[z0 + centre] != thread and owner[z0 + centre + 1] != thread:
                         continue
-                    wz = fz if dz else np.float32(1) - fz
-                    for dy in range(2):
-                        w = wz * (fy if dy else np.float32(1) - fy)
-                        row = start[z0 + dz + centre, y0 + dy + centre] + x0
-                        near, far = w * (np.float32(1) - fx), w * fx
-                        for q in range(channels):
-                            sums[row, q] += near * vector[q]
-                        for q in range(channels):
-                            sums[row + 1, q] += far * vector[q]
+                    x0, y0 = int(np.floor(x)), int(np.floor(y))
+                    fx, fy, fz = np.float32(x - x0), np.float32(y - y0), np.float32(z - z0)
+                    for q in range(n_maps):
+                        vector[q] = values[i, p, q]
+                        vector[n_maps + q] = sign * values[i, p, n_maps + q]
+                    for q in range(n_products):
+                        vector[2 * n_maps + q] = powers[i, p] * second[i, q]
+                    for dz in range(2):
+                        if owner[z0 + dz + centre] != thread:
+                            continue
+                        wz = fz if dz else np.float32(1) - fz
+                        for dy in range(2):
+                            w = wz * (fy if dy else np.float32(1) - fy)
+                            row = start[z0 + dz + centre, y0 + dy + centre] + x0
+                            near, far = w * (np.float32(1) - fx), w * fx
+                            for q in range(channels):
+                                sums[row, q] += near * vector[q]
+                            for q in range(channels):
+                                sums[row + 1, q] += far * vector[q]
+
+    return insert
 
 
 @compiled

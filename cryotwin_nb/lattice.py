@@ -110,7 +110,8 @@ class HalfBall:
             _set_threads()
             result = torch.empty(len(rotations), len(frequencies), lattice.shape[1])
             arrays = _numpy(lattice, self.start, frequencies, rotations, result)
-            kernels.gather(arrays[0], arrays[1], np.float32(self.scale), *arrays[2:])
+            gather = kernels.gather(lattice.shape[1] // 2)
+            gather(arrays[0], arrays[1], np.float32(self.scale), *arrays[2:])
             return result
         corners, sign = self._corners(frequencies, rotations)
         result = lattice.new_zeros(sign.numel(), lattice.shape[1])
@@ -144,7 +145,8 @@ class HalfBall:
             owner = self._owners(_set_threads())
             parts = (frequencies, rotations, values, powers, second)
             target, start, *arrays = _numpy(sums, self.start, *parts)
-            kernels.insert(target, start, owner, np.float32(self.scale), *arrays)
+            insert = kernels.insert(values.shape[2] // 2, second.shape[1])
+            insert(target, start, owner, np.float32(self.scale), *arrays)
             return
         corners, sign = self._corners(frequencies, rotations)
         real, imaginary = values.chunk(2, dim=-1)

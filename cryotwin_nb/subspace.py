@@ -160,7 +160,7 @@ def begin(
     noise = torch.randn(n_basis, size, size, size, generator=torch.Generator().manual_seed(seed)).to(mask.device)
     shell = grid(size, 3, mask.device).float().norm(dim=-1).round().long()
     shaped = torch.stack([ifft3(fft3(part) * power.sqrt().float()[shell]).real for part in noise]) * mask
-    basis = torch.linalg.qr(shaped.flatten(1).T).Q.T.reshape(shaped.shape)
+    basis = _orthonormal(shaped)
     variances = torch.full((n_basis,), 0.05 * float(mean.square().sum()) / n_basis, dtype=torch.float64).to(mask.device)
     powers = torch.cat([power[:, None], _power(basis)], dim=1)
     uncertainty = powers.new_zeros(shells, n_basis + 1, n_basis + 1)
@@ -204,8 +204,7 @@ def iterate(
     maps, uncertainty = step.solve(subspace.maps, subspace.power, subspace.mask)
     change, variances, spread = _principal(maps, first_total / step.count, total / step.count)
     maps = torch.tensordot(change.float(), maps, 1)
-    basis, triangle = torch.linalg.qr(maps[1:].flatten(1).T)  # rounding makes the weakest lose their right angles
-    maps = torch.cat([maps[:1], (basis * triangle.diagonal().sign()).T.view_as(maps[1:])])
+    maps = torch.cat([maps[:1], _orthonormal(maps[1:])])  # rounding makes the weakest lose their right angles
     uncertainty = _bounded(change @ uncertainty @ change.mT, len(maps[0]))
     power = _power(maps) + uncertainty.diagonal(dim1=-2, dim2=-1)
     new = replace(
@@ -292,6 +291,14 @@ def _bounded(uncertainty: Tensor, box_size: int) -> Tensor:
     limit = (100 / energy).clamp_max(1).sqrt()
     limit[0] = 1
     return uncertainty * limit[:, None] * limit
+
+
+def _orthonormal(maps: Tensor) -> Tensor:
+    """Maps (K, D, D, D) made orthonormal, the first ones first; what is 0 in all of them stays 0."""
+    flat = maps.flatten(1)
+    triangle = torch.linalg.qr(flat.T, mode="r").R
+    basis = torch.linalg.solve_triangular(triangle.T, flat, upper=False)
+    return (triangle.diagonal().sign()[:, None] * basis).view_as(maps)
 
 
 def _power(maps: Tensor) -> Tensor:
