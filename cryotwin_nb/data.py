@@ -162,6 +162,21 @@ def download(
     return {file.name: place / file.name for file in dataset.files}
 
 
+def missing(
+    name: str, folder: str | Path | None = None, manifest: str | Path | None = None
+) -> tuple[tuple[DataFile, ...], Path]:
+    """The files of a data set that are still to be downloaded, and the folder they belong into.
+
+    Parameters
+    ----------
+    name, folder, manifest
+        As in `download`.
+    """
+    dataset = _find(name, manifest)
+    place = _folder(dataset, folder)
+    return tuple(file for file in dataset.files if not (place / file.name).exists()), place
+
+
 def truth_hash(truth: Truth) -> str:
     """SHA-256 of a ground truth: its labels, and its coordinates rounded to 1e-4.
 

@@ -97,6 +97,16 @@ def test_download_gives_the_file_and_asks_only_once(manifest, server, tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["stack.mrcs"]
 
 
+def test_what_is_missing_is_told_until_it_is_there(manifest, tmp_path):
+    path = manifest()
+    files, folder = data.missing("toy", tmp_path / "data", path)
+    assert [file.name for file in files] == ["stack.mrcs"] and folder == tmp_path / "data"
+    assert not folder.exists()  # asking makes nothing
+    data.download("toy", folder, progress=False, manifest=path)
+    assert data.missing("toy", folder, path) == ((), folder)
+    assert data.missing("assembly")[0] == ()
+
+
 def test_wrong_checksum_is_refused_and_nothing_is_left(manifest, tmp_path):
     with pytest.raises(InputError, match=rf"stack\.mrcs: found sha256 {SHA256}, expected sha256 {'0' * 64}"):
         download(manifest(sha256="0" * 64), tmp_path)
