@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from cryotwin_nb.mixture import GaussianMixture
     from cryotwin_nb.models import CryoTwin
     from cryotwin_nb.naming import name_components
+    from cryotwin_nb.outliers import outlier_scores
     from cryotwin_nb.particles import Particles
     from cryotwin_nb.pathways import bootstrap_path, find_routes, find_states, max_flux, ridgeline_chain
+    from cryotwin_nb.selection import select_near, select_state, write_selection
     from cryotwin_nb.training import TrainingConfig, fit
 
 __version__ = "0.1.0"
@@ -58,12 +60,16 @@ _NAMES = {
     "kl_divergence": "evaluation",
     "max_flux": "pathways",
     "name_components": "naming",
+    "outlier_scores": "outliers",
     "read_cryodrgn": "cryodrgn",
     "read_map": "formats.mrc",
     "ridgeline_chain": "pathways",
+    "select_near": "selection",
+    "select_state": "selection",
     "warm_start": "distillation",
     "write_map": "formats.mrc",
     "write_pathway": "export",
+    "write_selection": "selection",
 }
 
 __all__ = [
@@ -91,16 +97,20 @@ __all__ = [
     "kl_divergence",
     "max_flux",
     "name_components",
+    "outlier_scores",
     "plotting",
     "read_cryodrgn",
     "read_map",
     "ridgeline",
     "ridgeline_chain",
+    "select_near",
+    "select_state",
     "simulate",
     "training",
     "warm_start",
     "write_map",
     "write_pathway",
+    "write_selection",
 ]
 
 

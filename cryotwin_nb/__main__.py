@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     path.add_argument("--omega", type=float, default=2.0, help="larger: less continuous (paper: 2)")
     path.add_argument("--samples", type=int, default=1000, help="M, candidates per step (paper: 1000)")
     path.add_argument("--seed", type=int, default=0, help="of the candidates")
+    path.add_argument("--box-size", type=int, help="pixels of the original images, for maps on their grid")
     path.add_argument("--device", default="cpu", help="cpu or cuda")
     path.set_defaults(run=_pathway)
 
@@ -190,7 +191,8 @@ def _pathway(options: argparse.Namespace) -> None:
     find = ridgeline_chain if options.chain else ridgeline
     settings = {"omega": options.omega, "n_samples": options.samples, "seed": options.seed}
     path = find(model.prior, options.start, options.end, options.steps, **settings)
-    write_pathway(options.output, path, model.volumes(path.latents), float(model.imaging.pixel_size))
+    pixel_size = float(model.imaging.pixel_size)
+    write_pathway(options.output, path, model.volumes(path.latents), pixel_size, box_size=options.box_size)
     print(f"{options.output}: {len(path.latents)} maps, barrier {float(path.barrier):.2f} nats")
 
 

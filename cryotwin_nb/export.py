@@ -24,6 +24,7 @@ def write_pathway(
     voxel_size: float,
     sigma: float = 3.0,
     level: float | None = None,
+    box_size: int | None = None,
 ) -> list[Path]:
     """Write the maps of a pathway and what is needed to look at them; returns the maps' paths.
 
@@ -42,6 +43,9 @@ def write_pathway(
         Contour of the script, in standard deviations of the maps above zero, shared by all.
     level : float, optional
         The same in the maps' unit, instead of `sigma`.
+    box_size : int, optional
+        Pixels of the original images, where those of the training were downsampled: the maps are written on that finer
+        grid (see `write_map`).
     """
     folder, maps = Path(folder), torch.as_tensor(maps).cpu()
     if len(maps) != len(path.latents):
@@ -50,10 +54,10 @@ def write_pathway(
     make_folder(folder)
     files = [folder / f"map_{step:03d}.mrc" for step in range(len(maps))]
     for file, volume in zip(files, maps, strict=True):
-        write_map(file, volume.numpy(), voxel_size)
+        write_map(file, volume.numpy(), voxel_size, box_size)
     changes = [folder / f"difference_{step:03d}.mrc" for step in range(1, len(maps))]
     for file, change in zip(changes, maps.diff(dim=0), strict=True):
-        write_map(file, change.numpy(), voxel_size)
+        write_map(file, change.numpy(), voxel_size, box_size)
     for former in {*folder.glob("map_???.mrc"), *folder.glob("difference_???.mrc")} - {*files, *changes}:
         former.unlink()  # of a longer path written here before
     write_session(folder / "pathway.cxc", files, level=sigma * float(maps.std()) if level is None else level)
@@ -68,7 +72,7 @@ def write_pathway(
         "log_prob": path.log_prob.tolist(),
         "log_cost": float(path.log_cost),
         "barrier": float(path.barrier),
-        "voxel_size": voxel_size,
+        "voxel_size": voxel_size * maps.shape[-1] / (box_size or maps.shape[-1]),
     }
     with atomic(folder / "path.json") as partial:
         partial.write_text(json.dumps(summary, indent=1))

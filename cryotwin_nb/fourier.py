@@ -57,6 +57,18 @@ def real_ifft3(spectra: Tensor) -> Tensor:
     return fftshift(torch.fft.irfftn(spectra, dim=(-3, -2, -1)), dim=(-3, -2, -1))
 
 
+def fourier_padded(volumes: Tensor, box_size: int) -> Tensor:
+    """Volumes (..., D, D, D) on a finer grid of `box_size` voxels over the same cube; the centre stays the centre.
+
+    The transform gets a margin of zeros: nothing is added beyond the old Nyquist frequency, nothing lost below it, and
+    voxels that both grids share keep their values.
+    """
+    size = volumes.shape[-1]
+    margin = (require_box_size(box_size) - size) // 2
+    padded = torch.nn.functional.pad(fft3(volumes), (margin,) * 6)
+    return ifft3(padded).real * (box_size / size) ** 1.5
+
+
 def grid(box_size: int, dimensions: int, device: torch.device | None = None) -> Tensor:
     """Integer frequencies (or voxel offsets) of a centred grid, (D, ..., D, dimensions) in ``xy[z]`` order."""
     axis = torch.arange(-(box_size // 2), box_size // 2, device=device)

@@ -50,6 +50,8 @@ class Particles:
         Ground truth of a simulated set.
     box_size : int, optional
         D, pixels, where there are no images.
+    source_rows : (n,) int, optional
+        Which particle of the file that they are read from each is, from 0; by default all in order.
 
     Attributes
     ----------
@@ -61,6 +63,8 @@ class Particles:
         From 0.
     pixel_size, contrast
         As given.
+    source_rows : (n,) int64
+        Row of each particle in `source`, or among those that this set was sliced from.
 
     Raises
     ------
@@ -80,6 +84,7 @@ class Particles:
         contrast: str = "dark",
         truth: Truth | None = None,
         box_size: int | None = None,
+        source_rows: np.ndarray | None = None,
         where: object = "Particles",
     ) -> None:
         self._where = where
@@ -89,6 +94,7 @@ class Particles:
         self.shifts = column(np.zeros((n, 2)) if shifts is None else shifts, where, "shift").astype(np.float32)
         self.ctf = None if ctf is None else make_ctf(where, **{f: getattr(ctf, f) for f in CTF_FIELDS})
         self.optics_group = np.zeros(n, np.int64) if optics_group is None else np.asarray(optics_group, np.int64)
+        self.source_rows = np.arange(n) if source_rows is None else np.asarray(source_rows, np.int64)
         self.pixel_size, self.contrast, self.truth = float(pixel_size), contrast, truth
         self._check()
 
@@ -107,6 +113,7 @@ class Particles:
             found = f"optics group {self.optics_group.min()}"
             raise InputError(where, found, "groups numbered from 0", "Number them with np.unique(return_inverse=True).")
         counted = {"rotations": self.rotations, "ctf": self.ctf, "optics_group": self.optics_group, "truth": self.truth}
+        counted["source_rows"] = self.source_rows
         for name, part in counted.items():
             if part is not None and len(part) != n:
                 remedy = "Give the file that belongs to these particles, unfiltered or filtered like them."
@@ -162,12 +169,17 @@ class Particles:
         parts, total, rows = read_parts(
             path, datadir, poses, ctf, indices, contrast, images, amplitude_contrast, box_size, pixel_size
         )
-        return cls(**parts, truth=_read_truth(Path(path), total, rows))
+        return cls(**parts, truth=_read_truth(Path(path), total, rows), source_rows=rows)
 
     @property
     def box_size(self) -> int:
         """D, pixels."""
         return self._source.box_size
+
+    @property
+    def source(self) -> Path | None:
+        """The file that the particles were read from; None where they were not."""
+        return self._where if isinstance(self._where, Path) else None
 
     def __len__(self) -> int:
         return len(self._source)
@@ -184,6 +196,7 @@ class Particles:
             optics_group=self.optics_group[rows],
             contrast=self.contrast,
             truth=None if self.truth is None else self.truth[rows],
+            source_rows=self.source_rows[rows],
             where=self._where,
         )
 
@@ -246,7 +259,7 @@ class Particles:
         """
         path = require_suffix(path, ".star")
         stack, truth = path.with_suffix(".mrcs"), path.with_suffix(".truth.npz")
-        read_from = {*self._source.files, *([self._where.resolve()] if isinstance(self._where, Path) else [])}
+        read_from = {*self._source.files, *([] if self.source is None else [self.source.resolve()])}
         if {path.resolve(), stack.resolve()} & read_from:
             raise InputError(path, "the files these particles are read from", "another name", "Write elsewhere.")
         with ExitStack() as files:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.fourier import fft3, ifft3
+from cryotwin_nb.fourier import fourier_padded
 
 GREY, BLUE, ORANGE = (0.74, 0.76, 0.79), (0.0, 0.447, 0.698), (0.902, 0.624, 0.0)
 """Colours of a surface, of density gained and of density lost (RGB from 0 to 1; told apart by the colour-blind)."""
@@ -172,11 +172,7 @@ def _refined(volume: Tensor) -> tuple[Tensor, int]:
     """The map on a grid finer by an integer factor, by zero-padding of its transform, and the factor."""
     size = volume.shape[-1]
     factor = -(-_FINE // size)
-    if factor == 1:
-        return volume, 1
-    margin = (factor * size - size) // 2
-    padded = torch.nn.functional.pad(fft3(volume), (margin,) * 6)
-    return ifft3(padded).real * factor**1.5, factor
+    return (volume if factor == 1 else fourier_padded(volume, factor * size)), factor
 
 
 def _sample(fields: Tensor, points: Tensor) -> Tensor:

@@ -65,6 +65,28 @@ def test_the_summary_and_the_script_are_those_of_the_path(prior, tmp_path):
     assert f"{2 * float(maps.std()):.3g}"[:4] in script
 
 
+def test_maps_come_on_the_grid_of_the_original_images(prior, tmp_path):
+    """Same cube, finer voxels; the contour, the differences and the voxel size in the summary go with it."""
+    path = path_of(prior, 1)
+    maps = maps_of(path)
+    files = ct.write_pathway(tmp_path, path, maps, 3.0, level=0.5, box_size=24)
+    for k, file in enumerate([*files, tmp_path / "difference_001.mrc"]):
+        volume, voxel_size = ct.read_map(file)
+        expected = maps[k] if k < 2 else maps[1] - maps[0]
+        assert volume.shape == (24, 24, 24) and voxel_size == pytest.approx(1.0)
+        np.testing.assert_allclose(volume[::3, ::3, ::3], expected, atol=1e-5)
+    assert json.loads((tmp_path / "path.json").read_text())["voxel_size"] == pytest.approx(1.0)
+    assert "level 0.5" in (tmp_path / "pathway.cxc").read_text()
+
+
+@pytest.mark.parametrize("box_size", [9, 6, 7])
+def test_a_coarser_or_odd_grid_is_refused(prior, tmp_path, box_size):
+    path = path_of(prior, 1)
+    with pytest.raises(InputError, match=f"a map of 8 for a box of {box_size}"):
+        ct.write_pathway(tmp_path, path, maps_of(path), 3.0, box_size=box_size)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_files_of_a_former_longer_path_are_removed_and_others_kept(prior, tmp_path):
     for n_steps in (5, 2):
         path = path_of(prior, n_steps)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch_fourier_shell_correlation import fsc as witness_fsc
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.fourier import fft2, fft3, fsc, grid, half_plane, ifft2, ifft3, shell_mean
+from cryotwin_nb.fourier import fft2, fft3, fourier_padded, fsc, grid, half_plane, ifft2, ifft3, shell_mean
 from cryotwin_nb.masks import spherical_mask
 
 
@@ -114,3 +114,35 @@ def test_fsc_refuses_maps_that_do_not_fit(shapes):
 def test_fsc_refuses_a_mask_that_does_not_fit(shape):
     with pytest.raises(InputError, match=r"found a map of shape .* expected \(8, 8, 8\)"):
         fsc(np.ones((8, 8, 8)), np.ones((8, 8, 8)), 1.0, np.ones(shape))
+
+
+@pytest.mark.parametrize("box_size", [16, 32, 40, 48])
+def test_a_padded_map_is_the_same_density_on_a_finer_grid(box_size):
+    """Blobs too smooth for the coarse grid to miss anything: both grids sample one function, centre on centre."""
+
+    def blobs(size: int) -> torch.Tensor:
+        place = grid(size, 3).double() * (48 / size)  # Å, from the centre of a cube of 48
+        centres, widths = torch.tensor([[0.0, 0, 0], [3, -5, 2], [-5, 2, 4]]), (4.0, 4.2, 4.4)
+        return sum(torch.exp(-(place - c).square().sum(-1) / (2 * w**2)) for c, w in zip(centres, widths))
+
+    padded = fourier_padded(blobs(16), box_size)
+    torch.testing.assert_close(padded, blobs(box_size), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("box_size", [16, 24, 32, 40])
+def test_padding_adds_nothing_and_loses_nothing(box_size):
+    noise = torch.randn(2, 16, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    padded = fourier_padded(noise, box_size)
+    assert padded.shape == (2, *(box_size,) * 3)
+    edge = (box_size - 16) // 2
+    inner = slice(edge + 1, edge + 16)  # without the old Nyquist planes, which are shared between both sides
+    spectrum = fft3(padded[0]) * (16 / box_size) ** 1.5
+    torch.testing.assert_close(spectrum[inner, inner, inner], fft3(noise[0])[1:, 1:, 1:])
+    outside = spectrum.clone()
+    outside[edge : edge + 17, edge : edge + 17, edge : edge + 17] = 0
+    assert outside.abs().max() < 1e-9
+    if box_size % 16 == 0:
+        step = box_size // 16
+        torch.testing.assert_close(padded[:, ::step, ::step, ::step], noise)
+    cut = ifft3(spectrum[edge : edge + 16, edge : edge + 16, edge : edge + 16]).real
+    assert fsc(cut, noise[0], 2.5).correlation[:-1].min() > 1 - 1e-9

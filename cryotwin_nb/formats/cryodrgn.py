@@ -211,6 +211,17 @@ def write_ctf(path: str | os.PathLike, ctf: CTF, box_size: int, pixel_size: floa
     _write(path, np.stack([*grid, *(getattr(ctf, name) for name in _COLUMNS)], axis=1).astype(np.float32))
 
 
+def write_indices(path: str | os.PathLike, rows: np.ndarray) -> None:
+    """Write ind.pkl for cryoDRGN's ``--ind``: the numbers (k,) int64, from 0, of the particles to keep.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    _write(path, np.asarray(rows, dtype=np.int64))
+
+
 def _write(path: str | os.PathLike, content: Any) -> None:
     with atomic(path) as partial, open(partial, "wb") as file:
         pickle.dump(content, file, protocol=4)

@@ -50,7 +50,7 @@ def read_cs(path: str | os.PathLike, pixel_size: float | None = None, poses: boo
         If the poses are those of a heterogeneous refinement or ab-initio job (the best class of each particle).
     """
     path = require_file(path, "cryoSPARC file")
-    table = _table(path)
+    table = read_table(path)
     names = np.array([_text(name).lstrip(">") for name in table["blob/path"]])
     stacks, stack_number = np.unique(names, return_inverse=True)
     pixel = _pixel_sizes(table, path, pixel_size)
@@ -73,7 +73,14 @@ def read_cs(path: str | os.PathLike, pixel_size: float | None = None, poses: boo
     )
 
 
-def _table(path: Path) -> np.ndarray:
+def read_table(path: Path) -> np.ndarray:
+    """The rows of a .cs file (n,), one field per column, as they are stored.
+
+    Raises
+    ------
+    InputError
+        If the file is no .cs file of particles.
+    """
     try:
         table = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:

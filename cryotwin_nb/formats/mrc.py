@@ -14,13 +14,14 @@ from pathlib import Path
 
 import mrcfile
 import numpy as np
+import torch
 from mrcfile.dtypes import HEADER_DTYPE
 from mrcfile.mrcfile import MrcFile
 from mrcfile.utils import data_dtype_from_header
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic, require_file
-from cryotwin_nb.fourier import require_box_size
+from cryotwin_nb.fourier import fourier_padded, require_box_size
 
 HEADER_BYTES = 1024
 _STARTS, _AXES = ("nxstart", "nystart", "nzstart"), ("mapc", "mapr", "maps")
@@ -153,7 +154,7 @@ def write_stack(
         file.write(header.tobytes())
 
 
-def write_map(path: str | os.PathLike, volume: np.ndarray, voxel_size: float) -> None:
+def write_map(path: str | os.PathLike, volume: np.ndarray, voxel_size: float, box_size: int | None = None) -> None:
     """Write a map, completely or not at all.
 
     Parameters
@@ -164,11 +165,21 @@ def write_map(path: str | os.PathLike, volume: np.ndarray, voxel_size: float) ->
         zyx.
     voxel_size : float
         Å.
+    box_size : int, optional
+        At least D, even: the map is brought to the finer grid of that many voxels over the same cube by zero-padding
+        its transform (`fourier.fourier_padded`). Give the box that images were downsampled from, and the map lies on
+        the grid of maps from the original images, with their voxel size.
 
     Raises
     ------
     InputError
-        If the volume is not a finite cube, the voxel size is not positive, or the file cannot be written.
+        If the volume is not a finite cube, the voxel size is not positive, the box is odd or below D, or the file
+        cannot be written.
+
+    Notes
+    -----
+    The origin is 0, as in RELION's and cryoSPARC's maps. Maps of images that were downsampled by Fourier cropping span
+    the same cube as the original ones, so ChimeraX shows both in one place whatever their boxes.
     """
     values = np.asarray(volume, dtype=np.float32)
     if values.ndim != 3 or len(set(values.shape)) != 1:
@@ -177,10 +188,20 @@ def write_map(path: str | os.PathLike, volume: np.ndarray, voxel_size: float) ->
         raise InputError(path, "NaN or infinity in the map", "finite values", "Check what made the map.")
     if not (np.isfinite(voxel_size) and voxel_size > 0):
         raise InputError(path, f"a voxel size of {voxel_size} Å", "a positive one", "Give particles.pixel_size.")
+    if box_size is not None:
+        values, voxel_size = _finer(path, values, voxel_size, box_size)
     with atomic(path) as partial, mrcfile.new(partial, overwrite=True) as file:
         file.set_data(values)
         file.set_volume()
         file.voxel_size = float(voxel_size)
+
+
+def _finer(path: object, values: np.ndarray, voxel_size: float, box_size: int) -> tuple[np.ndarray, float]:
+    size = len(values)
+    if size % 2 or box_size % 2 or box_size < size:
+        remedy = "Give the box of the original images, or leave box_size out."
+        raise InputError(path, f"a map of {size} for a box of {box_size}", "even boxes, the second no smaller", remedy)
+    return fourier_padded(torch.as_tensor(values), box_size).numpy(), voxel_size * size / box_size
 
 
 def map_bytes(values: np.ndarray, voxel_size: float) -> bytes:

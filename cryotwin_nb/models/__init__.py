@@ -165,7 +165,7 @@ class CryoTwin(nn.Module):
         InputError
             If the model is untrained, or the particles have another box or pixel size or lack poses or CTF.
         """
-        batches = self._batches(particles, batch_size, "embedding", progress)
+        batches = self.batches(particles, batch_size, "embedding", progress)
         return torch.cat([self.encode(batch)[0].cpu() for batch in batches])
 
     @torch.no_grad()
@@ -180,7 +180,7 @@ class CryoTwin(nn.Module):
         if not isinstance(self.networks, SubspaceNetworks):
             found = f"the architecture {self.config['architecture']!r}"
             raise InputError("likelihood", found, "'subspace'", "Use the latents: model.embed(particles).")
-        batches = self._batches(particles, batch_size, "likelihood", progress)
+        batches = self.batches(particles, batch_size, "likelihood", progress)
         records = [self.networks.prepare(batch) for batch in batches]
         b, precision = (torch.cat([getattr(r, name) for r in records]) for name in ("b", "precision"))
         return ImageLikelihood(self.networks, b, precision)
@@ -201,7 +201,7 @@ class CryoTwin(nn.Module):
         maps = self.networks.volumes(z.to(self.device)).cpu()
         return maps - maps[:, self._solvent].mean(1)[:, None, None, None]
 
-    def _batches(self, particles: Particles, size: int, doing: str, progress: bool) -> Iterator[ImageBatch]:
+    def batches(self, particles: Particles, size: int, doing: str, progress: bool) -> Iterator[ImageBatch]:
         """The images of particles, prepared as they are asked for."""
         self.check(particles)
         if not self.imaging.measured:

@@ -1,0 +1,84 @@
+"""Junk among the particles: images that the model's best structure does not explain.
+
+An outlier shows itself twice: it leaves signal over after the best structure is taken away, and the two look less
+alike than other images and their structures do. Contaminants do the former, noise without a particle the latter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.models import CryoTwin
+from cryotwin_nb.particles import Particles
+
+
+@dataclass(frozen=True)
+class OutlierScores:
+    """How badly each image is explained by the structure decoded at its latent.
+
+    Attributes
+    ----------
+    score : (n,) float32
+        Median 0, spread 1 (median absolute deviation, scaled to a standard deviation); junk lies well above 3.
+    residual : (n,) float32
+        chi^2 per degree of freedom of what the structure leaves of the image: 1 for noise alone.
+    correlation : (n,) float32
+        Normalised, of whitened image and prediction.
+    contrast : (n,) float32
+        Factor by which the prediction fits the image best; never below 0 in `residual`.
+    """
+
+    score: np.ndarray
+    residual: np.ndarray
+    correlation: np.ndarray
+    contrast: np.ndarray
+
+
+@torch.no_grad()
+def outlier_scores(
+    model: CryoTwin, particles: Particles, batch_size: int = 256, progress: bool = False
+) -> OutlierScores:
+    """Score particles by how badly the model explains their images; reads all the images once.
+
+    Parameters
+    ----------
+    model : CryoTwin
+        Trained, of either architecture.
+    particles : Particles
+        On the model's grid; at least two.
+
+    Raises
+    ------
+    InputError
+        As `CryoTwin.embed`, and for a single particle, which has no others to be compared with.
+
+    Notes
+    -----
+    The score is the sum of the standardised residual and the standardised lack of correlation, standardised again.
+    """
+    if len(particles) < 2:
+        raise InputError("outlier_scores", "one particle", "a set of particles", "Score all particles of the data set.")
+    imaging = model.imaging
+    weights, parts = imaging.multiplicity[1:], []  # all but the mean, which depends on what was taken for background
+    for batch in model.batches(particles, batch_size, "outlier scores", progress):
+        data, seen = batch.data[:, 1:], model.predict(batch, model.encode(batch)[0])[:, 1:]
+        energy, power = ((weights * (x.real.square() + x.imag.square())).sum(1) for x in (data, seen))
+        product = (weights * (data.real * seen.real + data.imag * seen.imag)).sum(1)
+        contrast = product / power.clamp_min(1e-20)
+        factor = contrast.clamp_min(0)
+        residual = (energy - 2 * factor * product + factor.square() * power) / weights.sum()
+        correlation = product / (power * energy).clamp_min(1e-20).sqrt()
+        parts.append(torch.stack([residual, correlation, contrast]).cpu())
+    residual, correlation, contrast = torch.cat(parts, dim=1).numpy()
+    score = standardised(standardised(residual) - standardised(correlation))
+    return OutlierScores(score.astype(np.float32), residual, correlation, contrast)
+
+
+def standardised(values: np.ndarray) -> np.ndarray:
+    """Values (n,) less their median, in units of 1.4826 median absolute deviations, float64."""
+    away = np.asarray(values, dtype=np.float64) - np.median(values)
+    return away / max(1.4826 * float(np.median(np.abs(away))), 1e-12)

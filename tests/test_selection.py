@@ -1,0 +1,377 @@
+"""Selections on the latent space come back to the users' programs: the same particles, to the last byte."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import subprocess
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import starfile
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+import cryotwin_nb as ct
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.mrc import write_stack
+from cryotwin_nb.particles import Particles
+from cryotwin_nb.pathways import assign, find_states
+from cryotwin_nb.ridgeline import pathway_from_knots
+
+N, BOX = 12, 16
+relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+coordinates = arrays(np.float64, (20, 2), elements=st.integers(-9, 9).map(float))
+
+
+def mixture() -> ct.GaussianMixture:
+    means = torch.tensor([[0.0, 0.0], [0.6, 0.0], [8.0, 0.0]])
+    return ct.GaussianMixture([0.3, 0.3, 0.4], means, torch.eye(2).expand(3, 2, 2))
+
+
+# ------------------------------------------------------------------------------------------------------------- choosing
+
+
+@given(coordinates, arrays(np.float64, (3, 2), elements=st.integers(-9, 9).map(float)), st.integers(1, 30))
+@relaxed
+def test_the_nearest_and_those_within_a_radius_agree_with_brute_force(z, points, n):
+    distance = np.linalg.norm(z[:, None] - points, axis=-1).min(1)
+    rows = ct.select_near(z, points, n=n)
+    assert len(set(rows.tolist())) == len(rows) == min(n, len(z))
+    np.testing.assert_allclose(distance[rows], np.sort(distance)[:n])
+    within = ct.select_near(torch.as_tensor(z), points, radius=4.0)
+    np.testing.assert_array_equal(np.sort(within), np.flatnonzero(distance <= 4.0))
+    np.testing.assert_array_equal(ct.select_near(z, points, n=n, radius=4.0), within[:n])
+    np.testing.assert_array_equal(ct.select_near(z, points[0], n=5), ct.select_near(z, points[:1], n=5))
+
+
+def test_near_a_path_means_near_its_whole_curve():
+    """The middle of a path of two decoded points is far from both of them."""
+    path = pathway_from_knots(mixture(), torch.tensor([[0.0, 0.0], [8.0, 0.0]]), n_steps=1)
+    z = np.array([[4.0, 0.3], [0.0, 0.5], [9.0, 0.0], [4.0, 3.0]])
+    assert ct.select_near(z, path, radius=0.6).tolist() == [0, 1]
+    assert ct.select_near(z, path.latents, radius=0.6).tolist() == [1]
+
+
+def test_a_state_takes_the_particles_that_most_likely_belong_to_it():
+    prior = mixture()
+    z = prior.sample(2000, seed=1)
+    states = find_states(prior)
+    assert [len(s.components) for s in states] == [2, 1]
+    chosen = [ct.select_state(z, prior, state) for state in states]
+    owner = assign(prior, states, z)
+    for number, rows in enumerate(chosen):
+        np.testing.assert_array_equal(np.sort(rows), np.flatnonzero(owner == number))
+    share = prior.responsibilities(z)
+    np.testing.assert_array_equal(
+        ct.select_state(z, prior, 2), np.argsort(-share[:, 2].numpy(), kind="stable")[: len(chosen[1])]
+    )
+    np.testing.assert_array_equal(ct.select_state(z, prior, states[0].components), chosen[0])
+    sure = ct.select_state(z, prior, 0, least=0.6)
+    np.testing.assert_array_equal(np.sort(sure), np.flatnonzero(share[:, 0] > 0.6))
+
+
+@pytest.mark.parametrize(
+    ("choose", "message"),
+    [
+        (lambda z: ct.select_near(z, z[0]), "neither n nor radius"),
+        (lambda z: ct.select_near(z, z[0], n=0), "n: found 0"),
+        (lambda z: ct.select_near(z, z[0], radius=float("nan")), "radius: found nan"),
+        (lambda z: ct.select_near(z, z[0, :1], n=1), r"\(20, 2\) and points of shape \(1, 1\)"),
+        (lambda z: ct.select_near(z[:0], z[0], n=1), r"shape \(0, 2\)"),
+        (lambda z: ct.select_state(z, mixture(), 3), "components from 0 to 2"),
+        (lambda z: ct.select_state(z, mixture(), -1), "components from 0 to 2"),
+        (lambda z: ct.select_state(z, mixture(), []), "components from 0 to 2"),
+        (lambda z: ct.select_state(z, mixture(), 0, least=1.0), "least"),
+    ],
+)
+def test_what_selects_nothing_definite_is_refused(choose, message):
+    with pytest.raises(InputError, match=message):
+        choose(torch.zeros(20, 2))
+
+
+# --------------------------------------------------------------------------------------------------------- STAR files
+
+OPTICS = """
+# version 50001
+
+data_optics
+
+loop_
+_rlnOpticsGroupName #1
+_rlnOpticsGroup #2
+_rlnVoltage #3
+_rlnSphericalAberration #4
+_rlnAmplitudeContrast #5
+_rlnImagePixelSize #6
+_rlnImageSize #7
+_rlnMtfFileName #8
+one            1   300.000000     2.700000     0.100000     2.500000           16 "mtf k2.star"
+two            2   300.000000     2.700000     0.100000     2.500000           16 mtf.star
+
+"""
+COLUMNS = (
+    *("rlnCoordinateX", "rlnImageName", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"),
+    *("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "someUnknownLabel", "rlnMicrographName"),
+)
+
+
+def table(name: str, extra: tuple[tuple[str, str], ...]) -> str:
+    """A table of particles whose numbers are written as no program would print them again."""
+    names = [*COLUMNS, *(label for label, _ in extra)]
+    head = "".join(f"_{label} #{i}\n" for i, label in enumerate(names, 1))
+    stacks = ["Extract/job001/a.mrcs", "Extract/job001/b.mrcs"]
+    lines = [
+        f" {1e3 + i:.6f} {i // 2 + 1:06d}@{stacks[i % 2]}  {i * 7.123456789012:.12f} {i * 3.5:.3e} -0{i}.50 "
+        f"{15000 + i}.10 {14000 + i} +45.000  x{i} Micrographs/m_{i:02d}.mrc {' '.join(v for _, v in extra)} \n"
+        for i in range(N)
+    ]
+    return f"data_{name}\n\nloop_ \n{head}{''.join(lines)}"
+
+
+FLAVOURS = {
+    "RELION 3.0": "\n"
+    + table(
+        "images",
+        tuple(
+            {"rlnVoltage": "300", "rlnSphericalAberration": "2.7", "rlnAmplitudeContrast": "0.1"}.items()
+            | {"rlnDetectorPixelSize": "5.0", "rlnMagnification": "20000"}.items()
+        ),
+    )
+    + "\n",
+    "RELION 3.1": OPTICS + "\n# version 30001\n\n" + table("particles", (("rlnOpticsGroup", "2"),)) + " \n",
+    "RELION 5, particles first": "# version 50001\n\n"
+    + table("particles", (("rlnOpticsGroup", "1"),))
+    + "\n"
+    + OPTICS
+    + 'data_general\n\n_rlnTomoSubTomosAre2DStacks  1\n_rlnSomething  "two words"\n',
+    "no line end at the end": OPTICS + table("particles", (("rlnOpticsGroup", "2"),)).rstrip(),
+    "other line ends": (OPTICS + table("particles", (("rlnOpticsGroup", "2"),))).replace("\n", "\r\n"),
+    "comments and empty lines": OPTICS
+    + table("particles", (("rlnOpticsGroup", "2"),))
+    .replace("@Extract/job001/b.mrcs", "@Extract/job001/b.mrcs")
+    .replace(" 1003.000000", "\n# a comment\n 1003.000000"),
+}
+
+
+@pytest.fixture(scope="module")
+def stacks(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "Extract/job001").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        images = rng.normal(size=(N // 2, BOX, BOX)).astype(np.float32)
+        write_stack(folder / f"Extract/job001/{name}.mrcs", [images], N // 2, BOX, 2.5)
+    return folder
+
+
+@pytest.fixture
+def project(stacks, tmp_path) -> Path:
+    """A RELION project: its folder holds Extract/job001/*.mrcs, and a job's folder for the STAR files."""
+    shutil.copytree(stacks, tmp_path / "project")
+    (tmp_path / "project/Refine3D").mkdir()
+    return tmp_path / "project"
+
+
+def write_flavour(project: Path, flavour: str) -> Path:
+    path = project / "Refine3D/run_data.star"
+    path.write_bytes(FLAVOURS[flavour].encode())
+    return path
+
+
+def tables(path: Path) -> dict:
+    return starfile.read(path, always_dict=True, parse_as_string=[*COLUMNS, "rlnOpticsGroup"])
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_a_subset_keeps_lines_tables_and_images_as_they_are(project, flavour):
+    path = write_flavour(project, flavour)
+    particles = Particles.read(path, contrast="dark")
+    rows = np.array([7, 0, 3, 8])
+    subset = ct.write_selection(project / "Refine3D/subset.star", particles, rows)
+    before, after = path.read_bytes().splitlines(True), subset.read_bytes().splitlines(True)
+    left_out = [line for line in before if b"Micrographs/" in line and not any(b" x%d " % r in line for r in rows)]
+    assert len(left_out) == N - len(rows)
+    assert after == [line for line in before if line not in left_out]
+
+    old, new = tables(path), tables(subset)
+    name = "images" if "3.0" in flavour else "particles"
+    assert list(new) == list(old)
+    assert (new[name].to_numpy() == old[name].iloc[np.sort(rows)].to_numpy()).all()
+    for other in set(old) - {name}:
+        assert str(new[other]) == str(old[other])
+
+    again = Particles.read(subset, contrast="dark")
+    np.testing.assert_array_equal(again.images(slice(None)), particles.images(np.sort(rows)))
+    np.testing.assert_array_equal(again.rotations, particles.rotations[np.sort(rows)])
+    np.testing.assert_array_equal(again.ctf.defocus_u, particles.ctf.defocus_u[np.sort(rows)])
+
+
+@given(st.data())
+@relaxed
+def test_selections_compose_with_those_before(project, data):
+    path = write_flavour(project, "RELION 3.1")
+    names = tables(path)["particles"]["rlnImageName"].tolist()
+    kept = data.draw(st.lists(st.integers(0, N - 1), min_size=1, unique=True))
+    sliced = data.draw(st.lists(st.integers(0, len(kept) - 1), min_size=1, unique=True))
+    chosen = data.draw(st.lists(st.integers(0, len(sliced) - 1), min_size=1, unique=True))
+    particles = Particles.read(path, indices=np.array(kept), images=False)[sliced]
+    expected = sorted(kept[sliced[c]] for c in chosen)
+    subset = ct.write_selection(project / "subset.star", particles, chosen)
+    assert tables(subset)["particles"]["rlnImageName"].tolist() == [names[i] for i in expected]
+    ct.write_selection(project / "ind.pkl", particles, np.isin(np.arange(len(sliced)), chosen))
+    assert pickle.loads((project / "ind.pkl").read_bytes()).tolist() == expected
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_columns_are_added_in_the_order_of_their_rows(project, flavour):
+    path = write_flavour(project, flavour)
+    particles = Particles.read(path, images=False)
+    rows = [8, 1, 5]
+    score = np.float32([8.25, 1.1, -5e-7])
+    columns = {"outlier_score": score, "step": torch.tensor([8, 1, 5]), "state": ["S 8", "#one", ""]}
+    subset = ct.write_selection(project / "subset.star", particles, rows, columns)
+    new = tables(subset)["images" if "3.0" in flavour else "particles"]
+    assert new["someUnknownLabel"].tolist() == ["x1", "x5", "x8"]
+    np.testing.assert_array_equal(new["cryotwinOutlierScore"].to_numpy(np.float32), score[[1, 2, 0]])
+    assert new["cryotwinStep"].tolist() == [1, 5, 8]
+    assert new["cryotwinState"].tolist() == ["_one", "none", "S_8"]
+    labels = [line.split() for line in subset.read_text().splitlines() if line.startswith("_cryotwin")]
+    width = len(new.columns)
+    assert [number for _, number in labels] == [f"#{width - 2}", f"#{width - 1}", f"#{width}"]
+    np.testing.assert_array_equal(Particles.read(subset, images=False).rotations, particles[[1, 5, 8]].rotations)
+    with pytest.raises(InputError, match=r"subset\.star.*cryotwinStep"):
+        ct.write_selection(project / "third.star", Particles.read(subset, images=False), [0], {"step": [1]})
+    assert not (project / "third.star").exists()
+
+
+def test_names_of_stacks_that_lose_their_folder_are_kept_and_said(project, tmp_path):
+    particles = Particles.read(write_flavour(project, "RELION 3.1"), contrast="dark")
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.warns(UserWarning, match=r"Extract/job001/a\.mrcs.*datadir="):
+        subset = ct.write_selection(tmp_path / "elsewhere/subset.star", particles, [4])
+    again = Particles.read(subset, datadir=project, contrast="dark")
+    np.testing.assert_array_equal(again.images([0]), particles.images([4]))
+
+
+def test_a_file_that_lost_particles_since_it_was_read_is_refused(project):
+    path = write_flavour(project, "RELION 3.1")
+    particles = Particles.read(path, images=False)
+    path.write_text("".join(path.read_text().splitlines(True)[:-3]))
+    with pytest.raises(InputError, match=r"run_data\.star.*10 particles.*numbered 11"):
+        ct.write_selection(project / "subset.star", particles, [1, 11])
+    assert not (project / "subset.star").exists()
+
+
+# --------------------------------------------------------------------------------------------------- cryoSPARC, lists
+
+
+def cs_table() -> np.ndarray:
+    fields = [("uid", "<u8"), ("blob/path", "S40"), ("blob/idx", "<u4"), ("blob/psize_A", "<f4"), ("odd", ">i2", (2,))]
+    rows = np.zeros(N, fields)
+    rows["uid"], rows["blob/idx"], rows["blob/psize_A"] = (
+        np.arange(N, dtype=np.uint64) + np.uint64(2**63),
+        np.arange(N) // 2,
+        2.5,
+    )
+    rows["blob/path"] = [b">Extract/job001/a.mrcs", b"Extract/job001/b.mrcs"] * (N // 2)
+    rows["odd"] = np.arange(2 * N).reshape(N, 2)
+    return rows
+
+
+def test_a_subset_of_a_cs_file_is_its_rows(project):
+    with open(project / "particles.cs", "wb") as file:
+        np.save(file, cs_table())
+    particles = Particles.read(project / "particles.cs", contrast="dark")
+    rows = [9, 2, 6]
+    subset = ct.write_selection(project / "subset.cs", particles, rows)
+    np.testing.assert_array_equal(np.load(subset), cs_table()[[2, 6, 9]])
+    assert np.load(subset).dtype == cs_table().dtype
+    np.testing.assert_array_equal(
+        Particles.read(subset, contrast="dark").images(slice(None)), particles.images([2, 6, 9])
+    )
+    ct.write_selection(project / "more.cs", particles, rows, {"score": np.float32(rows), "state": ["é", "b", "c"]})
+    more = np.load(project / "more.cs")
+    assert more["cryotwin/score"].tolist() == [2, 6, 9]
+    assert [word.decode() for word in more["cryotwin/state"]] == ["b", "c", "é"]
+    np.testing.assert_array_equal(more[list(cs_table().dtype.names)], cs_table()[[2, 6, 9]])
+    with pytest.raises(InputError, match=r"more\.cs.*cryotwin/score"):
+        ct.write_selection(project / "x.cs", Particles.read(project / "more.cs", images=False), [0], {"score": [1]})
+
+
+def test_particles_of_bare_stacks_and_of_memory_give_a_list(project):
+    bare = Particles.read(project / "Extract/job001/a.mrcs", contrast="dark")
+    ct.write_selection(project / "ind.pkl", bare[[4, 5, 1]], [0, 2])
+    kept = pickle.loads((project / "ind.pkl").read_bytes())
+    assert (type(kept), kept.dtype, kept.tolist()) == (np.ndarray, np.int64, [1, 4])
+    again = Particles.read(project / "Extract/job001/a.mrcs", indices=project / "ind.pkl", contrast="dark")
+    np.testing.assert_array_equal(again.images(slice(None)), bare.images([1, 4]))
+    memory = Particles(np.zeros((5, 8, 8)), pixel_size=1.0)
+    ct.write_selection(project / "all.pkl", memory[[3, 4]])
+    assert pickle.loads((project / "all.pkl").read_bytes()).tolist() == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "columns", "message"),
+    [
+        ("subset.cs", [0], None, r"run_data\.star, expected ones read from a \.cs file"),
+        ("subset.mrcs", [0], None, r"\.star or \.cs or \.pkl"),
+        ("Refine3D/run_data.star", [0], None, "the file these particles are read from"),
+        ("subset.star", [0, 0], None, "twice"),
+        ("subset.star", [N], None, "indices from 12 to 12"),
+        ("subset.star", [], None, "empty"),
+        ("subset.star", [0, 1], {"score": [1.0]}, r"score.*\(2,\)"),
+        ("subset.star", [0], {"score": [None]}, "object"),
+        ("subset.star", [0], {"two words": [1]}, "'two words'"),
+        ("ind.pkl", [0], {"score": [1]}, "columns for a list"),
+        ("none/subset.star", [0], None, "no such folder"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_and_leaves_nothing(project, name, rows, columns, message):
+    particles = Particles.read(write_flavour(project, "RELION 3.1"), images=False)
+    before = sorted(project.rglob("*"))
+    with pytest.raises(InputError, match=message):
+        ct.write_selection(project / name, particles, rows, columns)
+    assert sorted(project.rglob("*")) == before
+
+
+def test_a_particle_that_slicing_repeated_is_refused(project):
+    particles = Particles.read(write_flavour(project, "RELION 3.1"), images=False)[[3, 3, 4]]
+    with pytest.raises(InputError, match="twice"):
+        ct.write_selection(project / "subset.star", particles)
+
+
+# ------------------------------------------------------------------------------------------------- the program itself
+
+
+@pytest.mark.skipif(shutil.which("cryodrgn") is None, reason="cryoDRGN is not installed")
+def test_cryodrgn_reads_the_subset_as_it_reads_those_particles(project):
+    """Poses and CTF of the subset are those of its particles; its images are those of the whole file with --ind."""
+    path = write_flavour(project, "RELION 3.1")
+    path.write_text(path.read_text().replace('"mtf k2.star"', "mtf.star"))  # it takes no quoted words
+    particles, rows = Particles.read(path, contrast="dark"), [10, 3, 4]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        subset = ct.write_selection(project / "subset.star", particles, rows, {"score": [1.5, 2.5, 3.5]})
+        ct.write_selection(project / "ind.pkl", particles, rows)
+
+    def run(*arguments: object) -> None:
+        subprocess.run(["cryodrgn", *map(str, arguments)], cwd=project, check=True, capture_output=True)
+
+    run("parse_pose_star", subset, "-D", BOX, "--Apix", 2.5, "-o", "poses.pkl")
+    run("parse_ctf_star", subset, "-D", BOX, "--Apix", 2.5, "--ps", 0, "-o", "ctf.pkl")
+    ours = Particles.read(subset, contrast="dark", poses=project / "poses.pkl", ctf=project / "ctf.pkl")
+    np.testing.assert_allclose(ours.rotations, particles.rotations[[3, 4, 10]], atol=1e-5)
+    np.testing.assert_allclose(ours.ctf.defocus_u, particles.ctf.defocus_u[[3, 4, 10]])
+    run("downsample", subset, "-D", 8, "-o", "subset.mrcs", "--datadir", project, "--max-threads", 1)
+    options = ("--ind", "ind.pkl", "--datadir", project, "--max-threads", 1)
+    run("downsample", path, "-D", 8, "-o", "whole.mrcs", *options)
+    small, expected = (
+        Particles.read(project / f"{n}.mrcs", contrast="dark").images(slice(None)) for n in ("subset", "whole")
+    )
+    assert small.shape == (3, 8, 8) and small.std() > 0
+    np.testing.assert_array_equal(small, expected)
