@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from cryotwin_nb.naming import name_components
     from cryotwin_nb.particles import Particles
     from cryotwin_nb.pathways import bootstrap_path, find_routes, find_states, max_flux, ridgeline_chain
+    from cryotwin_nb.reconstruction import Reconstruction, reconstruct
+    from cryotwin_nb.support import PathwaySupport, pathway_support
     from cryotwin_nb.training import TrainingConfig, fit
 
 __version__ = "0.1.0"
@@ -47,6 +49,8 @@ _NAMES = {
     "InputError": "errors",
     "Particles": "particles",
     "PathwayExplorer": "explorer",
+    "PathwaySupport": "support",
+    "Reconstruction": "reconstruction",
     "TrainingConfig": "training",
     "bootstrap_path": "pathways",
     "embed_tsne": "evaluation",
@@ -58,8 +62,10 @@ _NAMES = {
     "kl_divergence": "evaluation",
     "max_flux": "pathways",
     "name_components": "naming",
+    "pathway_support": "support",
     "read_cryodrgn": "cryodrgn",
     "read_map": "formats.mrc",
+    "reconstruct": "reconstruction",
     "ridgeline_chain": "pathways",
     "warm_start": "distillation",
     "write_map": "formats.mrc",
@@ -77,6 +83,8 @@ __all__ = [
     "Particles",
     "Pathway",
     "PathwayExplorer",
+    "PathwaySupport",
+    "Reconstruction",
     "TrainingConfig",
     "__version__",
     "bootstrap_path",
@@ -91,9 +99,11 @@ __all__ = [
     "kl_divergence",
     "max_flux",
     "name_components",
+    "pathway_support",
     "plotting",
     "read_cryodrgn",
     "read_map",
+    "reconstruct",
     "ridgeline",
     "ridgeline_chain",
     "simulate",
