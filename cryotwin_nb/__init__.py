@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from cryotwin_nb.outliers import outlier_scores
     from cryotwin_nb.particles import Particles
     from cryotwin_nb.pathways import bootstrap_path, find_routes, find_states, max_flux, ridgeline_chain
+    from cryotwin_nb.reconstruction import Reconstruction, reconstruct
     from cryotwin_nb.selection import select_near, select_state, write_selection
+    from cryotwin_nb.support import PathwaySupport, pathway_support
     from cryotwin_nb.training import TrainingConfig, fit
 
 __version__ = "0.1.0"
@@ -49,6 +51,8 @@ _NAMES = {
     "InputError": "errors",
     "Particles": "particles",
     "PathwayExplorer": "explorer",
+    "PathwaySupport": "support",
+    "Reconstruction": "reconstruction",
     "TrainingConfig": "training",
     "bootstrap_path": "pathways",
     "embed_tsne": "evaluation",
@@ -61,8 +65,10 @@ _NAMES = {
     "max_flux": "pathways",
     "name_components": "naming",
     "outlier_scores": "outliers",
+    "pathway_support": "support",
     "read_cryodrgn": "cryodrgn",
     "read_map": "formats.mrc",
+    "reconstruct": "reconstruction",
     "ridgeline_chain": "pathways",
     "select_near": "selection",
     "select_state": "selection",
@@ -83,6 +89,8 @@ __all__ = [
     "Particles",
     "Pathway",
     "PathwayExplorer",
+    "PathwaySupport",
+    "Reconstruction",
     "TrainingConfig",
     "__version__",
     "bootstrap_path",
@@ -98,9 +106,11 @@ __all__ = [
     "max_flux",
     "name_components",
     "outlier_scores",
+    "pathway_support",
     "plotting",
     "read_cryodrgn",
     "read_map",
+    "reconstruct",
     "ridgeline",
     "ridgeline_chain",
     "select_near",

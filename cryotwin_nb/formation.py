@@ -118,13 +118,13 @@ class ImageFormation(nn.Module):
         """
         self.pixel_size.fill_(particles.pixel_size)
         groups = particles.optics_group
-        sample = _evenly(np.arange(len(particles)), n_images)
+        sample = evenly(np.arange(len(particles)), n_images)
         pooled = self._noise_of(particles, sample)
         rows = []
         for group in range(int(groups.max()) + 1):
             members = np.flatnonzero(groups == group)
             enough = len(members) >= min_group and len(members) < len(particles)
-            rows.append(self._noise_of(particles, _evenly(members, n_images)) if enough else pooled)
+            rows.append(self._noise_of(particles, evenly(members, n_images)) if enough else pooled)
         self.noise = torch.stack([pooled, *rows]).to(self.noise.device)
         ctf = particles.require_views()[1]
         frequencies = self.plane.frequencies / (self.plane.box_size * particles.pixel_size)
@@ -214,6 +214,6 @@ def _mean(indices: np.ndarray, function: Callable[[np.ndarray], Tensor], chunk: 
     return torch.stack([function(rows) * len(rows) for rows in chunks]).sum(0) / len(indices)
 
 
-def _evenly(indices: np.ndarray, n: int) -> np.ndarray:
+def evenly(indices: np.ndarray, n: int) -> np.ndarray:
     """At most n of the indices, evenly spread."""
     return indices if len(indices) <= n else indices[np.linspace(0, len(indices) - 1, n).astype(np.int64)]

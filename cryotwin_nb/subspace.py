@@ -19,17 +19,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from cryotwin_nb.backprojection import MARGIN, NormalEquations, SignalPower
 from cryotwin_nb.formation import ImageBatch, ImageFormation
 from cryotwin_nb.fourier import fft3, grid, ifft3, n_shells, shell_mean
 from cryotwin_nb.lattice import HalfBall, half_ball
 from cryotwin_nb.likelihood import Projections, Statistics, contrasts, posterior, projections
 from cryotwin_nb.mixture import GaussianMixture
 
-# Padding of the lattices. Reading slices from a coarse one adds ghosts of the particle's rim to every image; inserting
+# Padding of the lattice. Reading slices from a coarse one adds ghosts of the particle's rim to every image; inserting
 # throws them outside the mask.
 _READING = 2.5
-_INSERTING = 1.25
-MARGIN = 1.0  # grid units beyond Nyquist up to which slices are used: the last shell reaches half a unit beyond
 
 Moments = Callable[[Statistics], tuple[Tensor, Tensor, Tensor]]
 """E-step: full statistics of images to E[c~] (m, Q), E[c~ c~^T] (m, Q, Q) of c~ = a (1, c), and log-evidence (m,)."""
@@ -145,17 +144,11 @@ def begin(
         Support.
     """
     size = imaging.plane.box_size
-    step = _MStep(imaging, size / 2 + MARGIN, 1)
-    shells = len(imaging.ctf_power)
-    signal = torch.zeros(shells, dtype=torch.float64, device=mask.device)
-    seen = torch.zeros_like(signal)
+    step, signal = NormalEquations(imaging, size / 2 + MARGIN, 1), SignalPower(imaging)
     for batch in chunks:
-        one = torch.ones(len(batch.data), 1, device=mask.device)
-        data = torch.view_as_real(batch.data * imaging.multiplicity.sqrt()).flatten(1)
-        step.add(batch, data[..., None], one[..., None])
-        signal += shell_mean((batch.data.abs().square() - 1).mean(0), imaging.shell, shells) * len(one)
-        seen += shell_mean(batch.transfer.square().mean(0), imaging.shell, shells) * len(one)
-    power = _smooth_spectrum(signal, seen)
+        step.add_images(batch, torch.ones(len(batch.data), device=mask.device))
+        signal.add(batch)
+    power = signal.spectrum
     mean, _ = step.solve(torch.zeros_like(mask)[None], power[:, None], mask)
     noise = torch.randn(n_basis, size, size, size, generator=torch.Generator().manual_seed(seed)).to(mask.device)
     shell = grid(size, 3, mask.device).float().norm(dim=-1).round().long()
@@ -163,7 +156,7 @@ def begin(
     basis = _orthonormal(shaped)
     variances = torch.full((n_basis,), 0.05 * float(mean.square().sum()) / n_basis, dtype=torch.float64).to(mask.device)
     powers = torch.cat([power[:, None], _power(basis)], dim=1)
-    uncertainty = powers.new_zeros(shells, n_basis + 1, n_basis + 1)
+    uncertainty = powers.new_zeros(len(power), n_basis + 1, n_basis + 1)
     return Subspace(mean[0], basis, variances, powers, uncertainty, mask, contrast_spread)
 
 
@@ -191,7 +184,7 @@ def iterate(
     """
     moments = moments or subspace.moments()
     ball = subspace.ball(radius)
-    lattice, step = subspace.lattice(ball), _MStep(imaging, radius, len(subspace.basis) + 1)
+    lattice, step = subspace.lattice(ball), NormalEquations(imaging, radius, len(subspace.basis) + 1)
     evidence, first_total = 0.0, torch.zeros(step.n_maps, dtype=torch.float64, device=lattice.device)
     total = torch.zeros(step.n_maps, step.n_maps, dtype=torch.float64, device=lattice.device)
     for batch in chunks:
@@ -217,67 +210,6 @@ def iterate(
         contrast_spread=max(spread, 0.01) if subspace.contrast_spread else 0.0,
     )
     return new, evidence / step.count, (torch.linalg.inv(change[1:, 1:]).T, change[0, 1:])
-
-
-class _MStep:
-    """Normal equations of the maps: right-hand sides and matrices of every voxel, summed over the images."""
-
-    def __init__(self, imaging: ImageFormation, radius: float, n_maps: int) -> None:
-        self.imaging, self.n_maps = imaging, n_maps
-        self.ball = ball = half_ball(imaging.plane.box_size, radius, _INSERTING)
-        self.n_frequencies = int((imaging.frequencies.norm(dim=1) < radius).sum())
-        columns = 2 * n_maps + n_maps * (n_maps + 1) // 2
-        self.sums = torch.zeros(len(ball), columns, device=imaging.window.device)
-        self.count = 0
-
-    def add(self, batch: ImageBatch, residuals: Tensor, second: Tensor) -> None:
-        """Take in images with E[(X - A c~) c~] (m, 2P, Q) and E[c~ c~^T] (m, Q, Q)."""
-        n, (row, column) = self.n_frequencies, torch.tril_indices(self.n_maps, self.n_maps)
-        transfer, multiplicity = batch.transfer[:, :n], self.imaging.multiplicity[:n]
-        values = residuals.view(len(residuals), n, -1) * (transfer * multiplicity.sqrt() / 2)[..., None]
-        powers = transfer.square() * multiplicity / 2  # each pair of conjugates once
-        frequencies = self.imaging.frequencies[:n]
-        self.ball.insert(self.sums, frequencies, batch.rotations, values, powers, second[:, row, column])
-        self.count += len(second)
-
-    def solve(self, maps: Tensor, power: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """New maps (Q, D, D, D), and the mean posterior covariance (n_shells, Q, Q) of their coefficients by shell.
-
-        Parameters
-        ----------
-        maps : (Q, D, D, D)
-            The maps that the residuals belong to.
-        power : (n_shells, Q)
-            Variances of the priors, whose mean is 0.
-
-        Notes
-        -----
-        One Newton step with the diagonal blocks of the Hessian. It ends where the residuals, which are exact, are
-        orthogonal to the slices: the coarseness of the lattice only affects how fast.
-
-        A map that is confined to a mask has fewer independent Fourier coefficients than the padded lattice has voxels,
-        by the factor `oversampling`; a voxel's share of the prior is smaller by as much, and so is the variance that
-        is left once the mask has averaged neighbouring voxels.
-        """
-        ball = self.ball
-        oversampling = ball.scale**3 * mask.numel() / float(mask.square().sum())
-        ball.close(self.sums, self.n_maps)
-        precision = 1 / (oversampling * power)
-        present = ball.from_volumes(maps * ball.gridding.to(maps) ** 2)  # as local averages
-        pull = precision[ball.shell.to(precision.device)].float()
-        self.sums[:, : 2 * self.n_maps] -= pull.repeat(1, 2) * present
-        change, covariance = ball.solve(self.sums, precision)
-        solution = present + change
-        solution[ball.positions.float().norm(dim=1).to(solution.device) > (ball.radius - MARGIN / 2) * ball.scale] = 0
-        return ball.to_volumes(solution) * mask, covariance / oversampling
-
-
-def _smooth_spectrum(signal: Tensor, seen: Tensor) -> Tensor:
-    """Power (n_shells,) of the density, from sums of the signal's power and of CTF^2; shells not seen as the last."""
-    power = signal.clamp_min(1e-4 * signal[1:].max() * seen / seen.max()) / seen
-    last = int(seen.nonzero().max()) - 2  # of those beyond, only a part is seen
-    power[last + 1 :] = power[last]
-    return power
 
 
 def _bounded(uncertainty: Tensor, box_size: int) -> Tensor:

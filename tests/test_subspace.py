@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import cryotwin_nb as ct
+from cryotwin_nb.backprojection import MARGIN, NormalEquations, smooth_spectrum
 from cryotwin_nb.evaluation import coordinate_r2
 from cryotwin_nb.formation import ImageBatch, ImageFormation
 from cryotwin_nb.fourier import fft3, fsc, grid
@@ -19,16 +20,7 @@ from cryotwin_nb.lattice import HalfBall
 from cryotwin_nb.likelihood import Statistics, posterior, projections
 from cryotwin_nb.masks import spherical_mask
 from cryotwin_nb.particles import Particles
-from cryotwin_nb.subspace import (
-    MARGIN,
-    Subspace,
-    _MStep,
-    _principal,
-    _smooth_spectrum,
-    augmented,
-    begin,
-    iterate,
-)
+from cryotwin_nb.subspace import Subspace, _principal, augmented, begin, iterate
 
 SIZE, PIXEL, N_IMAGES = 16, 20.0, 400
 RADIUS = SIZE / 2 + MARGIN
@@ -163,7 +155,7 @@ def test_the_mask_is_a_soft_ball():
 
 def test_shells_that_no_image_sees_have_the_power_of_one_that_is_seen():
     seen = torch.tensor([4.0, 4.0, 4.0, 4.0, 4.0, 1.0, 0.0, 0.0]).double()
-    power = _smooth_spectrum(torch.tensor([40.0, 20.0, -3.0, 8.0, 8.0, 0.1, 0.0, 0.0]).double(), seen)
+    power = smooth_spectrum(torch.tensor([40.0, 20.0, -3.0, 8.0, 8.0, 0.1, 0.0, 0.0]).double(), seen)
     assert power[[0, 1, 3]].tolist() == [10.0, 5.0, 2.0]
     assert 0 < float(power[2]) < 0.01  # less than nothing cannot be a prior
     assert power[5:].tolist() == [2.0] * 3
@@ -204,7 +196,7 @@ def test_the_e_step_is_the_gaussian_marginal_of_the_images(scene, found):
 def test_every_coefficient_of_an_image_counts_once(scene, found):
     """Over the whole ball, both halves, the normal equations hold sum CTF^2 / sigma^2 over the whole plane."""
     imaging = scene.imaging
-    step = _MStep(imaging, RADIUS, 1)
+    step = NormalEquations(imaging, RADIUS, 1)
     ball = step.ball
     for batch in scene.chunks():
         data = torch.view_as_real(batch.data).flatten(1)[..., None]

@@ -84,7 +84,7 @@ def isometry(
     progress : bool
         Show a bar.
     """
-    volumes = _volumes(decode)
+    volumes = as_decode(decode)
     generator = torch.Generator().manual_seed(seed)
     z = torch.as_tensor(z, dtype=torch.float32)
     spread, axes = principal_axes(z)
@@ -106,7 +106,7 @@ def metric_tensors(decode: Decode | object, z: Tensor, n_points: int = 40, seed:
 
     The Jacobian's columns are central differences, of `step` standard deviations of the leading component.
     """
-    volumes = _volumes(decode)
+    volumes = as_decode(decode)
     z = torch.as_tensor(z, dtype=torch.float32)
     steps = step * principal_axes(z)[0][0] * torch.eye(z.shape[1])
     tensors = []
@@ -136,5 +136,6 @@ def principal_axes(z: Tensor) -> tuple[Tensor, Tensor]:
     return values / max(1, len(z) - 1) ** 0.5, axes
 
 
-def _volumes(decode: Decode | object) -> Decode:
+def as_decode(decode: Decode | object) -> Decode:
+    """A model's method `volumes`, or the decode function given."""
     return decode.volumes if hasattr(decode, "volumes") else decode  # type: ignore[return-value]

@@ -15,6 +15,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cryotwin_nb.backprojection import MARGIN
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formation import ImageBatch, ImageFormation
 from cryotwin_nb.fourier import n_shells
@@ -23,7 +24,7 @@ from cryotwin_nb.likelihood import posterior, projections
 from cryotwin_nb.masks import map_mask, spherical_mask
 from cryotwin_nb.mixture import GaussianMixture
 from cryotwin_nb.mixture_moments import MixtureState
-from cryotwin_nb.subspace import MARGIN, Subspace, begin, iterate
+from cryotwin_nb.subspace import Subspace, begin, iterate
 
 Chunks = Callable[[], Iterable[ImageBatch]]
 

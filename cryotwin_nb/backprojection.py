@@ -1,0 +1,187 @@
+"""Maps from images by least squares: the normal equations of every voxel of a Fourier lattice, summed over slices.
+
+One set of equations serves the M-step of `subspace`, where several maps share the images, and `reconstruct`, where
+each image has a weight.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from cryotwin_nb.formation import ImageBatch, ImageFormation
+from cryotwin_nb.fourier import shell_mean
+from cryotwin_nb.lattice import half_ball
+
+_INSERTING = 1.25  # padding of the lattice: what a coarse one adds lies outside the mask
+MARGIN = 1.0  # grid units beyond Nyquist up to which slices are used: the last shell reaches half a unit beyond
+
+
+class Agreement(NamedTuple):
+    """What images say about a map given to them, by shell.
+
+    The map M, seen as the images A M, lowers their misfit |X|^2 by 2 `cross` - `power`; the multiple of it that lowers
+    it most is `cross` / `power`.
+
+    Attributes
+    ----------
+    cross : (n_shells,) float64
+        Re sum <A M, X>, each pair of conjugate coefficients once.
+    power : (n_shells,) float64
+        sum |A M|^2; the variance of `cross` is half of it, if M owes nothing to the noise of these images.
+    """
+
+    cross: Tensor
+    power: Tensor
+
+
+class NormalEquations:
+    """Right-hand sides and matrices of every voxel, summed over the images.
+
+    Parameters
+    ----------
+    radius : float
+        Coefficients with |k| < radius (grid units) are used.
+    n_maps : int
+        Q, maps that share the images.
+    padding : float
+        How much finer than that of the maps the lattice is.
+    """
+
+    def __init__(self, imaging: ImageFormation, radius: float, n_maps: int, padding: float = _INSERTING) -> None:
+        self.imaging, self.n_maps = imaging, n_maps
+        self.ball = half_ball(imaging.plane.box_size, radius, padding)
+        self.n_frequencies = int((imaging.frequencies.norm(dim=1) < radius).sum())
+        columns = 2 * n_maps + n_maps * (n_maps + 1) // 2
+        self.sums = torch.zeros(len(self.ball), columns, device=imaging.window.device)
+        self.count = 0
+        self._closed = False
+
+    def add(self, batch: ImageBatch, residuals: Tensor, second: Tensor) -> None:
+        """Take in images with E[(X - A c~) c~] (m, 2P, Q) and E[c~ c~^T] (m, Q, Q)."""
+        n, (row, column) = self.n_frequencies, torch.tril_indices(self.n_maps, self.n_maps)
+        transfer, multiplicity = batch.transfer[:, :n], self.imaging.multiplicity[:n]
+        values = residuals.view(len(residuals), n, -1) * (transfer * multiplicity.sqrt() / 2)[..., None]
+        powers = transfer.square() * multiplicity / 2  # each pair of conjugates once
+        frequencies = self.imaging.frequencies[:n]
+        self.ball.insert(self.sums, frequencies, batch.rotations, values, powers, second[:, row, column])
+        self.count += len(second)
+
+    def add_images(self, batch: ImageBatch, weights: Tensor) -> None:
+        """Take in images with weights (m,), for a single map that starts at zero."""
+        root = self.imaging.multiplicity[: self.n_frequencies].sqrt()
+        data = torch.view_as_real(batch.data[:, : self.n_frequencies] * root * weights[:, None]).flatten(1)
+        self.add(batch, data[..., None], weights[:, None, None])
+
+    def merge(self, other: NormalEquations) -> None:
+        """Take in the images of other equations, which are of no use afterwards."""
+        for equations in (self, other):
+            equations.close()
+        self.sums += other.sums
+        self.count += other.count
+
+    def close(self) -> None:
+        """Join the two halves of the plane x = 0; no image may be added afterwards."""
+        if not self._closed:
+            self.ball.close(self.sums, self.n_maps)
+            self._closed = True
+
+    def oversampling(self, mask: Tensor) -> float:
+        """Voxels of the lattice for each independent coefficient of a map confined to `mask` (D, D, D)."""
+        return self.ball.scale**3 * mask.numel() / float(mask.square().sum())
+
+    def solve(self, maps: Tensor | None, power: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """New maps (Q, D, D, D), and the mean posterior covariance (n_shells, Q, Q) of their coefficients by shell.
+
+        Parameters
+        ----------
+        maps : (Q, D, D, D), optional
+            The maps that the residuals belong to; zero by default. Where they are given, the sums change: once only.
+        power : (n_shells, Q)
+            Variances of the priors, whose mean is 0.
+
+        Notes
+        -----
+        One Newton step with the diagonal blocks of the Hessian. It ends where the residuals, which are exact, are
+        orthogonal to the slices: the coarseness of the lattice only affects how fast.
+
+        A map that is confined to a mask has fewer independent Fourier coefficients than the padded lattice has voxels,
+        by the factor `oversampling`; a voxel's share of the prior is smaller by as much, and so is the variance that
+        is left once the mask has averaged neighbouring voxels.
+        """
+        ball, oversampling = self.ball, self.oversampling(mask)
+        self.close()
+        precision = 1 / (oversampling * power)
+        present: Tensor | float = 0.0
+        if maps is not None:
+            present = ball.from_volumes(maps * ball.gridding.to(maps) ** 2)  # as local averages
+            pull = precision[ball.shell.to(precision.device)].float()
+            self.sums[:, : 2 * self.n_maps] -= pull.repeat(1, 2) * present
+        change, covariance = ball.solve(self.sums, precision)
+        solution = present + change
+        solution[ball.positions.float().norm(dim=1).to(solution.device) > (ball.radius - MARGIN / 2) * ball.scale] = 0
+        return ball.to_volumes(solution) * mask, covariance / oversampling
+
+    def agreement(self, volume: Tensor) -> Agreement:
+        """How the images of a single map's equations agree with a map (D, D, D)."""
+        self.close()
+        gridding = self.ball.gridding.to(volume)
+        lattice = self.ball.from_volumes(torch.stack([volume, volume * gridding]))  # to be interpolated, and as it is
+        shell = self.ball.shell.to(lattice.device)
+        once = torch.where(self.ball.positions[:, 0] == 0, 0.5, 1.0).to(lattice)  # both halves of the plane are there
+        cross = (lattice[:, ::2] * self.sums[:, :2]).sum(1)
+        parts = (cross * once, lattice[:, 1::2].square().sum(1) * self.sums[:, 2] * once)
+        total = torch.zeros(len(self.imaging.ctf_power), dtype=torch.float64, device=lattice.device)
+        return Agreement(*(total.index_add(0, shell, part.double()) for part in parts))
+
+    def local_agreement(self, volume: Tensor, mask: Tensor, width: float) -> tuple[Tensor, Tensor]:
+        """Share of a map (D, D, D) that the images show around each voxel, and its standard error.
+
+        The map M is regressed piece by piece: 1 + <g M, A^T (X - A M)> / <g M, A^T A M> with g a Gaussian window of
+        `width` voxels. NaN where the window holds less than a fiftieth of what the densest does.
+        """
+        self.close()
+        ball = self.ball
+        predicted = ball.from_volumes(volume[None] * ball.gridding.to(volume) ** 2) * self.sums[:, 2:]
+        columns = (self.sums[:, 0], predicted[:, 0], self.sums[:, 1], predicted[:, 1])
+        shown, expected = (volume * mask * ball.to_volumes(torch.stack(columns, dim=1))).cpu().numpy()
+        change, scale = (gaussian_filter(part, width, mode="constant") for part in (shown - expected, expected))
+        # The square of the window is a narrower one; sums over voxels are 2 / scale^3 of those over the lattice.
+        narrow = gaussian_filter(expected, width / 2**0.5, mode="constant") / (4 * np.pi * width**2) ** 1.5
+        judged = (scale > 0.02 * scale.max()) & (narrow > 0)
+        support, error = np.full((2, *scale.shape), np.nan, dtype=np.float32)
+        support[judged] = 1 + change[judged] / scale[judged]
+        error[judged] = (narrow[judged] / ball.scale**3) ** 0.5 / scale[judged]
+        return torch.as_tensor(support), torch.as_tensor(error)
+
+
+class SignalPower:
+    """Power of the density in each shell, as images show it: theirs, less the noise's, over the mean CTF^2."""
+
+    def __init__(self, imaging: ImageFormation) -> None:
+        self.imaging = imaging
+        self.signal = torch.zeros_like(imaging.ctf_power)
+        self.seen = torch.zeros_like(self.signal)
+
+    def add(self, batch: ImageBatch) -> None:
+        """Take in images."""
+        shell, shells = self.imaging.shell, len(self.signal)
+        self.signal += shell_mean((batch.data.abs().square() - 1).sum(0), shell, shells)
+        self.seen += shell_mean(batch.transfer.square().sum(0), shell, shells)
+
+    @property
+    def spectrum(self) -> Tensor:
+        """Expected power (n_shells,) float64 of a Fourier coefficient, to serve as a prior."""
+        return smooth_spectrum(self.signal, self.seen)
+
+
+def smooth_spectrum(signal: Tensor, seen: Tensor) -> Tensor:
+    """Power (n_shells,) of the density, from sums of the signal's power and of CTF^2; shells not seen as the last."""
+    power = signal.clamp_min(1e-4 * signal[1:].max() * seen / seen.max()) / seen
+    last = int(seen.nonzero().max()) - 2  # of those beyond, only a part is seen
+    power[last + 1 :] = power[last]
+    return power
