@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from cryotwin_nb import distributed
 from cryotwin_nb.formation import ImageBatch, ImageFormation
 from cryotwin_nb.fourier import fft3, grid, ifft3, n_shells, shell_mean
 from cryotwin_nb.lattice import HalfBall, half_ball
@@ -140,7 +141,7 @@ def begin(
     Parameters
     ----------
     chunks : iterable of ImageBatch
-        All the images.
+        All the images; of several processes, each one's share.
     mask : (D, D, D)
         Support.
     """
@@ -155,6 +156,8 @@ def begin(
         step.add(batch, data[..., None], one[..., None])
         signal += shell_mean((batch.data.abs().square() - 1).mean(0), imaging.shell, shells) * len(one)
         seen += shell_mean(batch.transfer.square().mean(0), imaging.shell, shells) * len(one)
+    distributed.all_sum(signal, seen)
+    step.join()
     power = _smooth_spectrum(signal, seen)
     mean, _ = step.solve(torch.zeros_like(mask)[None], power[:, None], mask)
     noise = torch.randn(n_basis, size, size, size, generator=torch.Generator().manual_seed(seed)).to(mask.device)
@@ -201,6 +204,9 @@ def iterate(
         evidence += float(log_evidence.sum())
         first_total += first.sum(0)
         total += second.sum(0)
+    step.join()
+    distributed.all_sum(first_total, total)
+    evidence = distributed.total(evidence)
     maps, uncertainty = step.solve(subspace.maps, subspace.power, subspace.mask)
     change, variances, spread = _principal(maps, first_total / step.count, total / step.count)
     maps = torch.tensordot(change.float(), maps, 1)
@@ -240,6 +246,11 @@ class _MStep:
         frequencies = self.imaging.frequencies[:n]
         self.ball.insert(self.sums, frequencies, batch.rotations, values, powers, second[:, row, column])
         self.count += len(second)
+
+    def join(self) -> None:
+        """Add up what the processes have summed."""
+        distributed.all_sum(self.sums)
+        self.count = round(distributed.total(self.count))
 
     def solve(self, maps: Tensor, power: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """New maps (Q, D, D, D), and the mean posterior covariance (n_shells, Q, Q) of their coefficients by shell.
