@@ -138,5 +138,5 @@ def _together(function: Callable[[], object]) -> None:
     try:
         function()
     except RuntimeError as error:
-        found = f"a process that has stopped ({str(error).splitlines()[0][:120]})"
-        raise InputError("torchrun", found, f"{world()} processes", "See its message above or below.") from error
+        remedy = "Its message, above or below this one, says why."
+        raise InputError("torchrun", "a process that has stopped", f"{world()} processes", remedy) from error

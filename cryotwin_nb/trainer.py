@@ -144,7 +144,8 @@ class Trainer:
             records, device = self.records, self.model.device
             return ((len(r), records.take(torch.as_tensor(r, device=device))) for r in rows)
         mine = [r[distributed.share(len(r))] for r in rows]
-        return zip(map(len, rows), self.images.batches(mine))
+        # a process without an image in the last batch prepares one that `objective` leaves out
+        return zip(map(len, rows), self.images.batches(m if len(m) else r[:1] for m, r in zip(mine, rows)))
 
     def _schedule(self, progress: float) -> tuple[float, float]:
         """Beta and the radius of the frequencies used (grid units) at a share of the run."""
@@ -267,11 +268,17 @@ def objective(
     """
     width = model.noise_width
     z, w = model.encode(batch)
-    mine = slice(None) if size is None else distributed.share(size)
-    noise = (torch.rand((size or len(z), z.shape[1]), generator=generator) - 0.5)[mine].to(z.device) * width
-    all_z, all_w = (z, w) if size is None else (distributed.gather(z, size), distributed.gather(w, size))
-    rate = -model.moments.update(all_z, all_w).log_window_mass(all_z, width)
-    return model.distortion(batch, z + noise, n), rate, z + noise
+    whole_z, whole_w = z, w
+    noise = torch.rand((size or len(z), z.shape[1]), generator=generator) - 0.5
+    if size is not None and distributed.world() > 1:
+        mine = distributed.share(size)
+        count = mine.stop - mine.start
+        batch, noise = batch.take(torch.arange(count, device=z.device)), noise[mine]
+        z, w = z[:count], w[:count]
+        whole_z, whole_w = distributed.gather(z, size), distributed.gather(w, size)
+    rate = -model.moments.update(whole_z, whole_w).log_window_mass(whole_z, width)
+    noisy = z + noise.to(z.device) * width
+    return model.distortion(batch, noisy, n), rate, noisy
 
 
 def has_bfloat16(device: str) -> bool:
