@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -11,7 +12,10 @@ import numpy as np
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.formats.files import atomic, make_folder
+from cryotwin_nb.formats.files import atomic, make_folder, remove_partials
+
+_SEVERAL_PROCESSES = """Several GPUs or processors share the work: torchrun --standalone --nproc-per-node 4
+ -m cryotwin_nb train ...; several machines, from a queue: examples/train.slurm."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,8 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _note  # type: ignore[assignment]
             options.run(options)
-    except (InputError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (InputError, FloatingPointError, OSError, MemoryError) as error:
+        number = os.environ.get("RANK", "0")  # of several processes, as torchrun counts them
+        print(f"error{f' in process {number}' if number != '0' else ''}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; a training goes on with: train --resume", file=sys.stderr)
@@ -31,8 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _note(message: Warning | str, *_: object) -> None:
-    """A choice made on the user's behalf, told without the place in the code."""
-    print(f"note: {message}", file=sys.stderr)
+    """A choice made on the user's behalf, told without the place in the code, and once."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"note: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,7 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    train = commands.add_parser("train", help="train a model on particle images", formatter_class=_Help)
+    train = commands.add_parser(
+        "train", help="train a model on particle images", formatter_class=_Help, epilog=_SEVERAL_PROCESSES
+    )
     _particle_options(train)
     train.add_argument("--output", type=Path, required=True, help="folder for model.pt, checkpoint.pt and latents.npy")
     _architecture_option(train)
@@ -63,7 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--precision", choices=precisions, default="auto", help="of the networks' products")
     train.add_argument("--seed", type=int, default=0, help="everything random follows from it")
     train.add_argument("--device", help="cpu or cuda; by default a GPU where there is one")
-    train.add_argument("--resume", action="store_true", help="go on from OUTPUT/checkpoint.pt")
+    train.add_argument("--resume", action="store_true", help="go on from OUTPUT/checkpoint.pt, if there is one")
+    minutes = "write OUTPUT/checkpoint.pt within an epoch, too, if it takes longer than this"
+    train.add_argument("--checkpoint-minutes", type=float, default=10.0, help=minutes)
+    cache = "keep prepared images in memory, up to this and half of what is free; 0: read them from disk in every pass"
+    train.add_argument("--cache-gib", type=float, default=4.0, help=cache)
     train.set_defaults(run=_train)
 
     embed = commands.add_parser("embed", help="latents of particle images under a model", formatter_class=_Help)
@@ -133,21 +145,37 @@ def _read(options: argparse.Namespace):
 
 
 def _train(options: argparse.Namespace) -> None:
+    from cryotwin_nb import distributed
+
+    with distributed.joined(options.device):
+        _train_jointly(options, speaks=distributed.rank() == 0)
+
+
+def _train_jointly(options: argparse.Namespace, speaks: bool) -> None:
+    """Train, in this process or together with others, one of which speaks and writes."""
+    from cryotwin_nb import distributed
     from cryotwin_nb.models import CryoTwin
     from cryotwin_nb.training import TrainingConfig, fit
 
     particles = _read(options)
-    print(particles)
+    if speaks:
+        print(particles)
+        remove_partials(make_folder(options.output))
     settings = {name: getattr(options, name) for name in ("latent_dim", "noise_width", "weighting", "particle_radius")}
     settings |= {"n_components": options.components, "seed": options.seed} | _network_settings(options)
     model = CryoTwin(particles.box_size, options.architecture, **settings)
-    checkpoint = make_folder(options.output) / "checkpoint.pt"
-    names = ("epochs", "beta", "batch_size", "learning_rate", "precision", "seed", "device")
+    checkpoint = options.output / "checkpoint.pt"
+    names = ["epochs", "beta", "batch_size", "learning_rate", "precision", "seed", "device"]
+    names += ["checkpoint_minutes", "cache_gib"]
     config = TrainingConfig(checkpoint=checkpoint, **{name: getattr(options, name) for name in names})
-    fit(model, particles, config, resume=checkpoint if options.resume else None)
-    model.save(options.output / "model.pt")
-    _save_latents(options.output / "latents.npy", model.embed(particles, progress=True))
-    print(f"{options.output}: {model.prior.n_components} components in {options.latent_dim} dimensions")
+    resumes = distributed.first(lambda: options.resume and checkpoint.exists())
+    fit(model, particles, config, resume=checkpoint if resumes else None)
+    if speaks:
+        model.save(options.output / "model.pt")
+    latents = model.embed(particles, progress=True)
+    if speaks:
+        _save_latents(options.output / "latents.npy", latents)
+        print(f"{options.output}: {model.prior.n_components} components in {options.latent_dim} dimensions")
 
 
 def _network_settings(options: argparse.Namespace) -> dict[str, int]:

@@ -13,6 +13,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from cryotwin_nb import distributed
 from cryotwin_nb.formation import ImageBatch, ImageFormation
 from cryotwin_nb.fourier import shell_mean
 from cryotwin_nb.lattice import half_ball
@@ -76,6 +77,11 @@ class NormalEquations:
         root = self.imaging.multiplicity[: self.n_frequencies].sqrt()
         data = torch.view_as_real(batch.data[:, : self.n_frequencies] * root * weights[:, None]).flatten(1)
         self.add(batch, data[..., None], weights[:, None, None])
+
+    def join(self) -> None:
+        """Add up what the processes have summed."""
+        distributed.all_sum(self.sums)
+        self.count = round(distributed.total(self.count))
 
     def merge(self, other: NormalEquations) -> None:
         """Take in the images of other equations, which are of no use afterwards."""
@@ -172,6 +178,10 @@ class SignalPower:
         shell, shells = self.imaging.shell, len(self.signal)
         self.signal += shell_mean((batch.data.abs().square() - 1).sum(0), shell, shells)
         self.seen += shell_mean(batch.transfer.square().sum(0), shell, shells)
+
+    def join(self) -> None:
+        """Add up what the processes have summed."""
+        distributed.all_sum(self.signal, self.seen)
 
     @property
     def spectrum(self) -> Tensor:

@@ -6,8 +6,8 @@ and says by which `transfer` = CTF / sigma a slice has to be multiplied to predi
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -42,6 +42,12 @@ class ImageBatch(NamedTuple):
     def take(self, rows: Tensor) -> ImageBatch:
         """The batch of some of the images."""
         return ImageBatch(*(field[rows] for field in tuple(self)))
+
+
+class Chunks(Protocol):
+    """This process's share of the images, or of the first n, in their order."""
+
+    def __call__(self, n: int | None = None) -> Iterable[ImageBatch]: ...
 
 
 class ImageFormation(nn.Module):

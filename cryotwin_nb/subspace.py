@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from cryotwin_nb import distributed
 from cryotwin_nb.backprojection import MARGIN, NormalEquations, SignalPower
 from cryotwin_nb.formation import ImageBatch, ImageFormation
 from cryotwin_nb.fourier import fft3, grid, ifft3, n_shells, shell_mean
@@ -139,7 +140,7 @@ def begin(
     Parameters
     ----------
     chunks : iterable of ImageBatch
-        All the images.
+        All the images; of several processes, each one's share.
     mask : (D, D, D)
         Support.
     """
@@ -148,6 +149,8 @@ def begin(
     for batch in chunks:
         step.add_images(batch, torch.ones(len(batch.data), device=mask.device))
         signal.add(batch)
+    step.join()
+    signal.join()
     power = signal.spectrum
     mean, _ = step.solve(torch.zeros_like(mask)[None], power[:, None], mask)
     noise = torch.randn(n_basis, size, size, size, generator=torch.Generator().manual_seed(seed)).to(mask.device)
@@ -194,6 +197,9 @@ def iterate(
         evidence += float(log_evidence.sum())
         first_total += first.sum(0)
         total += second.sum(0)
+    step.join()
+    distributed.all_sum(first_total, total)
+    evidence = distributed.total(evidence)
     maps, uncertainty = step.solve(subspace.maps, subspace.power, subspace.mask)
     change, variances, spread = _principal(maps, first_total / step.count, total / step.count)
     maps = torch.tensordot(change.float(), maps, 1)

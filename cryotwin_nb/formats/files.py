@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +55,12 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def remove_partials(folder: Path) -> None:
+    """Remove what `atomic` was writing in a folder when its process was killed; nothing else may be writing there."""
+    for left in folder.glob(".*.partial*"):
+        left.unlink()
+
+
 def make_folder(path: str | os.PathLike) -> Path:
     """Make a folder and its parents where they are missing.
 
@@ -67,6 +74,15 @@ def make_folder(path: str | os.PathLike) -> Path:
     except OSError as error:
         raise InputError(path, f"{error}", "a folder that can be made", "Choose another folder.") from error
     return Path(path)
+
+
+def require_writable(folder: str | os.PathLike) -> None:
+    """Make a folder where it is missing, and raise `InputError` unless files can be written there."""
+    try:
+        with tempfile.TemporaryFile(dir=make_folder(folder)):
+            pass
+    except OSError as error:
+        raise InputError(folder, f"{error}", "a folder you may write to", "Choose another folder.") from error
 
 
 def find_stack(name: str, listed_in: Path, datadir: str | os.PathLike | None = None) -> Path:

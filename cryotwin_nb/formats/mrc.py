@@ -1,4 +1,4 @@
-"""MRC maps and stacks through the mrcfile library: headers, memory-mapped images, whole maps.
+"""MRC maps and stacks: headers through the mrcfile library, images as they are needed, whole maps.
 
 Files are written as mode 2 (float32), little-endian, origin 0, with the voxel size in the header. The library's
 strict mode refuses many real files (no map ID, no machine stamp), so reading is permissive and checked here.
@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
 
 import mrcfile
@@ -29,7 +30,7 @@ _STARTS, _AXES = ("nxstart", "nystart", "nzstart"), ("mapc", "mapr", "maps")
 
 @dataclass(frozen=True)
 class Header:
-    """What is needed to map the data block of an MRC file.
+    """What is needed to read the data block of an MRC file.
 
     Attributes
     ----------
@@ -54,9 +55,37 @@ class Header:
     voxel_size: float
     axes: tuple[int, int, int]
 
-    def map(self) -> np.ndarray:
-        """The data block (sections, rows, columns), memory-mapped and read-only."""
-        return np.memmap(self.path, dtype=self.dtype, mode="r", offset=self.offset, shape=self.shape)
+    def read(self, sections: np.ndarray) -> np.ndarray:
+        """Some sections (m, rows, columns), read from the file.
+
+        Not by way of a memory map: a file that has become shorter, or a disk that fails, would end the process.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be read, or has become shorter since it was opened.
+        """
+        values = np.empty((len(sections), *self.shape[1:]), self.dtype)
+        runs = np.flatnonzero(np.diff(sections) != 1) + 1  # where one does not follow the other
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                for target, run in zip(np.split(values, runs), np.split(sections, runs), strict=True):
+                    if len(run):
+                        file.seek(self.offset + int(run[0]) * target[0].nbytes)
+                        _fill(file, target.reshape(-1).view(np.uint8).data)
+        except (OSError, EOFError) as error:
+            remedy = "It was complete when it was opened: see whether it was moved or replaced, and its disk."
+            raise InputError(self.path, f"{error}", "a stack that can be read", remedy) from error
+        return values
+
+
+def _fill(file: RawIOBase, target: memoryview) -> None:
+    """Read until the target is full: one call reads at most 2 GiB."""
+    while target.nbytes:
+        count = file.readinto(target)
+        if not count:
+            raise EOFError(f"a file that ends {target.nbytes} bytes early")
+        target = target[count:]
 
 
 def read_header(path: str | os.PathLike) -> Header:
@@ -235,7 +264,7 @@ def read_map(path: str | os.PathLike) -> tuple[np.ndarray, float]:
     if header.voxel_size <= 0:
         remedy = "Set the voxel size, for example with relion_image_handler --rescale_angpix."
         raise InputError(path, "no voxel size", "a voxel size in the header", remedy)
-    volume = np.array(header.map(), dtype=np.float32)
+    volume = header.read(np.arange(header.shape[0])).astype(np.float32)
     if sorted(header.axes) == [1, 2, 3]:
         stored = header.axes[::-1]
         volume = np.ascontiguousarray(volume.transpose([stored.index(axis) for axis in (3, 2, 1)]))

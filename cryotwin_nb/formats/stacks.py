@@ -100,7 +100,7 @@ class StackImages:
         images = np.empty((len(stack_number), self.box_size, self.box_size), dtype=np.float32)
         for number in np.unique(stack_number):
             wanted = np.flatnonzero(stack_number == number)
-            images[wanted] = self._header(int(number)).map()[image_number[wanted]]
+            images[wanted] = self._header(int(number)).read(image_number[wanted])
         return images
 
     def name(self, row: int) -> str:

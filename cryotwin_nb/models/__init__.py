@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from cryotwin_nb import distributed
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formation import ImageBatch, ImageFormation
 from cryotwin_nb.formats.files import atomic, make_folder
@@ -24,6 +25,7 @@ from cryotwin_nb.mixture_moments import MixtureMoments, MixtureState
 from cryotwin_nb.models.coordinate import CoordinateNetworks
 from cryotwin_nb.models.subspace import ImageLikelihood, SubspaceNetworks
 from cryotwin_nb.particles import Particles
+from cryotwin_nb.streaming import prefetched
 
 _FORMAT = "cryotwin_nb model 3"
 _ARCHITECTURES = {"subspace": SubspaceNetworks, "coordinate": CoordinateNetworks}
@@ -144,8 +146,8 @@ class CryoTwin(nn.Module):
         """Where the model computes."""
         return self._prior.weights.device
 
-    def encode(self, batch: ImageBatch) -> tuple[Tensor, Tensor]:
-        """Latents z (m, d) and component scores w (m, C) of prepared images."""
+    def encode(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Latents z (m, d) and component scores w (m, C) of what the architecture has prepared of images."""
         return self.networks.encode(batch)
 
     def distortion(self, batch: Any, z: Tensor, n: int | None = None) -> Tensor:
@@ -160,13 +162,16 @@ class CryoTwin(nn.Module):
     def embed(self, particles: Particles, batch_size: int = 256, progress: bool = False) -> Tensor:
         """Latents of particles, (n, d) float32 on the CPU.
 
+        Of several processes that have joined (torchrun), each does its share: all have to call this.
+
         Raises
         ------
         InputError
             If the model is untrained, or the particles have another box or pixel size or lack poses or CTF.
         """
-        batches = self.batches(particles, batch_size, "embedding", progress)
-        return torch.cat([self.encode(batch)[0].cpu() for batch in batches])
+        mine = distributed.share(len(particles))
+        batches = self.batches(particles, batch_size, "embedding", progress, mine)
+        return distributed.assemble(((self.encode(batch)[0].cpu(),) for batch in batches), len(particles))[0]
 
     @torch.no_grad()
     def likelihood(self, particles: Particles, batch_size: int = 256, progress: bool = False) -> ImageLikelihood:
@@ -201,8 +206,10 @@ class CryoTwin(nn.Module):
         maps = self.networks.volumes(z.to(self.device)).cpu()
         return maps - maps[:, self._solvent].mean(1)[:, None, None, None]
 
-    def batches(self, particles: Particles, size: int, doing: str, progress: bool) -> Iterator[ImageBatch]:
-        """The images of particles, prepared as they are asked for."""
+    def batches(
+        self, particles: Particles, size: int, doing: str, progress: bool, which: slice = slice(None)
+    ) -> Iterator[ImageBatch]:
+        """The images of particles, or of some of them, prepared one step before they are asked for."""
         self.check(particles)
         if not self.imaging.measured:
             raise InputError("model", "one that has seen no images", "a trained model", "Run fit, or load a model.")
@@ -211,9 +218,10 @@ class CryoTwin(nn.Module):
                 "The optics groups are not those of the training; all images are whitened by its pooled noise.",
                 stacklevel=4,  # whoever called `embed` or `likelihood`
             )
-        rows = np.arange(len(particles))
+        rows = np.arange(len(particles))[which]
         chunks = [rows[i : i + size] for i in range(0, len(rows), size)]
-        return (self.imaging.batch(particles, c) for c in tqdm(chunks, desc=doing, disable=not progress))
+        batches = prefetched(lambda chunk: self.imaging.batch(particles, chunk), chunks)
+        return iter(tqdm(batches, desc=doing, total=len(chunks), disable=not progress or distributed.rank() > 0))
 
     def check(self, particles: Particles) -> None:
         """Raise `InputError` unless this model can be used on these particles."""
@@ -279,10 +287,15 @@ class CryoTwin(nn.Module):
 
 
 def write_payload(payload: dict, path: str | os.PathLike) -> None:
-    """torch.save to a temporary name, then rename."""
+    """torch.save to a temporary name, then rename when it is on the disk."""
     make_folder(Path(path).parent)
-    with atomic(path) as partial:
-        torch.save(payload, partial)
+    with atomic(path) as partial, open(partial, "wb") as file:
+        try:
+            torch.save(payload, file)
+        except RuntimeError as error:  # what PyTorch makes of the failure to write
+            raise OSError("it could not be written to the end; is the disk full?") from error
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_payload(path: str | os.PathLike) -> dict:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample, relu
 
-from cryotwin_nb.formation import ImageBatch, ImageFormation
+from cryotwin_nb import distributed
+from cryotwin_nb.formation import Chunks, ImageBatch, ImageFormation
 from cryotwin_nb.fourier import grid, ifft2, ifft3, n_shells, shell_mean
 from cryotwin_nb.imaging import slice_coordinates
+
+_MEASURED = 256  # images that set the scale of the decoder's output
 
 
 class ResidualMLP(nn.Module):
@@ -91,11 +94,9 @@ class CoordinateNetworks(nn.Module):
 
     n_passes = 0
 
-    def passes(
-        self, chunks: Callable[[], Iterable[ImageBatch]], beta: float, done: int = 0
-    ) -> Iterator[tuple[float, float, float]]:
+    def passes(self, chunks: Chunks, beta: float, done: int = 0) -> Iterator[tuple[float, float, float]]:
         """Nothing is found in closed form; the first images set the scale of the decoder's output."""
-        self.measure(next(iter(chunks())))
+        self.measure(ImageBatch(*map(torch.cat, zip(*map(tuple, chunks(_MEASURED)), strict=True))))
         return iter(())
 
     def distortion(self, batch: ImageBatch, z: Tensor, n: int | None = None) -> Tensor:
@@ -107,10 +108,13 @@ class CoordinateNetworks(nn.Module):
         return z.new_zeros(())
 
     def measure(self, batch: ImageBatch) -> None:
-        """Set the radial amplitude of the density that scales the decoder's output, from some images."""
+        """Set the radial amplitude of the density that scales the decoder's output, from some images (or a share)."""
         shells = len(self.signal)
-        power = shell_mean(batch.data.abs().square().mean(0), self.imaging.shell, shells) - 1
-        seen = shell_mean(batch.transfer.square().mean(0), self.imaging.shell, shells)
+        sums = torch.stack([batch.data.abs().square().sum(0), batch.transfer.square().sum(0)]).double()
+        distributed.all_sum(sums)
+        sums /= distributed.total(len(batch.data))
+        power, seen = shell_mean(sums, self.imaging.shell, shells)
+        power = power - 1
         self.signal.copy_((power.clamp_min(1e-3) / seen.clamp_min(1e-12)).sqrt())
 
     def encode(self, batch: ImageBatch) -> tuple[Tensor, Tensor]:

@@ -9,15 +9,16 @@ that starts at zero lets c(z) bend. Given the basis, images enter the objective 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from cryotwin_nb import distributed
 from cryotwin_nb.backprojection import MARGIN
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.formation import ImageBatch, ImageFormation
+from cryotwin_nb.formation import Chunks, ImageBatch, ImageFormation
 from cryotwin_nb.fourier import n_shells
 from cryotwin_nb.lattice import HalfBall
 from cryotwin_nb.likelihood import posterior, projections
@@ -25,8 +26,6 @@ from cryotwin_nb.masks import map_mask, spherical_mask
 from cryotwin_nb.mixture import GaussianMixture
 from cryotwin_nb.mixture_moments import MixtureState
 from cryotwin_nb.subspace import Subspace, begin, iterate
-
-Chunks = Callable[[], Iterable[ImageBatch]]
 
 _RADII = (0.3, 0.3, 0.3, 0.3, 0.5, 0.5, 0.7, 1.0, 1.0)  # of the passes with the Gaussian prior, shares of Nyquist
 _TIGHTENED = 7  # pass before which the mask is fitted to the density, if it is
@@ -190,7 +189,7 @@ class SubspaceNetworks(nn.Module):
                 self.subspace, evidence, _ = iterate(self.subspace, self.imaging, chunks(), share * radius)
                 self.density.set(self.subspace.prior)
             else:
-                density = self._density(chunks) if number == len(_RADII) + 1 else self.density.mixture
+                density = self._density(self._sample(chunks)) if number == len(_RADII) + 1 else self.density.mixture
                 moments = self.subspace.moments(density)
                 self.subspace, evidence, frame = iterate(self.subspace, self.imaging, chunks(), radius, moments)
                 self.density.set(transformed(density, *frame))
@@ -212,20 +211,20 @@ class SubspaceNetworks(nn.Module):
         power = self.mean.square() + torch.tensordot(self.variances.float(), self.basis.square(), 1)
         self.mask.mul_(map_mask(power.sqrt()).to(self.mask))
 
-    def _density(self, chunks: Chunks) -> GaussianMixture:
+    def _density(self, records: Records) -> GaussianMixture:
         """The density of the coefficients, freed of the noise of the images (extreme deconvolution)."""
-        records = self._sample(chunks)
-        start = GaussianMixture.fit(records.expected, min(_COMPONENTS, len(records.b)), seed=self.seed)
-        return deconvolved(records.b, self.unpack(records.precision), self.variances, start)
+
+        def fitted() -> GaussianMixture:
+            start = GaussianMixture.fit(records.expected, min(_COMPONENTS, len(records.b)), seed=self.seed)
+            return deconvolved(records.b, self.unpack(records.precision), self.variances, start)
+
+        return distributed.first(fitted)
 
     def _sample(self, chunks: Chunks) -> Records:
         """Records of the first images."""
-        kept: list[Records] = []
-        for batch in chunks():
-            kept.append(self.prepare(batch))
-            if sum(len(part.b) for part in kept) >= _SAMPLE:
-                break
-        return Records(*map(torch.cat, zip(*kept, strict=True)))
+        mine = Records(*map(torch.cat, zip(*[self.prepare(batch) for batch in chunks(_SAMPLE)], strict=True)))
+        n = round(distributed.total(len(mine.b)))
+        return Records(*(distributed.gather(part, n) for part in tuple(mine)))
 
     def _scale(self, chunks: Chunks, beta: float) -> float:
         """The s of c = s z at which noise of width T costs beta/2 of distortion in each dimension."""

@@ -1,0 +1,142 @@
+"""One training in several processes (torchrun): who does which share, and sums over all of them.
+
+Without other processes every function here gives back what it was given, so that code is written once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from cryotwin_nb.errors import InputError
+
+T = TypeVar("T")
+
+_PATIENCE = timedelta(hours=12)  # the first process fits mixtures alone, the others wait
+
+
+@contextmanager
+def joined(device: str | None = None) -> Iterator[None]:
+    """Join the processes that torchrun has started, if it has: NCCL between GPUs (one for each process), else Gloo.
+
+    Raises
+    ------
+    InputError
+        If a machine has fewer GPUs than processes.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield
+        return
+    on_gpu = torch.cuda.is_available() if device is None else device.startswith("cuda")
+    if on_gpu:
+        local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= gpus:
+            remedy = "Start torchrun with --nproc-per-node of at most that, or give --device cpu."
+            raise InputError("torchrun", f"more processes than GPUs ({gpus})", "a GPU for each", remedy)
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
+    yield
+    dist.destroy_process_group()  # not after an error: others may still wait for an answer
+
+
+def rank() -> int:
+    """Number of this process; 0 writes files and shows progress."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def share(n: int) -> slice:
+    """The rows of n that are this process's: blocks in the order of the processes, as equal as possible."""
+    return slice(n * rank() // world(), n * (rank() + 1) // world())
+
+
+def all_sum(*tensors: Tensor) -> None:
+    """Replace tensors, in place, by their sums over the processes."""
+    if world() == 1:
+        return
+    for tensor in tensors:
+        # NCCL moves what is on a GPU only
+        sent = tensor.cuda() if dist.get_backend() == "nccl" else tensor.contiguous()
+        _together(partial(dist.all_reduce, sent))
+        if sent is not tensor:
+            tensor.copy_(sent)
+
+
+def sum_gradients(parameters: Iterable[Tensor]) -> None:
+    """Replace the gradients of parameters by their sums over the processes, in one exchange."""
+    if world() == 1:
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    all_sum(flat)
+    for gradient, values in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(values.view_as(gradient))
+
+
+def total(value: float) -> float:
+    """Sum of a number over the processes."""
+    summed = torch.tensor(value, dtype=torch.float64)
+    all_sum(summed)
+    return float(summed)
+
+
+def gather(mine: Tensor, n: int) -> Tensor:
+    """The rows (n, ...) of all processes, of which `mine` are `share(n)` and keep their gradient."""
+    if world() == 1:
+        return mine
+    rows, whole = share(n), mine.new_zeros(n, *mine.shape[1:])
+    whole[rows] = mine.detach()
+    all_sum(whole)
+    return torch.cat([whole[: rows.start], mine, whole[rows.stop :]])
+
+
+def assemble(parts: Iterable[tuple[Tensor, ...]], n: int) -> list[Tensor]:
+    """Fields (n, ...) of all processes; `parts` are those of this process's `share(n)`, some rows at a time.
+
+    Rows are put in their place as they come, so that they are held in memory once.
+    """
+    whole: list[Tensor] = []
+    start = share(n).start
+    for part in parts:
+        whole = whole or [field.new_zeros(n, *field.shape[1:]) for field in part]
+        for target, rows in zip(whole, part, strict=True):
+            target[start : start + len(rows)] = rows
+        start += len(part[0])
+    all_sum(*whole)
+    return whole
+
+
+def first(function: Callable[[], T]) -> T:
+    """What a function gives the first process, on all of them: only there is it called."""
+    if world() == 1:
+        return function()
+    result = [function() if rank() == 0 else None]
+    _together(partial(dist.broadcast_object_list, result))
+    return result[0]  # type: ignore[return-value]
+
+
+def require_enough(n: int) -> None:
+    """Raise `InputError` unless every process has at least one of n images."""
+    if n < world():
+        raise InputError("torchrun", f"{world()} processes for {n} images", "an image for each", "Start fewer.")
+
+
+def _together(function: Callable[[], object]) -> None:
+    """Exchange something; if that fails, another process has stopped and said why."""
+    try:
+        function()
+    except RuntimeError as error:
+        remedy = "Its message, above or below this one, says why."
+        raise InputError("torchrun", "a process that has stopped", f"{world()} processes", remedy) from error

@@ -1,0 +1,103 @@
+"""Prepared images of a data set: from memory if they fit there, else read from disk a step ahead of their use."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from cryotwin_nb import distributed
+from cryotwin_nb.formation import ImageBatch, ImageFormation
+from cryotwin_nb.memory import available
+from cryotwin_nb.particles import Particles
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+_CHUNK = 256  # images at once where every image is used and their order does not matter
+_CHUNK_PIXELS = _CHUNK * 128**2  # fewer of larger ones, so that their slices need no more memory
+
+
+def prefetched(function: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+    """function(item) of each item, in order; the next is computed in a thread while the present one is used.
+
+    An error in the function is raised here, at the turn of its item. At most one result waits.
+    """
+    with ThreadPoolExecutor(1, "prefetch") as thread:
+        waiting: deque[Future[T]] = deque()
+        try:
+            for item in items:
+                waiting.append(thread.submit(function, item))
+                if len(waiting) > 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            thread.shutdown(wait=True, cancel_futures=True)
+
+
+def chunks(n: int, box_size: int) -> list[np.ndarray]:
+    """The rows of this process's share of n images, in pieces of moderate size."""
+    mine = distributed.share(n)
+    rows, size = np.arange(mine.start, mine.stop), min(_CHUNK, max(16, _CHUNK_PIXELS // box_size**2))
+    return np.array_split(rows, -(-len(rows) // size)) if len(rows) else []
+
+
+class PreparedImages:
+    """The images of a data set, prepared by `ImageFormation.batch` on its device.
+
+    Parameters
+    ----------
+    imaging : ImageFormation
+    particles : Particles
+    cache_gib : float
+        They are kept in memory if they need less than this, and less than half of what is free; else each is prepared
+        anew whenever it is asked for.
+    rows : slice
+        Those that this process will ask for again and again.
+    """
+
+    def __init__(self, imaging: ImageFormation, particles: Particles, cache_gib: float, rows: slice) -> None:
+        self._imaging, self._particles, self._rows = imaging, particles, rows
+        self._cache: ImageBatch | None = None
+        device, needed = imaging.window.device, (rows.stop - rows.start) * len(imaging.frequencies) * 12
+        beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if device.type == "cpu" else 1
+        self._keep = needed < min(cache_gib * 2**30, available(device) / 2 / beside)
+
+    def batches(self, rows: Iterable[np.ndarray]) -> Iterator[ImageBatch]:
+        """The images of some rows at a time."""
+        if self._keep and self._cache is None:
+            self._cache = self._everything()
+        return map(self._take, rows) if self._keep else prefetched(self._prepare, rows)
+
+    def chunks(self, n: int | None = None) -> Iterator[ImageBatch]:
+        """This process's share of all the images, or of the first n, in their order."""
+        size = self._particles.box_size
+        return self.batches(chunks(min(n or len(self._particles), len(self._particles)), size))
+
+    def _prepare(self, rows: np.ndarray) -> ImageBatch:
+        return self._imaging.batch(self._particles, rows)
+
+    def _take(self, rows: np.ndarray) -> ImageBatch:
+        mine = self._rows
+        if self._cache is None or (len(rows) and (rows.min() < mine.start or rows.max() >= mine.stop)):
+            return self._prepare(rows)
+        return self._cache.take(torch.as_tensor(rows - mine.start, device=self._imaging.window.device))
+
+    def _everything(self) -> ImageBatch:
+        """All the rows, prepared; filled in piece by piece, so that they are held in memory once."""
+        start, n = self._rows.start, self._rows.stop - self._rows.start
+        whole: ImageBatch | None = None
+        pieces = np.array_split(np.arange(start, start + n), -(-n // _CHUNK))
+        for rows, batch in zip(pieces, prefetched(self._prepare, pieces)):
+            if whole is None:
+                whole = ImageBatch(*(part.new_empty(n, *part.shape[1:]) for part in tuple(batch)))
+            for target, part in zip(tuple(whole), tuple(batch), strict=True):
+                target[rows[0] - start : rows[-1] - start + 1] = part
+        assert whole is not None  # there is at least one image
+        return whole

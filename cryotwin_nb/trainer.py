@@ -1,0 +1,289 @@
+"""The state of a training run: optimiser, history, images, and checkpoints that it goes on from to the bit."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from cryotwin_nb import distributed
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.history import History
+from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.models import CryoTwin, read_payload, write_payload
+from cryotwin_nb.models.subspace import Records, SubspaceNetworks
+from cryotwin_nb.particles import Particles
+from cryotwin_nb.streaming import PreparedImages
+
+if TYPE_CHECKING:
+    from cryotwin_nb.training import TrainingConfig
+
+_SAMPLE = 64  # images whose content tells one data set from another
+
+
+class Trainer:
+    """A run: what `training.fit` does, step by step.
+
+    In several processes (`distributed`) each prepares its share of the images in the passes that need no gradient.
+    The coordinate networks' batches are shared, too. Training on records is so quick that every process does it all.
+    """
+
+    def __init__(self, model: CryoTwin, particles: Particles, config: TrainingConfig) -> None:
+        self.model, self.particles, self.config = model, particles, config
+        model.history = self.history = History()
+        self.optimizer = torch.optim.RAdam(model.parameters(), lr=config.learning_rate)
+        defaults = model.networks.training_defaults
+        self.epochs = config.epochs or defaults["epochs"]
+        self.batch_size = config.batch_size or defaults["batch_size"]
+        self.steps_per_epoch = -(-len(particles) // self.batch_size)
+        self.on_records = isinstance(model.networks, SubspaceNetworks)
+        n = len(particles)
+        rows = distributed.share(n) if self.on_records else slice(0, n)
+        self.images = PreparedImages(model.imaging, particles, config.cache_gib, rows)
+        self._records: Records | None = None
+        self._interrupted: dict | None = None
+        self._saved = time.monotonic()
+        wanted = config.precision
+        self._bfloat16 = wanted == "bfloat16" or (wanted == "auto" and has_bfloat16(model.device.type))
+
+    # Passes without gradient -----------------------------------------------------------------------------------------
+
+    def closed_form(self, progress: bool) -> None:
+        """The passes of the architecture that need no gradient; those that a checkpoint has are not done again."""
+        history, networks = self.history, self.model.networks
+        done = len(history.log_evidence)
+        with tqdm(total=networks.n_passes, initial=done, desc="closed form", unit="pass", disable=not progress) as bar:
+            for radius, log_evidence, seconds in networks.passes(self.images.chunks, self.config.beta, done):
+                self.agree()
+                history.pass_radius.append(radius)
+                history.log_evidence.append(log_evidence)
+                history.pass_seconds.append(seconds)
+                bar.update()
+                self.save()
+        self.agree()
+
+    @property
+    def records(self) -> Records:
+        """Those of all the images."""
+        if self._records is None:
+            parts = (tuple(self.model.networks.prepare(chunk)) for chunk in self.images.chunks())
+            self._records = Records(*distributed.assemble(parts, len(self.particles)))
+        return self._records
+
+    @torch.no_grad()
+    def latents(self) -> Tensor:
+        """Latents (n, d) of all the images, on the CPU."""
+        encode, n = self.model.encode, len(self.particles)
+        if self.on_records:
+            device = self.model.device
+            parts = torch.arange(n, device=device).split(500)
+            return torch.cat([encode(self.records.take(rows))[0].cpu() for rows in parts])
+        latents = ((encode(chunk)[0].cpu(),) for chunk in self.images.chunks())
+        return distributed.assemble(latents, n)[0]
+
+    def finish(self) -> None:
+        """The mixtures that fit all the latents."""
+        model, config, networks = self.model, self.config, self.model.networks
+        z, bound = self.latents(), model.config["n_components"]
+        model.prior = distributed.first(lambda: GaussianMixture.fit(z, bound, seed=config.seed))
+        self.history.n_components = model.prior.n_components
+        if self.on_records:
+            fitted = distributed.first(lambda: networks.deconvolve(self.records, model.prior, config.seed))
+            model.deconvolved_prior = fitted
+        self.agree()
+
+    def agree(self) -> None:
+        """Give all processes the state of the first: on GPUs, rounding differs between them."""
+        if distributed.world() > 1:
+            state = self.model.state_dict()
+            self.model.restore(distributed.first(lambda: {name: value.cpu() for name, value in state.items()}))
+
+    # Epochs ----------------------------------------------------------------------------------------------------------
+
+    def epoch(self) -> None:
+        """One pass over the images; what is random in it follows from the seed and the number of the epoch."""
+        started, done = time.perf_counter(), self.history.epochs
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + done)
+        order = torch.randperm(len(self.particles), generator=generator).numpy()
+        first, sums, skipped = 0, torch.zeros(2, dtype=torch.float64), 0
+        if self._interrupted:
+            first, sums, skipped, seconds, state = self._interrupted.values()
+            generator.set_state(state)
+            started, self._interrupted = started - seconds, None
+        for step, (size, batch) in enumerate(self._batches(order, first), first):
+            progress = (done * self.steps_per_epoch + step) / (self.epochs * self.steps_per_epoch)
+            terms = self._step(batch, size, progress, generator)
+            skipped += terms is None
+            sums = sums + (0 if terms is None else terms * size)
+            if time.monotonic() - self._saved > 60 * self.config.checkpoint_minutes:
+                values = (step + 1, sums, skipped, time.perf_counter() - started, generator.get_state())
+                self.save(dict(zip(("step", "sums", "skipped", "seconds", "generator"), values, strict=True)))
+        if skipped > self.steps_per_epoch // 2:
+            remedy = "the last checkpoint is untouched; try a lower learning_rate or precision='float32'"
+            raise FloatingPointError(f"{skipped} of {self.steps_per_epoch} steps gave no finite gradient; {remedy}.")
+        self._reseed(generator)
+        self.model.prior = self.model.moments.mixture()
+        beta, radius = self._schedule((done + 1) / self.epochs)
+        values = (*(sums / len(order)).tolist(), beta, radius, time.perf_counter() - started, skipped)
+        for name, value in zip(("distortion", "rate", "beta", "radius", "seconds", "skipped"), values, strict=True):
+            getattr(self.history, name).append(value)
+
+    def _batches(self, order: np.ndarray, first: int) -> Iterator[tuple[int, Any]]:
+        """The batches of an epoch from a step on: the size, and what the objective needs of this process's share."""
+        rows = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)][first:]
+        if self.on_records:
+            records, device = self.records, self.model.device
+            return ((len(r), records.take(torch.as_tensor(r, device=device))) for r in rows)
+        mine = [r[distributed.share(len(r))] for r in rows]
+        # a process without an image in the last batch prepares one that `objective` leaves out
+        return zip(map(len, rows), self.images.batches(m if len(m) else r[:1] for m, r in zip(mine, rows)))
+
+    def _schedule(self, progress: float) -> tuple[float, float]:
+        """Beta and the radius of the frequencies used (grid units) at a share of the run."""
+        ramp = min(1.0, progress / max(self.config.warmup, 1e-9))
+        radius = float(self.model.imaging.plane.radius or 0)
+        if self.model.networks.coarse_to_fine:
+            radius *= min(1.0, self.config.start_radius + (1 - self.config.start_radius) * ramp)
+        return self.config.beta * 10 ** (2 * ramp - 2), radius
+
+    def _step(self, batch: Any, size: int, progress: float, generator: torch.Generator) -> Tensor | None:
+        """One step of RAdam; returns distortion and rate per image, or None if the gradient was not finite."""
+        model, config = self.model, self.config
+        beta, radius = self._schedule(progress)
+        n = int((model.imaging.frequencies.norm(dim=1) < radius).sum())
+        moments = dict(model.moments.named_buffers())
+        self.optimizer.zero_grad(set_to_none=True)
+        model.networks.mixed_precision = self._bfloat16
+        shared = None if self.on_records else size
+        try:
+            distortion, rate, latents = objective(model, batch, n, generator, shared)
+            departure = config.isometry * beta * model.networks.anisometry(latents)
+            mean = distortion.double().sum() / size
+            loss = (mean + beta * rate.mean() + departure) / model.imaging.multiplicity[:n].sum()
+            loss.backward()
+            if shared:
+                distributed.sum_gradients(model.parameters())
+                mean = distributed.gather(distortion.detach(), size).double().mean()
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            finite = bool(torch.isfinite(mean) & torch.isfinite(rate).all() & torch.isfinite(norm))
+        except torch.linalg.LinAlgError:  # moments of latents that are not finite
+            finite = False
+        finally:
+            model.networks.mixed_precision = False  # latents and maps are float32
+        if not finite:
+            for name, before in moments.items():
+                setattr(model.moments, name, before)
+            return None
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+        self.optimizer.step()
+        return torch.stack([mean, rate.mean()]).detach().double().cpu()
+
+    def _reseed(self, generator: torch.Generator) -> None:
+        """Give each component that lost its particles half of the heaviest one, in the moments and in the encoder."""
+        moments, head = self.model.moments, self.model.networks.score_head()
+        for starved in moments.starved():
+            heaviest = int(moments.mixture().weights.argmax())
+            moments.split(heaviest, starved, generator)
+            with torch.no_grad():
+                for parameter in head:
+                    noise = torch.randn(parameter[heaviest].shape, generator=generator).to(parameter.device)
+                    spread = parameter.std() if parameter.ndim > 1 else 0.0
+                    parameter[starved] = parameter[heaviest] + 0.5 * spread * noise
+
+    # Checkpoints -----------------------------------------------------------------------------------------------------
+
+    def save(self, interrupted: dict | None = None) -> None:
+        """Write the checkpoint, if there is to be one: model, optimiser, history, and where in an epoch it is.
+
+        What is random follows from the seed and the state of the epoch's generator, so this is all.
+        """
+        if self.config.checkpoint and distributed.rank() == 0:
+            training = {
+                "config": self._identity(),
+                "optimizer": self.optimizer.state_dict(),
+                "interrupted": interrupted or self._interrupted,
+            }
+            write_payload({**self.model.payload(), "training": training}, self.config.checkpoint)
+        self._saved = time.monotonic()
+
+    def restore(self, path: str | os.PathLike) -> None:
+        """Go on from a checkpoint; refuse one of another model, configuration or data set."""
+        payload = distributed.first(lambda: read_payload(path))
+        remedy = "Resume with the settings and the particles that the run was started with."
+        if "training" not in payload:
+            raise InputError(path, "a finished model", "a checkpoint written by fit", remedy)
+        if payload["config"] != self.model.config:
+            raise InputError(path, f"a model {payload['config']}", f"{self.model.config}", remedy)
+        training, given = payload["training"], self._identity()
+        stored = training["config"]
+        changed = {k: (stored.get(k), given.get(k)) for k in stored | given if stored.get(k) != given.get(k)}
+        if changed:
+            raise InputError(path, f"other settings (stored, given): {changed}", "the same", remedy)
+        self.model.restore(payload["state"])
+        self.optimizer.load_state_dict(training["optimizer"])
+        self.model.history = self.history = History(**payload["history"])
+        self._interrupted = training["interrupted"]
+
+    def _identity(self) -> dict:
+        """What must not change between a run and its resumption."""
+        ignored = ("device", "checkpoint", "checkpoint_every", "checkpoint_minutes", "cache_gib", "final_em")
+        settings = {k: v for k, v in asdict(self.config).items() if k not in ignored}
+        settings |= {"epochs": self.epochs, "batch_size": self.batch_size}
+        rotations, ctf = self.particles.require_views()
+        n = len(self.particles)
+        sample = self.particles.images(np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(np.int64)))
+        parts = {
+            "views": (rotations, self.particles.shifts),
+            "ctf": tuple(getattr(ctf, field.name) for field in fields(ctf)),
+            "images": (sample,),
+        }
+        return {**settings, "n_particles": n, **{name: _digest(*arrays) for name, arrays in parts.items()}}
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
+
+
+def objective(
+    model: CryoTwin, batch: Any, n: int | None, generator: torch.Generator, size: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The two terms of Eq. 3 for each image, distortion (m,) and rate -log Q (m,), and the latents (m, d) decoded.
+
+    Those are z + noise, the noise uniform in [-T/2, T/2]^d; the first n coefficients are compared. The moving moments
+    of the prior take in the batch.
+
+    With `size`, `batch` is this process's share of a batch of that many images. The rate is then (size,): through the
+    mixture it depends on all the latents. Each process differentiates it with respect to its own, so the sum of the
+    processes' gradients is that of the whole batch.
+    """
+    width = model.noise_width
+    z, w = model.encode(batch)
+    whole_z, whole_w = z, w
+    noise = torch.rand((size or len(z), z.shape[1]), generator=generator) - 0.5
+    if size is not None and distributed.world() > 1:
+        mine = distributed.share(size)
+        count = mine.stop - mine.start
+        batch, noise = batch.take(torch.arange(count, device=z.device)), noise[mine]
+        z, w = z[:count], w[:count]
+        whole_z, whole_w = distributed.gather(z, size), distributed.gather(w, size)
+    rate = -model.moments.update(whole_z, whole_w).log_window_mass(whole_z, width)
+    noisy = z + noise.to(z.device) * width
+    return model.distortion(batch, noisy, n), rate, noisy
+
+
+def has_bfloat16(device: str) -> bool:
+    """True where products of bfloat16 matrices run on units made for them."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported()
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return device == "cpu" and bool(supported())
