@@ -6,6 +6,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from cryotwin_nb.errors import InputError
 
@@ -54,6 +57,36 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def read_yaml(path: Path, remedy: str) -> Any:
+    """What a YAML file of plain values holds.
+
+    Raises
+    ------
+    InputError
+        If it is no text, above 1 MB, not YAML or not plain, or refers to its own parts more than twenty times: such
+        references can stand for more than any memory holds.
+    """
+    try:
+        if path.stat().st_size > 2**20:
+            raise ValueError("more than 1 MB")
+        return yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)
+    except Exception as error:  # the parser raises much more than its own errors
+        found = f"no readable YAML ({type(error).__name__}: {error})"
+        raise InputError(path, found, "a YAML file of plain values", remedy) from error
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """The safe loader with an end to aliases."""
+
+    aliases = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.aliases += self.check_event(yaml.AliasEvent)
+        if self.aliases > 20:
+            raise yaml.YAMLError("more than 20 aliases")
+        return super().compose_node(parent, index)
+
+
 def make_folder(path: str | os.PathLike) -> Path:
     """Make a folder and its parents where they are missing.
 
@@ -67,6 +100,14 @@ def make_folder(path: str | os.PathLike) -> Path:
     except OSError as error:
         raise InputError(path, f"{error}", "a folder that can be made", "Choose another folder.") from error
     return Path(path)
+
+
+def is_file(path: Path) -> bool:
+    """False also for names that no file can have, and in folders that may not be entered."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def find_stack(name: str, listed_in: Path, datadir: str | os.PathLike | None = None) -> Path:
@@ -84,7 +125,7 @@ def find_stack(name: str, listed_in: Path, datadir: str | os.PathLike | None = N
     folders = [] if datadir is None else [Path(datadir) / relative, Path(datadir) / relative.name]
     tried = folders + [folder / relative for folder in listed_in.resolve().parents]
     for candidate in tried:
-        if candidate.is_file():
+        if is_file(candidate):
             return candidate
     found = f"no stack {name!r} (looked in {', '.join(str(c.parent) for c in tried[:3])} and above)"
     remedy = "Give datadir=, the folder that the paths in this file start from, or images=False for metadata only."
