@@ -306,8 +306,8 @@ def _entry(path: Path, name: object, values: object) -> Dataset:
 def _file(where: str, values: object) -> DataFile:
     """A `DataFile` from its mapping in the manifest."""
     file = _record(DataFile, where, values)
-    name, url, sha256 = str(file.name), str(file.url), str(file.sha256)
-    _require(_plain_name(name), where, f"file name {name!r}", "a name without folders")
+    url, sha256 = str(file.url), str(file.sha256)
+    _require(_plain_name(file.name), where, f"file name {file.name!r}", "a name without folders")
     _require(re.match("https?://[^/]", url), where, f"url {url!r}", "an http or https address")
     good = sha256 == UNVERIFIED or re.fullmatch("[0-9a-f]{64}", sha256)
     _require(good, where, f"sha256 {sha256!r}", f"64 lower-case hexadecimal digits or {UNVERIFIED}")

@@ -127,6 +127,6 @@ def find_stack(name: str, listed_in: Path, datadir: str | os.PathLike | None = N
     for candidate in tried:
         if is_file(candidate):
             return candidate
-    found = f"no stack {name!r} (looked in {', '.join(str(c.parent) for c in tried[:3])} and above)"
+    found = f"no stack {name[:200]!r} (looked in {', '.join(str(c.parent)[:200] for c in tried[:3])} and above)"
     remedy = "Give datadir=, the folder that the paths in this file start from, or images=False for metadata only."
     raise InputError(listed_in, found, "every stack it names", remedy)
