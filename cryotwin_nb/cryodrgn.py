@@ -19,12 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.cryodrgn import read_indices, read_latents, write_latents_table
-from cryotwin_nb.formats.files import make_folder, require_file
+from cryotwin_nb.formats.files import is_file, make_folder, read_yaml, require_file
 from cryotwin_nb.formats.mrc import read_map
 
 
@@ -87,7 +86,8 @@ class CryodrgnRun:
             If their number is not that of the latents in the folder's z.txt.
         """
         files = sorted(Path(folder).glob("vol_[0-9]*.mrc"), key=lambda f: int(re.findall(r"\d+", f.stem)[-1]))
-        wanted = len(np.loadtxt(require_file(Path(folder) / "z.txt"), ndmin=2))
+        table = require_file(Path(folder) / "z.txt")
+        wanted = sum(1 for line in table.read_bytes().splitlines() if line.strip())
         if len(files) != wanted:
             remedy = "Run the command of `decode_command` to its end, into a folder of its own."
             raise InputError(folder, f"{len(files)} maps (vol_*.mrc)", f"{wanted}, one for each latent", remedy)
@@ -119,7 +119,7 @@ def read_cryodrgn(folder: str | os.PathLike, epoch: int | None = None) -> Cryodr
     mean, log_variance = read_latents(found[epoch])
     config = _read_config(folder / "config.yaml")
     selection = config["dataset_args"].get("ind")
-    indices = np.arange(len(mean)) if selection is None else _read_selection(folder, str(selection), len(mean))
+    indices = np.arange(len(mean)) if selection is None else _read_selection(folder, selection, len(mean))
     variances = None if log_variance is None else torch.as_tensor(log_variance)
     size = int(config["lattice_args"]["D"]) - 1  # its lattice has one more point than the box, to be symmetric
     return CryodrgnRun(folder, epoch, torch.as_tensor(mean), variances, indices, size)
@@ -130,21 +130,22 @@ def _read_config(path: Path) -> dict:
         remedy = "Write it anew with a later version of cryoDRGN, which stores config.yaml."
         raise InputError(path, "config.pkl, of an old version", "config.yaml", remedy)
     require_file(path, "configuration of a cryoDRGN run")
-    try:
-        config = yaml.safe_load(path.read_text())
-        int(config["lattice_args"]["D"]), config["dataset_args"].get
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        found = f"no configuration of a run ({type(error).__name__})"
-        raise InputError(
-            path, found, "dataset_args and lattice_args", "Give the folder as cryoDRGN left it."
-        ) from error
-    return config
+    config = read_yaml(path, "Give the folder as cryoDRGN left it.")
+    parts = config if isinstance(config, dict) else {}
+    lattice, dataset = parts.get("lattice_args"), parts.get("dataset_args")
+    known = isinstance(lattice, dict) and type(lattice.get("D")) is int and isinstance(dataset, dict)
+    if not known or not isinstance(parts["dataset_args"].get("ind"), (str, int, type(None))):
+        expected = "dataset_args, and lattice_args with D"
+        raise InputError(path, "no configuration of a run", expected, "Give the folder as cryoDRGN left it.")
+    return parts
 
 
-def _read_selection(folder: Path, name: str, n: int) -> np.ndarray:
-    """The particles kept: cryoDRGN notes the path, relative to where it was started."""
+def _read_selection(folder: Path, name: str | int, n: int) -> np.ndarray:
+    """The particles kept: the first so many, or those in a file whose path is relative to where cryoDRGN started."""
+    if isinstance(name, int):
+        return np.arange(n)
     candidates = [Path(name), folder / name, folder / Path(name).name]
-    path = next((c for c in candidates if c.is_file()), None)
+    path = next((c for c in candidates if is_file(c)), None)
     if path is None:
         found, remedy = f"no selection {name!r}", "Copy the .pkl given to --ind into the run folder."
         raise InputError(folder / "config.yaml", found, "the file that the run was started with", remedy)

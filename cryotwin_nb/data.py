@@ -17,13 +17,12 @@ from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 import numpy as np
 import pooch
-import yaml
 
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.files import read_yaml
 
 if TYPE_CHECKING:
     from cryotwin_nb.particles import Particles
@@ -196,10 +195,7 @@ def datasets(manifest: str | Path | None = None) -> dict[str, Dataset]:
         If the manifest is missing or not what `data_manifest.yaml` describes at its head.
     """
     path = manifest_path(manifest)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(path, f"{error}", "a YAML file of plain values", "Correct the manifest.") from error
+    content = read_yaml(path, "Correct the manifest.")
     entries = content.get("datasets") if isinstance(content, dict) else None
     if not isinstance(entries, dict):
         raise InputError(path, "no data sets", "a mapping datasets: {name: entry}", "Correct the manifest.")
@@ -310,6 +306,7 @@ def _transfer(url: str, part: Path, progress: bool) -> None:
 def _entry(path: Path, name: object, values: object) -> Dataset:
     """A `Dataset` from its mapping in the manifest."""
     where = f"{path}, data set {name!r}"
+    _require(_plain_name(name), where, f"{name!r}", "a name without folders: files are kept in a folder of that name")
     values = dict(values) if isinstance(values, dict) else {}
     raw = values.get("files") or []
     _require(isinstance(raw, list), where, f"files {raw!r}", "a list")
@@ -324,13 +321,18 @@ def _entry(path: Path, name: object, values: object) -> Dataset:
 def _file(where: str, values: object) -> DataFile:
     """A `DataFile` from its mapping in the manifest."""
     file = _record(DataFile, where, values)
-    name, url, sha256 = str(file.name), str(file.url), str(file.sha256)
-    _require(Path(name).name == name, where, f"file name {name!r}", "a name without folders")
-    _require(urlsplit(url).scheme in ("http", "https"), where, f"url {url!r}", "an http or https address")
+    url, sha256 = str(file.url), str(file.sha256)
+    _require(_plain_name(file.name), where, f"file name {file.name!r}", "a name without folders")
+    _require(re.match("https?://[^/]", url), where, f"url {url!r}", "an http or https address")
     good = sha256 == UNVERIFIED or re.fullmatch("[0-9a-f]{64}", sha256)
     _require(good, where, f"sha256 {sha256!r}", f"64 lower-case hexadecimal digits or {UNVERIFIED}")
     _require(file.size is None or isinstance(file.size, int), where, f"size {file.size!r}", "bytes or null")
     return file
+
+
+def _plain_name(name: object) -> bool:
+    """True for names of files that stay in the folder they are put in."""
+    return isinstance(name, str) and re.fullmatch(r"[\w+-][\w.+ -]*", name) is not None
 
 
 def _record(cls: type[_T], where: str, values: object) -> _T:
@@ -339,7 +341,10 @@ def _record(cls: type[_T], where: str, values: object) -> _T:
     needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}  # type: ignore[arg-type]
     keys = set(values) if isinstance(values, dict) else set()
     _require(
-        needed <= keys <= known, where, f"keys {sorted(keys)}", f"{sorted(needed)}, perhaps {sorted(known - needed)}"
+        needed <= keys <= known,
+        where,
+        f"keys {sorted(map(str, keys))}",
+        f"{sorted(needed)}, perhaps {sorted(known - needed)}",
     )
     return cls(**values)  # type: ignore[arg-type]
 

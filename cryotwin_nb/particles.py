@@ -316,8 +316,4 @@ def _read_truth(path: Path, total: int, rows: np.ndarray) -> Truth | None:
     file = path.with_suffix(".truth.npz")
     if not file.is_file():
         return None
-    truth = Truth.load(file)
-    if len(truth) != total:
-        remedy = f"Remove or rename it: it belongs to another set than {path.name}."
-        raise InputError(file, f"the ground truth of {len(truth)} particles", f"{total}", remedy)
-    return truth[rows]
+    return Truth.load(file, total)[rows]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 from torch import Tensor
 
 from cryotwin_nb import molecules
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic
+from cryotwin_nb.fourier import require_box_size
 
 ATOM_WIDTH = 0.6
 """Standard deviation of a pseudo-atom in pixels: leaves power at every frequency up to Nyquist."""
@@ -94,25 +97,59 @@ class Truth:
             np.savez_compressed(file, **vars(self))
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> Truth:
+    def load(cls, path: str | os.PathLike, n: int | None = None) -> Truth:
         """Read what `save` wrote.
+
+        Parameters
+        ----------
+        path : path-like
+            The .npz file.
+        n : int, optional
+            Number of particles that it must be of. Without it, a hostile file may fill the memory: it is compressed.
 
         Raises
         ------
         InputError
-            If the file is not a ground truth.
+            If the file is not a ground truth, or one of another number of particles.
         """
         try:
+            count = _count(path)
+            if n not in (None, count):
+                remedy = f"Remove or rename it: it belongs to another set than one of {n} particles."
+                raise InputError(path, f"the ground truth of {count} particles", f"{n}", remedy)
             with np.load(path, allow_pickle=False) as stored:
                 fields = {name: stored[name] for name in cls.__dataclass_fields__}
-            fields |= {"kind": str(fields["kind"]), "box_size": int(fields["box_size"])}
+            fields |= {"kind": str(fields["kind"]), "box_size": require_box_size(int(fields["box_size"]), path)}
             fields["pixel_size"] = float(fields["pixel_size"])
-            if fields["kind"] not in _KINDS:
-                raise ValueError(f"kind {fields['kind']!r}")
-        except (OSError, ValueError, KeyError, EOFError) as error:
+            if fields["kind"] not in _KINDS or not 0 < fields["pixel_size"] < np.inf:
+                raise ValueError(f"kind {fields['kind']!r}, pixel size {fields['pixel_size']}")
+            if fields["coordinates"].shape[1] != len(_KINDS[fields["kind"]][2]):
+                raise ValueError(f"coordinates of shape {fields['coordinates'].shape}")
+            if not np.isfinite(fields["coordinates"]).all():
+                raise ValueError("coordinates that are not finite")
+        except InputError:
+            raise
+        except Exception as error:  # a damaged archive raises almost anything
             remedy = "Delete the file to read the particles without their ground truth, or simulate them again."
             raise InputError(path, f"no readable ground truth ({error})", "a file by Truth.save", remedy) from error
         return cls(**fields)
+
+
+def _count(path: str | os.PathLike) -> int:
+    """Particles of a stored ground truth, told by the arrays' headers alone; other arrays than `save` writes raise."""
+    with zipfile.ZipFile(path) as archive:
+        headers = {}
+        for name in Truth.__dataclass_fields__:
+            with archive.open(f"{name}.npy") as member:
+                read = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}[read_magic(member)]
+                shape, _, dtype = read(member)
+                headers[name] = (shape, dtype.kind, dtype.itemsize)
+    (n, q), kind, _ = headers.pop("coordinates")
+    rest = (headers.pop("labels"), headers.pop("between"))
+    plain = kind == "f" and q <= 16 and [part[:2] for part in rest] == [((n,), "U"), ((n,), "b")]
+    if not plain or rest[0][2] > 1024 or any(shape or size > 1024 for shape, _, size in headers.values()):
+        raise ValueError("arrays of other shapes or types")
+    return n
 
 
 def waves(positions: Tensor, size: int, pixel: float) -> list[Tensor]:

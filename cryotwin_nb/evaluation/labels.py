@@ -73,7 +73,7 @@ def read_labels(path: str | os.PathLike, prior: GaussianMixture | None = None) -
     path = require_file(path, "labels file (.json)")
     try:
         names = {int(c): str(name) for c, name in json.loads(path.read_text()).items()}
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         remedy = "Give a file written by write_labels."
         raise InputError(path, f"no table of names ({error})", '{"7": "B", ...}', remedy) from error
     if prior is not None:

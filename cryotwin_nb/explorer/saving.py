@@ -58,7 +58,7 @@ def read_note(path: str | os.PathLike, prior: GaussianMixture) -> tuple[PathRequ
     remedy = "Give a file that the explorer's export wrote."
     try:
         note = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(path, f"no JSON ({error})", f"a {_KIND} note", remedy) from error
     if not isinstance(note, dict) or note.get("kind") != _KIND or not isinstance(note.get("shown"), dict):
         raise InputError(path, "something else", f"a {_KIND} note", remedy)

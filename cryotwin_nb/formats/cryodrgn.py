@@ -1,20 +1,17 @@
-"""cryoDRGN pickles: poses, CTF parameters, selections and latents, read without executing anything.
-
-A pickle is a program. The reader here admits NumPy arrays, NumPy scalars and plain containers, and nothing else.
-"""
+"""cryoDRGN pickles: poses, CTF parameters, selections and latents, read without executing anything (`pickles`)."""
 
 from __future__ import annotations
 
 import os
 import pickle
-from importlib import import_module
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.formats.files import atomic, require_file
+from cryotwin_nb.formats.files import atomic
 from cryotwin_nb.formats.metadata import column, make_ctf
+from cryotwin_nb.formats.pickles import read_pickles
 from cryotwin_nb.formats.poses import require_rotations
 from cryotwin_nb.imaging import CTF
 
@@ -30,48 +27,11 @@ _COLUMNS = (
 )
 
 
-def _latin1(text: str, encoding: str) -> bytes:
-    """The one codec through which old pickles carry the bytes of arrays."""
-    if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"codec {encoding!r}")
-    return text.encode("latin1")
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles NumPy arrays and scalars, by the module names of NumPy 1 and 2, and plain containers."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        package = module.replace("numpy.core", "numpy._core")
-        if (package, name) in {("numpy", "ndarray"), ("numpy", "dtype")}:
-            return getattr(np, name)
-        if (package, name) in {
-            ("numpy._core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "scalar"),
-            ("numpy._core.numeric", "_frombuffer"),
-        }:
-            return getattr(import_module(package), name)
-        if (module, name) == ("_codecs", "encode"):
-            return _latin1
-        raise pickle.UnpicklingError(f"the object {module}.{name}")
-
-
-def _load(file: BinaryIO, path: object) -> Any:
-    """The next pickle in an open file."""
-    try:
-        return _ArrayUnpickler(file).load()
-    except Exception as error:  # a damaged pickle raises almost anything
-        found = f"a pickle that does not hold plain arrays ({type(error).__name__}: {error})"
-        remedy = "Nothing in it was run. Use the file that cryoDRGN wrote, or save its arrays anew."
-        raise InputError(path, found, "NumPy arrays only", remedy) from error
-
-
 def _read(given: Any) -> tuple[Any, object]:
     """What a file holds, and its name for messages; something that is no path is what a file would hold."""
     if not isinstance(given, (str, os.PathLike)):
         return given, "the arrays given"
-    path = require_file(given, "cryoDRGN .pkl file")
-    with open(path, "rb") as file:
-        return _load(file, path), path
+    return read_pickles(given)[0], given
 
 
 def read_poses(path: str | os.PathLike | tuple | np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -146,7 +106,8 @@ def read_indices(path: str | os.PathLike) -> np.ndarray:
         If it is not a one-dimensional array of integers or booleans.
     """
     content, where = _read(path)
-    indices = np.asarray(content) if isinstance(content, (np.ndarray, list, tuple)) else np.zeros((0, 0))
+    listed = isinstance(content, (list, tuple)) and all(isinstance(i, (int, np.integer)) for i in content)
+    indices = np.asarray(content) if listed or isinstance(content, np.ndarray) else np.zeros((0, 0))
     if indices.ndim != 1 or indices.dtype.kind not in "iub":
         found = f"a {type(content).__name__} that is no list of integers"
         raise InputError(where, found, "integers from 0", "Give cryoDRGN's ind.pkl.")
@@ -161,12 +122,7 @@ def read_latents(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray | None
     InputError
         If it holds no two-dimensional array of finite numbers.
     """
-    path = require_file(path, "cryoDRGN .pkl file")
-    with open(path, "rb") as file:
-        parts = [_load(file, path)]
-        if file.read(1):
-            file.seek(-1, os.SEEK_CUR)
-            parts.append(_load(file, path))
+    parts = read_pickles(path, most=2)
     for part in parts:
         if not isinstance(part, np.ndarray) or part.ndim != 2 or part.shape != parts[0].shape:
             raise InputError(path, f"{type(part).__name__}", "arrays (n, d)", "Give cryoDRGN's z.N.pkl.")

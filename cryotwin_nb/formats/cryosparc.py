@@ -8,10 +8,11 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.format import open_memmap
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import require_file
-from cryotwin_nb.formats.metadata import Metadata, column, make_ctf
+from cryotwin_nb.formats.metadata import Metadata, column, make_ctf, whole_numbers
 from cryotwin_nb.formats.poses import rotations_from_vectors
 from cryotwin_nb.imaging import CTF
 
@@ -51,25 +52,26 @@ def read_cs(path: str | os.PathLike, pixel_size: float | None = None, poses: boo
     """
     path = require_file(path, "cryoSPARC file")
     table = read_table(path)
-    names = np.array([_text(name).lstrip(">") for name in table["blob/path"]])
-    stacks, stack_number = np.unique(names, return_inverse=True)
+    written, first = np.unique(table["blob/path"], return_inverse=True)
+    stacks, which = np.unique([_text(name).lstrip(">") for name in written], return_inverse=True)
+    stack_number = which[first.reshape(-1)]
     pixel = _pixel_sizes(table, path, pixel_size)
     rotations, shifts = _poses(table, path, pixel) if poses else (None, None)
     fields = set(table.dtype.names or ())
-    shape = table["blob/shape"].reshape(len(table), -1) if "blob/shape" in fields else np.zeros((len(table), 1))
-    group = table["ctf/exp_group_id"] if "ctf/exp_group_id" in fields else np.zeros(len(table))
+    shape = _numbers(table, path, "blob/shape", (2,)) if "blob/shape" in fields else np.zeros((len(table), 1))
+    group = _numbers(table, path, "ctf/exp_group_id") if "ctf/exp_group_id" in fields else np.zeros(len(table))
     return Metadata(
         path,
         tuple(str(s) for s in stacks),
         stack_number.astype(np.int64),
         table["blob/idx"].astype(np.int64),
         pixel,
-        shape[:, 0].astype(np.int64),
+        whole_numbers(shape[:, 0], path, "blob/shape"),
         np.unique(group, return_inverse=True)[1].astype(np.int64),
         rotations,
         shifts,
         ctf=_ctf(table, path) if ctf else None,
-        sign=column(table["blob/sign"], path, "blob/sign") if "blob/sign" in fields else None,
+        sign=_numbers(table, path, "blob/sign") if "blob/sign" in fields else None,
     )
 
 
@@ -82,27 +84,36 @@ def read_table(path: Path) -> np.ndarray:
         If the file is no .cs file of particles.
     """
     try:
-        table = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        mapped = open_memmap(path, mode="r")  # which compares the size that the header claims with that of the file
+    except Exception as error:  # a damaged header raises almost anything
         remedy = "Give a .cs file as cryoSPARC's jobs write it (files with Python objects are refused: they are code)."
         raise InputError(path, f"no readable array ({error})", "a NumPy structured array", remedy) from error
-    fields = table.dtype.names if isinstance(table, np.ndarray) and table.ndim == 1 else None
-    missing = [name for name in ("blob/path", "blob/idx") if name not in (fields or ())]
+    kinds = {name: mapped.dtype[name].kind for name in mapped.dtype.names or ()} if mapped.ndim == 1 else {}
+    missing = [name for name, kind in (("blob/path", "SU"), ("blob/idx", "iu")) if kinds.get(name, "V") not in kind]
     if missing:
         remedy = "Give the job's particles file (not its passthrough file), or export the particle group in cryoSPARC."
         raise InputError(path, f"no {' and '.join(missing)}", "a .cs file of particles", remedy)
-    if len(table) == 0:
+    if mapped.nbytes == 0:
         raise InputError(path, "no particles", "at least one", "Check the job that wrote it.")
-    return table
+    return np.array(mapped)
+
+
+def _numbers(table: np.ndarray, path: Path, name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
+    """A field of numbers (n, *shape) as float64."""
+    kind, size = table.dtype[name].base.kind, table.dtype[name].shape
+    if kind not in "iuf" or size != shape:
+        found = f"{name} of type {table.dtype[name]}"
+        raise InputError(path, found, f"numbers of shape {shape}", "Export the file again from cryoSPARC.")
+    return column(table[name], path, name)
 
 
 def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _pixel_sizes(table: np.ndarray, path: Path, fallback: float | None) -> np.ndarray:
     known = "blob/psize_A" in (table.dtype.names or ())
-    pixel = column(table["blob/psize_A"], path, "blob/psize_A") if known else np.zeros(len(table))
+    pixel = _numbers(table, path, "blob/psize_A") if known else np.zeros(len(table))
     if fallback is not None:
         pixel = np.where(pixel == 0, fallback, pixel)
     if (pixel <= 0).any():
@@ -123,12 +134,12 @@ def _poses(table: np.ndarray, path: Path, pixel: np.ndarray) -> tuple[np.ndarray
     for number, prefix in enumerate(prefixes):
         rows = best == number
         part = table[rows]
-        vectors[rows] = column(part[f"{prefix}/pose"], path, f"{prefix}/pose").reshape(-1, 3)
+        vectors[rows] = _numbers(part, path, f"{prefix}/pose", (3,))
         if f"{prefix}/shift" in names:
             scale = f"{prefix}/psize_A"
-            size = column(part[scale], path, scale) if scale in names else pixel[rows]
-            shifts[rows] = column(part[f"{prefix}/shift"], path, f"{prefix}/shift").reshape(-1, 2) * size[:, None]
-    return rotations_from_vectors(vectors), shifts.astype(np.float32)
+            size = _numbers(part, path, scale) if scale in names else pixel[rows]
+            shifts[rows] = _numbers(part, path, f"{prefix}/shift", (2,)) * size[:, None]
+    return rotations_from_vectors(vectors), column(shifts, path, "shift in Å").astype(np.float32)
 
 
 def _best_class(table: np.ndarray, path: Path) -> tuple[list[str], np.ndarray]:
@@ -145,7 +156,7 @@ def _best_class(table: np.ndarray, path: Path) -> tuple[list[str], np.ndarray]:
     warnings.warn(text, UserWarning, stacklevel=7)  # the caller of Particles.read
     if len(prefixes) == 1:
         return prefixes, np.zeros(len(table), dtype=np.int64)
-    return prefixes, np.stack([column(table[name], path, name) for name in posteriors]).argmax(axis=0)
+    return prefixes, np.stack([_numbers(table, path, name) for name in posteriors]).argmax(axis=0)
 
 
 def _ctf(table: np.ndarray, path: Path) -> CTF | None:
@@ -157,7 +168,7 @@ def _ctf(table: np.ndarray, path: Path) -> CTF | None:
         remedy = "Give the particles file of a job that carries the CTF, or ctf= from cryoDRGN."
         raise InputError(path, f"no {', '.join(missing)}", "all the ctf/ fields or none", remedy)
     values = {
-        key: column(table[name], path, name) if name in names else np.full(len(table), _OPTIONAL[name])
+        key: _numbers(table, path, name) if name in names else np.full(len(table), _OPTIONAL[name])
         for key, name in _CTF.items()
     }
     for angle in ("defocus_angle", "phase_shift"):

@@ -7,6 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from cryotwin_nb.errors import InputError
 
@@ -61,6 +64,36 @@ def remove_partials(folder: Path) -> None:
         left.unlink()
 
 
+def read_yaml(path: Path, remedy: str) -> Any:
+    """What a YAML file of plain values holds.
+
+    Raises
+    ------
+    InputError
+        If it is no text, above 1 MB, not YAML or not plain, or refers to its own parts more than twenty times: such
+        references can stand for more than any memory holds.
+    """
+    try:
+        if path.stat().st_size > 2**20:
+            raise ValueError("more than 1 MB")
+        return yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)
+    except Exception as error:  # the parser raises much more than its own errors
+        found = f"no readable YAML ({type(error).__name__}: {error})"
+        raise InputError(path, found, "a YAML file of plain values", remedy) from error
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """The safe loader with an end to aliases."""
+
+    aliases = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.aliases += self.check_event(yaml.AliasEvent)
+        if self.aliases > 20:
+            raise yaml.YAMLError("more than 20 aliases")
+        return super().compose_node(parent, index)
+
+
 def make_folder(path: str | os.PathLike) -> Path:
     """Make a folder and its parents where they are missing.
 
@@ -85,6 +118,14 @@ def require_writable(folder: str | os.PathLike) -> None:
         raise InputError(folder, f"{error}", "a folder you may write to", "Choose another folder.") from error
 
 
+def is_file(path: Path) -> bool:
+    """False also for names that no file can have, and in folders that may not be entered."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def find_stack(name: str, listed_in: Path, datadir: str | os.PathLike | None = None) -> Path:
     """The stack that `name`, as written in the file `listed_in`, refers to.
 
@@ -100,8 +141,8 @@ def find_stack(name: str, listed_in: Path, datadir: str | os.PathLike | None = N
     folders = [] if datadir is None else [Path(datadir) / relative, Path(datadir) / relative.name]
     tried = folders + [folder / relative for folder in listed_in.resolve().parents]
     for candidate in tried:
-        if candidate.is_file():
+        if is_file(candidate):
             return candidate
-    found = f"no stack {name!r} (looked in {', '.join(str(c.parent) for c in tried[:3])} and above)"
+    found = f"no stack {name[:200]!r} (looked in {', '.join(str(c.parent)[:200] for c in tried[:3])} and above)"
     remedy = "Give datadir=, the folder that the paths in this file start from, or images=False for metadata only."
     raise InputError(listed_in, found, "every stack it names", remedy)

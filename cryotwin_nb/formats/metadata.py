@@ -89,17 +89,33 @@ def column(values: object, where: object, name: str) -> np.ndarray:
     InputError
         If it holds anything but finite numbers, naming the first such row.
     """
+    given = np.asarray(values)
     try:
-        numbers = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+        if given.dtype.kind not in "biufOSU":
+            raise TypeError(f"type {given.dtype}")
+        numbers = given.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
         remedy = "Correct that column, or export the file again."
         raise InputError(where, f"{name} that is no number ({error})", "numbers", remedy) from error
-    bad = ~np.isfinite(numbers)
+    bad = ~(np.abs(numbers) <= np.finfo(np.float32).max)  # what single precision, in which images are, cannot hold
     if bad.any():
         first, others = np.argwhere(bad)[0][0] + 1, len(np.unique(np.argwhere(bad)[:, 0])) - 1
         found = f"{name} = {numbers[bad][0]} for particle {first} (and {others} others)"
         raise InputError(where, found, "finite numbers", "Correct those rows, or leave them out of the file.")
     return numbers
+
+
+def whole_numbers(values: np.ndarray, where: object, name: str) -> np.ndarray:
+    """Finite numbers (n,) float64 as int64.
+
+    Raises
+    ------
+    InputError
+        If one is beyond what counts anything in a data set.
+    """
+    if (np.abs(values) > 2**40).any():
+        raise InputError(where, f"{name} = {values[np.abs(values) > 2**40][0]:g}", "a count", "Correct that column.")
+    return values.astype(np.int64)
 
 
 def make_ctf(where: object, **values: np.ndarray) -> CTF:

@@ -10,14 +10,14 @@ import os
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from io import RawIOBase
+from io import BytesIO, RawIOBase
 from pathlib import Path
 
 import mrcfile
 import numpy as np
 import torch
 from mrcfile.dtypes import HEADER_DTYPE
-from mrcfile.mrcfile import MrcFile
+from mrcfile.mrcinterpreter import MrcInterpreter
 from mrcfile.utils import data_dtype_from_header
 
 from cryotwin_nb.errors import InputError
@@ -25,6 +25,7 @@ from cryotwin_nb.formats.files import atomic, require_file
 from cryotwin_nb.fourier import fourier_padded, require_box_size
 
 HEADER_BYTES = 1024
+_EXTENDED = slice(92, 96)  # where the header has the length of the extended header, nsymbt
 _STARTS, _AXES = ("nxstart", "nystart", "nzstart"), ("mapc", "mapr", "maps")
 
 
@@ -101,8 +102,13 @@ def read_header(path: str | os.PathLike) -> Header:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # permissive reading warns about each oddity that is dealt with below
-            with MrcFile(path, permissive=True, header_only=True) as file:
-                header = file.header
+            with open(path, "rb") as file:
+                beginning = bytearray(file.read(HEADER_BYTES))
+            length = bytes(beginning[_EXTENDED])  # of what follows; only the header itself is to be read
+            beginning[_EXTENDED] = bytes(len(length))
+            with MrcInterpreter(BytesIO(beginning), permissive=True, header_only=True) as interpreter:
+                header = interpreter.header
+            extended = int(np.frombuffer(length, header.nsymbt.dtype)[0])
     except (ValueError, OSError) as error:
         size = path.stat().st_size
         raise InputError(path, f"{size} bytes ({error})", "an MRC header of 1024 bytes", remedy) from error
@@ -113,8 +119,8 @@ def read_header(path: str | os.PathLike) -> Header:
     if dtype.kind == "c":
         raise InputError(path, "complex data (mode 4)", "real images", "Transform back to real space first.")
     shape = int(header.nz), int(header.ny), int(header.nx)
-    offset = HEADER_BYTES + int(header.nsymbt)
-    if min(shape) < 1 or int(header.nsymbt) < 0:
+    offset = HEADER_BYTES + extended
+    if min(shape) < 1 or extended < 0:
         raise InputError(path, f"dimensions {shape}", "positive dimensions", remedy)
     missing = offset + dtype.itemsize * shape[0] * shape[1] * shape[2] - path.stat().st_size
     if missing > 0:

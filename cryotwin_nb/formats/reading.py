@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,11 @@ def _listed(path: Path, datadir: str | os.PathLike | None) -> list[Path]:
         raise InputError(path, "no text", "one stack per line", "Give a plain text file.") from error
     if not any(names):
         raise InputError(path, "an empty list", "one stack per line", "Write the names of the stacks into it.")
-    return [find_stack(name, path, datadir) for name in names if name]
+    found = [find_stack(name, path, datadir) for name in names if name]
+    repeated = [stack for stack, count in Counter(found).items() if count > 1]
+    if repeated:
+        raise InputError(path, f"{repeated[0]} more than once", "each stack once", "Remove the other lines.")
+    return found
 
 
 def _bare_stacks(path: Path, stacks: list[Path]) -> Metadata:

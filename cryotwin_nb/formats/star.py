@@ -13,12 +13,13 @@ import starfile
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import require_file
-from cryotwin_nb.formats.metadata import Metadata, column, make_ctf
+from cryotwin_nb.formats.metadata import Metadata, column, make_ctf, whole_numbers
 from cryotwin_nb.formats.poses import euler_from_rotations, rotations_from_euler
 from cryotwin_nb.imaging import CTF
 
 _ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
+_LONGEST_LINE = 2**16
 _MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration")
 
 
@@ -54,8 +55,8 @@ def read_star(
         stack_number,
         image_number,
         pixel,
-        box.astype(np.int64),
-        np.unique(group, return_inverse=True)[1].astype(np.int64),
+        whole_numbers(box, path, "rlnImageSize"),
+        pd.factorize(np.asarray(group), sort=True)[0].astype(np.int64),
         rotations=_rotations(table, path) if poses else None,
         shifts=_shifts(table, path, pixel) if poses else None,
         ctf=_ctf(table, path) if ctf else None,
@@ -64,6 +65,7 @@ def read_star(
 
 def _tables(path: Path) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """The table of particles and, where there is one, that of optics groups."""
+    _require_plain_lines(path)
     linecache.checkcache(str(path))  # starfile reads through linecache, which would return a file's former content
     try:
         blocks = starfile.read(path, always_dict=True, parse_as_string=["rlnImageName", "rlnOpticsGroupName"])
@@ -71,6 +73,10 @@ def _tables(path: Path) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         remedy = "Export it again from RELION, or check it with relion_star_printtable."
         raise InputError(path, f"{type(error).__name__}: {error}", "a readable STAR file", remedy) from error
     frames = {name: block for name, block in blocks.items() if isinstance(block, pd.DataFrame)}
+    for name, frame in frames.items():
+        if frame.columns.duplicated().any():
+            label = frame.columns[frame.columns.duplicated()][0]
+            raise InputError(path, f"{label} twice in data_{name}", "each label once", "Correct that table.")
     found = f"the tables {', '.join(f'data_{name}' for name in blocks) or '(none)'}"
     particles = next((f for f in frames.values() if "rlnImageName" in f), None)
     if particles is None:
@@ -80,6 +86,26 @@ def _tables(path: Path) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         raise InputError(path, "no rows of particles", "at least one", "Check the job that wrote it.")
     optics = blocks.get("optics")
     return particles, pd.DataFrame([optics]) if isinstance(optics, dict) else optics
+
+
+def _require_plain_lines(path: Path) -> None:
+    """Refuse what would make the parser take one line for another, or a table of millions of columns."""
+    labels = number = 0
+    with open(path, "rb") as file:
+        while line := file.readline(_LONGEST_LINE + 1):
+            number += 1
+            text = line.strip()
+            labels = labels + 1 if text.startswith(b"_") else 0
+            quotes = 0 if text.startswith(b"#") else text.count(b'"') + text.count(b"'")
+            found = (
+                "a line of more than 64 kB" * (len(line) > _LONGEST_LINE)
+                or "a carriage return within a line" * (b"\r" in text)
+                or "a quotation mark without its partner" * (quotes % 2)
+                or "more than 1,000 labels" * (labels > 1000)
+            )
+            if found:
+                remedy = "Export it again from RELION."
+                raise InputError(f"{path}, line {number}", found, "a table of particles as RELION writes it", remedy)
 
 
 def _merge_optics(particles: pd.DataFrame, optics: pd.DataFrame | None, path: Path) -> pd.DataFrame:
@@ -113,12 +139,12 @@ def _image_names(table: pd.DataFrame, path: Path) -> tuple[tuple[str, ...], np.n
         number, at, name = entry.strip().partition("@")
         if not at:
             number, name = "1", number
-        if not number.isdecimal() or int(number) < 1 or not name:
+        if not number.isdecimal() or len(number) > 15 or int(number) < 1 or not name:
             found = f"rlnImageName {entry!r} in row {row + 1}"
             raise InputError(path, found, "names like 000001@stack.mrcs, numbered from 1", "Correct that row.")
         numbers.append(int(number) - 1)
         names.append(name)
-    stacks, stack_number = np.unique(np.array(names, dtype=str), return_inverse=True)
+    stack_number, stacks = pd.factorize(np.array(names, dtype=object), sort=True)  # not as wide as the longest name
     return tuple(str(s) for s in stacks), stack_number.astype(np.int64), np.array(numbers, dtype=np.int64)
 
 
@@ -130,6 +156,7 @@ def _pixel_sizes(table: pd.DataFrame, path: Path, fallback: float | None) -> np.
         detector = column(table["rlnDetectorPixelSize"], path, "rlnDetectorPixelSize")
         magnification = column(table["rlnMagnification"], path, "rlnMagnification")
         pixel = np.where(magnification > 0, detector * 1e4 / np.where(magnification > 0, magnification, 1), 0.0)
+        pixel = column(pixel, path, "pixel size")
     else:
         pixel = np.zeros(len(table))
     if fallback is not None:
@@ -163,7 +190,7 @@ def _shifts(table: pd.DataFrame, path: Path, pixel: np.ndarray) -> np.ndarray | 
         return None
     _require_all(table, names, path, "Export the file again.")
     values = np.stack([column(table[name], path, name) for name in names], axis=1)
-    return (values * pixel[:, None] if names is pixels else values).astype(np.float32)
+    return column(values * pixel[:, None] if names is pixels else values, path, "origin").astype(np.float32)
 
 
 def _ctf(table: pd.DataFrame, path: Path) -> CTF | None:

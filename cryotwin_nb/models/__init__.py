@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,17 +16,18 @@ from tqdm.auto import tqdm
 from cryotwin_nb import distributed
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formation import ImageBatch, ImageFormation
-from cryotwin_nb.formats.files import atomic, make_folder
 from cryotwin_nb.fourier import grid, require_box_size
 from cryotwin_nb.history import History
 from cryotwin_nb.mixture import GaussianMixture
 from cryotwin_nb.mixture_moments import MixtureMoments, MixtureState
 from cryotwin_nb.models.coordinate import CoordinateNetworks
+from cryotwin_nb.models.payload import FORMAT, read_payload, require_stored, write_payload
 from cryotwin_nb.models.subspace import ImageLikelihood, SubspaceNetworks
 from cryotwin_nb.particles import Particles
 from cryotwin_nb.streaming import prefetched
 
-_FORMAT = "cryotwin_nb model 3"
+__all__ = ["CryoTwin", "read_payload", "write_payload"]
+
 _ARCHITECTURES = {"subspace": SubspaceNetworks, "coordinate": CoordinateNetworks}
 
 
@@ -246,7 +246,7 @@ class CryoTwin(nn.Module):
     def payload(self) -> dict:
         """Everything needed to make this model again: plain containers and tensors."""
         return {
-            "format": _FORMAT,
+            "format": FORMAT,
             "config": self.config,
             "history": asdict(self.history),
             "state": {name: value.clone() for name, value in self.state_dict().items()},  # views: without the rest
@@ -273,41 +273,16 @@ class CryoTwin(nn.Module):
     def from_payload(cls, payload: dict, where: object) -> CryoTwin:
         """The model in a payload read from `where`."""
         try:
+            require_stored(payload)
             model = cls(**payload["config"])
             model.history = History(**payload["history"])
             model.restore(payload["state"])
-        except (RuntimeError, AttributeError, KeyError, TypeError) as error:
-            raise InputError(where, "weights of another network", "those of its configuration", str(error)) from error
+        except (RuntimeError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            found, expected = "no weights, or those of another network", "those of its configuration"
+            raise InputError(where, found, expected, str(error)) from error
         return model
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Load a state whose noise spectrum may have more rows than the present one."""
         self.imaging.noise = torch.empty_like(state["imaging.noise"], device=self.device)
         self.load_state_dict(state)
-
-
-def write_payload(payload: dict, path: str | os.PathLike) -> None:
-    """torch.save to a temporary name, then rename when it is on the disk."""
-    make_folder(Path(path).parent)
-    with atomic(path) as partial, open(partial, "wb") as file:
-        try:
-            torch.save(payload, file)
-        except RuntimeError as error:  # what PyTorch makes of the failure to write
-            raise OSError("it could not be written to the end; is the disk full?") from error
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read_payload(path: str | os.PathLike) -> dict:
-    """torch.load to the CPU without executing code, checked to be ours."""
-    remedy = "Give a file written by CryoTwin.save or by fit(checkpoint=...)."
-    try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(path, "no file", "a model (.pt)", remedy) from error
-    except Exception as error:  # torch raises many kinds for damaged or hostile files
-        found = f"a file that cannot be read ({type(error).__name__})"
-        raise InputError(path, found, "a model (.pt)", remedy) from error
-    if not isinstance(payload, dict) or payload.get("format") != _FORMAT:
-        raise InputError(path, "something else", f"a {_FORMAT!r} file", remedy)
-    return payload
