@@ -1,4 +1,4 @@
-"""Command line for batch queues: python -m cryotwin_nb train | embed | pathway | demo."""
+"""Command line for batch queues: python -m cryotwin_nb train | embed | pathway | select | demo."""
 
 from __future__ import annotations
 
@@ -100,6 +100,21 @@ def _parser() -> argparse.ArgumentParser:
     path.add_argument("--device", default="cpu", help="cpu or cuda")
     path.set_defaults(run=_pathway)
 
+    choose = commands.add_parser("select", help="particles of a state or near a path", formatter_class=_Help)
+    choose.add_argument("model", type=Path, help="model.pt")
+    _particle_options(choose)
+    choose.add_argument("--latents", type=Path, help="latents.npy of these particles; by default they are embedded")
+    which = choose.add_mutually_exclusive_group(required=True)
+    which.add_argument("--state", help="S1 (the largest), S2 ..., a component's index, or a name in --labels")
+    which.add_argument("--near", type=Path, help=".npy file of points, such as the latents.npy of a pathway")
+    choose.add_argument("--labels", type=Path, help=".json file of components' names")
+    choose.add_argument("--least", type=float, default=0.5, help="probability of the state")
+    choose.add_argument("--number", type=int, help="of the particles nearest to a point")
+    choose.add_argument("--radius", type=float, help="distance from a point, in the unit of the latents")
+    choose.add_argument("--output", type=Path, required=True, help="subset: .star, .cs, or .pkl for cryoDRGN's --ind")
+    choose.add_argument("--device", default="cpu", help="cpu or cuda")
+    choose.set_defaults(run=_select)
+
     demo = commands.add_parser("demo", help="everything on embedded data, with the truth beside", formatter_class=_Help)
     demo.add_argument("--output", type=Path, default=Path("results/demo"), help="folder")
     sets = ["assembly-small", "assembly"]
@@ -137,11 +152,11 @@ def _particle_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--contrast", choices=contrasts, default="auto", help="of the particles as recorded")
 
 
-def _read(options: argparse.Namespace):
+def _read(options: argparse.Namespace, images: bool = True):
     from cryotwin_nb.particles import Particles
 
     names = ("datadir", "poses", "ctf", "indices", "contrast", "pixel_size", "box_size", "amplitude_contrast")
-    return Particles.read(options.particles, **{name: getattr(options, name) for name in names})
+    return Particles.read(options.particles, images=images, **{name: getattr(options, name) for name in names})
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -222,6 +237,48 @@ def _pathway(options: argparse.Namespace) -> None:
     pixel_size = float(model.imaging.pixel_size)
     write_pathway(options.output, path, model.volumes(path.latents), pixel_size, box_size=options.box_size)
     print(f"{options.output}: {len(path.latents)} maps, barrier {float(path.barrier):.2f} nats")
+
+
+def _select(options: argparse.Namespace) -> None:
+    from cryotwin_nb.models import CryoTwin
+    from cryotwin_nb.selection import select_near, select_state, write_selection
+
+    model = CryoTwin.load(options.model, options.device)
+    particles = _read(options, images=options.latents is None)
+    z = model.embed(particles, progress=True) if options.latents is None else _points(options.latents)
+    if len(z) != len(particles):
+        remedy = "Give the latents of the same particles, in their order."
+        raise InputError(options.latents, f"{len(z)} latents", f"{len(particles)}", remedy)
+    if options.near is not None:
+        rows = select_near(z, _points(options.near), options.number, options.radius)
+    else:
+        rows = select_state(z, model.prior, _components(model.prior, options.state, options.labels), options.least)
+    write_selection(options.output, particles, rows)
+    print(f"{options.output}: {len(rows)} of {len(particles)} particles")
+
+
+def _points(path: Path) -> np.ndarray:
+    try:
+        return np.array(np.load(path, mmap_mode="r"), dtype=np.float64)
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        expected, remedy = "an array (n, d) of numbers", "Give latents.npy as the commands write it."
+        raise InputError(path, f"no readable array ({error})", expected, remedy) from error
+
+
+def _components(prior, state: str, labels: Path | None) -> list[int]:
+    """The components of a state, by its name."""
+    from cryotwin_nb.evaluation import read_labels
+    from cryotwin_nb.pathways import find_states
+
+    if labels is not None:
+        names = read_labels(labels, prior)
+        known = {name: [c for c in names if names[c] == name] for name in names.values()}
+    else:
+        known = {str(c): [c] for c in range(prior.n_components)}
+        known |= {s.name: list(s.components) for s in find_states(prior)}
+    if state not in known:
+        raise InputError("--state", repr(state), f"one of {', '.join(known)}", "Or give names with --labels.")
+    return known[state]
 
 
 def _demo(options: argparse.Namespace) -> None:

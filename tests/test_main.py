@@ -88,6 +88,38 @@ def test_pathway_lists_components_and_writes_maps(run, tmp_path, capsys):
     assert "map_003.mrc" in (tmp_path / "path" / "pathway.cxc").read_text()
 
 
+def test_select_writes_the_particles_of_a_state_and_those_near_points(run, tmp_path, capsys):
+    folder, _ = run
+    model = ct.CryoTwin.load(folder / "out/model.pt")
+    z = np.load(folder / "out/latents.npy")
+    centre = np.median(z, axis=0)
+    model.prior = ct.GaussianMixture([0.6, 0.4], [z[0], centre + 100], np.stack([np.eye(2)] * 2))
+    model.save(tmp_path / "two.pt")
+    np.save(tmp_path / "points.npy", z[[7]])
+    (tmp_path / "names.json").write_text('{"0": "open", "1": "closed"}')
+    command = ["select", f"{tmp_path / 'two.pt'}", f"{folder / 'p.star'}", "--contrast", "dark", "--output"]
+    given = ["--latents", f"{folder / 'out/latents.npy'}"]
+    for name, options, rows in (
+        ("near.star", [*given, "--near", f"{tmp_path / 'points.npy'}", "--number", "5"], ct.select_near(z, z[7], n=5)),
+        ("state.star", [*given, "--state", "S1"], np.arange(60)),
+        ("index.star", ["--state", "0"], np.arange(60)),
+        ("named.star", [*given, "--state", "open", "--labels", f"{tmp_path / 'names.json'}"], np.arange(60)),
+    ):
+        assert main([*command, f"{folder / name}", *options]) == 0
+        assert f"{name}: {len(rows)} of 60 particles" in capsys.readouterr().out
+        subset = ct.Particles.read(folder / name, contrast="dark")
+        expected = ct.Particles.read(folder / "p.star", contrast="dark").images(np.sort(rows))
+        np.testing.assert_array_equal(subset.images(slice(None)), expected)
+    for options, said in (
+        (["--state", "S1", "--latents", f"{tmp_path / 'points.npy'}"], "1 latents, expected 60"),
+        (["--state", "shut", *given], "'shut', expected one of 0, 1, S1, S2"),
+        (["--state", "S1", "--latents", f"{tmp_path / 'names.json'}"], "no readable array"),
+    ):
+        assert main([*command, f"{tmp_path / 'x.star'}", *options]) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "x.star").exists()
+
+
 def test_a_shorter_path_replaces_a_longer_one_and_a_chain_can_be_asked_for(run, tmp_path):
     model = ct.CryoTwin.load(run[0] / "out" / "model.pt")
     model.prior = ct.GaussianMixture([0.4, 0.3, 0.3], [[0.0, 0.0], [2.0, 1.0], [4.0, 0.0]], np.stack([np.eye(2)] * 3))
@@ -108,7 +140,7 @@ def test_mistakes_are_told_in_one_line(run, tmp_path, capsys):
     assert error.startswith("error: ") and "none.pt" in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["embed"], ["pathway"], ["demo"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["embed"], ["pathway"], ["select"], ["demo"]])
 def test_help_explains(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])

@@ -59,13 +59,13 @@ def require_rotations(rotations: np.ndarray, where: object) -> np.ndarray:
     if matrices.ndim != 3 or matrices.shape[1:] != (3, 3) or matrices.dtype.kind not in "fiu":
         found = f"rotations of shape {matrices.shape} and type {matrices.dtype}"
         raise InputError(where, found, "(n, 3, 3) numbers", "Give one 3 x 3 matrix per particle.")
-    matrices = column(matrices, where, "rotation").astype(np.float32)
+    matrices = column(matrices, where, "rotation")  # in double precision, which holds products of all numbers of single
     error = np.abs(matrices @ matrices.swapaxes(1, 2) - np.eye(3)).max(axis=(1, 2), initial=0.0)
     bad = (error > 1e-3) | (np.abs(np.linalg.det(matrices) - 1) > 1e-3)
     if bad.any():
         found = f"a matrix that is no rotation for particle {np.flatnonzero(bad)[0]} (and {bad.sum() - 1} others)"
         raise InputError(where, found, "orthonormal matrices of determinant +1", "Export the poses again.")
-    return matrices
+    return matrices.astype(np.float32)
 
 
 def _z(degrees: np.ndarray) -> np.ndarray:
