@@ -166,17 +166,25 @@ class SignalPower:
         self.imaging = imaging
         self.signal = torch.zeros_like(imaging.ctf_power)
         self.seen = torch.zeros_like(self.signal)
+        self.count = 0
 
     def add(self, batch: ImageBatch) -> None:
         """Take in images."""
         shell, shells = self.imaging.shell, len(self.signal)
         self.signal += shell_mean((batch.data.abs().square() - 1).sum(0), shell, shells)
         self.seen += shell_mean(batch.transfer.square().sum(0), shell, shells)
+        self.count += len(batch.data)
 
     @property
     def spectrum(self) -> Tensor:
         """Expected power (n_shells,) float64 of a Fourier coefficient, to serve as a prior."""
         return smooth_spectrum(self.signal, self.seen)
+
+    @property
+    def bound(self) -> Tensor:
+        """The spectrum, nowhere less than its standard error: few images do not say that a shell is empty."""
+        coefficients = torch.bincount(self.imaging.shell, minlength=len(self.signal)).clamp_min(1)
+        return smooth_spectrum(torch.maximum(self.signal, (self.count / coefficients).sqrt()), self.seen)
 
 
 def smooth_spectrum(signal: Tensor, seen: Tensor) -> Tensor:

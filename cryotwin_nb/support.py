@@ -37,10 +37,11 @@ from cryotwin_nb.reconstruction import (
 )
 from cryotwin_nb.ridgeline import Pathway
 
-BANDWIDTHS = (0.8, 1.2, 1.7, 2.5)
-"""Kernel widths tried, in standard errors of one image's latent."""
+BANDWIDTHS = (0.7, 1.0, 1.4, 2.0)
+"""Kernel radii tried, in standard errors of one image's latent; beyond the last, an image shows another particle."""
 
-_ENOUGH = 10  # images, below which a bandwidth is not judged and a point counts as not supported
+_ENOUGH = 10  # images that a bandwidth must hold to be judged
+_FEW = 5  # images, below which a point is flagged
 _SHELL_LIMIT, _LOCAL_LIMIT = 0.8, 0.6  # shares of the decoded amplitude below which it is flagged
 _SIGNIFICANT = 5.0  # standard errors
 _WINDOW = 1 / 16  # standard deviation of the regions, share of the box
@@ -121,7 +122,7 @@ class PathwaySupport:
     def reasons(self, point: int) -> list[str]:
         """Why a point is flagged, in words; empty if it is not."""
         reasons = []
-        if self.n_effective[point] < _ENOUGH or not np.isfinite(self.resolution[point]):
+        if self.n_effective[point] < _FEW or not np.isfinite(self.resolution[point]):
             reasons.append(f"hardly any images show a particle like it ({self.n_effective[point]:.0f})")
         shells = np.flatnonzero(self.beyond_images[point])
         if len(shells):
@@ -279,11 +280,10 @@ def _chunks(n_points: int, n_candidates: int, imaging: ImageFormation) -> Iterat
 def standard_errors(decode: Decode, points: Tensor, z: Tensor, imaging: ImageFormation) -> np.ndarray:
     """Distances (m, n) of latents (n, d) from points (m, d), in standard errors of the latent of one image."""
     distances = []
-    step = 0.02 * z.std(0).norm() * torch.eye(z.shape[1])
+    step = 0.01 * z.std(0).norm() * torch.eye(z.shape[1])
     for point in points:
-        maps = torch.as_tensor(decode(torch.cat([point + step, point - step])))
-        ahead, behind = _as_seen(maps, imaging).chunk(2)
-        jacobian = (ahead - behind).flatten(1) / (2 * step[0, 0])
+        seen = _as_seen(torch.as_tensor(decode(torch.cat([point[None], point + step]))), imaging).flatten(1)
+        jacobian = (seen[1:] - seen[0]) / step[0, 0]
         information = (jacobian @ jacobian.mH).real.double()
         away = (z - point).double()
         distances.append(((away @ information) * away).sum(1).clamp_min(0).sqrt())
