@@ -15,7 +15,7 @@ from cryotwin_nb.likelihood import projections
 from cryotwin_nb.molecules import STATES
 from cryotwin_nb.reconstruction import measured, reconstruct
 from cryotwin_nb.ridgeline import equidistant
-from cryotwin_nb.support import PathwaySupport, pathway_support, standard_errors
+from cryotwin_nb.support import PathwaySupport, distances, information, pathway_support
 
 SIZE, PIXEL, N_IMAGES = 32, 10.0, 3000
 ROUTE = ("B", "C2", "E1")
@@ -93,7 +93,7 @@ def test_an_honest_path_through_particles_is_supported(route):
     assert route.n_effective.min() > 20 and route.resolution.max() < 45
     assert (route.shell_error[::2, :8] < 0.05).all()
     assert (np.abs(route.shell_support - 1) < np.maximum(0.1, 5 * route.shell_error)).all()
-    assert route.scale == pytest.approx(1, abs=0.03)
+    np.testing.assert_allclose(route.scale, 1, atol=0.06)
     assert (np.abs(route.decoded_fsc - route.expected_fsc)[::2, :8] < 0.1).all()
 
 
@@ -104,7 +104,8 @@ def test_support_drops_where_no_route_passes(route, gap):
 
 
 def test_maps_are_those_of_the_images_near_a_point(route, decode, particles, latents, imaging):
-    distance = standard_errors(decode, route.latents[:1], latents, imaging)[0]
+    metric = information(decode, route.latents[:1], 0.1, imaging)
+    distance = distances(metric, route.latents[:1], latents)[0].numpy()
     weights = (1 - (distance / route.bandwidth[0]) ** 2).clip(0)
     own = reconstruct(particles, weights, imaging=imaging)
     assert route.n_effective[0] == pytest.approx(own.n_effective)
@@ -115,17 +116,18 @@ def test_maps_are_those_of_the_images_near_a_point(route, decode, particles, lat
 
 
 def test_distances_are_in_standard_errors_of_an_image(decode, particles, imaging):
-    """Latents by least squares from each image alone scatter around the truth by one standard error an axis."""
+    """The expected information is the mean of G over images, each at its own pose."""
     points = torch.full((1, 5), 5.0)
-    away = torch.eye(5)
-    information = standard_errors(decode, points, points + torch.cat([away, torch.zeros(1, 5)]), imaging)[0]
+    metric = information(decode, points, 0.1, imaging)
+    away = distances(metric, points, points + torch.cat([torch.eye(5), torch.zeros(1, 5)]))[0]
     batch = imaging.batch(particles, np.arange(300))
     maps = torch.cat([decode.core[None], decode.blocks / 10])
     ball = half_ball(SIZE, float(imaging.plane.radius), 2.5)
     seen = projections(ball, ball.from_volumes(maps), batch, imaging.frequencies, imaging.multiplicity)
     G = seen.statistics().G[:, 1:, 1:].mean(0)
-    np.testing.assert_allclose(information[:5], G.diagonal().sqrt(), rtol=0.15)
-    assert information[5] == 0
+    np.testing.assert_allclose(metric[0], G, rtol=0.3, atol=0.1 * float(G.diagonal().mean()))
+    np.testing.assert_allclose(away[:5], metric[0].diagonal().sqrt(), rtol=1e-6)
+    assert away[5] == 0
 
 
 # False detail
@@ -149,14 +151,20 @@ def test_noise_in_a_band_is_flagged_in_its_shells(decode, particles, latents, im
     found = pathway_support(lambda z: decode(z) + extra, particles, way(*ROUTE, n=3), latents=latents, imaging=imaging)
     assert set(found.flagged) >= {0, 2}
     assert found.beyond_images[[0, 2]][:, 9:11].all() and not found.beyond_images[:, :5].any()
-    assert "detail from" in found.reasons(0)[0]
+    assert "detail from" in " ".join(found.reasons(0))
+
+
+def test_a_decoder_of_something_else_is_flagged(decode, particles, latents, imaging):
+    other = pathway_support(lambda z: decode(z).flip(2), particles, way(*ROUTE, n=3), latents=latents, imaging=imaging)
+    assert other.flagged == (0, 1, 2) and "agrees with the images only to" in other.summary()
+    assert (other.departure > 1.5 * other.resolution).all()
 
 
 def test_a_decoder_in_other_units_is_judged_alike(decode, particles, latents, imaging, gap):
     scaled = pathway_support(
         lambda z: -40 * decode(z), particles, way(*UNBRIDGED, n=3), latents=latents / 1, imaging=imaging, bandwidth=80
     )
-    assert scaled.scale == pytest.approx(-gap.scale / 40, rel=1e-3)
+    np.testing.assert_allclose(scaled.scale[[0, 2]], -gap.scale[[0, 2]] / 40, rtol=1e-3)
     np.testing.assert_allclose(scaled.shell_support, gap.shell_support, rtol=1e-2)
     assert scaled.flagged == gap.flagged
 
@@ -165,9 +173,9 @@ def test_a_decoder_in_other_units_is_judged_alike(decode, particles, latents, im
 
 
 def test_a_model_brings_its_latents_and_its_noise():
-    particles = ct.simulate.assembly(600, 16, pixel_size=20.0, progress=False)
+    particles = ct.simulate.assembly(400, 16, pixel_size=20.0, progress=False)
     model = ct.CryoTwin(16, latent_dim=5, n_components=8)
-    ct.fit(model, particles, ct.TrainingConfig(epochs=5), progress=False)
+    ct.fit(model, particles, ct.TrainingConfig(epochs=2), progress=False)
     z = model.embed(particles)
     path = ct.ridgeline(model.prior, 0, 1, n_steps=3)
     one, same = (
