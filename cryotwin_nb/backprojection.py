@@ -147,18 +147,22 @@ class NormalEquations:
     def local_agreement(self, volume: Tensor, mask: Tensor, width: float) -> tuple[Tensor, Tensor]:
         """Share of a map (D, D, D) that the images show around each voxel, and its standard error.
 
-        The map M is regressed piece by piece: 1 + <g M, A^T (X - A M)> / <g M, A^T A M> with g a Gaussian window of
-        `width` voxels. NaN where the window holds less than a fiftieth of what the densest does.
+        Map M and misfit A^T (X - A M), both filtered so that the noise of the misfit is white, are compared piece by
+        piece: the share is 1 + <g M, misfit> / <g M, M> with g a Gaussian window of `width` voxels. NaN where the
+        window holds less than a fiftieth of what the densest does.
         """
         self.close()
-        ball = self.ball
-        predicted = ball.from_volumes(volume[None] * ball.gridding.to(volume) ** 2) * self.sums[:, 2:]
-        columns = (self.sums[:, 0], predicted[:, 0], self.sums[:, 1], predicted[:, 1])
-        shown, expected = (volume * mask * ball.to_volumes(torch.stack(columns, dim=1))).cpu().numpy()
-        change, scale = (gaussian_filter(part, width, mode="constant") for part in (shown - expected, expected))
+        ball, shells = self.ball, len(self.imaging.ctf_power)
+        shell = ball.shell.to(self.sums.device)
+        root = shell_mean(self.sums[:, 2], shell, shells)[shell].clamp_min(1e-30).sqrt().float()[:, None]
+        present = ball.from_volumes(volume[None] * ball.gridding.to(volume) ** 2)  # as local averages
+        misfit = (self.sums[:, :2] - present * self.sums[:, 2:]) / root
+        parts = torch.stack([present * root, misfit], dim=2).flatten(1)  # real parts, then imaginary parts
+        seen, missing = (ball.to_volumes(parts) * mask).cpu().numpy()
+        change, scale = (gaussian_filter(seen * part, width, mode="constant") for part in (missing, seen))
         # The square of the window is a narrower one; sums over voxels are 2 / scale^3 of those over the lattice.
-        narrow = gaussian_filter(expected, width / 2**0.5, mode="constant") / (4 * np.pi * width**2) ** 1.5
-        judged = (scale > 0.02 * scale.max()) & (narrow > 0)
+        narrow = gaussian_filter(seen**2, width / 2**0.5, mode="constant") / (4 * np.pi * width**2) ** 1.5
+        judged = scale > 0.02 * scale.max()
         support, error = np.full((2, *scale.shape), np.nan, dtype=np.float32)
         support[judged] = 1 + change[judged] / scale[judged]
         error[judged] = (narrow[judged] / ball.scale**3) ** 0.5 / scale[judged]
@@ -172,12 +176,14 @@ class SignalPower:
         self.imaging = imaging
         self.signal = torch.zeros_like(imaging.ctf_power)
         self.seen = torch.zeros_like(self.signal)
+        self.count = 0
 
     def add(self, batch: ImageBatch) -> None:
         """Take in images."""
         shell, shells = self.imaging.shell, len(self.signal)
         self.signal += shell_mean((batch.data.abs().square() - 1).sum(0), shell, shells)
         self.seen += shell_mean(batch.transfer.square().sum(0), shell, shells)
+        self.count += len(batch.data)
 
     def join(self) -> None:
         """Add up what the processes have summed."""
@@ -187,6 +193,12 @@ class SignalPower:
     def spectrum(self) -> Tensor:
         """Expected power (n_shells,) float64 of a Fourier coefficient, to serve as a prior."""
         return smooth_spectrum(self.signal, self.seen)
+
+    @property
+    def bound(self) -> Tensor:
+        """The spectrum, nowhere less than its standard error: few images do not say that a shell is empty."""
+        coefficients = torch.bincount(self.imaging.shell, minlength=len(self.signal)).clamp_min(1)
+        return smooth_spectrum(torch.maximum(self.signal, (self.count / coefficients).sqrt()), self.seen)
 
 
 def smooth_spectrum(signal: Tensor, seen: Tensor) -> Tensor:

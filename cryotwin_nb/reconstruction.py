@@ -214,7 +214,7 @@ def density_power(particles: Particles, rows: np.ndarray, imaging: ImageFormatio
     signal = SignalPower(imaging)
     for chunk in _chunks(evenly(rows, n_images), progress=False):
         signal.add(imaging.batch(particles, chunk))
-    return signal.spectrum
+    return signal.bound
 
 
 def back_project(

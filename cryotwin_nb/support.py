@@ -37,11 +37,13 @@ from cryotwin_nb.reconstruction import (
 )
 from cryotwin_nb.ridgeline import Pathway
 
-BANDWIDTHS = (0.8, 1.2, 1.7, 2.5)
-"""Kernel widths tried, in standard errors of one image's latent."""
+BANDWIDTHS = (0.7, 1.0, 1.4, 2.0)
+"""Kernel radii tried, in standard errors of one image's latent; beyond the last, an image shows another particle."""
 
-_ENOUGH = 10  # images, below which a bandwidth is not judged and a point counts as not supported
+_ENOUGH = 10  # images that a bandwidth must hold to be judged
+_FEW = 5  # images, below which a point is flagged
 _SHELL_LIMIT, _LOCAL_LIMIT = 0.8, 0.6  # shares of the decoded amplitude below which it is flagged
+_DEPARTED = 1.5  # times the supported resolution at which the decoded map may part from that of the images
 _SIGNIFICANT = 5.0  # standard errors
 _WINDOW = 1 / 16  # standard deviation of the regions, share of the box
 _MEMORY = 2**29  # bytes of normal equations held at once
@@ -59,6 +61,8 @@ class PathwaySupport:
         Images near each point, (sum w)^2 / sum w^2 of their kernel weights.
     bandwidth : (m,) float64
         Radius of each kernel, in standard errors of one image's latent.
+    offset : (m,) float64
+        How far the centre of these images' latents is from the point, in the same unit.
     maps : (m, D, D, D) float32
         From the images near each point alone, zyx, image grey value per Å.
     frequency : (D/2,) float64
@@ -72,17 +76,18 @@ class PathwaySupport:
     departure : (m,) float64
         Å, where that falls below 0.5.
     shell_support : (m, D/2) float64
-        Share of the decoded map's amplitude that the images show, in each shell: 1 for a map that is right, 0 for one
-        that has nothing to do with them, above 1 for one that is too weak. NaN where there are no images.
+        Share of the decoded amplitude that the images show, in each shell: 1 for a map that is right, 0 for one that
+        has nothing to do with them, above 1 for one that is too weak. NaN where there are no images. The map is the
+        one decoded at the centre of the images' latents, so that it is of the same particles.
     shell_error : (m, D/2) float64
         Standard errors of `shell_support`.
     local_support : (m, D, D, D) float32
         The same share around each voxel, within a Gaussian of D/16 voxels; NaN where the decoded map is empty.
     local_error : (m, D, D, D) float32
         Standard errors of `local_support`.
-    scale : float
-        What all decoded maps were multiplied by, so that the images show their amplitude in full on the whole. It is
-        about 1 for decoders that keep the grey values of the images.
+    scale : (m,) float64
+        What the decoded map was multiplied by, so that the images show its amplitude in full on the whole. It is about
+        1 for decoders that keep the grey values of the images, and where there are no images.
     voxel_size : float
         Å.
     """
@@ -90,6 +95,7 @@ class PathwaySupport:
     latents: Tensor
     n_effective: np.ndarray
     bandwidth: np.ndarray
+    offset: np.ndarray
     maps: Tensor
     frequency: np.ndarray
     half_map_fsc: np.ndarray
@@ -100,7 +106,7 @@ class PathwaySupport:
     shell_error: np.ndarray
     local_support: np.ndarray
     local_error: np.ndarray
-    scale: float
+    scale: np.ndarray
     voxel_size: float
 
     @property
@@ -120,9 +126,12 @@ class PathwaySupport:
 
     def reasons(self, point: int) -> list[str]:
         """Why a point is flagged, in words; empty if it is not."""
+        if self.n_effective[point] < _FEW or not np.isfinite(self.resolution[point]):
+            return [f"hardly any images show a particle like it ({self.n_effective[point]:.0f})"]
         reasons = []
-        if self.n_effective[point] < _ENOUGH or not np.isfinite(self.resolution[point]):
-            reasons.append(f"hardly any images show a particle like it ({self.n_effective[point]:.0f})")
+        if self.departure[point] > _DEPARTED * self.resolution[point]:
+            reach = f"only to {self.departure[point]:.3g} Å" if np.isfinite(self.departure[point]) else "nowhere"
+            reasons.append(f"the decoded map agrees with the images {reach}")
         shells = np.flatnonzero(self.beyond_images[point])
         if len(shells):
             share = self.shell_support[point, shells].min()
@@ -224,7 +233,8 @@ def pathway_support(
     imaging = measured(particles, 0.4, own if imaging is None else imaging)
     halves = require_halves(halves, len(particles), seed)
     candidates = np.array(BANDWIDTHS if bandwidth is None else [bandwidth], dtype=np.float64)
-    distance = standard_errors(decode, points, z, imaging)
+    metric = information(decode, points, 0.01 * float(z.std(0).norm()), imaging)
+    distance = distances(metric, points, z).numpy()
     near = np.flatnonzero((distance < candidates[-1]).any(0))
     power = density_power(particles, near if len(near) else np.arange(len(particles)), imaging)
     rows: list[dict[str, Any]] = []
@@ -235,26 +245,17 @@ def pathway_support(
             for k, own_weights in zip(chunk, weights, strict=True):
                 choices = [next(pairs) for _ in candidates]
                 best = choose_bandwidth(choices, own_weights, power)
-                decoded = torch.as_tensor(decode(points[k : k + 1]))[0]
-                row = _compared(choices[best], power, decoded, particles.pixel_size)
-                rows.append({"n_effective": n_effective(own_weights[best]), "bandwidth": candidates[best], **row})
+                own = torch.as_tensor(own_weights[best])
+                centre = (own @ z.double() / own.sum()).float() if bool(own.any()) else points[k]
+                decoded = torch.as_tensor(decode(torch.stack([points[k], centre])))
+                offset = float(distances(metric[k : k + 1], points[k : k + 1], centre[None]))
+                row = {"n_effective": n_effective(own_weights[best]), "bandwidth": candidates[best], "offset": offset}
+                rows.append(row | _compared(choices[best], power, decoded, particles.pixel_size))
                 bar.update()
     frequency = np.arange(1, particles.box_size // 2 + 1) / (particles.box_size * particles.pixel_size)
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    scale = _scale(columns["shell_support"], columns["shell_error"])
-    for name in ("shell_support", "shell_error", "local_support", "local_error"):
-        columns[name] /= scale
     maps = torch.as_tensor(columns.pop("maps"))
-    return PathwaySupport(
-        latents=points, maps=maps, frequency=frequency, scale=scale, voxel_size=particles.pixel_size, **columns
-    )
-
-
-def _scale(support: np.ndarray, error: np.ndarray) -> float:
-    """The share of the decoded maps (m, D/2) that the images show on the whole; 1 where there are no images at all."""
-    information = np.nan_to_num(error**-2)
-    total = float(information.sum())
-    return float((information * np.nan_to_num(support)).sum()) / total if total else 1.0
+    return PathwaySupport(latents=points, maps=maps, frequency=frequency, voxel_size=particles.pixel_size, **columns)
 
 
 def _require(points: Tensor, z: Tensor, n: int, bandwidth: float | None) -> None:
@@ -276,18 +277,24 @@ def _chunks(n_points: int, n_candidates: int, imaging: ImageFormation) -> Iterat
     yield from np.array_split(np.arange(n_points), -(-n_points // at_once))
 
 
-def standard_errors(decode: Decode, points: Tensor, z: Tensor, imaging: ImageFormation) -> np.ndarray:
-    """Distances (m, n) of latents (n, d) from points (m, d), in standard errors of the latent of one image."""
-    distances = []
-    step = 0.02 * z.std(0).norm() * torch.eye(z.shape[1])
+def information(decode: Decode, points: Tensor, step: float, imaging: ImageFormation) -> Tensor:
+    """Expected Fisher information (m, d, d) float64 that one image gives about its latent, at points (m, d).
+
+    The decoder's Jacobian is taken by differences of length `step`.
+    """
+    found = []
     for point in points:
-        maps = torch.as_tensor(decode(torch.cat([point + step, point - step])))
-        ahead, behind = _as_seen(maps, imaging).chunk(2)
-        jacobian = (ahead - behind).flatten(1) / (2 * step[0, 0])
-        information = (jacobian @ jacobian.mH).real.double()
-        away = (z - point).double()
-        distances.append(((away @ information) * away).sum(1).clamp_min(0).sqrt())
-    return torch.stack(distances).numpy()
+        maps = torch.as_tensor(decode(torch.cat([point[None], point + step * torch.eye(len(point))])))
+        seen = _as_seen(maps, imaging).flatten(1)
+        jacobian = (seen[1:] - seen[0]) / step
+        found.append((jacobian @ jacobian.mH).real.double())
+    return torch.stack(found)
+
+
+def distances(metric: Tensor, points: Tensor, z: Tensor) -> Tensor:
+    """Distances (m, n) float64 of latents z (n, d) from points (m, d) in the metric (m, d, d) of each point."""
+    away = [(z - point).double() for point in points]
+    return torch.stack([((a @ G) * a).sum(1).clamp_min(0).sqrt() for a, G in zip(away, metric, strict=True)])
 
 
 def _as_seen(maps: Tensor, imaging: ImageFormation) -> Tensor:
@@ -327,25 +334,27 @@ def choose_bandwidth(choices: list[Pair], weights: np.ndarray, power: Tensor) ->
 
 
 def _compared(pair: Pair, power: Tensor, decoded: Tensor, voxel_size: float) -> dict[str, Any]:
-    """Fields of `PathwaySupport` for one point, from its normal equations and its decoded map (D, D, D)."""
+    """Fields of `PathwaySupport` for one point, from its normal equations and the maps decoded there and in its images'
+    midst, (2, D, D, D)."""
     _, curve, volume = solve_pair(pair, power, voxel_size)
     equations = pair.first  # of all the images
     mask = support_mask(equations.imaging)
-    decoded = decoded.float().to(equations.sums) * mask
-    to_decoded = fsc(volume, decoded.cpu(), voxel_size)
-    agreement = equations.agreement(decoded)
-    shells = slice(1, len(curve.frequency) + 1)
-    cross, square = (part[shells].cpu().numpy() for part in agreement)
-    seen = square > 0
-    local_support, local_error = equations.local_agreement(decoded, mask, _WINDOW * len(decoded))
+    at_point, at_centre = decoded.float().to(equations.sums) * mask
+    cross, square = (part[1 : len(mask) // 2 + 1].cpu().numpy() for part in equations.agreement(at_centre))
+    scale = float(cross.sum() / square.sum()) if cross.any() else 1.0
+    to_decoded = fsc(volume, np.sign(scale) * at_point.cpu(), voxel_size)
+    local_support, local_error = equations.local_agreement(scale * at_centre, mask, _WINDOW * len(mask))
+    with np.errstate(divide="ignore", invalid="ignore"):  # without images
+        shell_support, shell_error = cross / square / scale, 1 / np.sqrt(2 * square) / abs(scale)
     return {
         "maps": volume.numpy(),
         "half_map_fsc": curve.correlation,
         "resolution": curve.resolution(0.143),
         "decoded_fsc": to_decoded.correlation,
         "departure": to_decoded.resolution(0.5),
-        "shell_support": np.divide(cross, square, where=seen, out=np.full(len(cross), np.nan)),
-        "shell_error": np.divide(1, np.sqrt(2 * square), where=seen, out=np.full(len(cross), np.nan)),
+        "shell_support": shell_support,
+        "shell_error": shell_error,
         "local_support": local_support.numpy(),
         "local_error": local_error.numpy(),
+        "scale": scale,
     }

@@ -20,6 +20,7 @@ from cryotwin_nb.plotting.latents import embedding_scatter, latent_scatter
 from cryotwin_nb.plotting.pathways import path_profile, route_graph, write_movie
 from cryotwin_nb.plotting.pictures import central_slices, map_montage, particle_gallery, scale_bar
 from cryotwin_nb.plotting.style import COLOURS, DENSITY, STYLE
+from cryotwin_nb.plotting.support import path_support
 from cryotwin_nb.rendering import contour_level, render_surface, view_from
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "occupancy_along_path",
     "particle_gallery",
     "path_profile",
+    "path_support",
     "render_surface",
     "route_graph",
     "scale_bar",

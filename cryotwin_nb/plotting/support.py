@@ -1,0 +1,90 @@
+"""How far the images support the maps of a pathway, as a picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import FigureBase
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from cryotwin_nb.plotting.style import COLOURS, GREY, HALO, styled
+
+if TYPE_CHECKING:
+    from cryotwin_nb.support import PathwaySupport
+
+_VAGUE = 0.2  # standard error of a share beyond which it says nothing
+
+
+@styled
+def path_support(support: PathwaySupport, *, figure: FigureBase | None = None) -> FigureBase:
+    """Resolution that the images support along a path, how many they are, and what of the decoded maps they show.
+
+    Parameters
+    ----------
+    support : PathwaySupport
+        By `pathway_support`. Flagged points are orange, with a cross where no resolution is supported; in the lowest
+        panel shells are crossed in which the decoder goes beyond the images, and grey where too few images are near
+        to tell.
+    figure : Figure or SubFigure, optional
+        To draw into; by default a new one.
+    """
+    figure = plt.figure(figsize=(8.4, 6.4)) if figure is None else figure
+    top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(3, 2, 4))
+    points = np.arange(len(support.latents))
+    flagged = np.isin(points, support.flagged)
+    colours = np.where(flagged, COLOURS[1], COLOURS[0])
+    _resolution(top, support, points, flagged)
+    middle.bar(points, support.n_effective, width=0.7, color=colours)
+    for x, count in zip(points, support.n_effective, strict=True):
+        middle.annotate(f"{count:.0f}", (x, count), (0, 2), textcoords="offset points", ha="center", size=8)
+    middle.set(ylabel="images near")
+    middle.margins(y=0.25)
+    _shares(figure, bottom, support, points)
+    bottom.set(xlabel="point of the path", ylabel="spatial frequency (1/Å)", xlim=(-0.5, len(points) - 0.5))
+    bottom.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+    return figure
+
+
+def _resolution(panel: Axes, support: PathwaySupport, points: np.ndarray, flagged: np.ndarray) -> None:
+    """Supported resolution, finer upwards; crosses at the foot where there is none."""
+    frequency = 1 / support.resolution  # 0 for none
+    none = ~np.isfinite(support.resolution)
+    panel.plot(points, np.where(none, np.nan, frequency), color=COLOURS[0])
+    for chosen, colour, label in ((~flagged, COLOURS[0], "supported"), (flagged, COLOURS[1], "flagged")):
+        rows = points[chosen & ~none]
+        panel.plot(rows, frequency[rows], "o", color=colour, label=label)
+    panel.plot(points[none], np.zeros(none.sum()), "X", ms=9, color=COLOURS[1], label="no resolution", clip_on=False)
+    panel.axhline(support.frequency[-1], color="0.7", lw=0.8, ls=":")
+    panel.text(len(points) - 0.45, support.frequency[-1], "Nyquist", va="center", size=8, color=GREY)
+    for x, y, value in zip(points, frequency, support.resolution, strict=True):
+        if np.isfinite(value):
+            offset: dict[str, Any] = {"xytext": (0, -14), "textcoords": "offset points", "path_effects": HALO}
+            panel.annotate(f"{value:.0f}", (x, y), ha="center", size=8, **offset)
+    panel.set(ylim=(0, 1.12 * support.frequency[-1]), ylabel="resolution supported\nby the images (Å)")
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda f, _: f"{1 / f:.0f}" if f > 0 else "none"))
+    panel.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
+
+
+def _shares(figure: FigureBase, panel: Axes, support: PathwaySupport, points: np.ndarray) -> None:
+    """Share of the decoded amplitude that the images show, by shell."""
+    known = support.shell_error < _VAGUE
+    shares = np.ma.masked_where(~known, support.shell_support)
+    step = support.frequency[0]
+    extent = (-0.5, len(points) - 0.5, step / 2, support.frequency[-1] + step / 2)
+    panel.set_facecolor("0.88")
+    style: dict[str, Any] = {"origin": "lower", "aspect": "auto", "interpolation": "none", "vmin": 0, "vmax": 1}
+    image = panel.imshow(shares.T, extent=extent, cmap="cividis", **style)
+    beyond = np.argwhere(support.beyond_images)
+    panel.plot(beyond[:, 0], support.frequency[beyond[:, 1]], "x", ms=6, mew=1.6, color=COLOURS[1])
+    edges = np.repeat(np.append(points - 0.5, len(points) - 0.5), 2)[1:-1]
+    line: dict[str, Any] = {"color": "black", "lw": 1.6, "path_effects": HALO}
+    panel.plot(edges, np.repeat(1 / support.resolution, 2), label="supported resolution", **line)
+    panel.set(ylim=(0, extent[3]))
+    panel.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    note = "cross: not in the images; grey: too few images to tell"
+    panel.text(1, 1.02, note, transform=panel.transAxes, ha="right", size=8, color=GREY)
+    bar = figure.colorbar(image, ax=panel, pad=0.01, fraction=0.04, extend="max")
+    bar.set_label("share of the decoded\namplitude in the images")
