@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cryotwin_nb.naming import name_components
     from cryotwin_nb.particles import Particles
     from cryotwin_nb.pathways import bootstrap_path, find_routes, find_states, max_flux, ridgeline_chain
+    from cryotwin_nb.preparation import Preparation, prepare
     from cryotwin_nb.training import TrainingConfig, fit
 
 __version__ = "0.1.0"
@@ -46,6 +47,7 @@ _NAMES = {
     "History": "history",
     "InputError": "errors",
     "Particles": "particles",
+    "Preparation": "preparation_report",
     "PathwayExplorer": "explorer",
     "TrainingConfig": "training",
     "bootstrap_path": "pathways",
@@ -57,6 +59,7 @@ _NAMES = {
     "isometry": "evaluation",
     "kl_divergence": "evaluation",
     "max_flux": "pathways",
+    "prepare": "preparation",
     "name_components": "naming",
     "read_cryodrgn": "cryodrgn",
     "read_map": "formats.mrc",
@@ -77,6 +80,7 @@ __all__ = [
     "Particles",
     "Pathway",
     "PathwayExplorer",
+    "Preparation",
     "TrainingConfig",
     "__version__",
     "bootstrap_path",
@@ -92,6 +96,7 @@ __all__ = [
     "max_flux",
     "name_components",
     "plotting",
+    "prepare",
     "read_cryodrgn",
     "read_map",
     "ridgeline",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic
 
 ATOM_WIDTH = 0.6
-"""Standard deviation of a pseudo-atom in pixels: leaves power at every frequency up to Nyquist."""
+"""Standard deviation of a pseudo-atom in pixels of a simulation: leaves power at every frequency up to Nyquist."""
 
 _KINDS = {
     "assembly": (molecules.assembly_molecule, molecules.assembly_structure, molecules.BLOCKS),
@@ -38,6 +39,8 @@ class Truth:
         True for particles found on the way between two states.
     box_size, pixel_size : int, float
         Grid of the volumes: pixels, Å.
+    atom_width : float
+        Standard deviation of a pseudo-atom, pixels of that grid.
     """
 
     kind: str
@@ -46,6 +49,7 @@ class Truth:
     between: np.ndarray
     box_size: int
     pixel_size: float
+    atom_width: float = ATOM_WIDTH
 
     def __len__(self) -> int:
         return len(self.coordinates)
@@ -58,6 +62,11 @@ class Truth:
             labels=self.labels[indices],
             between=self.between[indices],
         )
+
+    def on_grid(self, box_size: int) -> Truth:
+        """The same truth with volumes on a grid of another number of voxels and the same extent."""
+        ratio = box_size / self.box_size
+        return replace(self, box_size=box_size, pixel_size=self.pixel_size / ratio, atom_width=self.atom_width * ratio)
 
     @property
     def coordinate_names(self) -> tuple[str, ...]:
@@ -78,7 +87,7 @@ class Truth:
         """True density (D, D, D) float32 at coordinates (q,)."""
         positions, masses = self.structure(torch.as_tensor(np.asarray(coordinates))[None])
         x, y, z = (wave[0] for wave in waves(positions, self.box_size, self.pixel_size))
-        fall = atom_transform(self.box_size)
+        fall = atom_transform(self.box_size, self.atom_width)
         spectrum = torch.einsum("j,jz,jy,jx->zyx", masses[0].to(x.dtype), z, y, x)
         spectrum *= fall[:, None, None] * fall[:, None] * fall
         return torch.fft.ifftn(spectrum).real / self.pixel_size**3
@@ -104,9 +113,10 @@ class Truth:
         """
         try:
             with np.load(path, allow_pickle=False) as stored:
-                fields = {name: stored[name] for name in cls.__dataclass_fields__}
+                fields: dict[str, Any] = {"atom_width": ATOM_WIDTH} | dict(stored)
+                fields = {name: fields[name] for name in cls.__dataclass_fields__}
             fields |= {"kind": str(fields["kind"]), "box_size": int(fields["box_size"])}
-            fields["pixel_size"] = float(fields["pixel_size"])
+            fields |= {name: float(fields[name]) for name in ("pixel_size", "atom_width")}
             if fields["kind"] not in _KINDS:
                 raise ValueError(f"kind {fields['kind']!r}")
         except (OSError, ValueError, KeyError, EOFError) as error:
@@ -122,6 +132,6 @@ def waves(positions: Tensor, size: int, pixel: float) -> list[Tensor]:
     return [torch.complex(angle.cos(), angle.sin()) for angle in angles]
 
 
-def atom_transform(size: int) -> Tensor:
-    """Transform (D,) of a pseudo-atom's Gaussian along one axis, in FFT order."""
-    return torch.exp(-2 * (torch.pi * ATOM_WIDTH * torch.fft.fftfreq(size)) ** 2)
+def atom_transform(size: int, width: float = ATOM_WIDTH) -> Tensor:
+    """Transform (D,) of a pseudo-atom's Gaussian, `width` pixels wide, along one axis in FFT order."""
+    return torch.exp(-2 * (torch.pi * width * torch.fft.fftfreq(size)) ** 2)

@@ -1,0 +1,69 @@
+"""How the images of a prepared stack were whitened, and how that is undone."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.files import atomic
+from cryotwin_nb.fourier import filter_images
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """What the Fourier coefficients of n stored images were divided by.
+
+    Attributes
+    ----------
+    amplitude : (G, n_shells) float64
+        Amplitude spectra of the noise, one for the whole set or for each optics group.
+    row : (n,) int64
+        Which of them each image was divided by.
+    scale : (n,) float32
+        What else each was divided by: powers of two, 1 but where half precision could not hold the image.
+    """
+
+    amplitude: np.ndarray
+    row: np.ndarray
+    scale: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def __getitem__(self, indices) -> Whitening:
+        """The whitening of a subset of images."""
+        return replace(self, row=self.row[indices], scale=self.scale[indices])
+
+    def undo(self, images: Tensor, rows: np.ndarray) -> Tensor:
+        """Images (m, D, D) as they were before; `rows` (m,) says which of the n they are."""
+        gains = self.amplitude[self.row[rows]] * self.scale[rows, None]
+        return filter_images(images, torch.as_tensor(gains))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write a compressed .npz, complete or not at all."""
+        with atomic(path) as partial, open(partial, "wb") as file:
+            np.savez_compressed(file, **vars(self))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Whitening:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        InputError
+            If the file is not a whitening.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                fields = {name: stored[name] for name in cls.__dataclass_fields__}
+            if fields["row"].shape != fields["scale"].shape or fields["row"].max() >= len(fields["amplitude"]):
+                raise ValueError("its parts do not belong together")
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            remedy = "Prepare the particles again: without it the images cannot be brought back to what was recorded."
+            raise InputError(path, f"no readable whitening ({error})", "a file by Whitening.save", remedy) from error
+        return cls(**fields)
