@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cryotwin_nb.evaluation import embed_tsne, isometry, kl_divergence
     from cryotwin_nb.explorer import PathwayExplorer
     from cryotwin_nb.export import write_pathway
+    from cryotwin_nb.firstlook import Finding, FirstLook, first_look
     from cryotwin_nb.formats.mrc import read_map, write_map
     from cryotwin_nb.fourier import FscCurve, fsc
     from cryotwin_nb.history import History
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from cryotwin_nb.naming import name_components
     from cryotwin_nb.particles import Particles
     from cryotwin_nb.pathways import bootstrap_path, find_routes, find_states, max_flux, ridgeline_chain
-    from cryotwin_nb.preparation import Preparation, prepare
+    from cryotwin_nb.preparation import prepare
+    from cryotwin_nb.preparation_report import Preparation
     from cryotwin_nb.training import TrainingConfig, fit
 
 __version__ = "0.1.0"
@@ -42,6 +44,8 @@ _NAMES = {
     "CTF": "imaging",
     "CryoTwin": "models",
     "CryodrgnRun": "cryodrgn",
+    "Finding": "firstlook",
+    "FirstLook": "firstlook",
     "FscCurve": "fourier",
     "GaussianMixture": "mixture",
     "History": "history",
@@ -53,6 +57,7 @@ _NAMES = {
     "bootstrap_path": "pathways",
     "embed_tsne": "evaluation",
     "find_routes": "pathways",
+    "first_look": "firstlook",
     "find_states": "pathways",
     "fit": "training",
     "fsc": "fourier",
@@ -73,6 +78,8 @@ __all__ = [
     "CTF",
     "CryoTwin",
     "CryodrgnRun",
+    "Finding",
+    "FirstLook",
     "FscCurve",
     "GaussianMixture",
     "History",
@@ -89,6 +96,7 @@ __all__ = [
     "evaluation",
     "find_routes",
     "find_states",
+    "first_look",
     "fit",
     "fsc",
     "isometry",

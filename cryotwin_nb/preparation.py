@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from cryotwin_nb.cropping import cropped
@@ -142,7 +143,7 @@ def _rows(particles: Particles, amplitude: np.ndarray) -> np.ndarray:
 def _chunk(particles: Particles, amplitude: np.ndarray, dtype: str, rows: np.ndarray) -> tuple[np.ndarray, dict]:
     """Images as they are stored, and of each its statistics before and after."""
     images = torch.as_tensor(particles.images(rows))
-    kept = {"mean": images.mean((1, 2)), "std": images.std((1, 2))}
+    kept = {"mean": images.mean((1, 2)), "std": images.std((1, 2)), "spike": _spike(images)}
     digests = [hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest() for image in images.numpy()]
     if len(amplitude):
         outside = 1 - ImageFormation(particles.box_size).window
@@ -152,7 +153,7 @@ def _chunk(particles: Particles, amplitude: np.ndarray, dtype: str, rows: np.nda
     scale = torch.ones_like(peak)
     if dtype == "float16":
         scale = torch.exp2((peak / _LARGEST).clamp_min(1).log2().ceil())
-    kept |= {"power": images.square().mean((1, 2)), "peak": peak, "scale": scale}
+    kept |= {"power": images.square().mean((1, 2)), "scale": scale}
     stored = images / scale[:, None, None]
     kept |= {"low": stored.amin((1, 2)), "high": stored.amax((1, 2)), "stored": stored.mean((1, 2))}
     return stored.numpy().astype(_TYPES[dtype]), {
@@ -160,6 +161,13 @@ def _chunk(particles: Particles, amplitude: np.ndarray, dtype: str, rows: np.nda
         "scale": scale.tolist(),  # exact
         "digest": digests,
     }
+
+
+def _spike(images: Tensor) -> Tensor:
+    """How far (m,) the most deviant pixel is from the mean of its four neighbours, over what is usual in the image."""
+    neighbours = sum((images.roll(step, axis) for axis in (1, 2) for step in (-1, 1)), torch.zeros(()))
+    away = (images - neighbours / 4).abs()
+    return away.amax((1, 2)) / away.square().mean((1, 2)).sqrt().clamp_min(1e-30)
 
 
 def _fill(stack: PartialStack, work, workers: int, progress: bool) -> None:

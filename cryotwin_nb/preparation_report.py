@@ -15,7 +15,7 @@ from cryotwin_nb.whitening import Whitening
 
 _TIMES = 8.0  # the usual deviation, beyond which an image is suspicious
 _USUAL = 0.02  # of the images' standard deviation: smaller deviations are those of normalised images
-_HOT = 12.0  # standard deviations of the image's own pixels
+_HOT = 12.0  # times the usual difference of a pixel from its neighbours
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def report(
     source : Particles
         What it was made from, on the new grid.
     kept : dict
-        Of each image: mean, std, power, peak, digest.
+        As for `suspicious_images`.
     """
     # A warning about the contrast, which is declared in the file, would be about our own choice.
     prepared = Particles.read(path, contrast="dark")
@@ -188,8 +188,8 @@ def suspicious_images(kept: dict[str, np.ndarray]) -> dict[int, str]:
     Parameters
     ----------
     kept : dict of (n,) arrays
-        mean, std: of the grey values; power, peak: mean square and largest value, after whitening; digest: of the
-        pixels.
+        mean, std: of the grey values; power: mean square after whitening; spike: largest difference of a pixel from
+        its neighbours, over the usual one; digest: of the pixels.
     """
     std, usual = kept["std"], float(np.median(kept["std"]))
     found: dict[int, list[str]] = {}
@@ -204,8 +204,7 @@ def suspicious_images(kept: dict[str, np.ndarray]) -> dict[int, str]:
     note(np.flatnonzero(_outliers(std, _USUAL * usual) & ~constant), "unusual standard deviation")
     power = kept["power"]
     note(np.flatnonzero(_outliers(power, _USUAL * float(np.median(power))) & ~constant), "unusual power")
-    hot = kept["peak"] > _HOT * np.sqrt(np.maximum(power, 1e-30))
-    note(np.flatnonzero(hot & ~constant), "hot pixel")
+    note(np.flatnonzero((kept["spike"] > _HOT) & ~constant), "hot pixel")
     _, first, group = np.unique(kept["digest"], return_index=True, return_inverse=True)
     for row in np.flatnonzero((first[group] != np.arange(len(group))) & ~constant):
         note(np.array([row]), f"duplicate of image {first[group[row]]}")
