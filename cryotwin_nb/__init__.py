@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cryotwin_nb.evaluation import embed_tsne, isometry, kl_divergence
     from cryotwin_nb.explorer import PathwayExplorer
     from cryotwin_nb.export import write_pathway
+    from cryotwin_nb.firstlook import Finding, FirstLook, first_look
     from cryotwin_nb.formats.mrc import read_map, write_map
     from cryotwin_nb.fourier import FscCurve, fsc
     from cryotwin_nb.history import History
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from cryotwin_nb.outliers import outlier_scores
     from cryotwin_nb.particles import Particles
     from cryotwin_nb.pathways import bootstrap_path, find_routes, find_states, max_flux, ridgeline_chain
+    from cryotwin_nb.preparation import prepare
+    from cryotwin_nb.preparation_report import Preparation
     from cryotwin_nb.reconstruction import Reconstruction, reconstruct
     from cryotwin_nb.selection import select_near, select_state, write_selection
     from cryotwin_nb.support import PathwaySupport, pathway_support
@@ -45,11 +48,14 @@ _NAMES = {
     "CTF": "imaging",
     "CryoTwin": "models",
     "CryodrgnRun": "cryodrgn",
+    "Finding": "firstlook",
+    "FirstLook": "firstlook",
     "FscCurve": "fourier",
     "GaussianMixture": "mixture",
     "History": "history",
     "InputError": "errors",
     "Particles": "particles",
+    "Preparation": "preparation_report",
     "PathwayExplorer": "explorer",
     "PathwaySupport": "support",
     "Reconstruction": "reconstruction",
@@ -57,12 +63,14 @@ _NAMES = {
     "bootstrap_path": "pathways",
     "embed_tsne": "evaluation",
     "find_routes": "pathways",
+    "first_look": "firstlook",
     "find_states": "pathways",
     "fit": "training",
     "fsc": "fourier",
     "isometry": "evaluation",
     "kl_divergence": "evaluation",
     "max_flux": "pathways",
+    "prepare": "preparation",
     "name_components": "naming",
     "outlier_scores": "outliers",
     "pathway_support": "support",
@@ -82,6 +90,8 @@ __all__ = [
     "CTF",
     "CryoTwin",
     "CryodrgnRun",
+    "Finding",
+    "FirstLook",
     "FscCurve",
     "GaussianMixture",
     "History",
@@ -90,6 +100,7 @@ __all__ = [
     "Pathway",
     "PathwayExplorer",
     "PathwaySupport",
+    "Preparation",
     "Reconstruction",
     "TrainingConfig",
     "__version__",
@@ -99,6 +110,7 @@ __all__ = [
     "evaluation",
     "find_routes",
     "find_states",
+    "first_look",
     "fit",
     "fsc",
     "isometry",
@@ -108,6 +120,7 @@ __all__ = [
     "outlier_scores",
     "pathway_support",
     "plotting",
+    "prepare",
     "read_cryodrgn",
     "read_map",
     "reconstruct",

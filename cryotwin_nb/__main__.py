@@ -1,4 +1,4 @@
-"""Command line for batch queues: python -m cryotwin_nb train | embed | pathway | select | demo."""
+"""Command line for batch queues: python -m cryotwin_nb prepare | look | train | embed | pathway | select | demo."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error{f' in process {number}' if number != '0' else ''}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; a training goes on with: train --resume", file=sys.stderr)
+        print("stopped; a training goes on with: train --resume, a preparation with the same command", file=sys.stderr)
         return 130
     return 0
 
@@ -48,6 +48,23 @@ def _parser() -> argparse.ArgumentParser:
         epilog="A first run: python -m cryotwin_nb demo --output results/demo",
     )
     commands = parser.add_subparsers(required=True, metavar="command")
+
+    prepare = commands.add_parser("prepare", help="a compact stack on a coarser grid", formatter_class=_Help)
+    _particle_options(prepare)
+    prepare.add_argument("--output", type=Path, required=True, help=".star file; the stack goes beside it")
+    prepare.add_argument("--dtype", choices=["float16", "float32"], default="float16", help="of the stack")
+    prepare.add_argument("--no-whitening", action="store_true", help="keep the spectrum of the noise as it is")
+    prepare.add_argument("--workers", type=int, help="threads (default: one for each processor)")
+    prepare.add_argument("--no-resume", action="store_true", help="begin anew instead of going on")
+    prepare.add_argument("--picture", type=Path, help=".png file for what is remarkable about the particles")
+    prepare.set_defaults(run=_prepare)
+
+    look = commands.add_parser("look", help="are poses, CTF and contrast right? and a first map", formatter_class=_Help)
+    _particle_options(look)
+    look.add_argument("--images", type=int, default=2000, help="look at no more than this many")
+    look.add_argument("--seed", type=int, default=0, help="of their choice")
+    look.add_argument("--output", type=Path, help="folder for look.png, map.mrc and the half maps")
+    look.set_defaults(run=_look)
 
     train = commands.add_parser(
         "train", help="train a model on particle images", formatter_class=_Help, epilog=_SEVERAL_PROCESSES
@@ -146,17 +163,50 @@ def _particle_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ctf", type=Path, help="cryoDRGN ctf.pkl, where the file has no CTF parameters")
     parser.add_argument("--indices", type=Path, help="cryoDRGN ind.pkl: use these particles only")
     parser.add_argument("--pixel-size", type=float, help="Å, where the file has none")
-    parser.add_argument("--box-size", type=int, help="pixels, where the file has none")
+    box = (
+        "to crop the images to (default: as they are)" if parser.prog.endswith("prepare") else "where the file has none"
+    )
+    parser.add_argument("--box-size", type=int, help=f"pixels, {box}")
     parser.add_argument("--amplitude-contrast", type=float, help="fraction, where the file has none")
     contrasts = ["auto", "dark", "light"]
     parser.add_argument("--contrast", choices=contrasts, default="auto", help="of the particles as recorded")
 
 
-def _read(options: argparse.Namespace, images: bool = True):
+def _read(options: argparse.Namespace, box_size: int | None = None, images: bool = True):
     from cryotwin_nb.particles import Particles
 
-    names = ("datadir", "poses", "ctf", "indices", "contrast", "pixel_size", "box_size", "amplitude_contrast")
-    return Particles.read(options.particles, images=images, **{name: getattr(options, name) for name in names})
+    names = ("datadir", "poses", "ctf", "indices", "contrast", "pixel_size", "amplitude_contrast")
+    given = {name: getattr(options, name) for name in names}
+    return Particles.read(options.particles, **given, box_size=box_size, images=images)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from cryotwin_nb.preparation import prepare
+
+    settings = {"dtype": options.dtype, "whiten": not options.no_whitening, "workers": options.workers}
+    report = prepare(_read(options), options.output, options.box_size, resume=not options.no_resume, **settings)
+    print(report.summary())
+    if options.picture:
+        from cryotwin_nb.plotting import preparation
+
+        with atomic(options.picture) as partial:
+            preparation(report).savefig(partial, dpi=120, bbox_inches="tight")
+
+
+def _look(options: argparse.Namespace) -> None:
+    from cryotwin_nb.firstlook import first_look
+
+    look = first_look(_read(options, options.box_size), options.images, options.seed, progress=True)
+    print(look.summary())
+    if options.output:
+        from cryotwin_nb import plotting
+        from cryotwin_nb.formats.mrc import write_map
+
+        folder = make_folder(options.output)
+        for name, volume in {"map": look.map, "half1": look.half_maps[0], "half2": look.half_maps[1]}.items():
+            write_map(folder / f"{name}.mrc", volume.numpy(), look.voxel_size)
+        with atomic(folder / "look.png") as partial:
+            plotting.first_look(look).savefig(partial, dpi=120, bbox_inches="tight")
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -172,7 +222,7 @@ def _train_jointly(options: argparse.Namespace, speaks: bool) -> None:
     from cryotwin_nb.models import CryoTwin
     from cryotwin_nb.training import TrainingConfig, fit
 
-    particles = _read(options)
+    particles = _read(options, options.box_size)
     if speaks:
         print(particles)
         remove_partials(make_folder(options.output))
@@ -207,7 +257,7 @@ def _embed(options: argparse.Namespace) -> None:
     from cryotwin_nb.models import CryoTwin
 
     make_folder(options.output.parent)
-    z = CryoTwin.load(options.model, options.device).embed(_read(options), progress=True)
+    z = CryoTwin.load(options.model, options.device).embed(_read(options, options.box_size), progress=True)
     _save_latents(options.output, z)
 
 

@@ -123,19 +123,23 @@ class ImageFormation(nn.Module):
             If the pixels outside the particle hold no noise (masked or constant images).
         """
         self.pixel_size.fill_(particles.pixel_size)
-        groups = particles.optics_group
+        self.noise = self.noise_of_groups(particles, n_images, min_group).to(self.noise.device)
         sample = evenly(np.arange(len(particles)), n_images)
-        pooled = self._noise_of(particles, sample)
+        ctf = particles.require_views()[1]
+        frequencies = self.plane.frequencies / (self.plane.box_size * particles.pixel_size)
+        power = _mean(sample, lambda rows: ctf[rows](frequencies).square().mean(0))
+        self.ctf_power.copy_(shell_mean(power, self.plane.shell, n_shells(self.plane.box_size)))
+
+    def noise_of_groups(self, particles: Particles, n_images: int = 2000, min_group: int = 1000) -> Tensor:
+        """Power of the noise (1 + groups, n_shells) float64, as `measure` takes it; needs neither poses nor CTF."""
+        groups = particles.optics_group
+        pooled = self._noise_of(particles, evenly(np.arange(len(particles)), n_images))
         rows = []
         for group in range(int(groups.max()) + 1):
             members = np.flatnonzero(groups == group)
             enough = len(members) >= min_group and len(members) < len(particles)
             rows.append(self._noise_of(particles, evenly(members, n_images)) if enough else pooled)
-        self.noise = torch.stack([pooled, *rows]).to(self.noise.device)
-        ctf = particles.require_views()[1]
-        frequencies = self.plane.frequencies / (self.plane.box_size * particles.pixel_size)
-        power = _mean(sample, lambda rows: ctf[rows](frequencies).square().mean(0))
-        self.ctf_power.copy_(shell_mean(power, self.plane.shell, n_shells(self.plane.box_size)))
+        return torch.stack([pooled, *rows])
 
     def knows_groups(self, particles: Particles) -> bool:
         """True if the particles have exactly the optics groups that `measure` has seen."""
@@ -143,7 +147,7 @@ class ImageFormation(nn.Module):
 
     def _noise_of(self, particles: Particles, indices: np.ndarray) -> Tensor:
         radius = self.particle_radius
-        masked = _mean(indices, lambda rows: masked_power(torch.as_tensor(particles.images(rows)), radius))
+        masked = _mean(indices, lambda rows: masked_power(particles.unwhitened(rows), radius))
         power = noise_spectrum(masked, radius)
         if self.windowed:
             power *= float(self.window.square().mean())
@@ -196,7 +200,7 @@ class ImageFormation(nn.Module):
         """Read images and make them ready, on the device of this module."""
         device = self.window.device
         rotations, ctf = particles.require_views()
-        images = torch.as_tensor(particles.images(indices)).to(device)
+        images = particles.unwhitened(indices, device)
         outside = 1 - self.window
         images = images - (images * outside).sum((-2, -1), keepdim=True) / outside.sum()
         known = particles.optics_group[indices] + 1 if self.knows_groups(particles) else np.zeros(len(indices), int)

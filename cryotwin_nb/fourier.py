@@ -69,6 +69,25 @@ def fourier_padded(volumes: Tensor, box_size: int) -> Tensor:
     return ifft3(padded).real * (box_size / size) ** 1.5
 
 
+def crop_images(images: Tensor, box_size: int) -> Tensor:
+    """Real images (..., D, D) on a coarser grid (..., d, d) of the same extent: the frequencies beyond it are left out.
+
+    Grey values stay what they are, line integrals of the density.
+    """
+    size, half = images.shape[-1], box_size // 2
+    rows = torch.cat([torch.arange(half), torch.arange(size - half, size)]).to(images.device)
+    spectra = torch.fft.rfft2(images)[..., rows, : half + 1]
+    return torch.fft.irfft2(spectra, s=(box_size, box_size)) * (box_size / size) ** 2
+
+
+def filter_images(images: Tensor, gains: Tensor) -> Tensor:
+    """Real images (m, D, D) whose Fourier coefficients are multiplied by gains (m, n_shells) of their shells."""
+    size = images.shape[-1]
+    shell = grid(size, 2, images.device).float().norm(dim=-1).round().long()
+    shell = ifftshift(shell)[:, : size // 2 + 1]
+    return torch.fft.irfft2(torch.fft.rfft2(images) * gains.to(images)[:, shell], s=(size, size))
+
+
 def grid(box_size: int, dimensions: int, device: torch.device | None = None) -> Tensor:
     """Integer frequencies (or voxel offsets) of a centred grid, (D, ..., D, dimensions) in ``xy[z]`` order."""
     axis = torch.arange(-(box_size // 2), box_size // 2, device=device)

@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
+import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
@@ -18,9 +20,10 @@ from cryotwin_nb.formats.mrc import write_stack
 from cryotwin_nb.formats.poses import euler_from_rotations, require_rotations, rotations_from_euler
 from cryotwin_nb.formats.reading import read_parts
 from cryotwin_nb.formats.stacks import ImageSource, NoImages, as_source
-from cryotwin_nb.formats.star import write_star
+from cryotwin_nb.formats.star import WHITENED, write_star
 from cryotwin_nb.imaging import CTF
 from cryotwin_nb.truth import Truth
+from cryotwin_nb.whitening import Whitening
 
 __all__ = ["Particles", "euler_from_rotations", "rotations_from_euler"]
 
@@ -48,6 +51,8 @@ class Particles:
         Of the particles as recorded.
     truth : Truth, optional
         Ground truth of a simulated set.
+    whitening : Whitening, optional
+        How the images were whitened when they were prepared; `ImageFormation` undoes it.
     box_size : int, optional
         D, pixels, where there are no images.
     source_rows : (n,) int, optional
@@ -55,7 +60,7 @@ class Particles:
 
     Attributes
     ----------
-    rotations, ctf, truth
+    rotations, ctf, truth, whitening
         As given; None where unknown. R is the transpose of what cryoDRGN stores.
     shifts : (n, 2) float32
         Å.
@@ -83,6 +88,7 @@ class Particles:
         optics_group: np.ndarray | None = None,
         contrast: str = "dark",
         truth: Truth | None = None,
+        whitening: Whitening | None = None,
         box_size: int | None = None,
         source_rows: np.ndarray | None = None,
         where: object = "Particles",
@@ -95,7 +101,8 @@ class Particles:
         self.ctf = None if ctf is None else make_ctf(where, **{f: getattr(ctf, f) for f in CTF_FIELDS})
         self.optics_group = np.zeros(n, np.int64) if optics_group is None else np.asarray(optics_group, np.int64)
         self.source_rows = np.arange(n) if source_rows is None else np.asarray(source_rows, np.int64)
-        self.pixel_size, self.contrast, self.truth = float(pixel_size), contrast, truth
+        self.pixel_size, self.contrast = float(pixel_size), contrast
+        self.truth, self.whitening = truth, whitening
         self._check()
 
     def _check(self) -> None:
@@ -112,9 +119,8 @@ class Particles:
         if len(self.optics_group) and self.optics_group.min() < 0:
             found = f"optics group {self.optics_group.min()}"
             raise InputError(where, found, "groups numbered from 0", "Number them with np.unique(return_inverse=True).")
-        counted = {"rotations": self.rotations, "ctf": self.ctf, "optics_group": self.optics_group, "truth": self.truth}
-        counted["source_rows"] = self.source_rows
-        for name, part in counted.items():
+        for name in ("rotations", "ctf", "optics_group", "truth", "whitening", "source_rows"):
+            part = getattr(self, name)
             if part is not None and len(part) != n:
                 remedy = "Give the file that belongs to these particles, unfiltered or filtered like them."
                 raise InputError(where, f"{name} of {len(part)} particles", f"{n}", remedy)
@@ -169,7 +175,9 @@ class Particles:
         parts, total, rows = read_parts(
             path, datadir, poses, ctf, indices, contrast, images, amplitude_contrast, box_size, pixel_size
         )
-        return cls(**parts, truth=_read_truth(Path(path), total, rows), source_rows=rows)
+        truth = _read_beside(Truth, Path(path), ".truth.npz", total, rows)
+        whitening = _read_beside(Whitening, Path(path), ".whitening.npz", total, rows) if images else None
+        return cls(**parts, truth=truth, whitening=whitening, source_rows=rows)
 
     @property
     def box_size(self) -> int:
@@ -180,6 +188,20 @@ class Particles:
     def source(self) -> Path | None:
         """The file that the particles were read from; None where they were not."""
         return self._where if isinstance(self._where, Path) else None
+
+    @property
+    def where(self) -> object:
+        """What the particles were read from, for messages."""
+        return self._where
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """The stacks that the images are read from; none if they are in memory."""
+        return self._source.files
+
+    def image_name(self, row: int) -> str:
+        """What to call an image in a message: its number and its stack."""
+        return self._source.name(row)
 
     def __len__(self) -> int:
         return len(self._source)
@@ -197,11 +219,14 @@ class Particles:
             contrast=self.contrast,
             truth=None if self.truth is None else self.truth[rows],
             source_rows=self.source_rows[rows],
+            whitening=None if self.whitening is None else self.whitening[rows],
             where=self._where,
         )
 
     def images(self, indices: Any) -> np.ndarray:
         """Images (m, D, D) float32 in the sign of the CTF: dark on light, light stacks multiplied by -1.
+
+        Where there is a `whitening` they are whitened; `unwhitened` gives them as they were before.
 
         Raises
         ------
@@ -210,6 +235,18 @@ class Particles:
         """
         images = self._recorded(select(indices, len(self), self._where, allow_empty=True))
         return -images if self.contrast == "light" else images
+
+    def unwhitened(self, indices: Any, device: torch.device | None = None) -> Tensor:
+        """`images` as they were before they were whitened, but for their level: (m, D, D) float32 on a device."""
+        rows = select(indices, len(self), self._where, allow_empty=True)
+        images = torch.as_tensor(self.images(rows)).to(device)
+        return images if self.whitening is None else self.whitening.undo(images, rows)
+
+    def refuse_overwriting(self, path: Path) -> None:
+        """Raise `InputError` if writing `path` and the stack beside it would overwrite what the particles are in."""
+        read_from = {*self._source.files, *([self._where.resolve()] if isinstance(self._where, Path) else [])}
+        if {path.resolve(), path.with_suffix(".mrcs").resolve()} & read_from:
+            raise InputError(path, "the files these particles are read from", "another name", "Write elsewhere.")
 
     def require_views(self) -> tuple[np.ndarray, CTF]:
         """Poses (n, 3, 3) and CTF, which training and embedding need.
@@ -250,7 +287,7 @@ class Particles:
         """Write `path` (.star, RELION 3.1) and the stack of the same name (.mrcs) beside it, complete or not at all.
 
         The images keep their recorded contrast. The ground truth of a simulated set goes to `.truth.npz` beside
-        them, from where `read` attaches it again.
+        them, a whitening to `.whitening.npz`, from where `read` attaches them again.
 
         Raises
         ------
@@ -258,15 +295,14 @@ class Particles:
             If the files cannot be written, or what the particles are read from would be overwritten.
         """
         path = require_suffix(path, ".star")
-        stack, truth = path.with_suffix(".mrcs"), path.with_suffix(".truth.npz")
-        read_from = {*self._source.files, *([] if self.source is None else [self.source.resolve()])}
-        if {path.resolve(), stack.resolve()} & read_from:
-            raise InputError(path, "the files these particles are read from", "another name", "Write elsewhere.")
+        stack, beside = path.with_suffix(".mrcs"), self.files_beside(path)
+        self.refuse_overwriting(path)
         with ExitStack() as files:
             star_part, stack_part = (files.enter_context(atomic(name)) for name in (path, stack))
             write_stack(stack_part, self._chunks(progress), len(self), self.box_size, self.pixel_size)
-            if self.truth is not None:
-                self.truth.save(files.enter_context(atomic(truth)))
+            for name, part in beside.items():
+                if part is not None:
+                    part.save(files.enter_context(atomic(name)))
             write_star(
                 star_part,
                 stack.name,
@@ -276,9 +312,15 @@ class Particles:
                 self.rotations,
                 self.shifts,
                 self.ctf,
+                None if self.whitening is None else {WHITENED: 1},
             )
-        if self.truth is None:
-            truth.unlink(missing_ok=True)
+        for name, part in beside.items():
+            if part is None:
+                name.unlink(missing_ok=True)
+
+    def files_beside(self, path: Path) -> dict[Path, Truth | Whitening | None]:
+        """What is written beside a STAR file and comes back with it."""
+        return {path.with_suffix(".truth.npz"): self.truth, path.with_suffix(".whitening.npz"): self.whitening}
 
     def _chunks(self, progress: bool) -> Iterator[np.ndarray]:
         step = max(1, _CHUNK_BYTES // (4 * self.box_size**2))
@@ -311,9 +353,12 @@ class Particles:
         return f"<{self.summary()}>"
 
 
-def _read_truth(path: Path, total: int, rows: np.ndarray) -> Truth | None:
-    """The ground truth that lies beside the file of a simulated set, of the selected particles."""
-    file = path.with_suffix(".truth.npz")
+_T = TypeVar("_T", Truth, Whitening)
+
+
+def _read_beside(kind: type[_T], path: Path, suffix: str, total: int, rows: np.ndarray) -> _T | None:
+    """The ground truth or the whitening that lies beside the file of particles, of those selected."""
+    file = path.with_suffix(suffix)
     if not file.is_file():
         return None
-    return Truth.load(file, total)[rows]
+    return kind.load(file, total)[rows]

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 from torch import Tensor
 
 from cryotwin_nb import molecules
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.formats.files import atomic
+from cryotwin_nb.formats.files import array_headers, atomic
 from cryotwin_nb.fourier import require_box_size
 
 ATOM_WIDTH = 0.6
-"""Standard deviation of a pseudo-atom in pixels: leaves power at every frequency up to Nyquist."""
+"""Standard deviation of a pseudo-atom in pixels of a simulation: leaves power at every frequency up to Nyquist."""
 
 _KINDS = {
     "assembly": (molecules.assembly_molecule, molecules.assembly_structure, molecules.BLOCKS),
@@ -41,6 +40,8 @@ class Truth:
         True for particles found on the way between two states.
     box_size, pixel_size : int, float
         Grid of the volumes: pixels, Å.
+    atom_width : float
+        Standard deviation of a pseudo-atom, pixels of that grid.
     """
 
     kind: str
@@ -49,6 +50,7 @@ class Truth:
     between: np.ndarray
     box_size: int
     pixel_size: float
+    atom_width: float = ATOM_WIDTH
 
     def __len__(self) -> int:
         return len(self.coordinates)
@@ -61,6 +63,11 @@ class Truth:
             labels=self.labels[indices],
             between=self.between[indices],
         )
+
+    def on_grid(self, box_size: int) -> Truth:
+        """The same truth with volumes on a grid of another number of voxels and the same extent."""
+        ratio = box_size / self.box_size
+        return replace(self, box_size=box_size, pixel_size=self.pixel_size / ratio, atom_width=self.atom_width * ratio)
 
     @property
     def coordinate_names(self) -> tuple[str, ...]:
@@ -81,7 +88,7 @@ class Truth:
         """True density (D, D, D) float32 at coordinates (q,)."""
         positions, masses = self.structure(torch.as_tensor(np.asarray(coordinates))[None])
         x, y, z = (wave[0] for wave in waves(positions, self.box_size, self.pixel_size))
-        fall = atom_transform(self.box_size)
+        fall = atom_transform(self.box_size, self.atom_width)
         spectrum = torch.einsum("j,jz,jy,jx->zyx", masses[0].to(x.dtype), z, y, x)
         spectrum *= fall[:, None, None] * fall[:, None] * fall
         return torch.fft.ifftn(spectrum).real / self.pixel_size**3
@@ -118,9 +125,9 @@ class Truth:
                 remedy = f"Remove or rename it: it belongs to another set than one of {n} particles."
                 raise InputError(path, f"the ground truth of {count} particles", f"{n}", remedy)
             with np.load(path, allow_pickle=False) as stored:
-                fields = {name: stored[name] for name in cls.__dataclass_fields__}
+                fields: dict[str, Any] = {name: stored[name] for name in cls.__dataclass_fields__ if name in stored}
             fields |= {"kind": str(fields["kind"]), "box_size": require_box_size(int(fields["box_size"]), path)}
-            fields["pixel_size"] = float(fields["pixel_size"])
+            fields |= {name: float(fields[name]) for name in ("pixel_size", "atom_width") if name in fields}
             if fields["kind"] not in _KINDS or not 0 < fields["pixel_size"] < np.inf:
                 raise ValueError(f"kind {fields['kind']!r}, pixel size {fields['pixel_size']}")
             if fields["coordinates"].shape[1] != len(_KINDS[fields["kind"]][2]):
@@ -136,14 +143,8 @@ class Truth:
 
 
 def _count(path: str | os.PathLike) -> int:
-    """Particles of a stored ground truth, told by the arrays' headers alone; other arrays than `save` writes raise."""
-    with zipfile.ZipFile(path) as archive:
-        headers = {}
-        for name in Truth.__dataclass_fields__:
-            with archive.open(f"{name}.npy") as member:
-                read = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}[read_magic(member)]
-                shape, _, dtype = read(member)
-                headers[name] = (shape, dtype.kind, dtype.itemsize)
+    """Particles of a stored ground truth; other arrays than `save` writes raise."""
+    headers = array_headers(path)
     (n, q), kind, _ = headers.pop("coordinates")
     rest = (headers.pop("labels"), headers.pop("between"))
     plain = kind == "f" and q <= 16 and [part[:2] for part in rest] == [((n,), "U"), ((n,), "b")]
@@ -159,6 +160,6 @@ def waves(positions: Tensor, size: int, pixel: float) -> list[Tensor]:
     return [torch.complex(angle.cos(), angle.sin()) for angle in angles]
 
 
-def atom_transform(size: int) -> Tensor:
-    """Transform (D,) of a pseudo-atom's Gaussian along one axis, in FFT order."""
-    return torch.exp(-2 * (torch.pi * ATOM_WIDTH * torch.fft.fftfreq(size)) ** 2)
+def atom_transform(size: int, width: float = ATOM_WIDTH) -> Tensor:
+    """Transform (D,) of a pseudo-atom's Gaussian, `width` pixels wide, along one axis in FFT order."""
+    return torch.exp(-2 * (torch.pi * width * torch.fft.fftfreq(size)) ** 2)

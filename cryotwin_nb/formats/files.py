@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
+from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 
 from cryotwin_nb.errors import InputError
 
@@ -80,6 +82,21 @@ def read_yaml(path: Path, remedy: str) -> Any:
     except Exception as error:  # the parser raises much more than its own errors
         found = f"no readable YAML ({type(error).__name__}: {error})"
         raise InputError(path, found, "a YAML file of plain values", remedy) from error
+
+
+def array_headers(path: str | os.PathLike) -> dict[str, tuple[tuple[int, ...], str, int]]:
+    """Shape, kind and item size of each array in an .npz file, told by their headers alone.
+
+    The arrays are compressed: a small file may hold more than the memory does, which has to be known before reading.
+    """
+    headers = {}
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            with archive.open(name) as member:
+                read = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}[read_magic(member)]
+                shape, _, dtype = read(member)
+                headers[name.removesuffix(".npy")] = (shape, dtype.kind, dtype.itemsize)
+    return headers
 
 
 class _PlainLoader(yaml.SafeLoader):

@@ -1,7 +1,8 @@
 """MRC maps and stacks: headers through the mrcfile library, images as they are needed, whole maps.
 
-Files are written as mode 2 (float32), little-endian, origin 0, with the voxel size in the header. The library's
-strict mode refuses many real files (no map ID, no machine stamp), so reading is permissive and checked here.
+Files are written as mode 2 (float32), prepared stacks also as mode 12 (float16), little-endian, origin 0, with the
+voxel size in the header. The library's strict mode refuses many real files (no map ID, no machine stamp), so reading is
+permissive and checked here.
 """
 
 from __future__ import annotations
@@ -170,21 +171,34 @@ def write_stack(
     pixel_size : float
         Å.
     """
-    with mrcfile.new(path, np.zeros((1, box_size, box_size), np.float32), overwrite=True) as stack:
-        stack.set_image_stack()
-        stack.voxel_size = pixel_size
-        stack.header.nz = n_images
+    create_stack(path, n_images, box_size, pixel_size)
     total, squares, low, high = 0.0, 0.0, np.inf, -np.inf
     with open(path, "r+b") as file:  # not memory-mapped: a full disk would then kill the process
-        header = np.frombuffer(file.read(HEADER_BYTES), HEADER_DTYPE).copy()
+        file.seek(HEADER_BYTES)
         for chunk in chunks:
             file.write(np.ascontiguousarray(chunk, dtype=np.float32).data)
             total += float(chunk.sum(dtype=np.float64))
             squares += float(np.square(chunk, dtype=np.float64).sum())
             low, high = min(low, float(chunk.min())), max(high, float(chunk.max()))
-        mean = total / (n_images * box_size**2)
+    set_statistics(path, low, high, total / (n_images * box_size**2), squares / (n_images * box_size**2))
+
+
+def create_stack(
+    path: str | os.PathLike, n_images: int, box_size: int, pixel_size: float, dtype: type = np.float32
+) -> None:
+    """Write the header of a stack, whose images, float32 or float16, are to follow at byte `HEADER_BYTES`."""
+    with mrcfile.new(path, np.zeros((1, box_size, box_size), dtype), overwrite=True) as stack:
+        stack.set_image_stack()
+        stack.voxel_size = pixel_size
+        stack.header.nz = n_images
+
+
+def set_statistics(path: str | os.PathLike, low: float, high: float, mean: float, mean_square: float) -> None:
+    """Enter the least, greatest and mean grey value of a stack and its standard deviation into the header."""
+    with open(path, "r+b") as file:
+        header = np.frombuffer(file.read(HEADER_BYTES), HEADER_DTYPE).copy()
         header["dmin"], header["dmax"], header["dmean"] = low, high, mean
-        header["rms"] = max(squares / (n_images * box_size**2) - mean**2, 0.0) ** 0.5
+        header["rms"] = max(mean_square - mean**2, 0.0) ** 0.5
         file.seek(0)
         file.write(header.tobytes())
 

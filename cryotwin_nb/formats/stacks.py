@@ -169,7 +169,7 @@ def as_source(images: Any, parts: tuple, box_size: int | None, where: object) ->
         if box_size is not None:
             require_box_size(box_size, where)
         return NoImages(counts[0] if counts else 0, box_size, where)
-    if not isinstance(images, (ArrayImages, StackImages, NoImages)):
+    if not hasattr(images, "read"):  # not a source yet
         array = np.asarray(images)
         if array.ndim != 3 or array.shape[1] != array.shape[2] or array.dtype.kind not in "fiu":
             found = f"images of shape {array.shape} and type {array.dtype}"

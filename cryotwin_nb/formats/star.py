@@ -21,6 +21,7 @@ _ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
 _LONGEST_LINE = 2**16
 _MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration")
+SIGN, WHITENED = "cryotwinContrastSign", "cryotwinWhitened"  # what prepared stacks add to data_optics
 
 
 def read_star(
@@ -45,6 +46,7 @@ def read_star(
     path = require_file(path, "STAR file")
     table = _merge_optics(*_tables(path), path)
     _require_plain_ctf(table, path)
+    _require_whitening(table, path)
     stacks, stack_number, image_number = _image_names(table, path)
     pixel = _pixel_sizes(table, path, pixel_size)
     box = column(table["rlnImageSize"], path, "rlnImageSize") if "rlnImageSize" in table else np.zeros(len(table))
@@ -60,6 +62,7 @@ def read_star(
         rotations=_rotations(table, path) if poses else None,
         shifts=_shifts(table, path, pixel) if poses else None,
         ctf=_ctf(table, path) if ctf else None,
+        sign=column(table[SIGN], path, SIGN) if SIGN in table else None,
     )
 
 
@@ -130,6 +133,14 @@ def _require_plain_ctf(table: pd.DataFrame, path: Path) -> None:
         if name in table and (pd.to_numeric(table[name], errors="coerce").fillna(0) != 0).any():
             remedy = "Extract the particles again with the CTF left as it is."
             raise InputError(path, f"{name} set", "images as recorded", remedy)
+
+
+def _require_whitening(table: pd.DataFrame, path: Path) -> None:
+    """Refuse whitened images that nobody could bring back to what was recorded."""
+    sidecar = path.with_suffix(".whitening.npz")
+    if WHITENED in table and not sidecar.is_file():
+        remedy = "Read the STAR file that `prepare` wrote, with indices= for a part of it, and keep its files together."
+        raise InputError(path, f"whitened images without {sidecar.name}", "that file beside it", remedy)
 
 
 def _image_names(table: pd.DataFrame, path: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
@@ -226,6 +237,7 @@ def write_star(
     rotations: np.ndarray | None = None,
     shifts: np.ndarray | None = None,
     ctf: CTF | None = None,
+    prepared: dict[str, int] | None = None,
 ) -> None:
     """Write the particles of one stack as a RELION 3.1 STAR file, to `path` itself (see `files.atomic`).
 
@@ -241,6 +253,8 @@ def write_star(
         Å; pixels.
     rotations, shifts, ctf
         As in `Metadata`.
+    prepared : dict, optional
+        Columns for data_optics that say how the images were changed: `SIGN`, `WHITENED`.
     """
     keys = {"group": np.asarray(optics_group, dtype=np.float64)}
     if ctf is not None:
@@ -251,6 +265,7 @@ def write_star(
     optics["rlnOpticsGroupName"] = [f"opticsGroup{number}" for number in optics["rlnOpticsGroup"]]
     optics |= dict(zip(list(keys)[1:], rows.T[1:]))
     optics |= {"rlnImagePixelSize": pixel_size, "rlnImageSize": box_size, "rlnImageDimensionality": 2}
+    optics |= prepared or {}
     particles: dict[str, Any] = {"rlnImageName": [f"{i + 1:06d}@{stack}" for i in range(len(group))]}
     if rotations is not None:
         particles |= dict(zip(_ANGLES, euler_from_rotations(rotations)))

@@ -17,6 +17,7 @@ from cryotwin_nb.plotting.curves import (
 )
 from cryotwin_nb.plotting.diagram import training_diagram
 from cryotwin_nb.plotting.latents import embedding_scatter, latent_scatter
+from cryotwin_nb.plotting.particles import first_look, preparation
 from cryotwin_nb.plotting.pathways import path_profile, route_graph, write_movie
 from cryotwin_nb.plotting.pictures import central_slices, map_montage, particle_gallery, scale_bar
 from cryotwin_nb.plotting.style import COLOURS, DENSITY, STYLE
@@ -33,6 +34,7 @@ __all__ = [
     "contour_level",
     "density_along_path",
     "embedding_scatter",
+    "first_look",
     "fsc_curves",
     "isometry_scatter",
     "latent_scatter",
@@ -42,6 +44,7 @@ __all__ = [
     "particle_gallery",
     "path_profile",
     "path_support",
+    "preparation",
     "render_surface",
     "route_graph",
     "scale_bar",

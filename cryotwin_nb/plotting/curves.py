@@ -211,12 +211,12 @@ def fsc_curves(
         ax.annotate(f"{threshold:g}", (1, threshold), xycoords=("axes fraction", "data"), size=8, color=GREY)
     highest = max(c.frequency[-1] for c in many)
     ax.set(xlim=(0, highest), ylim=(min(0, *(c.correlation.min() for c in many)), 1.03), ylabel="correlation")
-    _resolution_ticks(ax, highest)
+    resolution_ticks(ax, highest)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return ax
 
 
-def _resolution_ticks(ax: Axes, highest: float) -> None:
+def resolution_ticks(ax: Axes, highest: float) -> None:
     """Ticks at even frequencies (1/Å) that say the resolution in Å."""
     ticks = highest * np.arange(1, 6) / 5
     ax.set_xticks([0, *ticks], ["∞", *(f"{1 / t:.3g}" for t in ticks)])
@@ -251,7 +251,7 @@ def noise_spectrum(imaging: ImageFormation, ax: Axes | None = None) -> Axes:
     for group, values in enumerate(power[1:] if len(power) > 1 else power):
         ax.plot(frequency, values, label=f"optics group {group}", color=COLOURS[group % 8])
     ax.set(xlim=(0, frequency[-1]), ylim=(0, None), ylabel="power of the noise in a coefficient")
-    _resolution_ticks(ax, frequency[-1])
+    resolution_ticks(ax, frequency[-1])
     ax.legend()
     return ax
 

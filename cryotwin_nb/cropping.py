@@ -1,0 +1,67 @@
+"""Particles on a coarser grid: images cropped in Fourier space when they are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.fourier import crop_images, require_box_size
+from cryotwin_nb.particles import Particles
+
+
+@dataclass(frozen=True)
+class CroppedImages:
+    """The images of particles, as recorded but without the frequencies that a smaller box cannot hold."""
+
+    particles: Particles
+    rows: np.ndarray
+    box_size: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: np.ndarray) -> CroppedImages:
+        return replace(self, rows=self.rows[rows])
+
+    @property
+    def files(self) -> frozenset[Path]:
+        return self.particles.files
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        images = crop_images(self.particles.unwhitened(self.rows[rows]), self.box_size).numpy()
+        return -images if self.particles.contrast == "light" else images
+
+    def name(self, row: int) -> str:
+        return self.particles.image_name(int(self.rows[row]))
+
+
+def cropped(particles: Particles, box_size: int) -> Particles:
+    """The particles with images of `box_size` pixels and the same extent in Å; nothing is read before it is needed.
+
+    Poses, shifts (Å), CTF and grey values stay; pixel size and ground truth are those of the new grid.
+
+    Raises
+    ------
+    InputError
+        If the new box is odd, below 8 or larger than that of the images.
+    """
+    size = particles.box_size
+    if require_box_size(box_size) > size:
+        found, remedy = f"{box_size} pixels", "Cropping cannot add what was not recorded."
+        raise InputError("box_size", found, f"at most the {size} pixels of the images", remedy)
+    if box_size == size:
+        return particles
+    return Particles(
+        CroppedImages(particles, np.arange(len(particles)), box_size),
+        particles.rotations,
+        particles.shifts,
+        particles.ctf,
+        pixel_size=particles.pixel_size * size / box_size,
+        optics_group=particles.optics_group,
+        contrast=particles.contrast,
+        truth=None if particles.truth is None else particles.truth.on_grid(box_size),
+        where=particles.where,
+    )

@@ -1,0 +1,300 @@
+"""A first look at particles: a map in seconds, and whether poses, CTF and contrast are what the file says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.fourier import FscCurve, fsc
+from cryotwin_nb.hypotheses import (
+    OTHERS,
+    Change,
+    Sample,
+    State,
+    ctf_changes,
+    pixel_changes,
+    pose_changes,
+    share_of,
+    shift_changes,
+    without_ctf,
+)
+from cryotwin_nb.particles import Particles
+from cryotwin_nb.pose_errors import typical_errors
+
+_LEAST, _LARGEST = 32, 48  # pixels of the coarse grid: half of those of the images, within these
+_CERTAIN = 6.0  # standard errors by which another state has to predict better
+_IN_FOCUS = 500.0  # Å: no image is recorded with less, apart from those whose defocus is not in the file
+_PARTLY = 0.1  # by how much of it the gain has to rise if some images are taken to have no CTF
+_DEGREES = 4.25  # errors of poses that cost: see benchmarks/pose_errors.py
+_BLUR = 0.19  # errors of shifts that cost: share of the finest detail looked at, whose amplitude they halve
+_PART_WITHOUT, _PART_FLIPPED = "CTF missing in a part", "phases of a part flipped"
+
+_ADVICE = {
+    "pose": "Correct the conversion of the angles; every program's convention is in Particles.read(poses=...).",
+    "shift": "Correct the sign, order or unit of the shifts: Å, added to the image to centre it.",
+    "ctf": "Extract the particles with the CTF left as it is, or correct the CTF columns of the file.",
+    "pixel": "Check the pixel size (after binning, too) and give pixel_size= in Å; a wrong defocus looks alike.",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong with the particles.
+
+    Attributes
+    ----------
+    name : str
+        What is wrong.
+    evidence : str
+        What shows it.
+    advice : str
+        What to do.
+    """
+
+    name: str
+    evidence: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class FirstLook:
+    """Result of `first_look`.
+
+    Attributes
+    ----------
+    n_images : int
+        Images looked at.
+    voxel_size : float
+        Å, of the coarse grid.
+    map : (D, D, D) float32
+        Homogeneous reconstruction with everything as the file says, image grey value per Å.
+    half_maps : (2, D, D, D) float32
+        From either half of the images.
+    fsc : FscCurve
+        Of the half maps.
+    gain : float
+        How much likelier the map of one half makes the images of the other, nats per image: 0 is pure noise.
+    scores : dict of str to float
+        The same less `gain`, if something were different; above 0: it predicts better than what the file says.
+    pose_error : float
+        Typical error of the rotations, root mean square, degrees; motions of the molecule are counted as errors, too.
+    shift_error : float
+        Typical error of the shifts along each axis, Å.
+    findings : tuple of Finding
+        Empty if everything is as the file says.
+    """
+
+    n_images: int
+    voxel_size: float
+    map: Tensor
+    half_maps: Tensor
+    fsc: FscCurve
+    gain: float
+    scores: dict[str, float]
+    pose_error: float
+    shift_error: float
+    findings: tuple[Finding, ...]
+
+    @property
+    def resolution(self) -> float:
+        """Å, at a half-map FSC of 0.143; at best that of the coarse grid."""
+        return self.fsc.resolution(0.143)
+
+    def summary(self) -> str:
+        """All of it in a few lines."""
+        limit = 2 * self.voxel_size
+        best = " (the limit of this look)" if self.resolution <= 1.001 * limit else ""
+        lines = [
+            f"{self.n_images:,} images to {limit:.3g} Å: half maps agree to {self.resolution:.3g} Å{best}; "
+            f"they predict each other's images with a gain of {self.gain:.1f} nats per image",
+            f"typical error of the rotations {self.pose_error:.1f}°, of the shifts {self.shift_error:.1f} Å "
+            "(motions of the molecule included)",
+        ]
+        for finding in self.findings:
+            lines.append(f"! {finding.name}: {finding.evidence}. {finding.advice}")
+        if not self.findings:
+            lines.append("nothing wrong with poses, shifts, CTF, pixel size and contrast (the hand cannot be told)")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<{self.summary()}>"
+
+
+def first_look(particles: Particles, n_images: int = 2000, seed: int = 0, progress: bool = False) -> FirstLook:
+    """Reconstruct a coarse map of some particles, and test what the file says about them against alternatives.
+
+    Parameters
+    ----------
+    particles : Particles
+        With poses and CTF.
+    n_images : int
+        At most this many are looked at, drawn at random.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    FirstLook
+        Map, half maps and their correlation, scores of the alternatives, and findings with advice.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than 100 images, or they lack poses or CTF.
+
+    Notes
+    -----
+    The alternatives: see `hypotheses`. The best is taken on before others are tried, until none predicts better.
+    Whether the contrast is right shows in the map: density is positive.
+    """
+    particles.require_views()
+    if min(len(particles), n_images) < 100:
+        found = f"{min(len(particles), n_images)} images"
+        raise InputError("first_look", found, "at least 100", "Look at more particles at once.")
+    size = particles.box_size
+    sample = Sample(particles, n_images, min(size, max(_LEAST, min(_LARGEST, size // 4 * 2))), seed)
+    with tqdm(desc="first look", unit="hypothesis", disable=not progress) as bar:
+        return _Look(sample, seed, bar).result()
+
+
+class _Look:
+    """One first look: what is taken to be true by now, and what was found on the way."""
+
+    def __init__(self, sample: Sample, seed: int, bar: tqdm) -> None:
+        self.sample, self.seed, self.bar = sample, seed, bar
+        self.state = sample.stated()
+        self.findings: list[Finding] = []
+        self.scores: dict[str, float] = {}
+        self._flipped = 0.0  # share of the images that look phase-flipped
+
+    def result(self) -> FirstLook:
+        sample, stated = self.sample, self.state
+        half_maps = torch.stack([sample.reconstruct(stated, rows) for rows, _ in sample.halves()])
+        whole = sample.reconstruct(stated, torch.arange(len(sample)))
+        gains = sample.gains(stated, list(half_maps))
+        voxel, gain = sample.particles.pixel_size, float(gains.mean())
+        self._in_focus()
+        self._alternatives()
+        self._contrast()
+        errors = typical_errors(self.sample, self.state)
+        self._errors(*errors)
+        curve, n = fsc(half_maps[0], half_maps[1], voxel), len(sample)
+        return FirstLook(n, voxel, whole, half_maps, curve, gain, self.scores, *errors, tuple(self.findings))
+
+    def _gains(self, state: State) -> Tensor:
+        self.bar.update()
+        return self.sample.gains(state)
+
+    def _in_focus(self) -> None:
+        """Images whose defocus the file lacks; the others go on alone."""
+        ctf = self.state.ctf
+        defocus = np.maximum(np.abs(ctf.defocus_u), np.abs(ctf.defocus_v))
+        missing = torch.as_tensor((defocus < _IN_FOCUS) & (ctf.phase_shift == 0))
+        share = float(missing.float().mean())
+        if share < 0.001:
+            return
+        evidence = f"a defocus of at most {_IN_FOCUS / 1e4:g} µm for {100 * share:.0f} % of the images"
+        gains = self._gains(self.state)
+        if share < 0.9:
+            evidence += f", which gain {float(gains[missing].mean()):.1f} nats, the others {gains[~missing].mean():.1f}"
+            self.sample = self.sample.part(~missing)
+            self.state = self.sample.stated()
+        whole = "all" if share > 0.999 else f"{100 * share:.0f} % of the"
+        advice = "Read the CTF from the job that estimated it, or leave these images out with indices=."
+        self.findings.append(Finding(f"CTF parameters missing for {whole} images", evidence, advice))
+
+    def _alternatives(self) -> None:
+        """Take on the best alternative as long as one predicts better than what is taken to be true."""
+        for attempt in range(3):
+            gains = self._gains(self.state)
+            tried = {name: (family, state, self._gains(state)) for family, name, state in self._changed()}
+            better = {name: float((tried[name][2] - gains).mean()) for name in tried}
+            if attempt == 0:
+                self.scores |= better
+            certain = [name for name in tried if self._is_certain(name, tried[name][2] - gains, gains)]
+            if not certain:
+                break
+            best = max(certain, key=better.__getitem__)
+            family, self.state, after = tried[best]
+            self._note(best, family, float(gains.mean()), float(after.mean()))
+        self._without_poses(tried[OTHERS][2], gains)
+
+    def _changed(self) -> Iterator[tuple[str, str, State]]:
+        """The alternatives to the present state: family, name, state."""
+        families: dict[str, dict[str, Change]] = {
+            "pose": pose_changes(self.seed),
+            "shift": shift_changes(self.sample.particles.pixel_size) if bool(self.state.shifts.any()) else {},
+            "ctf": ctf_changes(),
+            "pixel": pixel_changes() if self.state.pixel == 1 else {},
+        }
+        for family, changes in families.items():
+            for name, change in changes.items():
+                yield family, name, change(self.state)
+        yield "ctf", _PART_WITHOUT, without_ctf(self.sample, self.state)
+        yield "ctf", _PART_FLIPPED, self._partly_flipped()
+
+    def _partly_flipped(self) -> State:
+        """The state in which those images have flipped phases that are likelier so."""
+        flipped = replace(self.state, kind=torch.where(self.state.kind == 0, 2, self.state.kind))
+        maps = [self.sample.reconstruct(self.state, rows) for rows, _ in self.sample.halves()]
+        as_is, other = self.sample.gains(self.state, maps), self.sample.gains(flipped, maps)
+        share, nats = share_of(as_is, other)
+        self._flipped = share
+        if share < 0.1 or nats < 3 * _CERTAIN:
+            return self.state
+        return replace(self.state, kind=torch.where(other > as_is, flipped.kind, self.state.kind))
+
+    def _is_certain(self, name: str, difference: Tensor, gains: Tensor) -> bool:
+        mean, error = float(difference.mean()), float(difference.std()) / len(difference) ** 0.5
+        if name == OTHERS or mean <= _CERTAIN * error:
+            return False
+        # Other species than that of the average map look like images with another CTF, but not by much.
+        return name != _PART_WITHOUT or mean > _PARTLY * max(float(gains.mean()), 1.0)
+
+    def _note(self, name: str, family: str, before: float, after: float) -> None:
+        evidence = f"so the images gain {after:.1f} nats each, as the file says {before:.1f}"
+        if family == "pixel":
+            given = self.sample.full_pixel_size
+            evidence = f"with about {given * self.state.pixel:.3g} Å instead of {given:.3g} Å {evidence[3:]}"
+        if name in (_PART_WITHOUT, _PART_FLIPPED):
+            share = self._flipped if name == _PART_FLIPPED else float((self.state.kind == 1).float().mean())
+            name = f"{name.removesuffix(' in a part').replace(' of a part', '')} in {100 * share:.0f} % of the images"
+        self.findings.append(Finding(name, evidence, _ADVICE[family]))
+
+    def _without_poses(self, exchanged: Tensor, gains: Tensor) -> None:
+        """Poses that predict no better than those of other particles do."""
+        difference = gains - exchanged
+        if float(difference.mean()) > _CERTAIN * float(difference.std()) / len(gains) ** 0.5:
+            return
+        evidence = f"the images gain {float(gains.mean()):.1f} nats each with them, {float(exchanged.mean()):.1f} with"
+        advice = "Check that poses and images are in the same order, and that the shifts are in Å."
+        self.findings.append(Finding("poses do not fit the images", f"{evidence} those of other particles", advice))
+
+    def _contrast(self) -> None:
+        """Density is positive: the positive part of the map has to predict better than the negative one."""
+        positive, negative = self.sample.signs(self.state)
+        self.scores["contrast inverted"] = negative - positive
+        if negative <= 1.2 * positive:
+            return
+        parts = f"{negative:.1f} against {positive:.1f} nats"
+        evidence = f"the negative part of the map predicts the images better than the positive one ({parts})"
+        other = "light" if self.sample.particles.contrast == "dark" else "dark"
+        advice = f"Read the particles with contrast={other!r}."
+        self.findings.append(Finding("contrast inverted", evidence, advice))
+
+    def _errors(self, degrees: float, shift: float) -> None:
+        """Errors of poses and shifts that cost resolution and what the latents tell."""
+        costs = "Refine the poses locally, or leave the worst images out; small motions will not be told apart."
+        if degrees > _DEGREES:
+            evidence = f"typically {degrees:.1f}° (large motions of the molecule look alike)"
+            self.findings.append(Finding("rotations are inexact", evidence, costs))
+        finest = 2 * self.sample.particles.pixel_size
+        if shift > _BLUR * finest:
+            evidence = f"typically {shift:.1f} Å along each axis, which blurs what is finer than {5.3 * shift:.2g} Å"
+            self.findings.append(Finding("shifts are inexact", evidence, costs))

@@ -1,0 +1,164 @@
+"""A stack that is written in chunks by several workers, and goes on after an interruption where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.mrc import HEADER_BYTES, create_stack
+
+Work = Callable[[np.ndarray], tuple[np.ndarray, dict[str, list]]]
+"""From row numbers (m,) to the images (m, D, D) of the stack and what the journal keeps of each of them."""
+
+
+class PartialStack:
+    """An unfinished stack and its journal, two hidden files beside the stack that is to be.
+
+    The journal's first line says what the stack is made from and with which options; each further line is a chunk that
+    is on the disk, with what is kept of its images. A line is written after the images, so that a process may be killed
+    at any time.
+
+    Parameters
+    ----------
+    path : Path
+        The .mrcs file that it is to become.
+    n_images, box_size, pixel_size, dtype
+        As in `mrc.create_stack`.
+    chunk : int
+        Images in a chunk.
+    """
+
+    def __init__(
+        self, path: Path, n_images: int, box_size: int, pixel_size: float, dtype: type, chunk: int = 256
+    ) -> None:
+        self.target, self.shape, self.pixel_size = path, (n_images, box_size, box_size), pixel_size
+        self.dtype, self.chunk = np.dtype(dtype), chunk
+        self.stack = path.with_name(f".{path.stem}.unfinished.mrcs")
+        self.journal = path.with_name(f".{path.stem}.unfinished.jsonl")
+        self.done: dict[int, dict[str, list]] = {}
+
+    def open(self, identity: dict[str, Any], resume: bool, start: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Go on with an earlier attempt, or begin; returns what `start` gave when the stack was begun.
+
+        Parameters
+        ----------
+        identity : dict
+            What must be the same to go on: input and options, plain values.
+        resume : bool
+            False begins anew.
+        start : callable
+            Gives plain values that are kept in the journal's first line.
+
+        Raises
+        ------
+        InputError
+            If the earlier attempt had another input or other options, or the disk has too little room.
+        """
+        lines = self._read_journal() if resume and self.stack.is_file() else []
+        if lines:
+            self._require_same(lines[0]["identity"], identity)
+            self.done = {line.pop("chunk"): line for line in lines[1:]}
+            self._require_room()
+            return lines[0]["begun"]
+        self.discard()
+        self._require_room()
+        begun = start()
+        create_stack(self.stack, *self.shape[:2], self.pixel_size, self.dtype.type)
+        self._note({"identity": identity, "begun": begun})
+        return begun
+
+    def _read_journal(self) -> list[dict[str, Any]]:
+        """The lines of the journal; what was cut off by a crash is left out."""
+        lines: list[dict[str, Any]] = []
+        text = self.journal.read_bytes() if self.journal.is_file() else b""
+        for line in text.splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                break
+            lines.append(json.loads(line))
+        if sum(map(len, text.splitlines(keepends=True)[: len(lines)])) < len(text):
+            with open(self.journal, "r+b") as file:
+                file.truncate(sum(map(len, text.splitlines(keepends=True)[: len(lines)])))
+        return lines
+
+    def _require_same(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        changed = [f"{name} {now[name]} instead of {before.get(name)}" for name in now if before.get(name) != now[name]]
+        if changed:
+            remedy = "Use what was used then, or begin anew with resume=False (--no-resume)."
+            raise InputError(self.stack, ", ".join(changed), "the input and options it was begun with", remedy)
+
+    def _require_room(self) -> None:
+        n, size, _ = self.shape
+        missing = n - sum(len(self.rows(number)) for number in self.done)
+        needed, free = missing * size**2 * self.dtype.itemsize, shutil.disk_usage(self.target.parent).free
+        if needed > 0.98 * free:
+            found, expected = f"{free / 2**30:.1f} GiB free", f"{needed / 2**30:.1f} GiB for {missing} images"
+            remedy = "Free space, write elsewhere, or choose a smaller box or float16."
+            raise InputError(self.target.parent, found, expected, remedy)
+
+    @property
+    def n_chunks(self) -> int:
+        return -(-self.shape[0] // self.chunk)
+
+    def rows(self, number: int) -> np.ndarray:
+        """Which images a chunk holds."""
+        return np.arange(number * self.chunk, min((number + 1) * self.chunk, self.shape[0]))
+
+    def fill(self, work: Work, workers: int, initializer: Callable[[], None]) -> Iterator[int]:
+        """Make the chunks that are missing; yields the number of images of each when it is on the disk.
+
+        Raises
+        ------
+        InputError
+            If they cannot be written; what is finished is kept.
+        """
+        missing = [number for number in range(self.n_chunks) if number not in self.done]
+        with ThreadPoolExecutor(workers, initializer=initializer) as pool:
+            futures = [pool.submit(self._one, number, work) for number in missing]
+            try:
+                for future in as_completed(futures):
+                    number, kept = future.result()
+                    self.done[number] = kept
+                    self._note({"chunk": number} | kept)
+                    yield len(self.rows(number))
+            except InputError:  # an image that cannot be used: what is finished belongs to another selection
+                self.discard()
+                raise
+            except OSError as error:
+                remedy = "Free space and start again: what is finished is kept and continued."
+                raise InputError(self.stack, f"{error}", "a file that can be written", remedy) from error
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _one(self, number: int, work: Work) -> tuple[int, dict[str, list]]:
+        rows = self.rows(number)
+        images, kept = work(rows)
+        with open(self.stack, "r+b") as file:
+            file.seek(HEADER_BYTES + int(rows[0]) * images[0].nbytes)
+            file.write(np.ascontiguousarray(images, dtype=self.dtype).data)
+            file.flush()
+            os.fsync(file.fileno())
+        return number, kept
+
+    def _note(self, line: dict[str, Any]) -> None:
+        with open(self.journal, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def kept(self) -> dict[str, np.ndarray]:
+        """What the journal keeps of all images, in their order: (n,) arrays."""
+        chunks = [self.done[number] for number in range(self.n_chunks)]
+        return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+    def discard(self) -> None:
+        """Remove both files."""
+        for path in (self.stack, self.journal):
+            path.unlink(missing_ok=True)

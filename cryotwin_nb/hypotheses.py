@@ -1,0 +1,280 @@
+"""What may be wrong with the poses, shifts and CTF of particles, and how well images are predicted if it is.
+
+A `State` says how a sample of images is taken to have come about. Its score is cross-validated: a map from one half of
+the images predicts the other half, through CTF and noise, and the gain of an image is how much more likely the
+prediction makes it than pure noise, in nats. What is true predicts best, whatever the molecule, so that states can be
+compared without a reference. A mirror image of the molecule predicts the same images: the hand cannot be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryotwin_nb.cropping import cropped
+from cryotwin_nb.formation import ImageBatch, ImageFormation
+from cryotwin_nb.formats.poses import euler_from_rotations, rotations_from_euler
+from cryotwin_nb.fourier import shell_mean
+from cryotwin_nb.imaging import CTF, shift_phases
+from cryotwin_nb.lattice import half_ball
+from cryotwin_nb.masks import spherical_mask
+from cryotwin_nb.particles import Particles
+from cryotwin_nb.subspace import begin
+
+_READING = 2.5  # padding of the lattice that slices are read from
+_UPSIDE_DOWN = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+_QUARTER_TURN = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+
+
+@dataclass(frozen=True)
+class State:
+    """How images are taken to have come about.
+
+    Attributes
+    ----------
+    rotations : (n, 3, 3)
+        Poses.
+    shifts : (n, 2)
+        Å.
+    ctf : CTF
+    pixel : float
+        True pixel size over the one given; the CTF depends on it.
+    kind : (n,) int64
+        What each image was multiplied by: 0 the CTF; 1 nothing but the sign of dark particles; 2 |CTF| (phases
+        flipped); 3 CTF^2 (multiplied by it once more).
+    """
+
+    rotations: Tensor
+    shifts: Tensor
+    ctf: CTF
+    pixel: float
+    kind: Tensor
+
+
+class Sample:
+    """Some images of a set on a coarse grid, in two halves, and what is needed to predict them.
+
+    Parameters
+    ----------
+    particles : Particles
+        With poses and CTF.
+    n_images : int
+        At most this many, drawn at random.
+    box_size : int
+        Of the coarse grid, pixels.
+    """
+
+    def __init__(self, particles: Particles, n_images: int, box_size: int, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        n, self.full_pixel_size = min(n_images, len(particles)), particles.pixel_size
+        rows = np.sort(rng.choice(len(particles), n, replace=False))
+        self.particles = cropped(particles[rows], box_size)
+        self.imaging = imaging = ImageFormation(box_size, windowed=False)
+        imaging.measure(self.particles)
+        chunks = np.array_split(np.arange(n), -(-n // 200))
+        batches = [imaging.batch(self.particles, chunk) for chunk in chunks]
+        self.batch = ImageBatch(*map(torch.cat, zip(*map(tuple, batches))))
+        self.whitening = imaging.noise[self.batch.group][:, imaging.shell].rsqrt().float()
+        self.frequencies = imaging.frequencies / (box_size * self.particles.pixel_size)
+        self.mask = spherical_mask(box_size, imaging.particle_radius, box_size / 16)
+        self.half = torch.as_tensor(rng.permutation(n) % 2)
+        self.weights = imaging.multiplicity.clone()
+        self.weights[0] = 0  # the mean of an image depends on what was taken for its background
+
+    def __len__(self) -> int:
+        return len(self.half)
+
+    def part(self, keep: Tensor) -> Sample:
+        """The sample with some of its images (n,) bool."""
+        new = copy(self)
+        new.particles = self.particles[keep.numpy()]
+        new.batch = self.batch.take(keep.nonzero()[:, 0])
+        new.whitening, new.half = self.whitening[keep], self.half[keep]
+        return new
+
+    def stated(self) -> State:
+        """As the particles say."""
+        rotations, ctf = self.particles.require_views()
+        kind = torch.zeros(len(self), dtype=torch.int64)
+        return State(torch.as_tensor(rotations), torch.as_tensor(self.particles.shifts), ctf, 1.0, kind)
+
+    def data(self, state: State, rows: Tensor) -> Tensor:
+        """Coefficients (m, P) of some of the images, centred by the shifts of a state."""
+        moved = torch.as_tensor(self.particles.shifts)[rows] - state.shifts[rows]
+        data = self.batch.data[rows]
+        return data * shift_phases(self.frequencies, moved) if bool(moved.any()) else data
+
+    def transfer(self, state: State, rows: Tensor) -> Tensor:
+        """What slices (m, P) are multiplied by."""
+        ctf = state.ctf[rows.numpy()](self.frequencies / state.pixel)
+        kind = state.kind[rows, None]
+        changed = torch.where(kind == 1, -torch.ones_like(ctf), torch.where(kind == 2, -ctf.abs(), -ctf.square()))
+        return torch.where(kind == 0, ctf, changed) * self.whitening[rows]
+
+    def reconstruct(self, state: State, rows: Tensor) -> Tensor:
+        """The map (D, D, D) of some of the images."""
+        parts = self.data(state, rows), self.transfer(state, rows), state.rotations[rows], self.batch.group[rows]
+        batch = ImageBatch(*parts)
+        return begin(self.imaging, [batch], self.mask, 1).mean
+
+    def halves(self) -> list[tuple[Tensor, Tensor]]:
+        """Rows to make a map from, and those to predict with it; and the other way round."""
+        first, second = (self.half == 0).nonzero()[:, 0], (self.half == 1).nonzero()[:, 0]
+        return [(first, second), (second, first)]
+
+    def slices(self, volume: Tensor, rotations: Tensor) -> Tensor:
+        """Central slices (m, P) complex64 of a map."""
+        size = self.imaging.plane.box_size
+        ball = half_ball(size, size / 2, _READING)
+        slices = ball.slices(ball.from_volumes(volume[None]), self.imaging.frequencies, rotations)
+        return torch.view_as_complex(slices)
+
+    def products(self, prediction: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
+        """Inner products (m,) of predictions with images, and with themselves."""
+        with_image = (self.weights * (prediction.conj() * data).real).sum(1)
+        return with_image, (self.weights * prediction.abs().square()).sum(1)
+
+    def gains(self, state: State, maps: list[Tensor] | None = None) -> Tensor:
+        """log-likelihood (n,) of each image predicted by the map of the other half, less that of noise, nats."""
+        gains = torch.zeros(len(self))
+        maps = maps or [self.reconstruct(state, rows) for rows, _ in self.halves()]
+        for volume, (_, rows) in zip(maps, self.halves()):
+            prediction = self.slices(volume, state.rotations[rows]) * self.transfer(state, rows)
+            with_image, with_itself = self.products(prediction, self.data(state, rows))
+            gains[rows] = with_image - with_itself / 2
+        return gains
+
+    def signs(self, state: State) -> tuple[float, float]:
+        """Gain per image, at the best scale, of the positive and of the negative parts of the maps alone."""
+        sums = torch.zeros(2, 2)
+        for made_from, rows in self.halves():
+            volume = self.reconstruct(state, made_from)
+            for sign, part in enumerate((volume.clamp_min(0), volume.clamp_max(0))):
+                prediction = self.slices(part, state.rotations[rows]) * self.transfer(state, rows)
+                sums[sign] += torch.stack([p.sum() for p in self.products(prediction, self.data(state, rows))])
+        best = sums[:, 0].clamp_min(0).square() / (2 * sums[:, 1].clamp_min(1e-30)) / len(self)
+        return float(best[0]), float(best[1])
+
+
+Change = Callable[[State], State]
+
+
+def pose_changes(seed: int) -> dict[str, Change]:
+    """Other ways to read the rotations. A half turn of all images is a mirror image of the molecule."""
+
+    def turned(state: State, matrix: Tensor) -> State:
+        return replace(state, rotations=state.rotations @ matrix)
+
+    def transposed(state: State) -> State:
+        return replace(state, rotations=state.rotations.mT.contiguous())
+
+    def opposite_psi(state: State) -> State:
+        rot, tilt, psi = euler_from_rotations(state.rotations.numpy())
+        return replace(state, rotations=torch.as_tensor(rotations_from_euler(rot, tilt, -psi)))
+
+    def exchanged(state: State) -> State:
+        order = np.random.default_rng(seed).permutation(len(state.rotations))
+        return replace(state, rotations=state.rotations[order])
+
+    return {
+        OTHERS: exchanged,
+        "rotations transposed": transposed,
+        "images upside down": lambda state: turned(state, _UPSIDE_DOWN),
+        "images turned by 90°": lambda state: turned(state, _QUARTER_TURN),
+        "x and y exchanged": lambda state: turned(state, _UPSIDE_DOWN @ _QUARTER_TURN),
+        "rot and psi exchanged": lambda state: turned(transposed(state), _UPSIDE_DOWN),
+        "psi of opposite sign": opposite_psi,
+    }
+
+
+OTHERS = "poses of other particles"  # how much is due to what all views share
+
+
+def shift_changes(pixel_size: float) -> dict[str, Change]:
+    """Other ways to read the shifts."""
+
+    def scaled(factor: float) -> Change:
+        return lambda state: replace(state, shifts=factor * state.shifts)
+
+    return {
+        "shifts of opposite sign": scaled(-1.0),
+        "shifts left out": scaled(0.0),
+        "shifts in pixels taken for Å": scaled(pixel_size),
+        "shifts in Å taken for pixels": scaled(1 / pixel_size),
+        "x and y of shifts exchanged": lambda state: replace(state, shifts=state.shifts.flip(1)),
+    }
+
+
+def ctf_changes() -> dict[str, Change]:
+    """Other ways in which the images may have come by their contrast."""
+
+    def of_kind(kind: int) -> Change:
+        return lambda state: replace(state, kind=torch.full_like(state.kind, kind))
+
+    def overfocus(state: State) -> State:
+        ctf = state.ctf
+        return replace(state, ctf=replace(ctf, defocus_u=-ctf.defocus_u, defocus_v=-ctf.defocus_v))
+
+    return {
+        "CTF missing": of_kind(1),
+        "phases flipped": of_kind(2),
+        "CTF multiplied twice": of_kind(3),
+        "defocus of opposite sign": overfocus,
+    }
+
+
+def pixel_changes() -> dict[str, Change]:
+    """Other pixel sizes, from -15 % to +15 %."""
+
+    def times(factor: float) -> Change:
+        return lambda state: replace(state, pixel=factor)
+
+    factors = (0.85, 0.9, 0.95, 1.05, 1.1, 1.15)
+    return {f"pixel size {100 * (f - 1):+.0f} %": times(f) for f in factors}
+
+
+def without_ctf(sample: Sample, state: State, rounds: int = 15) -> State:
+    """The state in which those images have no CTF whose power spectra say so.
+
+    A mixture of two kinds of images of the same expected density spectrum, multiplied by the CTF or by nothing; fitted
+    by expectation-maximisation. Poses do not enter, so that wrong ones do no harm.
+    """
+    shell, keep = sample.imaging.shell, (sample.imaging.shell > 0)
+    with_ctf = replace(state, kind=torch.zeros_like(state.kind))
+    gains = [sample.transfer(with_ctf, torch.arange(len(sample))).double().square(), sample.whitening.double().square()]
+    power = sample.batch.data.abs().square().double()
+    low = keep & (shell < 6)
+    excess = power[:, low].sum(1)
+    share = torch.stack([excess <= excess.median(), excess > excess.median()], dim=1).double()
+    for _ in range(rounds):
+        seen = torch.stack([(share[:, k, None] * (power - 1) * gains[k]).sum(0) for k in (0, 1)]).sum(0)
+        weight = torch.stack([(share[:, k, None] * gains[k].square()).sum(0) for k in (0, 1)]).sum(0)
+        count = int(shell.max()) + 1
+        ratio = shell_mean(seen, shell, count) / shell_mean(weight, shell, count).clamp_min(1e-300)
+        signal = ratio.clamp_min(0)[shell]
+        expected = [1 + gain * signal for gain in gains]
+        terms = [(e.log() + power / e) * sample.imaging.multiplicity / 2 for e in expected]
+        log_likelihood = torch.stack([-term[:, keep].sum(1) for term in terms], dim=1)
+        share = (log_likelihood + share.mean(0).clamp_min(1e-12).log()).softmax(1)
+    return replace(state, kind=torch.where(share[:, 1] > 0.5, 1, state.kind))
+
+
+def share_of(first: Tensor, second: Tensor, rounds: int = 50) -> tuple[float, float]:
+    """Share of images that are of a second kind, and how much likelier the images are so, nats in all.
+
+    Parameters
+    ----------
+    first, second : (n,)
+        log-likelihoods of each image if it is of the first and of the second kind.
+    """
+    both, share = torch.stack([first, second], dim=1).double(), torch.tensor(0.5, dtype=torch.float64)
+    for _ in range(rounds):
+        weights = torch.stack([1 - share, share]).clamp_min(1e-12).log()
+        share = (both + weights).softmax(1)[:, 1].mean()
+    weights = torch.stack([1 - share, share]).clamp_min(1e-12).log()
+    return float(share), float(((both + weights).logsumexp(1) - both[:, 0]).sum())

@@ -1,0 +1,130 @@
+"""Figures about particles before a model is trained: the report of a preparation, and a first look."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cryotwin_nb.plotting.curves import fsc_curves, resolution_ticks
+from cryotwin_nb.plotting.pictures import scale_bar
+from cryotwin_nb.plotting.style import COLOURS, DENSITY, GREY, as_numpy, styled
+
+if TYPE_CHECKING:
+    from cryotwin_nb.firstlook import FirstLook
+    from cryotwin_nb.preparation_report import Preparation
+
+
+@styled
+def preparation(report: Preparation) -> Figure:
+    """What a prepared stack holds: defocus, views, power spectrum, and images, the suspicious ones first."""
+    figure = plt.figure(figsize=(9.5, 5.6))
+    upper, lower = np.array(figure.subfigures(2, 1, height_ratios=(1.25, 1)), object)
+    _defocus(report, upper.add_subplot(1, 3, 1))
+    _views(report, upper)
+    _power(report, upper.add_subplot(1, 3, 3))
+    _images(report, lower)
+    return figure
+
+
+def _defocus(report: Preparation, ax: Axes) -> None:
+    ax.set(xlabel="defocus (µm)", ylabel="images")
+    if report.defocus is None:
+        ax.text(0.5, 0.5, "no CTF", transform=ax.transAxes, ha="center", color=GREY)
+        return
+    ax.hist(report.defocus, bins=40, color=COLOURS[0])
+
+
+def _views(report: Preparation, figure) -> None:
+    """Views on a Mollweide map, opposite ones taken together: their projections are mirror images."""
+    if report.views is None:
+        ax = figure.add_subplot(1, 3, 2)
+        ax.axis("off")
+        ax.text(0.5, 0.5, "no poses", transform=ax.transAxes, ha="center", color=GREY)
+        return
+    ax = figure.add_subplot(1, 3, 2, projection="mollweide")
+    v = np.concatenate([report.views, -report.views])
+    longitude, height = np.arctan2(v[:, 1], v[:, 0]), v[:, 2]
+    bins = int(np.clip((len(report.views) / 15) ** 0.5, 6, 36))
+    edges = np.linspace(-np.pi, np.pi, 2 * bins + 1), np.linspace(-1, 1, bins + 1)  # equal areas
+    counts = np.histogram2d(longitude, height, edges)[0]
+    mean = max(counts.mean(), 1e-9)
+    mesh = ax.pcolormesh(edges[0], np.arcsin(edges[1]), counts.T / mean, cmap=DENSITY, vmin=0, rasterized=True)
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(f"views (evenness {report.evenness:.2f})")
+    bar = figure.colorbar(mesh, ax=ax, orientation="horizontal", shrink=0.7, aspect=25, pad=0.06)
+    bar.set_label("density of views (mean 1)")
+
+
+def _power(report: Preparation, ax: Axes) -> None:
+    ax.semilogy(report.frequency, report.image_power, color=COLOURS[0], label="images")
+    if report.noise_power is not None:
+        ax.semilogy(report.frequency, report.noise_power, color=COLOURS[1], ls="--", label="noise")
+        ax.legend(loc="upper right")
+    ax.set(xlim=(0, report.frequency[-1]), ylabel="power (grey value²)")
+    resolution_ticks(ax, report.frequency[-1])
+
+
+def _images(report: Preparation, figure) -> None:
+    """Up to six images in the upper row if they are suspicious, with why; else some that are not."""
+    shown = list(report.examples)[:7]
+    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    for panel, row in zip(panels, shown):
+        image = report.examples[row]
+        low, high = np.percentile(image, (0.5, 99.5))
+        panel.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), origin="lower")
+        panel.axis("off")
+        reasons = report.suspicious.get(row, "").replace("; ", "\n").replace("duplicate of image", "same as")
+        panel.set_title(f"image {row}", fontsize=8.5, pad=3, color=COLOURS[1] if reasons else "black")
+        panel.text(0.5, -0.04, reasons.replace("standard deviation", "std."), transform=panel.transAxes, **_BELOW)
+    scale_bar(panels[0], report.pixel_size, "white")
+    count = len(report.suspicious)
+    note = f"{count} suspicious image{'' if count == 1 else 's'} of {report.n:,}; each picture in its own grey scale"
+    figure.suptitle(note, size=9)
+
+
+_BELOW = {"ha": "center", "va": "top", "size": 7.5, "color": COLOURS[1]}
+
+
+@styled
+def first_look(look: FirstLook) -> Figure:
+    """Sections of the map, agreement of the half maps, and how much better or worse each alternative predicts."""
+    figure = plt.figure(figsize=(10.5, 5.2))
+    left, right = np.array(figure.subfigures(1, 2, width_ratios=(1, 1.15)), object)
+    maps, curve = np.array(left.subfigures(2, 1, height_ratios=(1, 1.25)), object)
+    _sections(look, maps)
+    ax = curve.subplots()
+    fsc_curves(look.fsc, ["half maps"], ax=ax)
+    _scores(look, right.subplots())
+    return figure
+
+
+def _sections(look: FirstLook, figure) -> None:
+    cube = as_numpy(look.map)
+    middle = len(cube) // 2
+    sections = {"xy": cube[middle], "xz": cube[:, middle], "yz": cube[:, :, middle]}
+    low, high = np.percentile(cube, (0.5, 99.8))
+    for panel, (name, picture) in zip(figure.subplots(1, 3), sections.items()):
+        panel.imshow(picture, cmap="gray", vmin=low, vmax=high, origin="lower", interpolation="bicubic")
+        panel.axis("off")
+        panel.set_title(f"section {name}", fontsize=9, pad=3)
+        if name == "xy":
+            scale_bar(panel, look.voxel_size, "white")
+
+
+def _scores(look: FirstLook, ax: Axes) -> None:
+    """Bars of the alternatives, best on top; those to the right of 0 predict better than what the file says."""
+    names = sorted(look.scores, key=look.scores.__getitem__)
+    values = np.array([look.scores[name] for name in names])
+    colours = [COLOURS[1] if value > 0 else COLOURS[0] for value in values]
+    ax.barh(range(len(names)), values, color=colours, height=0.7)
+    ax.set_yticks(range(len(names)), names, fontsize=7.5)
+    ax.axvline(0, color="black", lw=0.8)
+    reach = max(1.0, float(np.abs(values).max()))
+    ax.set_xscale("symlog", linthresh=max(0.3, reach / 300))
+    ax.set(xlabel="gain over what the file says (nats per image)", ylim=(-0.6, len(names) - 0.4))
+    found = "; ".join(finding.name for finding in look.findings) or "nothing wrong was found"
+    ax.set_title(found, fontsize=9, color=COLOURS[1] if look.findings else COLOURS[2], loc="right", wrap=True)

@@ -1,0 +1,211 @@
+"""From the particles of a project to a small stack to work on: cropped, dark, whitened, in half precision.
+
+The stack is read back by `Particles.read` and gives the same models as the original would on the same grid: whatever
+was done to the grey values is kept beside it (`whitening`) and undone by `ImageFormation`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from contextlib import ExitStack
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from cryotwin_nb.cropping import cropped
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.formation import ImageFormation
+from cryotwin_nb.formats.files import atomic, make_folder, require_suffix
+from cryotwin_nb.formats.mrc import set_statistics
+from cryotwin_nb.formats.partial import PartialStack
+from cryotwin_nb.formats.star import SIGN, WHITENED, write_star
+from cryotwin_nb.fourier import filter_images
+from cryotwin_nb.particles import Particles
+from cryotwin_nb.preparation_report import Preparation, report
+from cryotwin_nb.whitening import Whitening
+
+_TYPES = {"float16": np.float16, "float32": np.float32}
+_LARGEST = 2.0**15  # half precision ends at 65504
+_CHUNK = 256
+
+
+def prepare(
+    particles: Particles | str | os.PathLike,
+    output: str | os.PathLike,
+    box_size: int | None = None,
+    *,
+    dtype: str = "float16",
+    whiten: bool = True,
+    workers: int | None = None,
+    resume: bool = True,
+    progress: bool = True,
+) -> Preparation:
+    """Write particles as one compact stack with a RELION 3.1 STAR file beside it, complete or not at all.
+
+    Parameters
+    ----------
+    particles : Particles or path-like
+        A path is given to `Particles.read`.
+    output : path-like
+        The .star file; the stack of the same name (.mrcs, memory-mappable) goes beside it. Its folder is made.
+    box_size : int, optional
+        Pixels, even: the images are cropped in Fourier space, keep their extent in Å, and lose what is finer than two
+        of the new pixels. By default that of the images.
+    dtype : {"float16", "float32"}
+        MRC mode 12 or 2.
+    whiten : bool
+        Divide by the amplitude spectrum of the noise (per optics group where it has 1,000 images or more). False
+        divides by its standard deviation where `dtype` is float16, and leaves the grey values as they are otherwise.
+    workers : int, optional
+        Threads; by default one for each processor.
+    resume : bool
+        Go on where an interrupted call with the same input and options was.
+
+    Returns
+    -------
+    Preparation
+        What was written, and what is remarkable about it.
+
+    Raises
+    ------
+    InputError
+        Naming an image that holds NaN; if the disk has too little room; if an interrupted call had another input or
+        other options; if the output would overwrite the input; and as `Particles.read`.
+
+    Notes
+    -----
+    The images are written as dark particles. `Particles.images` gives them as they are in the stack;
+    `Particles.unwhitened` and everything that is built on `ImageFormation` as they were, but for their level.
+    """
+    started = time.perf_counter()
+    if dtype not in _TYPES:
+        raise InputError("dtype", repr(dtype), "'float16' or 'float32'", "Choose one of the two.")
+    particles = particles if isinstance(particles, Particles) else Particles.read(particles)
+    output = require_suffix(output, ".star")
+    make_folder(output.parent)
+    particles.refuse_overwriting(output)
+    small = cropped(particles, box_size or particles.box_size)
+    stack = PartialStack(
+        output.with_suffix(".mrcs"), len(small), small.box_size, small.pixel_size, _TYPES[dtype], _CHUNK
+    )
+    identity = {"box size": small.box_size, "type": dtype, "whitening": whiten, "input": _identity(particles)}
+    identity["images per chunk"] = _CHUNK
+    amplitude = np.array(stack.open(identity, resume, lambda: _amplitude(small, whiten, dtype))["amplitude"])
+    work = partial(_chunk, small, amplitude, dtype)
+    _fill(stack, work, workers or _processors(), progress)
+    kept = stack.kept()
+    whitening = Whitening(amplitude, _rows(small, amplitude), kept["scale"]) if len(amplitude) else None
+    _publish(stack, small, whitening, kept, output)
+    return report(output, small, kept, whitening, dtype, time.perf_counter() - started)
+
+
+def _identity(particles: Particles) -> str:
+    """A hash of all that the stack follows from: metadata, and the images or the dates and sizes of their files."""
+    digest = hashlib.sha256(f"{len(particles)} {particles.pixel_size} {particles.contrast}".encode())
+    ctf = particles.ctf
+    arrays = [] if ctf is None else [getattr(ctf, f.name) for f in fields(ctf)]
+    for array in (particles.rotations, particles.shifts, particles.optics_group, *arrays):
+        digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+    for path in sorted(particles.files):
+        digest.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
+    for rows in np.array_split(np.arange(len(particles)), -(-len(particles) // _CHUNK)):
+        if particles.files:
+            digest.update("".join(map(particles.image_name, rows.tolist())).encode())
+        else:
+            digest.update(np.ascontiguousarray(particles.images(rows)).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _amplitude(particles: Particles, whiten: bool, dtype: str) -> dict[str, list]:
+    """The amplitude spectra (G, n_shells) to divide by, for noise of unit variance in each pixel; none for none."""
+    if not whiten and dtype == "float32":
+        return {"amplitude": []}
+    power = ImageFormation(particles.box_size, windowed=False).noise_of_groups(particles)
+    amplitude = (power * particles.pixel_size**2 * particles.box_size).sqrt().numpy()
+    amplitude = np.maximum(amplitude, 1e-3 * amplitude.max())  # no coefficient is blown up without limit
+    if not whiten:
+        amplitude[:] = amplitude[:1, particles.box_size // 4, None]
+    return {"amplitude": amplitude.tolist()}
+
+
+def _rows(particles: Particles, amplitude: np.ndarray) -> np.ndarray:
+    """Which spectrum each particle is divided by: that of its optics group, after that of the whole set."""
+    return particles.optics_group + 1 if len(amplitude) > 1 else np.zeros(len(particles), np.int64)
+
+
+def _chunk(particles: Particles, amplitude: np.ndarray, dtype: str, rows: np.ndarray) -> tuple[np.ndarray, dict]:
+    """Images as they are stored, and of each its statistics before and after."""
+    images = torch.as_tensor(particles.images(rows))
+    kept = {"mean": images.mean((1, 2)), "std": images.std((1, 2)), "spike": _spike(images)}
+    digests = [hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest() for image in images.numpy()]
+    if len(amplitude):
+        outside = 1 - ImageFormation(particles.box_size).window
+        images = images - ((images * outside).sum((1, 2)) / outside.sum())[:, None, None]
+        images = filter_images(images, torch.as_tensor(1 / amplitude[_rows(particles[rows], amplitude)]))
+    peak = images.abs().amax((1, 2))
+    scale = torch.ones_like(peak)
+    if dtype == "float16":
+        scale = torch.exp2((peak / _LARGEST).clamp_min(1).log2().ceil())
+    kept |= {"power": images.square().mean((1, 2)), "scale": scale}
+    stored = images / scale[:, None, None]
+    kept |= {"low": stored.amin((1, 2)), "high": stored.amax((1, 2)), "stored": stored.mean((1, 2))}
+    return stored.numpy().astype(_TYPES[dtype]), {
+        **{name: [float(f"{value:.6g}") for value in values.tolist()] for name, values in kept.items()},
+        "scale": scale.tolist(),  # exact
+        "digest": digests,
+    }
+
+
+def _spike(images: Tensor) -> Tensor:
+    """How far (m,) the most deviant pixel is from the mean of its four neighbours, over what is usual in the image."""
+    neighbours = sum((images.roll(step, axis) for axis in (1, 2) for step in (-1, 1)), torch.zeros(()))
+    away = (images - neighbours / 4).abs()
+    return away.amax((1, 2)) / away.square().mean((1, 2)).sqrt().clamp_min(1e-30)
+
+
+def _fill(stack: PartialStack, work, workers: int, progress: bool) -> None:
+    """Make all the chunks; torch's own threads would stand in the way of the workers."""
+    threads = torch.get_num_threads()
+    finished = sum(len(stack.rows(number)) for number in stack.done)
+    try:
+        with tqdm(
+            total=stack.shape[0], initial=finished, desc="preparing", unit=" images", disable=not progress
+        ) as bar:
+            for count in stack.fill(work, workers, partial(torch.set_num_threads, 1)):
+                bar.update(count)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _publish(
+    stack: PartialStack, particles: Particles, whitening: Whitening | None, kept: dict[str, np.ndarray], output: Path
+) -> None:
+    """Give the finished stack its name, and write what belongs beside it; the STAR file comes last."""
+    squares = kept["power"] / kept["scale"] ** 2
+    set_statistics(stack.stack, kept["low"].min(), kept["high"].max(), kept["stored"].mean(), squares.mean())
+    beside = {".truth.npz": particles.truth, ".whitening.npz": whitening}
+    with ExitStack() as files:
+        star = files.enter_context(atomic(output))
+        for suffix, part in beside.items():
+            if part is not None:
+                part.save(files.enter_context(atomic(output.with_suffix(suffix))))
+        columns = {SIGN: -1} | ({WHITENED: 1} if whitening is not None else {})
+        views = (particles.rotations, particles.shifts, particles.ctf)
+        grid = (particles.optics_group, particles.pixel_size, particles.box_size)
+        write_star(star, stack.target.name, *grid, *views, columns)
+        os.replace(stack.stack, stack.target)
+    for suffix, part in beside.items():
+        if part is None:
+            output.with_suffix(suffix).unlink(missing_ok=True)
+    stack.discard()

@@ -1,0 +1,88 @@
+"""How the images of a prepared stack were whitened, and how that is undone."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.files import array_headers, atomic
+from cryotwin_nb.fourier import filter_images
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """What the Fourier coefficients of n stored images were divided by.
+
+    Attributes
+    ----------
+    amplitude : (G, n_shells) float64
+        Amplitude spectra of the noise, one for the whole set or for each optics group.
+    row : (n,) int64
+        Which of them each image was divided by.
+    scale : (n,) float32
+        What else each was divided by: powers of two, 1 but where half precision could not hold the image.
+    """
+
+    amplitude: np.ndarray
+    row: np.ndarray
+    scale: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def __getitem__(self, indices) -> Whitening:
+        """The whitening of a subset of images."""
+        return replace(self, row=self.row[indices], scale=self.scale[indices])
+
+    def undo(self, images: Tensor, rows: np.ndarray) -> Tensor:
+        """Images (m, D, D) as they were before; `rows` (m,) says which of the n they are."""
+        gains = self.amplitude[self.row[rows]] * self.scale[rows, None]
+        return filter_images(images, torch.as_tensor(gains))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write a compressed .npz, complete or not at all."""
+        with atomic(path) as partial, open(partial, "wb") as file:
+            np.savez_compressed(file, **vars(self))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, n: int | None = None) -> Whitening:
+        """Read what `save` wrote.
+
+        Parameters
+        ----------
+        path : path-like
+            The .npz file.
+        n : int, optional
+            Number of images that it must be of.
+
+        Raises
+        ------
+        InputError
+            If the file is not a whitening, or one of another number of images.
+        """
+        remedy = "Prepare the particles again: without it the images cannot be brought back to what was recorded."
+        try:
+            headers = array_headers(path)
+            (groups, shells), count = headers["amplitude"][0], headers["row"][0][0]
+            shapes = {"amplitude": ((groups, shells), "f"), "row": ((count,), "i"), "scale": ((count,), "f")}
+            if {name: header[:2] for name, header in headers.items()} != shapes or groups * shells > 10**8:
+                raise ValueError("arrays of other shapes or types")
+            if n not in (None, count):
+                raise InputError(path, f"the whitening of {count} images", f"{n}", remedy)
+            with np.load(path, allow_pickle=False) as stored:
+                fields = {name: stored[name] for name in cls.__dataclass_fields__}
+            positive = all(
+                np.isfinite(fields[name]).all() and (fields[name] > 0).all() for name in ("amplitude", "scale")
+            )
+            if not positive or not ((fields["row"] >= 0) & (fields["row"] < groups)).all():
+                raise ValueError("its parts do not belong together")
+        except InputError:
+            raise
+        except Exception as error:  # a damaged archive raises almost anything
+            raise InputError(path, f"no readable whitening ({error})", "a file by Whitening.save", remedy) from error
+        return cls(**fields)
