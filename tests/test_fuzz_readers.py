@@ -36,6 +36,7 @@ from cryotwin_nb.formats import cryodrgn
 from cryotwin_nb.formats.mrc import read_map, write_map, write_stack
 from cryotwin_nb.particles import Particles
 from cryotwin_nb.truth import Truth
+from cryotwin_nb.whitening import Whitening
 
 N, BOX = 4, 8
 EXAMPLES = int(os.environ.get("CRYOTWIN_FUZZ", "40"))
@@ -122,6 +123,7 @@ def write_set(folder: Path) -> None:
     ct.CryoTwin(8, latent_dim=1, n_components=2, n_basis=1, width=2).save(folder / "model.pt")
     truth = Truth("hinge", np.zeros((N, 2), "f4"), np.full(N, "start"), np.zeros(N, bool), 8, 2.5)
     truth.save(folder / "set.truth.npz")
+    Whitening(np.ones((1, 8)), np.zeros(N, np.int64), np.ones(N, "f4")).save(folder / "set.whitening.npz")
     shutil.copyfile(data.manifest_path(), folder / "manifest.yaml")
     write_labels(folder / "labels.json", {0: "B", 1: "C"})
     (folder / "explorer.json").write_text(json.dumps(note()))
@@ -163,6 +165,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "config.yaml": lambda path: ct.read_cryodrgn(path.parent),
     "model.pt": ct.CryoTwin.load,
     "set.truth.npz": lambda path: Truth.load(path, N),
+    "set.whitening.npz": lambda path: Whitening.load(path, N),
     "manifest.yaml": data.datasets,
     "labels.json": lambda path: read_labels(path, prior()),
     "explorer.json": lambda path: read_note(path, prior()),
