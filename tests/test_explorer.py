@@ -15,9 +15,10 @@ from PIL import Image
 
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.explorer import job, maps, planes
+from cryotwin_nb.explorer import finding, job, maps, planes
+from cryotwin_nb.explorer.finding import path_title
 from cryotwin_nb.explorer.job import Job, Stopped
-from cryotwin_nb.explorer.request import PathRequest, fingerprint, path_title
+from cryotwin_nb.explorer.request import fingerprint
 from cryotwin_nb.formats.mrc import map_bytes, read_map
 from cryotwin_nb.rendering import automatic_sigma, contour_level
 
@@ -47,7 +48,7 @@ def explorer():
 def recorded(explorer: ct.PathwayExplorer) -> ct.PathwayExplorer:
     """With the messages to the browser in `explorer.sent`."""
     explorer.sent = []
-    explorer.viewer.widget.send = lambda content, buffers=None: explorer.sent.append((content, buffers))
+    explorer.screen.viewer.widget.send = lambda content, buffers=None: explorer.sent.append((content, buffers))
     return explorer
 
 
@@ -65,10 +66,10 @@ def wait_for(condition) -> None:
 
 def test_ends_are_offered_by_weight_and_linked_to_the_stars(explorer):
     assert [value for _, value in explorer.controls.start.options] == [0, 2, 1]
-    explorer.stars.start, explorer.stars.end = 2, 1
+    explorer.screen.stars.start, explorer.screen.stars.end = 2, 1
     assert (explorer.controls.start.value, explorer.controls.end.value) == (2, 1)
     explorer.controls.swap.click()
-    assert (explorer.stars.start, explorer.stars.end) == (1, 2)
+    assert (explorer.screen.stars.start, explorer.screen.stars.end) == (1, 2)
 
 
 def test_the_button_computes_what_the_core_computes_and_the_maps_reach_the_browser(explorer):
@@ -104,7 +105,7 @@ def test_a_step_moves_marker_map_and_profile(explorer):
     explorer.choose(0, 2).compute()
     before = explorer.controls.profile.value
     explorer.step = 7
-    assert explorer.stars.step == 7
+    assert explorer.screen.stars.step == 7
     assert last_sent(explorer, "show")[0]["step"] == 7
     assert explorer.controls.profile.value != before
     assert "log density" in before
@@ -114,7 +115,7 @@ def test_the_contour_is_shared_by_all_maps_and_sent_in_their_unit(explorer):
     explorer.choose(0, 2).compute()
     explorer.controls.sigma.value = 3.0
     message, _ = last_sent(explorer, "level")
-    offset, factor = explorer.viewer._scale
+    offset, factor = explorer.screen.viewer._scale
     assert message["level"] / factor + offset == pytest.approx(contour_level(explorer.maps, 3.0), rel=1e-6)
     assert message["change"] / factor == pytest.approx(0.5 * contour_level(explorer.maps, 3.0), rel=1e-6)
 
@@ -143,10 +144,10 @@ def test_changes_are_sent_when_they_are_asked_for(explorer):
     explorer.controls.change.value = True
     _, buffers = last_sent(explorer, "changes")
     with mrcfile.mrcinterpreter.MrcInterpreter(io.BytesIO(buffers[6])) as sent:
-        found = sent.data / explorer.viewer._scale[1]
+        found = sent.data / explorer.screen.viewer._scale[1]
     change = (explorer.maps[6] - explorer.maps[0]).numpy()
-    kept = np.abs(change) < 0.9 * 127 / explorer.viewer._scale[1]
-    assert np.abs(found - change)[kept].max() <= 0.51 / explorer.viewer._scale[1]
+    kept = np.abs(change) < 0.9 * 127 / explorer.screen.viewer._scale[1]
+    assert np.abs(found - change)[kept].max() <= 0.51 / explorer.screen.viewer._scale[1]
     assert last_sent(explorer, "overlay")[0] == {"type": "cryotwin", "task": "overlay", "start": False, "change": True}
 
 
@@ -154,7 +155,7 @@ def test_every_new_view_gets_script_maps_and_overlay(explorer):
     explorer.choose(0, 2).compute()
     explorer.controls.ghost.value = True
     explorer.sent.clear()
-    explorer.viewer._received(None, {"type": "request_loaded"}, [])  # as after the page was loaded again
+    explorer.screen.viewer._received(None, {"type": "request_loaded"}, [])  # as after the page was loaded again
     assert explorer.sent[0][0]["methodName"] == "executeCode"
     assert [m.get("task") for m, _ in explorer.sent[1:]] == ["load", "overlay"]
     assert len(last_sent(explorer, "load")[1]) == 12
@@ -162,8 +163,8 @@ def test_every_new_view_gets_script_maps_and_overlay(explorer):
 
 def test_nothing_of_the_maps_is_kept_in_the_notebooks_state(explorer):
     explorer.choose(0, 2).compute()
-    assert explorer.viewer.widget._ngl_msg_archive == []
-    assert len(json.dumps(explorer.viewer.widget.get_state(), default=str)) < 20_000
+    assert explorer.screen.viewer.widget._ngl_msg_archive == []
+    assert len(json.dumps(explorer.screen.viewer.widget.get_state(), default=str)) < 20_000
 
 
 def test_errors_are_said_in_words(explorer):
@@ -175,7 +176,7 @@ def test_errors_are_said_in_words(explorer):
     def broken(z):
         raise RuntimeError("out of <memory>")
 
-    explorer._decode = broken
+    explorer._finder.decode = broken
     explorer.choose(0, 2)
     explorer.controls.compute.click()
     wait_for(lambda: "RuntimeError: out of &lt;memory&gt;" in explorer.controls.message.value)
@@ -193,7 +194,7 @@ def test_stopping_leaves_the_former_path(explorer):
             time.sleep(0.01)
         return decode(z)
 
-    explorer._decode = slow
+    explorer._finder.decode = slow
     explorer.choose(0, 2)
     explorer.controls.compute.click()
     assert began.wait(20)
@@ -220,8 +221,9 @@ def test_a_job_ends_once_and_can_be_stopped_late_or_twice():
 def test_a_route_is_chosen_from_the_list_without_finding_them_again(explorer, monkeypatch):
     explorer.choose(0, 2).compute()
     other = ct.ridgeline(explorer.prior, 0, 2)
-    explorer._show(explorer._compute(explorer.controls.request, 0, lambda *_: None, [explorer.path, other]))
-    monkeypatch.setattr(PathRequest, "find", lambda *a: pytest.fail("searched again"))
+    request = explorer.controls.request
+    explorer.screen.show(explorer._finder.find(request, lambda *_: None, known=[explorer.path, other]))
+    monkeypatch.setattr(finding, "find_paths", lambda *a: pytest.fail("searched again"))
     explorer.controls.routes.value = 1
     wait_for(lambda: explorer.path is other)
 
@@ -240,14 +242,14 @@ def test_planes_and_colours_can_be_switched():
     explorer.choose(0, 2).compute()
     for plane in explorer.controls.plane.options:
         explorer.controls.plane.value = plane
-        assert len(explorer.stars.steps) == 12
-        assert len(explorer.stars.points) == 400 * 8
+        assert len(explorer.screen.stars.steps) == 12
+        assert len(explorer.screen.stars.points) == 400 * 8
     explorer.controls.plane.value = "latent 1, 3"
-    np.testing.assert_allclose(explorer.stars.steps, explorer.path.latents[:, [0, 2]], atol=1e-6)
+    np.testing.assert_allclose(explorer.screen.stars.steps, explorer.path.latents[:, [0, 2]], atol=1e-6)
     for name, legend in (("class", "entries"), ("defocus", "ramp")):
         explorer.controls.colour.value = name
-        assert legend in explorer.stars.legend
-        assert len(explorer.stars.colours) == 400 * 3
+        assert legend in explorer.screen.stars.legend
+        assert len(explorer.screen.stars.colours) == 400 * 3
 
 
 def test_other_points_stand_among_their_nearest_latents_in_an_embedding():
@@ -314,13 +316,13 @@ def test_a_snapshot_of_the_browser_becomes_a_file(explorer, tmp_path):
     explorer.controls.folder.value = str(tmp_path / "shots")
     explorer.controls.snapshot.click()
     assert last_sent(explorer, "picture")
-    explorer.viewer._received(None, {"type": "cryotwin", "event": "picture"}, [memoryview(b"png")])
+    explorer.screen.viewer._received(None, {"type": "cryotwin", "event": "picture"}, [memoryview(b"png")])
     assert (tmp_path / "shots" / "snapshot_000.png").read_bytes() == b"png"
     (tmp_path / "a file").touch()
     explorer.controls.folder.value = str(tmp_path / "a file")
-    explorer.viewer._received(None, {"type": "cryotwin", "event": "picture"}, [memoryview(b"png")])
+    explorer.screen.viewer._received(None, {"type": "cryotwin", "event": "picture"}, [memoryview(b"png")])
     assert "Not possible" in explorer.controls.message.value
-    explorer.viewer._received(None, {"type": "cryotwin", "event": "failed", "reason": "no WebGL"}, [])
+    explorer.screen.viewer._received(None, {"type": "cryotwin", "event": "failed", "reason": "no WebGL"}, [])
     assert "no WebGL" in explorer.controls.message.value
 
 
