@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
+import subprocess
+import sys
 import threading
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import mrcfile
 import numpy as np
@@ -171,6 +177,9 @@ def test_errors_are_said_in_words(explorer):
     explorer.choose(1, 1)
     explorer.controls.compute.click()
     wait_for(lambda: "Not possible" in explorer.controls.message.value)
+    with pytest.raises(InputError, match="Choose two"):
+        explorer.compute()
+    assert not explorer.controls.compute.disabled
     assert "Choose two" in explorer.controls.message.value
 
     def broken(z):
@@ -288,6 +297,112 @@ def test_an_export_is_read_by_other_tools_and_restores_the_explorer(explorer, tm
     assert "differs" not in again.controls.message.value
 
 
+@dataclass
+class Support:
+    """In place of what images say."""
+
+    resolution: np.ndarray
+    n_effective: np.ndarray
+
+
+def support(path) -> Support:
+    """Half maps that agree to 20 Å less one for each step, but for the fourth, which no image supports."""
+    steps = np.arange(len(path.latents), dtype=float)
+    return Support(np.where(steps == 4, np.nan, 20 - steps), 100 + 10 * steps)
+
+
+@pytest.fixture
+def supported():
+    prior = prior_of_three()
+    return recorded(ct.PathwayExplorer(prior, prior.sample(600), decode, voxel_size=3.0, support=support))
+
+
+def test_support_by_images_is_asked_by_a_button_and_drawn_with_the_finest_on_top(supported):
+    assert supported.controls.support.layout.display == ""
+    supported.controls.support.click()
+    wait_for(lambda: "Compute a path first" in supported.controls.message.value)
+    supported.choose(0, 2).compute()
+    assert supported.support is None
+    assert "Å" not in supported.controls.profile.value
+    supported.controls.support.click()
+    wait_for(lambda: supported.support is not None and not supported.controls.support.disabled)
+    supported.step = 2
+    drawing = supported.controls.profile.value
+    assert "step 3: 17.0 Å from 130 images" in drawing
+    assert "step 4:" not in drawing
+    tops = [float(points.split(",")[1].split()[0]) for points in re.findall(r'<polygon points="([^"]+)"', drawing)]
+    assert len(tops) == 11
+    assert tops == sorted(tops, reverse=True), "finer is higher, and y points down"
+    (axis,) = (ax for ax in supported.figure().axes if "half maps (Å)" in ax.get_ylabel())
+    assert axis.yaxis_inverted()
+    np.testing.assert_array_equal(axis.lines[0].get_ydata(), supported.support.resolution)
+    supported._finder.support = lambda path: Support(np.full(12, np.inf), np.zeros(12))
+    supported.screen.show_support(supported._finder.supported(supported.screen.found, lambda *_: None))
+    assert "<polygon" not in supported.controls.profile.value
+    assert len(supported.figure().axes) == 4
+    supported.choose(0, 1).compute()
+    assert supported.support is None, "of another path"
+
+
+def test_support_is_exported_and_does_not_outlive_its_path(supported, tmp_path):
+    supported.controls.n_steps.value = 4
+    supported.choose(0, 2).compute()
+    supported.controls.support.click()
+    wait_for(lambda: supported.support is not None)
+    supported.export(tmp_path)
+    table = np.genfromtxt(tmp_path / "support.csv", delimiter=",", names=True)
+    assert table.dtype.names == ("step", "resolution_angstrom", "effective_images")
+    np.testing.assert_allclose(table["resolution_angstrom"], supported.support.resolution)
+    np.testing.assert_allclose(table["effective_images"], supported.support.n_effective)
+    supported.compute().export(tmp_path)
+    assert not (tmp_path / "support.csv").exists()
+
+
+def test_support_can_be_stopped_and_what_is_no_support_is_refused_in_words(supported):
+    supported.choose(0, 2).compute()
+    began = threading.Event()
+
+    def endless(path):
+        began.set()
+        for _ in range(2000):
+            time.sleep(0.01)
+
+    supported._finder.support = endless
+    supported.controls.support.click()
+    assert began.wait(20)
+    assert supported.controls.compute.disabled
+    supported.controls.stop.click()
+    wait_for(lambda: supported.controls.message.value == "Stopped.")
+    supported._finder.support = lambda path: Support(np.ones(3), np.ones(12))
+    supported.controls.support.click()
+    wait_for(lambda: "resolution" in supported.controls.message.value)
+    assert "(12,)" in supported.controls.message.value
+    assert supported.support is None
+
+
+def test_without_a_way_to_ask_images_there_is_no_button(explorer):
+    assert explorer.controls.support.layout.display == "none"
+
+
+OPEN = """
+import sys, torch
+import cryotwin_nb as ct
+prior = ct.GaussianMixture([0.5, 0.5], torch.eye(2), torch.eye(2).expand(2, 2, 2))
+z = prior.sample(50)
+ct.CryoTwin
+ct.PathwayExplorer(prior, z, lambda z: z, embedding=z)
+print(*sys.modules)
+"""
+
+
+def test_the_stars_wait_for_no_figures_tables_or_solvers():
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    run = subprocess.run([sys.executable, "-c", OPEN], env=environment, capture_output=True, text=True, check=True)
+    loaded = set(run.stdout.split())
+    assert "cryotwin_nb.explorer.stars" in loaded
+    assert not {"pandas", "scipy", "sklearn", "openTSNE", "numba", "matplotlib.figure", "matplotlib.pyplot"} & loaded
+
+
 @pytest.mark.parametrize("text", ["", "[1]", '{"kind": "PathwayExplorer"}', '{"kind": "PathwayExplorer", "shown": {}}'])
 def test_a_file_that_is_no_note_is_refused_by_name(tmp_path, text):
     (tmp_path / "explorer.json").write_text(text)
@@ -296,6 +411,7 @@ def test_a_file_that_is_no_note_is_refused_by_name(tmp_path, text):
 
 
 def test_a_note_of_another_mixture_is_refused(explorer, tmp_path):
+    explorer.controls.n_steps.value = 2
     explorer.choose(0, 2).compute()
     explorer.export(tmp_path)
     other = ct.GaussianMixture([0.5, 0.5], torch.zeros(2, 3) + torch.arange(2)[:, None], torch.eye(3).expand(2, 3, 3))

@@ -62,13 +62,20 @@ def picture(view: View, colours: int = 128) -> bytes:
 
 
 def _draw_resolutions(ax: Axes, at: np.ndarray, support: Any) -> None:
-    """Resolutions of half maps on a second axis: the finest on top."""
+    """Resolutions of half maps above the bars, on a second axis: the finest on top."""
+    resolution = np.asarray(support.resolution, float)
+    known = resolution[np.isfinite(resolution)]
+    if not len(known):
+        return
+    ax.set_ylim(top=2.4 * ax.get_ylim()[1])
     twin = ax.twinx()
-    twin.plot(at, support.resolution, "D--", ms=4, lw=1, color=COLOURS[1])
-    twin.invert_yaxis()
-    twin.margins(y=0.2)
+    twin.plot(at, np.where(np.isfinite(resolution), resolution, np.nan), "D--", ms=4, lw=1, color=COLOURS[1])
+    fine, coarse = known.min(), known.max()
+    span = max(coarse - fine, 1.0)
+    twin.set_ylim(coarse + 1.1 * span, fine - 0.2 * span)
+    twin.set_yticks([coarse, fine], [f"{coarse:.1f}", f"{fine:.1f}"])
     twin.spines["right"].set_visible(True)
-    twin.set_ylabel("half-map resolution (Å)", color=COLOURS[1])
+    twin.set_ylabel("half maps (Å)", color=COLOURS[1])
 
 
 def _draw_plane(ax: Axes, view: View) -> None:

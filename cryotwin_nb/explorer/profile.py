@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from cryotwin_nb.pathways import PathProfile
 
 _WIDTH, _HEIGHT = 900, 158
-_LEFT, _RIGHT, _TOP, _MIDDLE, _BOTTOM = 62, 62, 20, 88, 124  # margins, and edges of the two panels
+_LEFT, _RIGHT, _TOP, _MIDDLE, _BOTTOM = 62, 30, 20, 88, 124  # margins, and edges of the two panels
+_STRIP = 62  # height of the one between them, where there is one
 _BLUE, _GREEN, _PINK, _ORANGE, _INK = "#0072b2", "#009e73", "#cc79a7", "#b04a00", "#333"
 
 
@@ -27,17 +28,21 @@ def profile_svg(profile: PathProfile, step: int, support: Any = None) -> str:
     def x(position: np.ndarray) -> np.ndarray:
         return _LEFT + (_WIDTH - _LEFT - _RIGHT) * np.asarray(position) / max(length, 1e-12)
 
-    here = x(at)
+    here, below = x(at), 0 if support is None else _STRIP
     parts = [
-        f'<line class="here" x1="{here[step]:.1f}" y1="{_TOP}" x2="{here[step]:.1f}" y2="{_BOTTOM}" stroke="{_PINK}"'
-        ' stroke-width="2"/>',
-        *_counts(here, profile, step),
-        *([] if support is None else _resolutions(here, support)),
+        f'<line class="here" x1="{here[step]:.1f}" y1="{_TOP}" x2="{here[step]:.1f}" y2="{_BOTTOM + below}"'
+        f' stroke="{_PINK}" stroke-width="2"/>',
+        _text(_WIDTH - _RIGHT, _TOP - 8, f"particles up to {profile.radius:.2g} latent units away", "end", _GREEN),
         *_density(here, x(np.linspace(0, length, 300)), profile, step),
-        _text(_WIDTH / 2, _HEIGHT - 6, f"step (path of {length:.3g} latent units)", "middle"),
+        *([] if support is None else _resolutions(here, support)),
+        f'<g transform="translate(0 {below})">',
+        *_counts(here, profile, step),
+        _text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, f"step (path of {length:.3g} latent units)", "middle"),
+        "</g>",
     ]
     style = "width:100%;max-width:1000px;height:auto;font:11px sans-serif;display:block"
-    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" style="{style}" class="cryotwin-profile">{"".join(parts)}</svg>'
+    box = f"0 0 {_WIDTH} {_HEIGHT + below}"
+    return f'<svg viewBox="{box}" style="{style}" class="cryotwin-profile">{"".join(parts)}</svg>'
 
 
 def _density(here: np.ndarray, across: np.ndarray, profile: PathProfile, step: int) -> list[str]:
@@ -64,11 +69,7 @@ def _counts(here: np.ndarray, profile: PathProfile, step: int) -> list[str]:
     counts = profile.counts
     wide = min(26.0, 0.7 * float(np.diff(here).min())) if len(here) > 1 else 26.0
     tall = (_BOTTOM - _MIDDLE - 16) * counts / max(int(counts.max()), 1)
-    said = f"particles up to {profile.radius:.2g} latent units away"
-    parts = [
-        _line(_LEFT, _BOTTOM, _WIDTH - _RIGHT, _BOTTOM),
-        _text(_WIDTH - _RIGHT, _TOP - 8, said, "end", _GREEN),
-    ]
+    parts = [_line(_LEFT, _BOTTOM, _WIDTH - _RIGHT, _BOTTOM)]
     for k, (a, up, count) in enumerate(zip(here, tall, counts)):
         box = f'x="{a - wide / 2:.1f}" y="{_BOTTOM - up:.1f}" width="{wide:.1f}" height="{up:.1f}"'
         parts.append(f'<rect {box} fill="{_GREEN}"/>')
@@ -78,29 +79,26 @@ def _counts(here: np.ndarray, profile: PathProfile, step: int) -> list[str]:
 
 
 def _resolutions(here: np.ndarray, support: Any) -> list[str]:
-    """A diamond for each step that has one, and their axis on the right: the finest on top."""
+    """Between the two panels: a diamond and a number for each step that has a resolution, the finest on top."""
     resolution, images = np.asarray(support.resolution, float), np.asarray(support.n_effective, float)
-    known = np.isfinite(resolution)
-    edge = _WIDTH - _RIGHT
+    top, bottom = _MIDDLE + 26, _MIDDLE + _STRIP - 10
     parts = [
-        _line(edge, _TOP, edge, _MIDDLE),
-        _text(0.46 * _WIDTH, _TOP - 8, "resolution of half maps, FSC 0.143 (Å)", "middle", _ORANGE),
+        _text(_LEFT - 18, (top + bottom) / 2 + 4, "Å", "end", _ORANGE),
+        _text(0.46 * _WIDTH, _TOP - 8, "resolution of half maps (Å, FSC 0.143)", "middle", _ORANGE),
     ]
-    if not known.any():
-        return [*parts, _text(edge + 18, _MIDDLE, "none", "start", _ORANGE)]
-    coarse, fine = float(resolution[known].max()), float(resolution[known].min())
-    heights = _height(-resolution, -coarse, -fine)
-    line = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(here[known], heights[known]))
-    parts += [
-        _text(edge + 18, _TOP + 4, f"{fine:.1f}", "start", _ORANGE),
-        _text(edge + 18, _MIDDLE, f"{coarse:.1f}", "start", _ORANGE),
-        f'<polyline points="{line}" fill="none" stroke="{_ORANGE}" stroke-dasharray="4 3"/>',
-    ]
-    for k in np.flatnonzero(known):
+    known = np.flatnonzero(np.isfinite(resolution))
+    if len(known):
+        coarse, fine = resolution[known].max(), resolution[known].min()
+        heights = bottom - (bottom - top) * (coarse - resolution) / max(coarse - fine, 1e-12)
+    for k in known:
         a, b = here[k], heights[k]
+        if k + 1 in known:
+            ends = f'x1="{a:.1f}" y1="{b:.1f}" x2="{here[k + 1]:.1f}" y2="{heights[k + 1]:.1f}"'
+            parts.append(f'<line {ends} stroke="{_ORANGE}" stroke-dasharray="4 3"/>')
         tip = f"<title>step {k}: {resolution[k]:.1f} Å from {images[k]:.0f} images</title>"
-        corners = f"{a:.1f},{b - 6:.1f} {a + 6:.1f},{b:.1f} {a:.1f},{b + 6:.1f} {a - 6:.1f},{b:.1f}"
+        corners = f"{a:.1f},{b - 5:.1f} {a + 5:.1f},{b:.1f} {a:.1f},{b + 5:.1f} {a - 5:.1f},{b:.1f}"
         parts.append(f'<polygon points="{corners}" fill="{_ORANGE}">{tip}</polygon>')
+        parts.append(_text(a, b - 8, f"{resolution[k]:.1f}", "middle"))
     return parts
 
 
