@@ -100,5 +100,5 @@ def _draw_plane(ax: Axes, view: View) -> None:
     for name, colour in legend.get("entries", []):
         ax.scatter([], [], color=colour, s=12, label=name)
     if "entries" in legend:
-        ax.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=6, handletextpad=0.1, borderpad=0)
+        ax.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=7, handletextpad=0.1, borderpad=0)
     ax.set_title(title, size=8)

@@ -64,7 +64,7 @@ def planes(
     share = (spread**2 / (spread**2).sum()).tolist()
     if dim > 2:
         for i, j in combinations(range(min(dim, len(share), 4)), 2):
-            axes = tuple(f"PC {k + 1} ({share[k]:.0%} of the variance)" for k in (i, j))
+            axes = tuple(f"PC {k + 1} (latent units; {share[k]:.0%} of the variance)" for k in (i, j))
             found.append(_linear(f"PC {i + 1}, {j + 1}", axes, directions[[i, j]].T, centre, z[rows], means))
     identity = torch.eye(dim, max(dim, 2), dtype=z.dtype)
     for i, j in combinations(range(max(dim, 2)), 2):
@@ -134,8 +134,8 @@ def colouring(title: str, values: np.ndarray) -> Colouring:
     palette = colormaps[DENSITY]
     legend = {
         "title": title,
-        "low": f"{low:.4g}",
-        "high": f"{high:.4g}",
+        "low": f"{low:.3g}",
+        "high": f"{high:.3g}",
         "ramp": [to_hex(palette(x)) for x in np.linspace(0, 1, 9)],
     }
     return Colouring((255 * palette(share)[:, :3]).astype(np.uint8), np.argsort(share, kind="stable"), legend)
