@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError
@@ -37,6 +36,8 @@ def map_mask(
     InputError
         If no voxel lies above the level.
     """
+    from scipy import ndimage  # takes a while, and whoever loads a model needs none of it
+
     values = torch.as_tensor(volume).detach().cpu().numpy()
     level = 0.1 * float(np.quantile(values, 0.999)) if level is None else level
     pieces, count = ndimage.label(values > level)

@@ -128,8 +128,8 @@ class ExplorerPage(LabPage):
     def press(self, name: str) -> None:
         self.page.locator("button.jupyter-button", has_text=name).click()
 
-    def says(self, text: str) -> None:
-        self.page.locator(".widget-html", has_text=text).first.wait_for()
+    def says(self, text: str, seconds: float = 60) -> None:
+        self.page.locator(".widget-html", has_text=text).first.wait_for(timeout=1000 * seconds)
 
     def slider(self, name: str) -> Any:
         return self.page.locator(".widget-slider", has_text=name).locator(".noUi-handle")

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
+import subprocess
+import sys
 import threading
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import mrcfile
 import numpy as np
@@ -15,9 +21,10 @@ from PIL import Image
 
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.explorer import job, maps, planes
+from cryotwin_nb.explorer import finding, job, maps, planes
+from cryotwin_nb.explorer.finding import path_title
 from cryotwin_nb.explorer.job import Job, Stopped
-from cryotwin_nb.explorer.request import PathRequest, fingerprint, path_title
+from cryotwin_nb.explorer.request import fingerprint
 from cryotwin_nb.formats.mrc import map_bytes, read_map
 from cryotwin_nb.rendering import automatic_sigma, contour_level
 
@@ -47,7 +54,7 @@ def explorer():
 def recorded(explorer: ct.PathwayExplorer) -> ct.PathwayExplorer:
     """With the messages to the browser in `explorer.sent`."""
     explorer.sent = []
-    explorer.viewer.widget.send = lambda content, buffers=None: explorer.sent.append((content, buffers))
+    explorer.screen.viewer.widget.send = lambda content, buffers=None: explorer.sent.append((content, buffers))
     return explorer
 
 
@@ -65,10 +72,10 @@ def wait_for(condition) -> None:
 
 def test_ends_are_offered_by_weight_and_linked_to_the_stars(explorer):
     assert [value for _, value in explorer.controls.start.options] == [0, 2, 1]
-    explorer.stars.start, explorer.stars.end = 2, 1
+    explorer.screen.stars.start, explorer.screen.stars.end = 2, 1
     assert (explorer.controls.start.value, explorer.controls.end.value) == (2, 1)
     explorer.controls.swap.click()
-    assert (explorer.stars.start, explorer.stars.end) == (1, 2)
+    assert (explorer.screen.stars.start, explorer.screen.stars.end) == (1, 2)
 
 
 def test_the_button_computes_what_the_core_computes_and_the_maps_reach_the_browser(explorer):
@@ -104,7 +111,7 @@ def test_a_step_moves_marker_map_and_profile(explorer):
     explorer.choose(0, 2).compute()
     before = explorer.controls.profile.value
     explorer.step = 7
-    assert explorer.stars.step == 7
+    assert explorer.screen.stars.step == 7
     assert last_sent(explorer, "show")[0]["step"] == 7
     assert explorer.controls.profile.value != before
     assert "log density" in before
@@ -114,7 +121,7 @@ def test_the_contour_is_shared_by_all_maps_and_sent_in_their_unit(explorer):
     explorer.choose(0, 2).compute()
     explorer.controls.sigma.value = 3.0
     message, _ = last_sent(explorer, "level")
-    offset, factor = explorer.viewer._scale
+    offset, factor = explorer.screen.viewer._scale
     assert message["level"] / factor + offset == pytest.approx(contour_level(explorer.maps, 3.0), rel=1e-6)
     assert message["change"] / factor == pytest.approx(0.5 * contour_level(explorer.maps, 3.0), rel=1e-6)
 
@@ -143,10 +150,10 @@ def test_changes_are_sent_when_they_are_asked_for(explorer):
     explorer.controls.change.value = True
     _, buffers = last_sent(explorer, "changes")
     with mrcfile.mrcinterpreter.MrcInterpreter(io.BytesIO(buffers[6])) as sent:
-        found = sent.data / explorer.viewer._scale[1]
+        found = sent.data / explorer.screen.viewer._scale[1]
     change = (explorer.maps[6] - explorer.maps[0]).numpy()
-    kept = np.abs(change) < 0.9 * 127 / explorer.viewer._scale[1]
-    assert np.abs(found - change)[kept].max() <= 0.51 / explorer.viewer._scale[1]
+    kept = np.abs(change) < 0.9 * 127 / explorer.screen.viewer._scale[1]
+    assert np.abs(found - change)[kept].max() <= 0.51 / explorer.screen.viewer._scale[1]
     assert last_sent(explorer, "overlay")[0] == {"type": "cryotwin", "task": "overlay", "start": False, "change": True}
 
 
@@ -154,7 +161,7 @@ def test_every_new_view_gets_script_maps_and_overlay(explorer):
     explorer.choose(0, 2).compute()
     explorer.controls.ghost.value = True
     explorer.sent.clear()
-    explorer.viewer._received(None, {"type": "request_loaded"}, [])  # as after the page was loaded again
+    explorer.screen.viewer._received(None, {"type": "request_loaded"}, [])  # as after the page was loaded again
     assert explorer.sent[0][0]["methodName"] == "executeCode"
     assert [m.get("task") for m, _ in explorer.sent[1:]] == ["load", "overlay"]
     assert len(last_sent(explorer, "load")[1]) == 12
@@ -162,20 +169,23 @@ def test_every_new_view_gets_script_maps_and_overlay(explorer):
 
 def test_nothing_of_the_maps_is_kept_in_the_notebooks_state(explorer):
     explorer.choose(0, 2).compute()
-    assert explorer.viewer.widget._ngl_msg_archive == []
-    assert len(json.dumps(explorer.viewer.widget.get_state(), default=str)) < 20_000
+    assert explorer.screen.viewer.widget._ngl_msg_archive == []
+    assert len(json.dumps(explorer.screen.viewer.widget.get_state(), default=str)) < 20_000
 
 
 def test_errors_are_said_in_words(explorer):
     explorer.choose(1, 1)
     explorer.controls.compute.click()
     wait_for(lambda: "Not possible" in explorer.controls.message.value)
+    with pytest.raises(InputError, match="Choose two"):
+        explorer.compute()
+    assert not explorer.controls.compute.disabled
     assert "Choose two" in explorer.controls.message.value
 
     def broken(z):
         raise RuntimeError("out of <memory>")
 
-    explorer._decode = broken
+    explorer._finder.decode = broken
     explorer.choose(0, 2)
     explorer.controls.compute.click()
     wait_for(lambda: "RuntimeError: out of &lt;memory&gt;" in explorer.controls.message.value)
@@ -193,7 +203,7 @@ def test_stopping_leaves_the_former_path(explorer):
             time.sleep(0.01)
         return decode(z)
 
-    explorer._decode = slow
+    explorer._finder.decode = slow
     explorer.choose(0, 2)
     explorer.controls.compute.click()
     assert began.wait(20)
@@ -220,8 +230,9 @@ def test_a_job_ends_once_and_can_be_stopped_late_or_twice():
 def test_a_route_is_chosen_from_the_list_without_finding_them_again(explorer, monkeypatch):
     explorer.choose(0, 2).compute()
     other = ct.ridgeline(explorer.prior, 0, 2)
-    explorer._show(explorer._compute(explorer.controls.request, 0, lambda *_: None, [explorer.path, other]))
-    monkeypatch.setattr(PathRequest, "find", lambda *a: pytest.fail("searched again"))
+    request = explorer.controls.request
+    explorer.screen.show(explorer._finder.find(request, lambda *_: None, known=[explorer.path, other]))
+    monkeypatch.setattr(finding, "find_paths", lambda *a: pytest.fail("searched again"))
     explorer.controls.routes.value = 1
     wait_for(lambda: explorer.path is other)
 
@@ -240,14 +251,14 @@ def test_planes_and_colours_can_be_switched():
     explorer.choose(0, 2).compute()
     for plane in explorer.controls.plane.options:
         explorer.controls.plane.value = plane
-        assert len(explorer.stars.steps) == 12
-        assert len(explorer.stars.points) == 400 * 8
+        assert len(explorer.screen.stars.steps) == 12
+        assert len(explorer.screen.stars.points) == 400 * 8
     explorer.controls.plane.value = "latent 1, 3"
-    np.testing.assert_allclose(explorer.stars.steps, explorer.path.latents[:, [0, 2]], atol=1e-6)
+    np.testing.assert_allclose(explorer.screen.stars.steps, explorer.path.latents[:, [0, 2]], atol=1e-6)
     for name, legend in (("class", "entries"), ("defocus", "ramp")):
         explorer.controls.colour.value = name
-        assert legend in explorer.stars.legend
-        assert len(explorer.stars.colours) == 400 * 3
+        assert legend in explorer.screen.stars.legend
+        assert len(explorer.screen.stars.colours) == 400 * 3
 
 
 def test_other_points_stand_among_their_nearest_latents_in_an_embedding():
@@ -286,6 +297,112 @@ def test_an_export_is_read_by_other_tools_and_restores_the_explorer(explorer, tm
     assert "differs" not in again.controls.message.value
 
 
+@dataclass
+class Support:
+    """In place of what images say."""
+
+    resolution: np.ndarray
+    n_effective: np.ndarray
+
+
+def support(path) -> Support:
+    """Half maps that agree to 20 Å less one for each step, but for the fourth, which no image supports."""
+    steps = np.arange(len(path.latents), dtype=float)
+    return Support(np.where(steps == 4, np.nan, 20 - steps), 100 + 10 * steps)
+
+
+@pytest.fixture
+def supported():
+    prior = prior_of_three()
+    return recorded(ct.PathwayExplorer(prior, prior.sample(600), decode, voxel_size=3.0, support=support))
+
+
+def test_support_by_images_is_asked_by_a_button_and_drawn_with_the_finest_on_top(supported):
+    assert supported.controls.support.layout.display == ""
+    supported.controls.support.click()
+    wait_for(lambda: "Compute a path first" in supported.controls.message.value)
+    supported.choose(0, 2).compute()
+    assert supported.support is None
+    assert "Å" not in supported.controls.profile.value
+    supported.controls.support.click()
+    wait_for(lambda: supported.support is not None and not supported.controls.support.disabled)
+    supported.step = 2
+    drawing = supported.controls.profile.value
+    assert "step 3: 17.0 Å from 130 images" in drawing
+    assert "step 4:" not in drawing
+    tops = [float(points.split(",")[1].split()[0]) for points in re.findall(r'<polygon points="([^"]+)"', drawing)]
+    assert len(tops) == 11
+    assert tops == sorted(tops, reverse=True), "finer is higher, and y points down"
+    (axis,) = (ax for ax in supported.figure().axes if "half maps (Å)" in ax.get_ylabel())
+    assert axis.yaxis_inverted()
+    np.testing.assert_array_equal(axis.lines[0].get_ydata(), supported.support.resolution)
+    supported._finder.support = lambda path: Support(np.full(12, np.inf), np.zeros(12))
+    supported.screen.show_support(supported._finder.supported(supported.screen.found, lambda *_: None))
+    assert "<polygon" not in supported.controls.profile.value
+    assert len(supported.figure().axes) == 4
+    supported.choose(0, 1).compute()
+    assert supported.support is None, "of another path"
+
+
+def test_support_is_exported_and_does_not_outlive_its_path(supported, tmp_path):
+    supported.controls.n_steps.value = 4
+    supported.choose(0, 2).compute()
+    supported.controls.support.click()
+    wait_for(lambda: supported.support is not None)
+    supported.export(tmp_path)
+    table = np.genfromtxt(tmp_path / "support.csv", delimiter=",", names=True)
+    assert table.dtype.names == ("step", "resolution_angstrom", "effective_images")
+    np.testing.assert_allclose(table["resolution_angstrom"], supported.support.resolution)
+    np.testing.assert_allclose(table["effective_images"], supported.support.n_effective)
+    supported.compute().export(tmp_path)
+    assert not (tmp_path / "support.csv").exists()
+
+
+def test_support_can_be_stopped_and_what_is_no_support_is_refused_in_words(supported):
+    supported.choose(0, 2).compute()
+    began = threading.Event()
+
+    def endless(path):
+        began.set()
+        for _ in range(2000):
+            time.sleep(0.01)
+
+    supported._finder.support = endless
+    supported.controls.support.click()
+    assert began.wait(20)
+    assert supported.controls.compute.disabled
+    supported.controls.stop.click()
+    wait_for(lambda: supported.controls.message.value == "Stopped.")
+    supported._finder.support = lambda path: Support(np.ones(3), np.ones(12))
+    supported.controls.support.click()
+    wait_for(lambda: "resolution" in supported.controls.message.value)
+    assert "(12,)" in supported.controls.message.value
+    assert supported.support is None
+
+
+def test_without_a_way_to_ask_images_there_is_no_button(explorer):
+    assert explorer.controls.support.layout.display == "none"
+
+
+OPEN = """
+import sys, torch
+import cryotwin_nb as ct
+prior = ct.GaussianMixture([0.5, 0.5], torch.eye(2), torch.eye(2).expand(2, 2, 2))
+z = prior.sample(50)
+ct.CryoTwin
+ct.PathwayExplorer(prior, z, lambda z: z, embedding=z)
+print(*sys.modules)
+"""
+
+
+def test_the_stars_wait_for_no_figures_tables_or_solvers():
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    run = subprocess.run([sys.executable, "-c", OPEN], env=environment, capture_output=True, text=True, check=True)
+    loaded = set(run.stdout.split())
+    assert "cryotwin_nb.explorer.stars" in loaded
+    assert not {"pandas", "scipy", "sklearn", "openTSNE", "numba", "matplotlib.figure", "matplotlib.pyplot"} & loaded
+
+
 @pytest.mark.parametrize("text", ["", "[1]", '{"kind": "PathwayExplorer"}', '{"kind": "PathwayExplorer", "shown": {}}'])
 def test_a_file_that_is_no_note_is_refused_by_name(tmp_path, text):
     (tmp_path / "explorer.json").write_text(text)
@@ -294,6 +411,7 @@ def test_a_file_that_is_no_note_is_refused_by_name(tmp_path, text):
 
 
 def test_a_note_of_another_mixture_is_refused(explorer, tmp_path):
+    explorer.controls.n_steps.value = 2
     explorer.choose(0, 2).compute()
     explorer.export(tmp_path)
     other = ct.GaussianMixture([0.5, 0.5], torch.zeros(2, 3) + torch.arange(2)[:, None], torch.eye(3).expand(2, 3, 3))
@@ -314,13 +432,13 @@ def test_a_snapshot_of_the_browser_becomes_a_file(explorer, tmp_path):
     explorer.controls.folder.value = str(tmp_path / "shots")
     explorer.controls.snapshot.click()
     assert last_sent(explorer, "picture")
-    explorer.viewer._received(None, {"type": "cryotwin", "event": "picture"}, [memoryview(b"png")])
+    explorer.screen.viewer._received(None, {"type": "cryotwin", "event": "picture"}, [memoryview(b"png")])
     assert (tmp_path / "shots" / "snapshot_000.png").read_bytes() == b"png"
     (tmp_path / "a file").touch()
     explorer.controls.folder.value = str(tmp_path / "a file")
-    explorer.viewer._received(None, {"type": "cryotwin", "event": "picture"}, [memoryview(b"png")])
+    explorer.screen.viewer._received(None, {"type": "cryotwin", "event": "picture"}, [memoryview(b"png")])
     assert "Not possible" in explorer.controls.message.value
-    explorer.viewer._received(None, {"type": "cryotwin", "event": "failed", "reason": "no WebGL"}, [])
+    explorer.screen.viewer._received(None, {"type": "cryotwin", "event": "failed", "reason": "no WebGL"}, [])
     assert "no WebGL" in explorer.controls.message.value
 
 

@@ -121,7 +121,7 @@ def export_and_take_a_snapshot(page: ExplorerPage, folder: Path) -> None:
     page.page.locator(".widget-text", has_text="Folder").locator("input").fill(folder.name)
     page.page.keyboard.press("Tab")
     page.press("Export")
-    page.says(f"files written to {folder.name}")
+    page.says(f"files written to {folder.name}", 300)  # a movie among them, drawn without a GPU
     assert len(list(folder.glob("map_*.mrc"))) == 12
     page.press("Snapshot")
     page.says("Snapshot written")

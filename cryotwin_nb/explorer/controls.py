@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import html
+from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as widgets
 
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.explorer.job import Stopped
 from cryotwin_nb.explorer.request import METHODS, PathRequest
 from cryotwin_nb.mixture import GaussianMixture
 
@@ -32,7 +36,14 @@ def _button(text: str, icon: str, tip: str, width: str = "auto", **more: Any) ->
 class Controls:
     """All that can be set, as attributes."""
 
-    def __init__(self, prior: GaussianMixture, names: dict[int, str], planes: list[str], columns: list[str]) -> None:
+    def __init__(
+        self,
+        prior: GaussianMixture,
+        names: dict[int, str],
+        planes: list[str],
+        columns: list[str],
+        with_support: bool = False,
+    ) -> None:
         weights = prior.weights.tolist()
         heaviest = sorted(range(len(weights)), key=lambda c: -weights[c])
         stars = [(" ".join(filter(None, (str(c), names.get(c), f"({weights[c]:.1%})"))), c) for c in heaviest]
@@ -47,9 +58,10 @@ class Controls:
         self.compute = _button("Compute", "play-circle", "Compute the path and its maps", button_style="primary")
         self.stop = _button("Stop", "stop", "Stop computing", disabled=True)
         self.bar = widgets.FloatProgress(min=0, max=1, layout=widgets.Layout(width="90px", display="none"))
-        self.doing = widgets.Label(layout=widgets.Layout(width="100px", display="none"))
+        self.doing = widgets.Label(layout=widgets.Layout(width="120px", display="none"))
         self.routes = _menu("Path", [], "auto")
         self.routes.layout.flex = "1 1 260px"
+        self._offering = False  # filling the list is no choice
         self.plane = _menu("Plane", planes, "170px")
         self.colour = _menu("Colour", columns, "230px")
         self.play = widgets.Play(min=0, max=0, interval=400, show_repeat=True)
@@ -72,6 +84,9 @@ class Controls:
         self.reset = _button("Reset", "home", "From the front, all of the map in view")
         self.snapshot = _button("Snapshot", "camera", "Write what is shown as a PNG into the folder below")
         self.profile = widgets.HTML(layout=widgets.Layout(margin="0"))
+        tip = "Maps from the images near each step alone: at which resolution their halves agree"
+        self.support = _button("Support by images", "check-circle", tip)
+        self.support.layout.display = "" if with_support else "none"
         self.folder = widgets.Text("pathway", description="Folder", layout=widgets.Layout(width="260px"))
         tip = "Maps, differences, latents, ChimeraX script, movie, picture, and explorer.json, which recreates this"
         self.export = _button("Export", "download", tip)
@@ -95,8 +110,13 @@ class Controls:
             widgets.Box([*ends, self.compute, self.stop, self.routes, self.bar, self.doing], layout=row),
             widgets.Box([widgets.VBox(left, layout=half), widgets.VBox(right, layout=half)], layout=halves),
             self.profile,
-            widgets.Box([self.folder, self.export, self.message], layout=row),
+            widgets.Box([self.support, self.folder, self.export, self.message], layout=row),
         ]
+
+    @property
+    def output(self) -> str:
+        """The folder to write to."""
+        return self.folder.value.strip() or "pathway"
 
     @property
     def request(self) -> PathRequest:
@@ -125,27 +145,53 @@ class Controls:
         for name in ("ghost", "change"):
             getattr(self, name).value = bool(shown.get(name))
 
-    def progress(self, share: float, text: str) -> None:
-        """Say how far the work is."""
-        self.compute.disabled, self.stop.disabled = True, False
+    def progress(self, share: float | None, text: str) -> None:
+        """Say how far the work is; the bar pulses where nobody can tell."""
+        self._busy(True)
         self.bar.layout.display = self.doing.layout.display = ""
-        self.bar.value, self.doing.value = share, text
+        self.bar.value, self.doing.value = 1.0 if share is None else share, text
+        (self.bar.add_class if share is None else self.bar.remove_class)("cryotwin-pulse")
 
     def idle(self) -> None:
         """Say that nothing is being computed."""
-        self.compute.disabled, self.stop.disabled = False, True
+        self._busy(False)
         self.bar.layout.display = self.doing.layout.display = "none"
+
+    def on_route(self, chosen: Callable[[int], None]) -> None:
+        """Call with the number of the path that the user chooses from the list."""
+
+        def changed(change: dict) -> None:
+            if not self._offering and change["new"] is not None:
+                chosen(change["new"])
+
+        self.routes.observe(changed, "value")
 
     def offer(self, titles: list[str], chosen: int, n_maps: int) -> None:
         """Offer paths to choose from, and the steps of the chosen one."""
+        self._offering = True
         self.routes.options = [(title, i) for i, title in enumerate(titles)]
         self.routes.value = chosen
+        self._offering = False
         self.play.max = self.step.max = n_maps - 1
         self.step.value = min(self.step.value, n_maps - 1)
 
     def say(self, message: str) -> None:
         """Show a message, HTML."""
         self.message.value = message
+
+    def say_error(self, error: BaseException) -> None:
+        """Say in words what went wrong."""
+        if isinstance(error, Stopped):
+            self.say("Stopped.")
+        elif isinstance(error, InputError):
+            self.say(f"<b>Not possible.</b> {html.escape(str(error))}")
+        else:
+            self.say(f"<b>It failed.</b> {type(error).__name__}: {html.escape(str(error))}")
+
+    def _busy(self, busy: bool) -> None:
+        for one in (self.compute, self.routes, self.support, self.export):
+            one.disabled = busy
+        self.stop.disabled = not busy
 
     def _swap(self) -> None:
         start, end = self.start.value, self.end.value

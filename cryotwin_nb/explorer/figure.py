@@ -3,57 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, FigureBase
-from torch import Tensor
 
-from cryotwin_nb.explorer.planes import Colouring, Plane
-from cryotwin_nb.pathways import PathProfile
+from cryotwin_nb.explorer.view import View
 from cryotwin_nb.plotting.latents import draw_path, draw_stars
 from cryotwin_nb.plotting.pathways import path_profile
 from cryotwin_nb.plotting.pictures import _filled, scale_bar
 from cryotwin_nb.plotting.style import COLOURS, HALO, styled
 from cryotwin_nb.rendering import render_surface
-from cryotwin_nb.ridgeline import Pathway
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """What the explorer shows.
-
-    Attributes
-    ----------
-    plane, colouring
-        Of the scatter.
-    weights : (C,) float
-        Of the mixture.
-    names : mapping of component to name
-    path, profile, maps : optional
-        Where a path was computed.
-    step : int
-    level : float
-        Contour, in the maps' unit.
-    sigma : float
-        The same in standard deviations.
-    voxel_size : float
-        Å.
-    """
-
-    plane: Plane
-    colouring: Colouring
-    weights: np.ndarray
-    names: Mapping[int, str]
-    path: Pathway | None
-    profile: PathProfile | None
-    maps: Tensor | None
-    step: int
-    level: float
-    sigma: float
-    voxel_size: float
 
 
 @styled
@@ -80,7 +42,9 @@ def draw_view(view: View, pixels: int = 360) -> Figure:
     right.text(0.5, -0.02, "blue: gained since the start, orange: lost", transform=right.transAxes, ha="center", size=8)
     if view.profile is not None:
         path_profile(view.profile, figure=lower)
-        for panel in lower.axes:
+        if view.support is not None:
+            _draw_resolutions(lower.axes[-1], view.profile.step_position, view.support)
+        for panel in lower.axes[:2]:
             panel.axvline(view.profile.step_position[view.step], color=COLOURS[3], lw=2, zorder=0)
     return figure
 
@@ -97,17 +61,35 @@ def picture(view: View, colours: int = 128) -> bytes:
     return small.getvalue()
 
 
-def _draw_plane(ax, view: View) -> None:
+def _draw_resolutions(ax: Axes, at: np.ndarray, support: Any) -> None:
+    """Resolutions of half maps above the bars, on a second axis: the finest on top."""
+    resolution = np.asarray(support.resolution, float)
+    known = resolution[np.isfinite(resolution)]
+    if not len(known):
+        return
+    ax.set_ylim(top=2.4 * ax.get_ylim()[1])
+    twin = ax.twinx()
+    twin.plot(at, np.where(np.isfinite(resolution), resolution, np.nan), "D--", ms=4, lw=1, color=COLOURS[1])
+    fine, coarse = known.min(), known.max()
+    span = max(coarse - fine, 1.0)
+    twin.set_ylim(coarse + 1.1 * span, fine - 0.2 * span)
+    twin.set_yticks([coarse, fine], [f"{coarse:.1f}", f"{fine:.1f}"])
+    twin.spines["right"].set_visible(True)
+    twin.set_ylabel("half maps (Å)", color=COLOURS[1])
+
+
+def _draw_plane(ax: Axes, view: View) -> None:
     plane, order = view.plane, view.colouring.order
-    ax.scatter(*plane.points[order].T, c=view.colouring.rgb[order] / 255, s=4, linewidths=0, rasterized=True)
+    (x, y), rgb = plane.points[order].T, view.colouring.rgb[order] / 255
+    ax.scatter(x, y, c=rgb, s=4, linewidths=0, rasterized=True)
     draw_stars(ax, plane.means, view.weights, 0 if view.names else 6)
     heaviest = {name: c for c, name in sorted(view.names.items(), key=lambda item: view.weights[item[0]])}
     for name, c in heaviest.items():
         ax.annotate(name, plane.means[c], (5, 3), textcoords="offset points", zorder=9, path_effects=HALO)
     if view.path is not None:
         draw_path(ax, view.path, plane.place, COLOURS[6])
-        here = plane.place(view.path.latents[view.step][None])[0]
-        ax.scatter(*here, s=130, color=COLOURS[3], edgecolors="black", zorder=10)
+        x, y = plane.place(view.path.latents[view.step][None])[0]
+        ax.scatter(x, y, s=130, color=COLOURS[3], edgecolors="black", zorder=10)
     ax.set(xlabel=plane.axes[0] or "embedding", ylabel=plane.axes[1], aspect="equal")
     if not any(plane.axes):
         ax.set(xticks=[], yticks=[])
@@ -118,5 +100,5 @@ def _draw_plane(ax, view: View) -> None:
     for name, colour in legend.get("entries", []):
         ax.scatter([], [], color=colour, s=12, label=name)
     if "entries" in legend:
-        ax.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=6, handletextpad=0.1, borderpad=0)
+        ax.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=7, handletextpad=0.1, borderpad=0)
     ax.set_title(title, size=8)

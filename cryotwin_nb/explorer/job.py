@@ -6,7 +6,8 @@ import ctypes
 import threading
 from collections.abc import Callable
 
-Report = Callable[[float, str], None]
+Report = Callable[[float | None, str], None]
+"""Called with the share that is done, None where nobody can tell, and what is being done."""
 
 
 class Stopped(Exception):

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from matplotlib import colormaps
 from matplotlib.colors import to_hex, to_rgb
-from scipy.spatial import cKDTree
 from torch import Tensor
 
+from cryotwin_nb.colours import COLOURS, DENSITY
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation import Embedding
 from cryotwin_nb.mixture import GaussianMixture
-from cryotwin_nb.plotting.style import COLOURS, DENSITY
 
 MAX_POINTS = 4000
 _NEAREST = 10
@@ -65,7 +64,7 @@ def planes(
     share = (spread**2 / (spread**2).sum()).tolist()
     if dim > 2:
         for i, j in combinations(range(min(dim, len(share), 4)), 2):
-            axes = tuple(f"PC {k + 1} ({share[k]:.0%} of the variance)" for k in (i, j))
+            axes = tuple(f"PC {k + 1} (latent units; {share[k]:.0%} of the variance)" for k in (i, j))
             found.append(_linear(f"PC {i + 1}, {j + 1}", axes, directions[[i, j]].T, centre, z[rows], means))
     identity = torch.eye(dim, max(dim, 2), dtype=z.dtype)
     for i, j in combinations(range(max(dim, 2)), 2):
@@ -83,12 +82,15 @@ def _embedded(
     if known.shape != (len(latents), 2):
         remedy = "Give embed_tsne(latents, prior), or any other embedding, of the same latents."
         raise InputError("embedding", f"shape {known.shape}", f"({len(latents)}, 2)", remedy)
-    tree = cKDTree(latents.double().numpy())
+    z = latents.double()
 
     def place(x: Tensor) -> np.ndarray:
-        distance, nearest = tree.query(torch.as_tensor(x).double().cpu().numpy(), k=min(_NEAREST, len(known)))
-        weight = 1 / np.maximum(distance, 1e-9)
-        return (weight[..., None] * known[nearest]).sum(1) / weight.sum(1, keepdims=True)
+        x = torch.as_tensor(x).double().cpu()
+        k, exact = min(_NEAREST, len(z)), "donot_use_mm_for_euclid_dist"  # also where points coincide
+        parts = [torch.cdist(few, z, compute_mode=exact).topk(k, largest=False) for few in x.split(16)]
+        near, which = (torch.cat(part) for part in zip(*parts))
+        weight = (1 / near.clamp(min=1e-9))[..., None].numpy()
+        return (weight * known[which.numpy()]).sum(1) / weight.sum(1)
 
     return Plane(name, ("", ""), known[rows], place(prior.means.detach()), place)
 
@@ -132,8 +134,8 @@ def colouring(title: str, values: np.ndarray) -> Colouring:
     palette = colormaps[DENSITY]
     legend = {
         "title": title,
-        "low": f"{low:.4g}",
-        "high": f"{high:.4g}",
+        "low": f"{low:.3g}",
+        "high": f"{high:.3g}",
         "ramp": [to_hex(palette(x)) for x in np.linspace(0, 1, 9)],
     }
     return Colouring((255 * palette(share)[:, :3]).astype(np.uint8), np.argsort(share, kind="stable"), legend)

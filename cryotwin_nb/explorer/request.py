@@ -1,11 +1,9 @@
-"""What a path is asked for with, and the paths that answer: the part of the explorer that a file can keep."""
+"""What a path is asked for with: the part of the explorer that a file can keep."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -13,8 +11,6 @@ import torch
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture import GaussianMixture
-from cryotwin_nb.pathways import Landscape, Route, find_routes, max_flux
-from cryotwin_nb.ridgeline import Pathway, ridgeline
 
 METHODS = ("MaxFlux", "Algorithm 1", "All routes")
 
@@ -48,22 +44,6 @@ class PathRequest:
         if self.method not in METHODS:
             raise InputError("method", repr(self.method), " or ".join(map(repr, METHODS)), "Choose one of them.")
 
-    def find(self, prior: GaussianMixture, landscape: Callable[[], Landscape], evidence: Any = None) -> list[Pathway]:
-        """The path, or all routes by falling share. The landscape of `prior` is asked for only where it is used."""
-        ends, n_steps, seed = (self.start, self.end), self.n_steps, self.seed
-        if self.method == "Algorithm 1":
-            return [ridgeline(prior, *ends, n_steps, self.omega, seed=seed)]
-        if self.start == self.end:
-            raise InputError("end", f"{self.end}, the same as start", "another component", "Choose two stars.")
-        if self.method == "MaxFlux":
-            return [max_flux(prior, *ends, n_steps, seed=seed, landscape=landscape())]
-        options: dict[str, Any] = {"evidence": evidence, "seed": seed, "landscape": landscape()}
-        routes: list[Pathway] = [*find_routes(prior, *ends, n_steps=n_steps, **options)]
-        if not routes:
-            expected, remedy = "at least one", "Choose ends that particles join, or MaxFlux."
-            raise InputError("routes", f"none between components {self.start} and {self.end}", expected, remedy)
-        return routes
-
     def as_dict(self) -> dict:
         """For a JSON file."""
         return asdict(self)
@@ -84,21 +64,6 @@ class PathRequest:
             found = f"{values!r}"[:80]
             raise InputError(where, found, f"the settings {', '.join(kinds)}", "Give a file that the explorer wrote.")
         return cls(**values)
-
-
-def path_title(path: Pathway, names: dict[int, str] | None = None) -> str:
-    """What a path is called in a list: its method, or a route's states and share."""
-    if isinstance(path, Route):
-        called = [state_name(state, names) for state in path.states]
-        return f"{path.share:.0%}: " + " → ".join(name for name, _ in groupby(called))
-    cost = f"log J {path.log_cost:.1f}, barrier {path.barrier:.1f} nats"
-    return f"{'Algorithm 1' if path.method == 'ridgeline' else path.method}: {cost}"
-
-
-def state_name(state: Any, names: dict[int, str] | None) -> str:
-    """A state by the name that most of its components' weight bears, else by its own."""
-    given = [names[c] for c in state.components if c in names] if names else []
-    return max(set(given), key=given.count) if given else str(state.name)
 
 
 def fingerprint(prior: GaussianMixture) -> str:

@@ -9,14 +9,16 @@ from typing import Any
 
 import cryotwin_nb
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.explorer.figure import View, draw_view
+from cryotwin_nb.explorer.figure import draw_view
 from cryotwin_nb.explorer.request import PathRequest, fingerprint
+from cryotwin_nb.explorer.view import View
 from cryotwin_nb.export import write_pathway
 from cryotwin_nb.formats.files import atomic, make_folder, require_file
 from cryotwin_nb.mixture import GaussianMixture
 from cryotwin_nb.plotting.pathways import write_movie
 
 NOTE = "explorer.json"
+SUPPORT = "support.csv"
 _KIND = "PathwayExplorer"
 
 
@@ -32,6 +34,7 @@ def write_exploration(
     write_movie(folder / "pathway.gif", view.maps, view.voxel_size, titles=titles, level=view.level)
     with atomic(folder / "pathway.png") as partial:
         draw_view(view).savefig(partial, dpi=200, format="png")
+    _write_support(folder / SUPPORT, view.support)
     note = {
         "kind": _KIND,
         "version": cryotwin_nb.__version__,
@@ -43,6 +46,24 @@ def write_exploration(
     with atomic(folder / NOTE) as partial:
         partial.write_text(json.dumps(note, indent=1) + "\n")
     return sorted(folder.iterdir())
+
+
+def _write_support(file: Path, support: Any) -> None:
+    """What images say of each step, as a table; one of a former path is removed."""
+    if support is None:
+        file.unlink(missing_ok=True)
+        return
+    rows = [f"{k},{r:.6g},{n:.6g}\n" for k, (r, n) in enumerate(zip(support.resolution, support.n_effective))]
+    with atomic(file) as partial:
+        partial.write_text("step,resolution_angstrom,effective_images\n" + "".join(rows))
+
+
+def write_snapshot(folder: str | os.PathLike, step: int, png: bytes) -> Path:
+    """Write a picture of the browser's; returns the file."""
+    file = make_folder(folder) / f"snapshot_{step:03d}.png"
+    with atomic(file) as partial:
+        partial.write_bytes(png)
+    return file
 
 
 def read_note(path: str | os.PathLike, prior: GaussianMixture) -> tuple[PathRequest, dict[str, Any], list]:

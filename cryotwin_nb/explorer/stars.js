@@ -73,14 +73,19 @@ function render({ model, el }) {
   }
 
   function drawPath(v) {
-    const curve = model.get("curve"), steps = model.get("steps"), step = model.get("step");
+    const curve = model.get("curve"), steps = model.get("steps");
     if (!curve.length) return;
     const line = curve.map(([x, y]) => `${v.x(x)},${v.y(y)}`).join(" ");
     element(svg, "polyline", { points: line, class: "halo" });
     element(svg, "polyline", { points: line, class: "path" });
     steps.forEach(([x, y], k) => element(svg, "circle", {
-      cx: v.x(x), cy: v.y(y), r: k === step ? 7 : 3, class: k === step ? "current" : "step", "data-step": k,
+      cx: v.x(x), cy: v.y(y), r: 3, class: "step", "data-step": k,
     }));
+  }
+
+  function drawCurrentStep(v) {
+    const here = model.get("steps")[model.get("step")];
+    if (here) element(svg, "circle", { cx: v.x(here[0]), cy: v.y(here[1]), r: 7, class: "current" });
   }
 
   function drawStars(v) {
@@ -147,6 +152,7 @@ function render({ model, el }) {
     drawAxes(v);
     drawPath(v);
     drawStars(v);
+    drawCurrentStep(v);  // above the stars, which would hide it
     drawLegend();
   }
 

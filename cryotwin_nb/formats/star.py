@@ -1,21 +1,25 @@
-"""RELION STAR files of particles: 3.0 (one table), 3.1 and 5 (an optics and a particles table, in any order)."""
+"""RELION STAR files of particles: 3.0 (one table), 3.1 and 5 (an optics and a particles table, in any order).
+
+pandas is imported where a table is read or written: whoever loads a model need not wait for it.
+"""
 
 from __future__ import annotations
 
 import linecache
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-import starfile
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import require_file
 from cryotwin_nb.formats.metadata import Metadata, column, make_ctf, whole_numbers
 from cryotwin_nb.formats.poses import euler_from_rotations, rotations_from_euler
 from cryotwin_nb.imaging import CTF
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
@@ -68,6 +72,9 @@ def read_star(
 
 def _tables(path: Path) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """The table of particles and, where there is one, that of optics groups."""
+    import pandas as pd
+    import starfile
+
     _require_plain_lines(path)
     linecache.checkcache(str(path))  # starfile reads through linecache, which would return a file's former content
     try:
@@ -129,6 +136,8 @@ def _merge_optics(particles: pd.DataFrame, optics: pd.DataFrame | None, path: Pa
 
 def _require_plain_ctf(table: pd.DataFrame, path: Path) -> None:
     """Refuse images whose CTF was already dealt with: applying it again would be silently wrong."""
+    import pandas as pd
+
     for name in ("rlnCtfDataAreCtfPremultiplied", "rlnCtfDataArePhaseFlipped"):
         if name in table and (pd.to_numeric(table[name], errors="coerce").fillna(0) != 0).any():
             remedy = "Extract the particles again with the CTF left as it is."
@@ -256,6 +265,9 @@ def write_star(
     prepared : dict, optional
         Columns for data_optics that say how the images were changed: `SIGN`, `WHITENED`.
     """
+    import pandas as pd
+    import starfile
+
     keys = {"group": np.asarray(optics_group, dtype=np.float64)}
     if ctf is not None:
         keys["rlnVoltage"], keys["rlnSphericalAberration"] = ctf.voltage, ctf.spherical_aberration

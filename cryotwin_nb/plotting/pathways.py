@@ -16,8 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
-from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.spatial.distance import pdist
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError
@@ -88,6 +86,9 @@ def route_graph(
 
 def _layout(routes: Sequence[Route]) -> tuple[dict[str, State], dict[str, tuple[float, float]]]:
     """States by name, and where they stand: along x the way travelled, along y beside the routes most alike."""
+    from scipy.cluster.hierarchy import leaves_list, linkage  # slow to import, and no other figure needs it
+    from scipy.spatial.distance import pdist
+
     states = {state.name: state for route in routes for state in route.states}
     passes = np.array([[any(s.name == name for s in route.states) for name in states] for route in routes])
     order = leaves_list(linkage(pdist(passes.astype(float)), optimal_ordering=True)) if len(routes) > 2 else range(2)

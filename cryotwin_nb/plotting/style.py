@@ -13,11 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 from torch import Tensor
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-"""Okabe and Ito's palette in the order of use; yellow last, for want of contrast on white."""
-
-DENSITY = "viridis"
-"""Colour map of densities."""
+from cryotwin_nb.colours import COLOURS as COLOURS
+from cryotwin_nb.colours import DENSITY as DENSITY
 
 GREY = "0.35"
 """Notes and guide lines."""

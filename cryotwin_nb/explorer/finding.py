@@ -1,0 +1,149 @@
+"""What was asked for, found by the core: the paths, maps and profile of one of them, and its support by images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.evaluation import Decode
+from cryotwin_nb.explorer.job import Report
+from cryotwin_nb.explorer.request import PathRequest
+from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.pathways import Landscape, PathProfile, Route, find_routes, max_flux, profile
+from cryotwin_nb.ridgeline import Pathway, ridgeline
+
+_AT_ONCE = 2  # maps that are decoded before the next look at the stop button
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a request gave: all its paths, and one of them decoded.
+
+    Attributes
+    ----------
+    request : PathRequest
+    paths : list of Pathway
+    chosen : int
+        Which of them is decoded.
+    maps : (K+1, D, D, D) float32
+        Those of `path`, the chosen one.
+    profile : PathProfile
+        What it passes.
+    support : optional
+        `resolution` (K+1,) in Å and `n_effective` (K+1,) of its points, once images were asked.
+    """
+
+    request: PathRequest
+    paths: list[Pathway]
+    chosen: int
+    maps: Tensor
+    profile: PathProfile
+    support: Any = None
+
+    @property
+    def path(self) -> Pathway:
+        return self.paths[self.chosen]
+
+    def titles(self, names: dict[int, str]) -> list[str]:
+        """What the paths are called in a list."""
+        return [path_title(path, names) for path in self.paths]
+
+
+class Finder:
+    """Finds what requests ask for; the landscape of the density is computed once.
+
+    Parameters
+    ----------
+    prior : GaussianMixture
+    latents : (n, d) float
+        Of the particles.
+    decode : callable
+        Latents (m, d) to maps (m, D, D, D).
+    evidence
+        Of `find_routes`.
+    support : callable, optional
+        A path to what images say of it; see `PathwayExplorer`.
+    """
+
+    def __init__(
+        self, prior: GaussianMixture, latents: Tensor, decode: Decode, evidence: Any, support: Any = None
+    ) -> None:
+        self.prior, self.latents, self.decode = prior, latents, decode
+        self.evidence, self.support = evidence, support
+        self._landscape: Landscape | None = None
+
+    def find(self, request: PathRequest, report: Report, chosen: int = 0, known: list[Pathway] | None = None) -> Found:
+        """The paths that answer a request, unless they are known, and the chosen one decoded."""
+        report(0.0, "path")
+        paths = known or find_paths(request, self.prior, self._of_prior, self.evidence)
+        path = paths[min(chosen, len(paths) - 1)]
+        parts: list[Tensor] = []
+        count = len(path.latents)
+        for part in path.latents.split(_AT_ONCE):
+            report(0.3 + 0.6 * _AT_ONCE * len(parts) / count, f"map {_AT_ONCE * len(parts) + 1} of {count}")
+            parts.append(torch.as_tensor(self.decode(part)).detach().float().cpu())
+        report(0.9, "particles near")
+        return Found(request, paths, paths.index(path), torch.cat(parts), profile(path, self.prior, self.latents))
+
+    def supported(self, found: Found, report: Report) -> Found:
+        """The same with what images say of its path.
+
+        Raises
+        ------
+        InputError
+            If that is not one resolution and one number for each point of the path.
+        """
+        report(None, "support by images")
+        support = self.support(found.path)
+        for name in ("resolution", "n_effective"):
+            shape, expected = np.shape(getattr(support, name, ())), (len(found.path.latents),)
+            if shape != expected:
+                where, remedy = f"support(path).{name}", "Give what pathway_support returns for the path."
+                raise InputError(where, f"shape {shape}", f"{expected}, one for each point", remedy)
+        return replace(found, support=support)
+
+    def _of_prior(self) -> Landscape:
+        if self._landscape is None:
+            self._landscape = Landscape.of(self.prior)
+        return self._landscape
+
+
+def find_paths(
+    request: PathRequest, prior: GaussianMixture, landscape: Callable[[], Landscape], evidence: Any = None
+) -> list[Pathway]:
+    """The path, or all routes by falling share. The landscape of `prior` is asked for only where it is used."""
+    ends, n_steps, seed = (request.start, request.end), request.n_steps, request.seed
+    if request.method == "Algorithm 1":
+        return [ridgeline(prior, *ends, n_steps, request.omega, seed=seed)]
+    if request.start == request.end:
+        raise InputError("end", f"{request.end}, the same as start", "another component", "Choose two stars.")
+    if request.method == "MaxFlux":
+        return [max_flux(prior, *ends, n_steps, seed=seed, landscape=landscape())]
+    options: dict[str, Any] = {"evidence": evidence, "seed": seed, "landscape": landscape()}
+    routes: list[Pathway] = [*find_routes(prior, *ends, n_steps=n_steps, **options)]
+    if not routes:
+        expected, remedy = "at least one", "Choose ends that particles join, or MaxFlux."
+        raise InputError("routes", f"none between components {request.start} and {request.end}", expected, remedy)
+    return routes
+
+
+def path_title(path: Pathway, names: dict[int, str] | None = None) -> str:
+    """What a path is called in a list: its method, or a route's states and share."""
+    if isinstance(path, Route):
+        called = [state_name(state, names) for state in path.states]
+        return f"{path.share:.0%}: " + " → ".join(name for name, _ in groupby(called))
+    cost = f"log J {path.log_cost:.1f}, barrier {path.barrier:.1f} nats"
+    return f"{'Algorithm 1' if path.method == 'ridgeline' else path.method}: {cost}"
+
+
+def state_name(state: Any, names: dict[int, str] | None) -> str:
+    """A state by the name that most of its components' weight bears, else by its own."""
+    given = [names[c] for c in state.components if c in names] if names else []
+    return max(set(given), key=given.count) if given else str(state.name)

@@ -1,0 +1,178 @@
+"""What is on the screen: star picker, maps and profile, which follow the controls and show what was found."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.explorer.controls import Controls
+from cryotwin_nb.explorer.maps import MapViewer
+from cryotwin_nb.explorer.planes import Colouring, Plane, colouring, shown_rows
+from cryotwin_nb.explorer.profile import profile_svg
+from cryotwin_nb.explorer.stars import StarPicker
+from cryotwin_nb.explorer.still import Still
+from cryotwin_nb.explorer.view import View
+from cryotwin_nb.rendering import automatic_sigma, contour_level
+
+if TYPE_CHECKING:
+    from cryotwin_nb.explorer.finding import Found
+
+
+class Screen:
+    """Shows what was found, as the controls say.
+
+    Parameters
+    ----------
+    controls : Controls
+    planes : mapping of name to Plane
+    columns : mapping of title to (n,)
+        To colour by.
+    weights : (C,) float
+    names : mapping of component to name
+    voxel_size : float
+        Å.
+
+    Attributes
+    ----------
+    stars, viewer, still
+        The widgets, and the picture for readers without a kernel.
+    found : Found or None
+    """
+
+    def __init__(
+        self,
+        controls: Controls,
+        planes: Mapping[str, Plane],
+        columns: Mapping[str, np.ndarray],
+        weights: np.ndarray,
+        names: dict[int, str],
+        voxel_size: float,
+    ) -> None:
+        self.found: Found | None = None
+        self._controls, self._planes, self._columns = controls, planes, columns
+        self._weights, self._names, self._voxel_size = weights, names, voxel_size
+        self._rows = shown_rows(len(next(iter(columns.values()))))
+        self.still = Still(self._picture)
+        self.stars = StarPicker(weights, names, self.still.name)
+        self.viewer = MapViewer(voxel_size, self._heard)
+        self._follow()
+        self._show_plane()
+
+    def show(self, found: Found) -> None:
+        """Show what was found; the first time at a contour that parts particle and solvent."""
+        controls, first = self._controls, self.found is None
+        self.found = found
+        if first:
+            controls.sigma.value = round(automatic_sigma(found.maps), 1)
+        titles = found.titles(self._names)
+        controls.offer(titles, found.chosen, len(found.path.latents))
+        self.stars.show_path(found.path)
+        self.viewer.load(found.maps, self._level(), controls.step.value)
+        self._show_step()
+        controls.say(html.escape(titles[found.chosen]))
+
+    def show_support(self, found: Found) -> None:
+        """Show what was found of a path that is on the screen already."""
+        self.found = found
+        self._show_profile()
+        self.still.refresh()
+
+    def view(self) -> View:
+        """What is shown now."""
+        found, controls = self.found, self._controls
+        return View(
+            self._planes[controls.plane.value],
+            self._colouring(),
+            self._weights,
+            self._names,
+            None if found is None else found.path,
+            None if found is None else found.profile,
+            None if found is None else found.maps,
+            None if found is None else found.support,
+            controls.step.value,
+            self._level(),
+            controls.sigma.value,
+            self._voxel_size,
+        )
+
+    def _follow(self) -> None:
+        """Let what is shown follow the controls."""
+        c = self._controls
+        c.plane.observe(lambda _: self._show_plane(), "value")
+        c.colour.observe(lambda _: self._show_colours(), "value")
+        c.step.observe(lambda _: self._show_step(), "value")
+        c.sigma.observe(lambda _: self._show_contour(), "value")
+        for toggle in (c.ghost, c.change):
+            toggle.observe(lambda _: self._show_overlay(), "value")
+        c.reset.on_click(lambda _: self.viewer.reset())
+        c.snapshot.on_click(lambda _: self.viewer.request_picture())
+
+    def _show_plane(self) -> None:
+        path = None if self.found is None else self.found.path
+        self.stars.show_plane(self._planes[self._controls.plane.value], self._colouring(), path)
+        self.still.refresh()
+
+    def _show_colours(self) -> None:
+        try:
+            self.stars.show_colours(self._colouring())
+        except InputError as error:
+            self._controls.say_error(error)
+        else:
+            self.still.refresh()
+
+    def _show_step(self) -> None:
+        if self.found is not None:
+            self.stars.step = self._controls.step.value
+            self.viewer.show(self._controls.step.value)
+            self._show_profile()
+            self.still.refresh()
+
+    def _show_profile(self) -> None:
+        if self.found is not None:
+            step = self._controls.step.value
+            self._controls.profile.value = profile_svg(self.found.profile, step, self.found.support)
+
+    def _show_contour(self) -> None:
+        if self.found is not None:
+            self.viewer.contour(self._level())
+            self.still.refresh()
+
+    def _show_overlay(self) -> None:
+        ghost, change = self._controls.ghost.value, self._controls.change.value
+        self.viewer.overlay(ghost, change)
+        said = ["dark: the map at the start"] * ghost + ["blue: gained since the start, orange: lost"] * change
+        self._controls.say(", ".join(said))
+
+    def _level(self) -> float:
+        return 0.0 if self.found is None else contour_level(self.found.maps, self._controls.sigma.value)
+
+    def _colouring(self) -> Colouring:
+        name = self._controls.colour.value
+        return colouring(name, self._columns[name][self._rows])
+
+    def _picture(self) -> bytes:
+        from cryotwin_nb.explorer.figure import picture  # matplotlib: the stars need not wait for it
+
+        return picture(self.view())
+
+    def _heard(self, event: str, value: Any) -> None:
+        """What the browser says of the maps."""
+        if event == "picture":
+            self._write_snapshot(value)
+        elif event == "failed":
+            reason = html.escape(str(value.get("reason")))
+            self._controls.say(f"<b>The browser could not draw the map.</b> {reason}. explorer.figure() draws it.")
+
+    def _write_snapshot(self, png: bytes) -> None:
+        from cryotwin_nb.explorer.saving import write_snapshot
+
+        try:
+            file = write_snapshot(self._controls.output, self._controls.step.value, png)
+        except InputError as error:
+            self._controls.say_error(error)
+        else:
+            self._controls.say(html.escape(f"Snapshot written to {file}."))
