@@ -62,7 +62,7 @@ def read_star(
         image_number,
         pixel,
         whole_numbers(box, path, "rlnImageSize"),
-        pd.factorize(np.asarray(group), sort=True)[0].astype(np.int64),
+        np.unique(np.asarray(group), return_inverse=True)[1].astype(np.int64),
         rotations=_rotations(table, path) if poses else None,
         shifts=_shifts(table, path, pixel) if poses else None,
         ctf=_ctf(table, path) if ctf else None,
@@ -164,7 +164,8 @@ def _image_names(table: pd.DataFrame, path: Path) -> tuple[tuple[str, ...], np.n
             raise InputError(path, found, "names like 000001@stack.mrcs, numbered from 1", "Correct that row.")
         numbers.append(int(number) - 1)
         names.append(name)
-    stack_number, stacks = pd.factorize(np.array(names, dtype=object), sort=True)  # not as wide as the longest name
+    # of objects: an array of text would be as wide as the longest name
+    stacks, stack_number = np.unique(np.array(names, dtype=object), return_inverse=True)
     return tuple(str(s) for s in stacks), stack_number.astype(np.int64), np.array(numbers, dtype=np.int64)
 
 
