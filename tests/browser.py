@@ -34,6 +34,7 @@ def jupyter_lab(folder: Path, home: Path) -> Iterator[str]:
     own = {name: str(home / part) for name, part in names.items()} | {"JUPYTERLAB_SETTINGS_DIR": str(home / "settings")}
     for path in own.values():
         Path(path).mkdir(parents=True, exist_ok=True)
+    own["PYTHONPATH"] = str(Path(__file__).parent.parent)  # kernels take this copy of the package, not an installed one
     quiet = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     quiet.parent.mkdir(parents=True)
     quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
