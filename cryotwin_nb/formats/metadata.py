@@ -93,7 +93,8 @@ def column(values: object, where: object, name: str) -> np.ndarray:
     try:
         if given.dtype.kind not in "biufOSU":
             raise TypeError(f"type {given.dtype}")
-        numbers = given.astype(np.float64)
+        with np.errstate(all="ignore"):  # what does not fit becomes infinite, and is refused below
+            numbers = given.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         remedy = "Correct that column, or export the file again."
         raise InputError(where, f"{name} that is no number ({error})", "numbers", remedy) from error
