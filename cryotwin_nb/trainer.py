@@ -98,15 +98,17 @@ class Trainer:
         model.prior = distributed.first(lambda: GaussianMixture.fit(z, bound, seed=config.seed))
         self.history.n_components = model.prior.n_components
         if self.on_records:
-            fitted = distributed.first(lambda: networks.deconvolve(self.records, model.prior, config.seed))
+            records = self.records
+            fitted = distributed.first(lambda: networks.deconvolve(records, model.prior, config.seed).to("cpu"))
             model.deconvolved_prior = fitted
         self.agree()
 
     def agree(self) -> None:
         """Give all processes the state of the first: on GPUs, rounding differs between them."""
         if distributed.world() > 1:
-            state = self.model.state_dict()
-            self.model.restore(distributed.first(lambda: {name: value.cpu() for name, value in state.items()}))
+            payload = self.model.payload
+            state = distributed.first(lambda: {name: value.cpu() for name, value in payload()["state"].items()})
+            self.model.restore(state)
 
     # Epochs ----------------------------------------------------------------------------------------------------------
 

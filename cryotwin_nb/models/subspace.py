@@ -216,9 +216,9 @@ class SubspaceNetworks(nn.Module):
 
         def fitted() -> GaussianMixture:
             start = GaussianMixture.fit(records.expected, min(_COMPONENTS, len(records.b)), seed=self.seed)
-            return deconvolved(records.b, self.unpack(records.precision), self.variances, start)
+            return deconvolved(records.b, self.unpack(records.precision), self.variances, start).to("cpu")
 
-        return distributed.first(fitted)
+        return distributed.first(fitted).to(self.mask.device)  # each process has its own GPU
 
     def _sample(self, chunks: Chunks) -> Records:
         """Records of the first images."""
