@@ -145,13 +145,17 @@ def table(results: dict) -> str:
 
 @style.styled
 def draw(results: dict) -> plt.Figure:
-    """Seconds against n, seconds per 1000 images and peak memory against the box."""
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10, 3.2))
-    n, seconds = (np.array([p[key] for p in results["against n"]]) for key in ("n", "seconds"))
+    """Seconds and peak memory against n, seconds per 1000 images and peak memory against the box."""
+    figure, (left, below, middle, right) = plt.subplots(1, 4, figsize=(13, 3.2))
+    keys = ("n", "seconds", "peak memory, GiB")
+    n, seconds, peak = (np.array([p[key] for p in results["against n"]]) for key in keys)
     slope = results["slope of log seconds against log n"]
     left.loglog(n, seconds, "o-", label=f"box 32, K = 8: slope {slope:.2f}")
     left.set(xlabel="images", ylabel="one pass (s)")
     left.legend()
+    below.semilogx(n, peak, "o-", label="box 32, K = 8")
+    below.set(xlabel="images", ylabel="peak memory (GiB)", ylim=(0, 1.5 * peak.max()))
+    below.legend()
     for k, marker in ((8, "o-"), (16, "s")):
         rows = [p for p in results["against the box"] if p["K"] == k]
         box = [p["box"] for p in rows]

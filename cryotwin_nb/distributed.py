@@ -68,7 +68,7 @@ def all_sum(*tensors: Tensor) -> None:
         return
     for tensor in tensors:
         # NCCL moves what is on a GPU only
-        sent = tensor.cuda() if dist.get_backend() == "nccl" else tensor.contiguous()
+        sent = (tensor.cuda() if dist.get_backend() == "nccl" else tensor).contiguous()
         _together(partial(dist.all_reduce, sent))
         if sent is not tensor:
             tensor.copy_(sent)
@@ -119,7 +119,7 @@ def assemble(parts: Iterable[tuple[Tensor, ...]], n: int) -> list[Tensor]:
 
 
 def first(function: Callable[[], T]) -> T:
-    """What a function gives the first process, on all of them: only there is it called."""
+    """What a function gives the first process, on all: only there is it called. Tensors are to be on the CPU."""
     if world() == 1:
         return function()
     result = [function() if rank() == 0 else None]

@@ -144,9 +144,11 @@ def clusters(
         centres = torch.cat([centres, x[_draw(weights * nearest, generator)][None]])
         nearest = torch.minimum(nearest, (x - centres[-1]).square().sum(-1))
     moments = latents.features.new_zeros(count, latents.features.shape[1])
+    size = max(1, _AT_ONCE // count)
     for _ in range(5):
-        label = torch.cdist(x, centres).argmin(-1)
-        moments = torch.zeros_like(moments).index_add_(0, label, latents.features * weights[:, None])
+        moments = torch.zeros_like(moments)
+        for part, features, counts in zip(x.split(size), latents.features.split(size), weights.split(size)):
+            moments.index_add_(0, torch.cdist(part, centres).argmin(-1), features * counts[:, None])
         means = moments[:, 1 : dim + 1] / moments[:, :1].clamp_min(1e-12)
         centres = torch.where(moments[:, :1] > 0, means * scale, centres)
     return maximise(moments, strength)

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,15 +98,17 @@ class Trainer:
         model.prior = distributed.first(lambda: GaussianMixture.fit(z, bound, seed=config.seed))
         self.history.n_components = model.prior.n_components
         if self.on_records:
-            fitted = distributed.first(lambda: networks.deconvolve(self.records, model.prior, config.seed))
+            records = self.records
+            fitted = distributed.first(lambda: networks.deconvolve(records, model.prior, config.seed).to("cpu"))
             model.deconvolved_prior = fitted
         self.agree()
 
     def agree(self) -> None:
         """Give all processes the state of the first: on GPUs, rounding differs between them."""
         if distributed.world() > 1:
-            state = self.model.state_dict()
-            self.model.restore(distributed.first(lambda: {name: value.cpu() for name, value in state.items()}))
+            payload = self.model.payload
+            state = distributed.first(lambda: {name: value.cpu() for name, value in payload()["state"].items()})
+            self.model.restore(state)
 
     # Epochs ----------------------------------------------------------------------------------------------------------
 
@@ -209,7 +212,7 @@ class Trainer:
         """
         if self.config.checkpoint and distributed.rank() == 0:
             training = {
-                "config": self._identity(),
+                "config": self._identity,
                 "optimizer": self.optimizer.state_dict(),
                 "interrupted": interrupted or self._interrupted,
             }
@@ -224,7 +227,7 @@ class Trainer:
             raise InputError(path, "a finished model", "a checkpoint written by fit", remedy)
         if payload["config"] != self.model.config:
             raise InputError(path, f"a model {payload['config']}", f"{self.model.config}", remedy)
-        training, given = payload["training"], self._identity()
+        training, given = payload["training"], self._identity
         stored = training["config"]
         changed = {k: (stored.get(k), given.get(k)) for k in stored | given if stored.get(k) != given.get(k)}
         if changed:
@@ -234,6 +237,7 @@ class Trainer:
         self.model.history = self.history = History(**payload["history"])
         self._interrupted = training["interrupted"]
 
+    @cached_property
     def _identity(self) -> dict:
         """What must not change between a run and its resumption."""
         ignored = ("device", "checkpoint", "checkpoint_every", "checkpoint_minutes", "cache_gib", "final_em")

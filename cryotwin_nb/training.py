@@ -126,6 +126,11 @@ def fit(
         written.
     FloatingPointError
         If the loss stays non-finite; the last checkpoint is untouched.
+
+    Notes
+    -----
+    Of several processes that have joined (`distributed.joined`; `torchrun ... -m cryotwin_nb train` does it) all call
+    this, with the same arguments. They share the work, end with the same model, and the first writes and shows.
     """
     config = config or TrainingConfig()
     model.check(particles)

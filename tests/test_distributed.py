@@ -93,7 +93,7 @@ def folder(tmp_path_factory) -> Path:
     command = [sys.executable, __file__, f"{folder}"]
     environments = [ENVIRONMENT | shared | {"RANK": f"{k}", "LOCAL_RANK": f"{k}"} for k in range(2)]
     both = [subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) for env in environments]
-    errors = [process.communicate(timeout=120)[1] for process in both]
+    errors = [process.communicate(timeout=600)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
     return folder
 
@@ -137,7 +137,7 @@ def test_torchrun_trains_and_only_the_first_process_writes_and_speaks(tmp_path):
     arguments = f"train {tmp_path / 'p.star'} --contrast dark --latent-dim 2 --components 3 --epochs 1 --device cpu"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launcher, "-m", "cryotwin_nb", *arguments.split(), "--output", f"{tmp_path / 'out'}", "--resume"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120, env=ENVIRONMENT)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=600, env=ENVIRONMENT)
     assert run.returncode == 0, run.stderr
     for said in ("60 particles", "The prior uses", "components in 2 dimensions"):
         assert run.stdout.count(said) == 1, run.stdout

@@ -31,6 +31,7 @@ _RADII = (0.3, 0.3, 0.3, 0.3, 0.5, 0.5, 0.7, 1.0, 1.0)  # of the passes with the
 _TIGHTENED = 7  # pass before which the mask is fitted to the density, if it is
 _SAMPLE = 5000  # images that the density of the coefficients is fitted to
 _COMPONENTS = 32  # of that density, at most
+_AT_ONCE = 2**14  # images whose likelihoods are computed at once
 _CONTRAST_SPREAD = 0.1  # standard deviation of the contrasts to begin with
 
 
@@ -216,9 +217,9 @@ class SubspaceNetworks(nn.Module):
 
         def fitted() -> GaussianMixture:
             start = GaussianMixture.fit(records.expected, min(_COMPONENTS, len(records.b)), seed=self.seed)
-            return deconvolved(records.b, self.unpack(records.precision), self.variances, start)
+            return deconvolved(records.b, self.unpack(records.precision), self.variances, start).to("cpu")
 
-        return distributed.first(fitted)
+        return distributed.first(fitted).to(self.mask.device)  # each process has its own GPU
 
     def _sample(self, chunks: Chunks) -> Records:
         """Records of the first images."""
@@ -351,19 +352,25 @@ class ImageLikelihood:
     """
 
     def __init__(self, networks: SubspaceNetworks, b: Tensor, precision: Tensor) -> None:
-        self._coefficients, self._b = networks.coefficients, b.double()
-        self._G = networks.unpack(precision).double()
-        errors = torch.linalg.inv(self._G + (1e-6 / networks.variances).diag())
-        self._best = (self._b[:, None] @ errors @ self._b[..., None])[:, 0, 0] / 2
+        self._networks, self._b, self._precision = networks, b, precision
+        weak = (1e-6 / networks.variances).diag()
+        best = [(b[:, None] @ torch.linalg.inv(G + weak) @ b[..., None])[:, 0, 0] / 2 for b, G in self._parts()]
+        self._best = torch.cat(best)
 
     def __len__(self) -> int:
         return len(self._b)
 
+    def _parts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """b (m, K) and G (m, K, K) float64, of some images at a time: all of them would take several times the room."""
+        for b, precision in zip(self._b.split(_AT_ONCE), self._precision.split(_AT_ONCE), strict=True):
+            yield b.double(), self._networks.unpack(precision).double()
+
     @torch.no_grad()
     def __call__(self, z: Tensor) -> Tensor:
-        c = self._coefficients(torch.as_tensor(z, dtype=torch.float32).to(self._b.device))[0].double()
-        quadratic = self._G.flatten(1) @ (c[:, :, None] * c[:, None]).flatten(1).T
-        return (self._b @ c.T - quadratic / 2 - self._best[:, None]).cpu()
+        c = self._networks.coefficients(torch.as_tensor(z, dtype=torch.float32).to(self._b.device))[0].double()
+        squares = (c[:, :, None] * c[:, None]).flatten(1).T
+        values = torch.cat([(b @ c.T - G.flatten(1) @ squares / 2).cpu() for b, G in self._parts()])
+        return values - self._best.cpu()[:, None]
 
 
 def deconvolved(b: Tensor, G: Tensor, variances: Tensor, start: GaussianMixture) -> GaussianMixture:

@@ -1,0 +1,121 @@
+"""Trainings killed at random moments and resumed: python benchmarks/kill_and_resume.py [--kills 20].
+
+For each architecture, `python -m cryotwin_nb train ... --resume` is started again and again and killed (SIGKILL) after
+a random time, until it has been killed so often; the last run goes to its end. Model and latents must then equal those
+of a run that was never interrupted, to the bit.
+
+Writes benchmarks/results/kill_and_resume.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import machine, write_results
+
+import cryotwin_nb as ct
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+SETTINGS = {
+    "subspace": "--latent-dim 3 --components 8 --epochs 10 --batch-size 32",
+    "coordinate": "--latent-dim 2 --components 4 --epochs 3 --batch-size 16 --checkpoint-minutes 0.002",
+}
+
+
+def command(star: Path, output: Path, architecture: str) -> list[str]:
+    start = [sys.executable, "-m", "cryotwin_nb", "train", str(star), "--output", str(output), "--resume"]
+    return [*start, "--architecture", architecture, "--device", "cpu", "--cache-gib", "0", "--contrast", "dark",
+            *SETTINGS[architecture].split()]  # fmt: skip
+
+
+def start(arguments: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def modified(path: Path) -> int:
+    """When a file was last replaced, nanoseconds; 0 if there is none."""
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """What the finished run has left."""
+    latents = torch.as_tensor(np.load(folder / "latents.npy"))
+    return ct.CryoTwin.load(folder / "model.pt").state_dict() | {"latents": latents}
+
+
+def kill_and_resume(folder: Path, star: Path, architecture: str, n_kills: int, rng: np.random.Generator) -> dict:
+    """One uninterrupted run, and one that is killed `n_kills` times."""
+    whole, killed = folder / f"{architecture}-whole", folder / f"{architecture}-killed"
+    began = time.perf_counter()
+    assert start(command(star, whole, architecture)).wait() == 0
+    duration = time.perf_counter() - began
+    runs, moments, advanced = 0, [], 0
+    while len(moments) < n_kills:
+        process, before = start(command(star, killed, architecture)), modified(killed / "checkpoint.pt")
+        # any moment from the start of the process on; each third time only after it has come further
+        waits_for_progress = runs % 3 == 0
+        began = time.perf_counter()
+        while waits_for_progress and process.poll() is None and modified(killed / "checkpoint.pt") == before:
+            time.sleep(0.005)
+        wait = rng.uniform(0, 0.1 * duration if waits_for_progress else 0.7 * duration)
+        try:
+            process.wait(wait)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            moments.append(round(time.perf_counter() - began, 3))
+        advanced += modified(killed / "checkpoint.pt") > before
+        runs += 1
+        if process.returncode == 0:  # it had reached the end: begin a new run
+            compare(whole, killed)
+            for file in killed.iterdir():
+                file.unlink()
+    assert start(command(star, killed, architecture)).wait() == 0
+    compare(whole, killed)
+    left = sorted(path.name for path in killed.iterdir())
+    return {
+        "kills": len(moments),
+        "seconds from start to kill": moments,
+        "runs that came further before they were killed": advanced,
+        "seconds of the uninterrupted run": duration,
+        "equal to the bit": True,
+        "files left": left,
+    }
+
+
+def compare(whole: Path, killed: Path) -> None:
+    """Stop unless two finished runs have left the same."""
+    expected, found = tensors(whole), tensors(killed)
+    different = [name for name, value in expected.items() if not torch.equal(value, found[name])]
+    if different or expected.keys() != found.keys():
+        raise SystemExit(f"{killed}: differs from an uninterrupted run in {different}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20, help="for each architecture")
+    parser.add_argument("--n", type=int, default=200, help="images")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--folder", type=Path, default=Path("results/kill_and_resume"))
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    if any(args.folder.iterdir()):
+        parser.error(f"{args.folder} is not empty")
+    star = args.folder / "particles.star"
+    ct.simulate.assembly(args.n, 16, pixel_size=20.0, progress=False).write(star, progress=False)
+    rng = np.random.default_rng(args.seed)
+    results = {kind: kill_and_resume(args.folder, star, kind, args.kills, rng) for kind in SETTINGS}
+    write_results("kill_and_resume", {"machine": machine(), "n": args.n, **results})
+    for kind, result in results.items():
+        print(f"{kind}: killed {result['kills']} times, equal to the bit")
+
+
+if __name__ == "__main__":
+    main()
