@@ -49,7 +49,7 @@ _WINDOW = 1 / 16  # standard deviation of the regions, share of the box
 _MEMORY = 2**29  # bytes of normal equations held at once
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PathwaySupport:
     """What the images say about the maps of a pathway.
 
@@ -157,6 +157,9 @@ class PathwaySupport:
         flagged = ", ".join(map(str, self.flagged))
         verdict = f"Not supported by the images: {flagged}." if flagged else "The images support every decoded map."
         return "\n".join([verdict, *lines])
+
+    def __repr__(self) -> str:
+        return f"<{self.summary()}>"
 
 
 def _short(support: np.ndarray, error: np.ndarray, limit: float) -> np.ndarray:
