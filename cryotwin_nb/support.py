@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from cryotwin_nb.backprojection import NormalEquations
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation.metric import Decode, as_decode
-from cryotwin_nb.formation import ImageFormation
+from cryotwin_nb.formation import ImageFormation, evenly
 from cryotwin_nb.fourier import fft3, fsc, grid
 from cryotwin_nb.particles import Particles
 from cryotwin_nb.reconstruction import (
@@ -49,7 +49,7 @@ _WINDOW = 1 / 16  # standard deviation of the regions, share of the box
 _MEMORY = 2**29  # bytes of normal equations held at once
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PathwaySupport:
     """What the images say about the maps of a pathway.
 
@@ -158,6 +158,9 @@ class PathwaySupport:
         verdict = f"Not supported by the images: {flagged}." if flagged else "The images support every decoded map."
         return "\n".join([verdict, *lines])
 
+    def __repr__(self) -> str:
+        return f"<{self.summary()}>"
+
 
 def _short(support: np.ndarray, error: np.ndarray, limit: float) -> np.ndarray:
     """Where a share is below a limit, and beyond doubt below 1; nowhere that it is NaN."""
@@ -234,6 +237,7 @@ def pathway_support(
     halves = require_halves(halves, len(particles), seed)
     candidates = np.array(BANDWIDTHS if bandwidth is None else [bandwidth], dtype=np.float64)
     metric = information(decode, points, 0.01 * float(z.std(0).norm()), imaging)
+    metric *= _grey_value(decode, particles, z, imaging) ** 2
     distance = distances(metric, points, z).numpy()
     near = np.flatnonzero((distance < candidates[-1]).any(0))
     power = density_power(particles, near if len(near) else np.arange(len(particles)), imaging)
@@ -241,15 +245,15 @@ def pathway_support(
     with tqdm(total=len(points), desc="support", unit="point", disable=not progress) as bar:
         for chunk in _chunks(len(points), len(candidates), imaging):
             weights = (1 - np.square(distance[chunk, None] / candidates[:, None])).clip(0)
-            pairs = iter(back_project(particles, weights.reshape(-1, len(z)), halves, imaging))
-            for k, own_weights in zip(chunk, weights, strict=True):
+            pairs = iter(back_project(particles, weights.reshape(-1, len(z)), halves, imaging, progress))
+            for k, own in zip(chunk, weights, strict=True):
                 choices = [next(pairs) for _ in candidates]
-                best = choose_bandwidth(choices, own_weights, power)
-                own = torch.as_tensor(own_weights[best])
-                centre = (own @ z.double() / own.sum()).float() if bool(own.any()) else points[k]
+                best = choose_bandwidth(choices, own, power)
+                weight = torch.as_tensor(own[best])
+                centre = (weight @ z.double() / weight.sum()).float() if bool(weight.any()) else points[k]
                 decoded = torch.as_tensor(decode(torch.stack([points[k], centre])))
                 offset = float(distances(metric[k : k + 1], points[k : k + 1], centre[None]))
-                row = {"n_effective": n_effective(own_weights[best]), "bandwidth": candidates[best], "offset": offset}
+                row = {"n_effective": n_effective(own[best]), "bandwidth": candidates[best], "offset": offset}
                 rows.append(row | _compared(choices[best], power, decoded, particles.pixel_size))
                 bar.update()
     frequency = np.arange(1, particles.box_size // 2 + 1) / (particles.box_size * particles.pixel_size)
@@ -275,6 +279,17 @@ def _chunks(n_points: int, n_candidates: int, imaging: ImageFormation) -> Iterat
     one = NormalEquations(imaging, float(imaging.plane.radius or 0), 1, PADDING).sums
     at_once = max(1, _MEMORY // (2 * n_candidates * one.numel() * one.element_size()))
     yield from np.array_split(np.arange(n_points), -(-n_points // at_once))
+
+
+def _grey_value(decode: Decode, particles: Particles, z: Tensor, imaging: ImageFormation, n: int = 256) -> float:
+    """The images' grey value per Å in units of the decoded maps, from up to `n` images and the mean of their maps."""
+    rows = evenly(np.arange(len(particles)), n)
+    equations = NormalEquations(imaging, float(imaging.plane.radius or 0), 1, PADDING)
+    batch = imaging.batch(particles, rows)
+    equations.add_images(batch, torch.ones(len(rows)).to(batch.transfer))
+    mean = torch.as_tensor(decode(z[evenly(rows, 16)])).float().mean(0).to(equations.sums)
+    agreement = equations.agreement(mean * support_mask(imaging))
+    return float(agreement.cross[1:].sum() / agreement.power[1:].sum())
 
 
 def information(decode: Decode, points: Tensor, step: float, imaging: ImageFormation) -> Tensor:
@@ -334,8 +349,13 @@ def choose_bandwidth(choices: list[Pair], weights: np.ndarray, power: Tensor) ->
 
 
 def _compared(pair: Pair, power: Tensor, decoded: Tensor, voxel_size: float) -> dict[str, Any]:
-    """Fields of `PathwaySupport` for one point, from its normal equations and the maps decoded there and in its images'
-    midst, (2, D, D, D)."""
+    """Fields of `PathwaySupport` for one point, from its normal equations.
+
+    Parameters
+    ----------
+    decoded : (2, D, D, D)
+        The maps at the point and at the centre of its images.
+    """
     _, curve, volume = solve_pair(pair, power, voxel_size)
     equations = pair.first  # of all the images
     mask = support_mask(equations.imaging)
