@@ -19,6 +19,7 @@ from cryotwin_nb.hypotheses import (
     State,
     ctf_changes,
     pixel_changes,
+    pixel_name,
     pose_changes,
     share_of,
     shift_changes,
@@ -215,15 +216,29 @@ class _Look:
             gains = self._gains(self.state)
             tried = {name: (family, state, self._gains(state)) for family, name, state in self._changed()}
             better = {name: float((tried[name][2] - gains).mean()) for name in tried}
+            # Other species than that of the average map look like images with another CTF, but not by much.
+            better[_PART_WITHOUT] -= _PARTLY * max(float(gains.mean()), 1.0)
             if attempt == 0:
                 self.scores |= better
-            certain = [name for name in tried if self._is_certain(name, tried[name][2] - gains, gains)]
-            if not certain:
-                break
-            best = max(certain, key=better.__getitem__)
-            family, self.state, after = tried[best]
+            certain = [name for name in tried if self._is_certain(name, tried[name][2] - gains, better)]
+            best = max(certain, key=better.__getitem__, default=OTHERS)
+            family, state, after = tried[best]
+            if (best == OTHERS or family not in ("pose", "shift")) and self._without_poses(tried[OTHERS][2], gains):
+                return
+            if best == OTHERS:
+                return
+            if family == "pixel":
+                state, after = self._interpolated(state, better)
+            self.state = state
             self._note(best, family, float(gains.mean()), float(after.mean()))
-        self._without_poses(tried[OTHERS][2], gains)
+
+    def _interpolated(self, state: State, better: dict) -> tuple[State, Tensor]:
+        """The state with the pixel size at the top of a parabola through the best and its neighbours."""
+        scores = [better.get(pixel_name(state.pixel + step), 0.0) for step in (-0.05, 0.0, 0.05)]  # 0: the present one
+        bend = scores[0] - 2 * scores[1] + scores[2]
+        if abs(state.pixel - 1) < 0.14 and bend < 0:
+            state = replace(state, pixel=state.pixel + 0.025 * (scores[0] - scores[2]) / bend)
+        return state, self._gains(state)
 
     def _changed(self) -> Iterator[tuple[str, str, State]]:
         """The alternatives to the present state: family, name, state."""
@@ -246,16 +261,13 @@ class _Look:
         as_is, other = self.sample.gains(self.state, maps), self.sample.gains(flipped, maps)
         share, nats = share_of(as_is, other)
         self._flipped = share
-        if share < 0.1 or nats < 3 * _CERTAIN:
+        if share < 0.15 or nats < 3 * _CERTAIN:
             return self.state
         return replace(self.state, kind=torch.where(other > as_is, flipped.kind, self.state.kind))
 
-    def _is_certain(self, name: str, difference: Tensor, gains: Tensor) -> bool:
+    def _is_certain(self, name: str, difference: Tensor, better: dict[str, float]) -> bool:
         mean, error = float(difference.mean()), float(difference.std()) / len(difference) ** 0.5
-        if name == OTHERS or mean <= _CERTAIN * error:
-            return False
-        # Other species than that of the average map look like images with another CTF, but not by much.
-        return name != _PART_WITHOUT or mean > _PARTLY * max(float(gains.mean()), 1.0)
+        return name != OTHERS and better[name] > 0 and mean > _CERTAIN * error
 
     def _note(self, name: str, family: str, before: float, after: float) -> None:
         evidence = f"so the images gain {after:.1f} nats each, as the file says {before:.1f}"
@@ -267,14 +279,15 @@ class _Look:
             name = f"{name.removesuffix(' in a part').replace(' of a part', '')} in {100 * share:.0f} % of the images"
         self.findings.append(Finding(name, evidence, _ADVICE[family]))
 
-    def _without_poses(self, exchanged: Tensor, gains: Tensor) -> None:
-        """Poses that predict no better than those of other particles do."""
+    def _without_poses(self, exchanged: Tensor, gains: Tensor) -> bool:
+        """Whether the poses predict no better than those of other particles do: then nothing else can be told."""
         difference = gains - exchanged
         if float(difference.mean()) > _CERTAIN * float(difference.std()) / len(gains) ** 0.5:
-            return
+            return False
         evidence = f"the images gain {float(gains.mean()):.1f} nats each with them, {float(exchanged.mean()):.1f} with"
         advice = "Check that poses and images are in the same order, and that the shifts are in Å."
         self.findings.append(Finding("poses do not fit the images", f"{evidence} those of other particles", advice))
+        return True
 
     def _contrast(self) -> None:
         """Density is positive: the positive part of the map has to predict better than the negative one."""
@@ -289,7 +302,9 @@ class _Look:
         self.findings.append(Finding("contrast inverted", evidence, advice))
 
     def _errors(self, degrees: float, shift: float) -> None:
-        """Errors of poses and shifts that cost resolution and what the latents tell."""
+        """Errors of poses and shifts that cost resolution and what the latents tell, if all else is right."""
+        if self.findings:
+            return
         costs = "Refine the poses locally, or leave the worst images out; small motions will not be told apart."
         if degrees > _DEGREES:
             evidence = f"typically {degrees:.1f}° (large motions of the molecule look alike)"

@@ -235,7 +235,12 @@ def pixel_changes() -> dict[str, Change]:
         return lambda state: replace(state, pixel=factor)
 
     factors = (0.85, 0.9, 0.95, 1.05, 1.1, 1.15)
-    return {f"pixel size {100 * (f - 1):+.0f} %": times(f) for f in factors}
+    return {pixel_name(f): times(f) for f in factors}
+
+
+def pixel_name(factor: float) -> str:
+    """What a wrong pixel size is called: by how much the true one differs."""
+    return f"pixel size {100 * (factor - 1):+.0f} %"
 
 
 def without_ctf(sample: Sample, state: State, rounds: int = 15) -> State:

@@ -269,7 +269,7 @@ def test_other_options_or_input_do_not_go_on(raw, tmp_path, monkeypatch, small_c
             ct.prepare(raw, tmp_path / "p.star", 16, workers=1, progress=False)
     with pytest.raises(InputError, match="box size 32 instead of 16"):
         ct.prepare(raw, tmp_path / "p.star", **QUIET)
-    with pytest.raises(InputError, match="input .* instead of"):
+    with pytest.raises(InputError, match=r"input .* instead of"):
         ct.prepare(raw[:250], tmp_path / "p.star", 16, **QUIET)
     assert not (tmp_path / "p.star").exists()
     assert ct.prepare(raw, tmp_path / "p.star", resume=False, **QUIET).box_size == 32
@@ -279,7 +279,7 @@ def test_other_options_or_input_do_not_go_on(raw, tmp_path, monkeypatch, small_c
 def test_a_full_disk_is_told_before_and_survived_after(raw, tmp_path, monkeypatch, small_chunks):
     with monkeypatch.context() as patch:
         patch.setattr(partial.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 10**5))
-        with pytest.raises(InputError, match="0.0 GiB free"):
+        with pytest.raises(InputError, match=r"0\.0 GiB free"):
             ct.prepare(raw, tmp_path / "p.star", **QUIET)
     assert files(tmp_path) == []
     with monkeypatch.context() as patch:
