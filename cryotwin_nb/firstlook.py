@@ -21,7 +21,6 @@ from cryotwin_nb.hypotheses import (
     pixel_changes,
     pixel_name,
     pose_changes,
-    share_of,
     shift_changes,
     without_ctf,
 )
@@ -180,9 +179,9 @@ class _Look:
         whole = sample.reconstruct(stated, torch.arange(len(sample)))
         gains = sample.gains(stated, list(half_maps))
         voxel, gain = sample.particles.pixel_size, float(gains.mean())
-        self._in_focus()
-        self._alternatives()
-        self._contrast()
+        if self._has_ctf():
+            self._alternatives()
+            self._contrast()
         errors = typical_errors(self.sample, self.state)
         self._errors(*errors)
         curve, n = fsc(half_maps[0], half_maps[1], voxel), len(sample)
@@ -192,23 +191,24 @@ class _Look:
         self.bar.update()
         return self.sample.gains(state)
 
-    def _in_focus(self) -> None:
-        """Images whose defocus the file lacks; the others go on alone."""
+    def _has_ctf(self) -> bool:
+        """Whether the file has the defocus of enough images to go on; only those are looked at further."""
         ctf = self.state.ctf
         defocus = np.maximum(np.abs(ctf.defocus_u), np.abs(ctf.defocus_v))
         missing = torch.as_tensor((defocus < _IN_FOCUS) & (ctf.phase_shift == 0))
         share = float(missing.float().mean())
         if share < 0.001:
-            return
+            return True
         evidence = f"a defocus of at most {_IN_FOCUS / 1e4:g} µm for {100 * share:.0f} % of the images"
-        gains = self._gains(self.state)
-        if share < 0.9:
+        gains, enough = self._gains(self.state), int((~missing).sum()) >= 50
+        if enough:
             evidence += f", which gain {float(gains[missing].mean()):.1f} nats, the others {gains[~missing].mean():.1f}"
             self.sample = self.sample.part(~missing)
             self.state = self.sample.stated()
         whole = "all" if share > 0.999 else f"{100 * share:.0f} % of the"
         advice = "Read the CTF from the job that estimated it, or leave these images out with indices=."
         self.findings.append(Finding(f"CTF parameters missing for {whole} images", evidence, advice))
+        return enough
 
     def _alternatives(self) -> None:
         """Take on the best alternative as long as one predicts better than what is taken to be true."""
@@ -244,7 +244,7 @@ class _Look:
         """The alternatives to the present state: family, name, state."""
         families: dict[str, dict[str, Change]] = {
             "pose": pose_changes(self.seed),
-            "shift": shift_changes(self.sample.particles.pixel_size) if bool(self.state.shifts.any()) else {},
+            "shift": shift_changes(self.sample.full_pixel_size) if bool(self.state.shifts.any()) else {},
             "ctf": ctf_changes(),
             "pixel": pixel_changes() if self.state.pixel == 1 else {},
         }
@@ -256,14 +256,11 @@ class _Look:
 
     def _partly_flipped(self) -> State:
         """The state in which those images have flipped phases that are likelier so."""
-        flipped = replace(self.state, kind=torch.where(self.state.kind == 0, 2, self.state.kind))
-        maps = [self.sample.reconstruct(self.state, rows) for rows, _ in self.sample.halves()]
-        as_is, other = self.sample.gains(self.state, maps), self.sample.gains(flipped, maps)
-        share, nats = share_of(as_is, other)
-        self._flipped = share
-        if share < 0.15 or nats < 3 * _CERTAIN:
+        gain, self._flipped, error = self.sample.flips(self.state)
+        if self._flipped < max(0.15, 4 * error):
             return self.state
-        return replace(self.state, kind=torch.where(other > as_is, flipped.kind, self.state.kind))
+        kind = torch.where((self.state.kind == 0) & (gain > 0), 2, self.state.kind)
+        return replace(self.state, kind=kind)
 
     def _is_certain(self, name: str, difference: Tensor, better: dict[str, float]) -> bool:
         mean, error = float(difference.mean()), float(difference.std()) / len(difference) ** 0.5

@@ -13,7 +13,7 @@ import cryotwin_nb as ct
 from cryotwin_nb import simulate
 from cryotwin_nb.__main__ import main
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.hypotheses import Sample, pose_changes, share_of
+from cryotwin_nb.hypotheses import Sample, pose_changes
 from cryotwin_nb.particles import Particles
 from cryotwin_nb.pose_errors import typical_errors
 
@@ -91,7 +91,7 @@ def test_inverted_contrast_is_named(clean, tmp_path):
 @pytest.mark.parametrize("factor", [1.1, 1 / 1.1])
 def test_a_wrong_pixel_size_is_named_and_estimated(clean, tmp_path, factor):
     look = ct.first_look(read_back(clean, tmp_path, pixel_size=10.0 * factor))
-    assert [finding.name[:-5] for finding in look.findings] == ["pixel size"]
+    assert [finding.name.split(" size")[0] for finding in look.findings] == ["pixel"]
     estimate = float(look.findings[0].evidence.split("about ")[1].split()[0])
     assert estimate == pytest.approx(10.0, abs=0.5)
 
@@ -118,7 +118,9 @@ def test_half_of_the_images_without_ctf_is_named(clean, monkeypatch):
     monkeypatch.setattr(ct.CTF, "__call__", lambda self, frequencies: -torch.ones(len(self), len(frequencies)))
     images[rows] += simulate._project(*arguments)
     monkeypatch.undo()
-    assert names(changed(clean, images=images)) == ["CTF missing in 50 % of the images"]
+    found = names(changed(clean, images=images))
+    assert len(found) == 1
+    assert 45 < float(found[0].removeprefix("CTF missing in ").split(" %")[0]) < 55
 
 
 def test_shifts_of_opposite_sign_and_poses_of_others_are_named(clean):
@@ -127,16 +129,16 @@ def test_shifts_of_opposite_sign_and_poses_of_others_are_named(clean):
     assert names(changed(clean, rotations=clean.rotations[order])) == ["poses do not fit the images"]
 
 
-@pytest.mark.parametrize(("degrees", "angstroms"), [(5.0, 0.0), (0.0, 6.0)])
+@pytest.mark.parametrize(("degrees", "angstroms"), [(5.0, 0.0), (0.0, 5.0)])
 def test_errors_of_poses_are_estimated_and_told(degrees, angstroms):
-    particles = simulate.assembly(500, 32, seed=5, pose_error=degrees, shift_error=angstroms, progress=False)
+    particles = simulate.assembly(1000, 32, seed=5, pose_error=degrees, shift_error=angstroms, progress=False)
     look = ct.first_look(particles)
     found = [finding.name for finding in look.findings]
     if degrees:
         assert look.pose_error == pytest.approx(degrees, rel=0.25)
         assert found == ["rotations are inexact"]
     else:
-        assert look.shift_error == pytest.approx(angstroms, rel=0.25)
+        assert look.shift_error == pytest.approx(angstroms, rel=0.3)
         assert "shifts are inexact" in found
 
 
@@ -170,14 +172,16 @@ def changed_images(particles: Particles, images: np.ndarray) -> Particles:
     return Particles(images, particles.rotations, particles.shifts, particles.ctf, pixel_size=particles.pixel_size)
 
 
-def test_the_share_of_a_second_kind():
-    rng = torch.Generator().manual_seed(0)
-    second = torch.rand(4000, generator=rng) < 0.3
-    x = torch.randn(4000, generator=rng) + 2 * second
-    share, nats = share_of(-x.square() / 2, -(x - 2).square() / 2)
-    assert share == pytest.approx(0.3, abs=0.03)
-    assert nats > 100
-    assert share_of(-x[~second].square() / 2, -(x[~second] - 2).square() / 2)[0] < 0.03
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_the_share_of_flipped_images(clean, share):
+    sample = Sample(clean, 500, 32, 0)
+    state, flipped = sample.stated(), torch.arange(500) < share * 500
+    known = replace(state, kind=torch.where(flipped, 2, 0))
+    signs = torch.sign(sample.transfer(known, torch.arange(500)) * sample.transfer(state, torch.arange(500)))
+    sample.batch = sample.batch._replace(data=sample.batch.data * signs)
+    _, found, error = sample.flips(state)
+    assert found == pytest.approx(share, abs=max(0.05, 3 * error))
+    assert error < 0.1
 
 
 def test_what_is_needed_is_asked_for(clean):
