@@ -54,4 +54,4 @@ if __name__ == "__main__":
         particles = getattr(ct.simulate, str(entry.generator))(**entry.arguments, **errors, progress=False)
         results[level] = measure(particles, SETTINGS[name])
         print(level, results[level], flush=True)
-    write_results("pose_errors", {name: results, "machine": machine()})
+        write_results("pose_errors", {name: results, "machine": machine()})

@@ -19,8 +19,8 @@ from cryotwin_nb.hypotheses import (
     State,
     ctf_changes,
     pixel_changes,
+    pixel_name,
     pose_changes,
-    share_of,
     shift_changes,
     without_ctf,
 )
@@ -179,9 +179,9 @@ class _Look:
         whole = sample.reconstruct(stated, torch.arange(len(sample)))
         gains = sample.gains(stated, list(half_maps))
         voxel, gain = sample.particles.pixel_size, float(gains.mean())
-        self._in_focus()
-        self._alternatives()
-        self._contrast()
+        if self._has_ctf():
+            self._alternatives()
+            self._contrast()
         errors = typical_errors(self.sample, self.state)
         self._errors(*errors)
         curve, n = fsc(half_maps[0], half_maps[1], voxel), len(sample)
@@ -191,23 +191,24 @@ class _Look:
         self.bar.update()
         return self.sample.gains(state)
 
-    def _in_focus(self) -> None:
-        """Images whose defocus the file lacks; the others go on alone."""
+    def _has_ctf(self) -> bool:
+        """Whether the file has the defocus of enough images to go on; only those are looked at further."""
         ctf = self.state.ctf
         defocus = np.maximum(np.abs(ctf.defocus_u), np.abs(ctf.defocus_v))
         missing = torch.as_tensor((defocus < _IN_FOCUS) & (ctf.phase_shift == 0))
         share = float(missing.float().mean())
         if share < 0.001:
-            return
+            return True
         evidence = f"a defocus of at most {_IN_FOCUS / 1e4:g} µm for {100 * share:.0f} % of the images"
-        gains = self._gains(self.state)
-        if share < 0.9:
+        gains, enough = self._gains(self.state), int((~missing).sum()) >= 50
+        if enough:
             evidence += f", which gain {float(gains[missing].mean()):.1f} nats, the others {gains[~missing].mean():.1f}"
             self.sample = self.sample.part(~missing)
             self.state = self.sample.stated()
         whole = "all" if share > 0.999 else f"{100 * share:.0f} % of the"
         advice = "Read the CTF from the job that estimated it, or leave these images out with indices=."
         self.findings.append(Finding(f"CTF parameters missing for {whole} images", evidence, advice))
+        return enough
 
     def _alternatives(self) -> None:
         """Take on the best alternative as long as one predicts better than what is taken to be true."""
@@ -215,21 +216,35 @@ class _Look:
             gains = self._gains(self.state)
             tried = {name: (family, state, self._gains(state)) for family, name, state in self._changed()}
             better = {name: float((tried[name][2] - gains).mean()) for name in tried}
+            # Other species than that of the average map look like images with another CTF, but not by much.
+            better[_PART_WITHOUT] -= _PARTLY * max(float(gains.mean()), 1.0)
             if attempt == 0:
                 self.scores |= better
-            certain = [name for name in tried if self._is_certain(name, tried[name][2] - gains, gains)]
-            if not certain:
-                break
-            best = max(certain, key=better.__getitem__)
-            family, self.state, after = tried[best]
+            certain = [name for name in tried if self._is_certain(name, tried[name][2] - gains, better)]
+            best = max(certain, key=better.__getitem__, default=OTHERS)
+            family, state, after = tried[best]
+            if (best == OTHERS or family not in ("pose", "shift")) and self._without_poses(tried[OTHERS][2], gains):
+                return
+            if best == OTHERS:
+                return
+            if family == "pixel":
+                state, after = self._interpolated(state, better)
+            self.state = state
             self._note(best, family, float(gains.mean()), float(after.mean()))
-        self._without_poses(tried[OTHERS][2], gains)
+
+    def _interpolated(self, state: State, better: dict) -> tuple[State, Tensor]:
+        """The state with the pixel size at the top of a parabola through the best and its neighbours."""
+        scores = [better.get(pixel_name(state.pixel + step), 0.0) for step in (-0.05, 0.0, 0.05)]  # 0: the present one
+        bend = scores[0] - 2 * scores[1] + scores[2]
+        if abs(state.pixel - 1) < 0.14 and bend < 0:
+            state = replace(state, pixel=state.pixel + 0.025 * (scores[0] - scores[2]) / bend)
+        return state, self._gains(state)
 
     def _changed(self) -> Iterator[tuple[str, str, State]]:
         """The alternatives to the present state: family, name, state."""
         families: dict[str, dict[str, Change]] = {
             "pose": pose_changes(self.seed),
-            "shift": shift_changes(self.sample.particles.pixel_size) if bool(self.state.shifts.any()) else {},
+            "shift": shift_changes(self.sample.full_pixel_size) if bool(self.state.shifts.any()) else {},
             "ctf": ctf_changes(),
             "pixel": pixel_changes() if self.state.pixel == 1 else {},
         }
@@ -241,21 +256,15 @@ class _Look:
 
     def _partly_flipped(self) -> State:
         """The state in which those images have flipped phases that are likelier so."""
-        flipped = replace(self.state, kind=torch.where(self.state.kind == 0, 2, self.state.kind))
-        maps = [self.sample.reconstruct(self.state, rows) for rows, _ in self.sample.halves()]
-        as_is, other = self.sample.gains(self.state, maps), self.sample.gains(flipped, maps)
-        share, nats = share_of(as_is, other)
-        self._flipped = share
-        if share < 0.1 or nats < 3 * _CERTAIN:
+        gain, self._flipped, error = self.sample.flips(self.state)
+        if self._flipped < max(0.15, 4 * error):
             return self.state
-        return replace(self.state, kind=torch.where(other > as_is, flipped.kind, self.state.kind))
+        kind = torch.where((self.state.kind == 0) & (gain > 0), 2, self.state.kind)
+        return replace(self.state, kind=kind)
 
-    def _is_certain(self, name: str, difference: Tensor, gains: Tensor) -> bool:
+    def _is_certain(self, name: str, difference: Tensor, better: dict[str, float]) -> bool:
         mean, error = float(difference.mean()), float(difference.std()) / len(difference) ** 0.5
-        if name == OTHERS or mean <= _CERTAIN * error:
-            return False
-        # Other species than that of the average map look like images with another CTF, but not by much.
-        return name != _PART_WITHOUT or mean > _PARTLY * max(float(gains.mean()), 1.0)
+        return name != OTHERS and better[name] > 0 and mean > _CERTAIN * error
 
     def _note(self, name: str, family: str, before: float, after: float) -> None:
         evidence = f"so the images gain {after:.1f} nats each, as the file says {before:.1f}"
@@ -267,14 +276,15 @@ class _Look:
             name = f"{name.removesuffix(' in a part').replace(' of a part', '')} in {100 * share:.0f} % of the images"
         self.findings.append(Finding(name, evidence, _ADVICE[family]))
 
-    def _without_poses(self, exchanged: Tensor, gains: Tensor) -> None:
-        """Poses that predict no better than those of other particles do."""
+    def _without_poses(self, exchanged: Tensor, gains: Tensor) -> bool:
+        """Whether the poses predict no better than those of other particles do: then nothing else can be told."""
         difference = gains - exchanged
         if float(difference.mean()) > _CERTAIN * float(difference.std()) / len(gains) ** 0.5:
-            return
+            return False
         evidence = f"the images gain {float(gains.mean()):.1f} nats each with them, {float(exchanged.mean()):.1f} with"
         advice = "Check that poses and images are in the same order, and that the shifts are in Å."
         self.findings.append(Finding("poses do not fit the images", f"{evidence} those of other particles", advice))
+        return True
 
     def _contrast(self) -> None:
         """Density is positive: the positive part of the map has to predict better than the negative one."""
@@ -289,7 +299,9 @@ class _Look:
         self.findings.append(Finding("contrast inverted", evidence, advice))
 
     def _errors(self, degrees: float, shift: float) -> None:
-        """Errors of poses and shifts that cost resolution and what the latents tell."""
+        """Errors of poses and shifts that cost resolution and what the latents tell, if all else is right."""
+        if self.findings:
+            return
         costs = "Refine the poses locally, or leave the worst images out; small motions will not be told apart."
         if degrees > _DEGREES:
             evidence = f"typically {degrees:.1f}° (large motions of the molecule look alike)"

@@ -149,6 +149,31 @@ class Sample:
             gains[rows] = with_image - with_itself / 2
         return gains
 
+    def flips(self, state: State) -> tuple[Tensor, float, float]:
+        """Whether the phases of images are flipped: gain (n,) if so, share of such images, and its standard error.
+
+        Flipping changes the sign where the CTF is positive. The images' agreement with the prediction there, relative
+        to that at the same frequencies of images whose CTF is negative there, is 1 less twice the share, however well
+        the map predicts these frequencies.
+        """
+        shell = self.imaging.shell
+        sums = torch.zeros(2, 2, len(self), int(shell.max()) + 1)  # CTF > 0 or not; with images, with itself
+        for made_from, rows in self.halves():
+            transfer = self.transfer(state, rows)
+            A = self.slices(self.reconstruct(state, made_from), state.rotations[rows]) * transfer
+            both = (A.conj() * self.data(state, rows)).real * self.weights, A.abs().square() * self.weights
+            for sign, there in enumerate((transfer > 0, transfer <= 0)):
+                for kind, terms in enumerate(both):
+                    part = torch.zeros(len(rows), sums.shape[-1])
+                    sums[sign, kind, rows] = part.index_add_(1, shell, terms * there)
+        (seen, expected), total = sums[0], sums[1].sum(1)
+        agreement = total[0] / total[1].clamp_min(1e-30)  # by shell
+        agreement[total[1] < 1e-3 * total[1].max()] = 0
+        seen, expected = (seen * (agreement > 0)).sum(1), (expected * agreement).sum(1)
+        ratio = seen.sum() / expected.sum().clamp_min(1e-30)
+        error = (seen - ratio * expected).square().sum().sqrt() / expected.sum().clamp_min(1e-30)
+        return -2 * sums[0, 0].sum(1), float(1 - ratio) / 2, float(error) / 2
+
     def signs(self, state: State) -> tuple[float, float]:
         """Gain per image, at the best scale, of the positive and of the negative parts of the maps alone."""
         sums = torch.zeros(2, 2)
@@ -235,7 +260,12 @@ def pixel_changes() -> dict[str, Change]:
         return lambda state: replace(state, pixel=factor)
 
     factors = (0.85, 0.9, 0.95, 1.05, 1.1, 1.15)
-    return {f"pixel size {100 * (f - 1):+.0f} %": times(f) for f in factors}
+    return {pixel_name(f): times(f) for f in factors}
+
+
+def pixel_name(factor: float) -> str:
+    """What a wrong pixel size is called: by how much the true one differs."""
+    return f"pixel size {100 * (factor - 1):+.0f} %"
 
 
 def without_ctf(sample: Sample, state: State, rounds: int = 15) -> State:
@@ -262,19 +292,3 @@ def without_ctf(sample: Sample, state: State, rounds: int = 15) -> State:
         log_likelihood = torch.stack([-term[:, keep].sum(1) for term in terms], dim=1)
         share = (log_likelihood + share.mean(0).clamp_min(1e-12).log()).softmax(1)
     return replace(state, kind=torch.where(share[:, 1] > 0.5, 1, state.kind))
-
-
-def share_of(first: Tensor, second: Tensor, rounds: int = 50) -> tuple[float, float]:
-    """Share of images that are of a second kind, and how much likelier the images are so, nats in all.
-
-    Parameters
-    ----------
-    first, second : (n,)
-        log-likelihoods of each image if it is of the first and of the second kind.
-    """
-    both, share = torch.stack([first, second], dim=1).double(), torch.tensor(0.5, dtype=torch.float64)
-    for _ in range(rounds):
-        weights = torch.stack([1 - share, share]).clamp_min(1e-12).log()
-        share = (both + weights).softmax(1)[:, 1].mean()
-    weights = torch.stack([1 - share, share]).clamp_min(1e-12).log()
-    return float(share), float(((both + weights).logsumexp(1) - both[:, 0]).sum())

@@ -19,8 +19,9 @@ from cryotwin_nb.hypotheses import Sample, State
 from cryotwin_nb.molecules import axis_rotation
 
 _STEP = 2.0  # degrees, of the derivatives
-_DEGREES = (0, 0.25, 0.5, *np.geomspace(0.7, 12, 18).tolist())  # per axis
-_SHARES = (0, *np.geomspace(0.01, 0.6, 20).tolist())  # shifts, of the finest detail
+_DEGREES = (0, 0.25, 0.5, *np.geomspace(0.7, 12, 13).tolist())  # per axis
+_FINER = 9
+_SHARES = (0, *np.geomspace(0.01, 0.6, 15).tolist())  # shifts, of the finest detail
 
 
 def typical_errors(sample: Sample, state: State, n_images: int = 800) -> tuple[float, float]:
@@ -30,10 +31,17 @@ def typical_errors(sample: Sample, state: State, n_images: int = 800) -> tuple[f
     """
     h, H = _derivatives(sample, state, n_images)
     finest = 2 * sample.particles.pixel_size
-    grid = [(degrees, share * finest) for degrees in _DEGREES for share in _SHARES]
-    evidence = [_evidence(h, H, *point) for point in grid]
-    degrees, shift = grid[int(np.argmax(evidence))]
-    return degrees * 3**0.5, shift
+    degrees, shifts = np.array(_DEGREES), np.array(_SHARES) * finest
+    for _ in range(2):
+        evidence = np.array([[_evidence(h, H, a, b) for b in shifts] for a in degrees])
+        row, column = divmod(int(evidence.argmax()), len(shifts))
+        degrees, shifts = _around(degrees, row), _around(shifts, column)
+    return float(degrees[_FINER // 2]) * 3**0.5, float(shifts[_FINER // 2])
+
+
+def _around(values: np.ndarray, best: int) -> np.ndarray:
+    """Finer values from the neighbour on one side of the best to that on the other."""
+    return np.linspace(values[max(0, best - 1)], values[min(len(values) - 1, best + 1)], _FINER)
 
 
 def _derivatives(sample: Sample, state: State, n_images: int) -> tuple[Tensor, Tensor]:

@@ -63,7 +63,7 @@ def _power(report: Preparation, ax: Axes) -> None:
     ax.semilogy(report.frequency, report.image_power, color=COLOURS[0], label="images")
     if report.noise_power is not None:
         ax.semilogy(report.frequency, report.noise_power, color=COLOURS[1], ls="--", label="noise")
-        ax.legend(loc="upper right")
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     ax.set(xlim=(0, report.frequency[-1]), ylabel="power (grey value²)")
     resolution_ticks(ax, report.frequency[-1])
 
@@ -124,7 +124,11 @@ def _scores(look: FirstLook, ax: Axes) -> None:
     ax.set_yticks(range(len(names)), names, fontsize=7.5)
     ax.axvline(0, color="black", lw=0.8)
     reach = max(1.0, float(np.abs(values).max()))
-    ax.set_xscale("symlog", linthresh=max(0.3, reach / 300))
+    ax.set_xscale("symlog", linthresh=0.3)
+    decades = 10.0 ** np.arange(0, np.ceil(np.log10(reach)) + 1)
+    ticks = [tick for tick in (*-decades[::-1], 0, *decades) if values.min() * 1.3 <= tick <= values.max() * 1.3]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
     ax.set(xlabel="gain over what the file says (nats per image)", ylim=(-0.6, len(names) - 0.4))
     found = "; ".join(finding.name for finding in look.findings) or "nothing wrong was found"
     ax.set_title(found, fontsize=9, color=COLOURS[1] if look.findings else COLOURS[2], loc="right", wrap=True)

@@ -1,0 +1,203 @@
+"""The first look names what is wrong with particles, and is silent where nothing is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+
+import cryotwin_nb as ct
+from cryotwin_nb import simulate
+from cryotwin_nb.__main__ import main
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.hypotheses import Sample, pose_changes
+from cryotwin_nb.particles import Particles
+from cryotwin_nb.pose_errors import typical_errors
+
+matplotlib.use("agg")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def clean() -> Particles:
+    return simulate.assembly(500, 32, seed=1, progress=False)
+
+
+@pytest.fixture(scope="module")
+def look(clean) -> ct.FirstLook:
+    return ct.first_look(clean)
+
+
+def changed(particles: Particles, **changes) -> Particles:
+    parts = {name: getattr(particles, name) for name in ("rotations", "shifts", "ctf", "pixel_size", "contrast")}
+    return Particles(**{"images": particles.images(slice(None))} | parts | changes)
+
+
+def read_back(particles: Particles, folder, **options) -> Particles:
+    """Written to files and read again, as a user's data are."""
+    particles.write(folder / "p.star", progress=False)
+    return Particles.read(folder / "p.star", **{"contrast": "dark"} | options)
+
+
+def names(particles: Particles) -> list[str]:
+    return [finding.name for finding in ct.first_look(particles).findings]
+
+
+# ------------------------------------------------------------------------------------------------------ nothing wrong
+
+
+def test_clean_images_raise_no_finding(look):
+    assert look.findings == ()
+    assert "nothing wrong" in look.summary()
+    assert max(look.scores.values()) <= 0
+    assert look.gain > 50
+    assert look.pose_error < 2
+    assert look.shift_error < 1
+
+
+@pytest.mark.parametrize(("kind", "box_size", "seed"), [("hinge", 32, 2), ("assembly", 64, 3), ("hinge", 64, 4)])
+def test_neither_do_moving_molecules_nor_larger_boxes(kind, box_size, seed):
+    assert names(getattr(simulate, kind)(400, box_size, seed=seed, progress=False)) == []
+
+
+def test_the_map_is_the_molecule(clean, look):
+    average = torch.stack([clean.truth.volume(i) for i in range(40)]).mean(0)
+    assert look.voxel_size == clean.pixel_size
+    # the map's scale is that of the images: it agrees with the truth, not only up to a factor
+    inside = average > 0.3 * average.max()
+    assert float(look.map[inside].mean() / average[inside].mean()) == pytest.approx(1, abs=0.25)
+    assert ct.fsc(look.map, average, 10.0).correlation[1:9].min() > 0.9
+    assert look.resolution < 30
+    assert ct.fsc(*look.half_maps, 10.0).correlation == pytest.approx(look.fsc.correlation)
+
+
+# ------------------------------------------------------------------------------------------------- something is wrong
+
+
+def test_transposed_rotations_are_named(clean, tmp_path):
+    transposed = clean.rotations.transpose(0, 2, 1).copy()
+    assert names(read_back(changed(clean, rotations=transposed), tmp_path)) == ["rotations transposed"]
+
+
+def test_inverted_contrast_is_named(clean, tmp_path):
+    look = ct.first_look(read_back(clean, tmp_path, contrast="light"))
+    assert [finding.name for finding in look.findings] == ["contrast inverted"]
+    assert "contrast='dark'" in look.findings[0].advice
+
+
+@pytest.mark.parametrize("factor", [1.1, 1 / 1.1])
+def test_a_wrong_pixel_size_is_named_and_estimated(clean, tmp_path, factor):
+    look = ct.first_look(read_back(clean, tmp_path, pixel_size=10.0 * factor))
+    assert [finding.name.split(" size")[0] for finding in look.findings] == ["pixel"]
+    estimate = float(look.findings[0].evidence.split("about ")[1].split()[0])
+    assert estimate == pytest.approx(10.0, abs=0.5)
+
+
+def test_ctf_parameters_missing_for_half_are_named(clean, tmp_path):
+    half = np.arange(len(clean)) % 2 == 0
+    ctf = replace(
+        clean.ctf,
+        defocus_u=np.where(half, 0, clean.ctf.defocus_u),
+        defocus_v=np.where(half, 0, clean.ctf.defocus_v),
+    )
+    look = ct.first_look(read_back(changed(clean, ctf=ctf), tmp_path))
+    assert [finding.name for finding in look.findings] == ["CTF parameters missing for 50 % of the images"]
+
+
+def test_half_of_the_images_without_ctf_is_named(clean, monkeypatch):
+    truth = clean.truth
+    positions, masses = truth.structure(torch.as_tensor(truth.coordinates))
+    rows = np.arange(0, len(clean), 2)
+    views = torch.as_tensor(clean.rotations[rows]), clean.ctf[rows], torch.as_tensor(clean.shifts[rows])
+    arguments = positions.expand(len(clean), -1, -1)[rows], masses[rows], *views, 32, 10.0
+    images = clean.images(slice(None)).copy()
+    images[rows] -= simulate._project(*arguments)
+    monkeypatch.setattr(ct.CTF, "__call__", lambda self, frequencies: -torch.ones(len(self), len(frequencies)))
+    images[rows] += simulate._project(*arguments)
+    monkeypatch.undo()
+    found = names(changed(clean, images=images))
+    assert len(found) == 1
+    assert 45 < float(found[0].removeprefix("CTF missing in ").split(" %")[0]) < 55
+
+
+def test_shifts_of_opposite_sign_and_poses_of_others_are_named(clean):
+    assert names(changed(clean, shifts=-clean.shifts)) == ["shifts of opposite sign"]
+    order = np.random.default_rng(0).permutation(len(clean))
+    assert names(changed(clean, rotations=clean.rotations[order])) == ["poses do not fit the images"]
+
+
+@pytest.mark.parametrize(("degrees", "angstroms"), [(5.0, 0.0), (0.0, 5.0)])
+def test_errors_of_poses_are_estimated_and_told(degrees, angstroms):
+    particles = simulate.assembly(1000, 32, seed=5, pose_error=degrees, shift_error=angstroms, progress=False)
+    look = ct.first_look(particles)
+    found = [finding.name for finding in look.findings]
+    if degrees:
+        assert look.pose_error == pytest.approx(degrees, rel=0.25)
+        assert found == ["rotations are inexact"]
+    else:
+        assert look.shift_error == pytest.approx(angstroms, rel=0.3)
+        assert "shifts are inexact" in found
+
+
+# -------------------------------------------------------------------------------------------------------------- parts
+
+
+def test_a_half_turn_is_a_mirror_image(clean):
+    sample = Sample(clean[:200], 200, 32, 0)
+    state = sample.stated()
+    turned = replace(state, rotations=state.rotations @ torch.diag(torch.tensor([-1.0, -1.0, 1.0])))
+    torch.testing.assert_close(sample.gains(turned), sample.gains(state), rtol=1e-3, atol=0.05)
+    for name, change in pose_changes(0).items():
+        assert sample.gains(change(state)).mean() < sample.gains(state).mean() - 20, name
+
+
+def test_exact_poses_have_no_error():
+    """One rigid molecule: nothing moves that could be mistaken for an error."""
+    particles = simulate.assembly(300, 32, seed=7, images=False, progress=False)
+    particles.truth.coordinates[:] = 1
+    rng = np.random.default_rng(0)
+    views = particles.rotations, particles.ctf, particles.shifts
+    all_present = np.zeros(len(particles), bool), *views, np.ones(len(particles), np.float32)
+    images = simulate._stack(particles.truth, *all_present, 1.0, rng, False)
+    sample = Sample(changed_images(particles, images), 300, 32, 0)
+    degrees, shift = typical_errors(sample, sample.stated())
+    assert degrees < 1
+    assert shift < 0.7
+
+
+def changed_images(particles: Particles, images: np.ndarray) -> Particles:
+    return Particles(images, particles.rotations, particles.shifts, particles.ctf, pixel_size=particles.pixel_size)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_the_share_of_flipped_images(clean, share):
+    sample = Sample(clean, 500, 32, 0)
+    state, flipped = sample.stated(), torch.arange(500) < share * 500
+    known = replace(state, kind=torch.where(flipped, 2, 0))
+    signs = torch.sign(sample.transfer(known, torch.arange(500)) * sample.transfer(state, torch.arange(500)))
+    sample.batch = sample.batch._replace(data=sample.batch.data * signs)
+    _, found, error = sample.flips(state)
+    assert found == pytest.approx(share, abs=max(0.05, 3 * error))
+    assert error < 0.1
+
+
+def test_what_is_needed_is_asked_for(clean):
+    with pytest.raises(InputError, match="at least 100"):
+        ct.first_look(clean[:50])
+    with pytest.raises(InputError, match="no poses"):
+        ct.first_look(Particles(clean.images(slice(None)), ctf=clean.ctf, pixel_size=10.0))
+
+
+def test_the_figure_and_the_command(clean, look, tmp_path, capsys):
+    figure = ct.plotting.first_look(look)
+    bars = next(axis for axis in figure.axes if "nats per image" in axis.get_xlabel())
+    assert {label.get_text() for label in bars.get_yticklabels()} == set(look.scores)
+    read_back(clean, tmp_path)
+    options = ["--images", "120", "--contrast", "dark", "--output", str(tmp_path / "look")]
+    assert main(["look", str(tmp_path / "p.star"), *options]) == 0
+    assert "120 images to 20 Å" in capsys.readouterr().out
+    assert {p.name for p in (tmp_path / "look").iterdir()} == {"map.mrc", "half1.mrc", "half2.mrc", "look.png"}
+    assert ct.read_map(tmp_path / "look" / "map.mrc")[1] == pytest.approx(10.0)
