@@ -84,7 +84,7 @@ def with_model() -> dict:
         "FSC of the images' maps with the truth, foretold less measured": foretold(honest, truth),
     }
     path = equidistant(torch.stack([centres[s] for s in ("B", "C2", "E1", "D1", "B")]), 13)
-    figure = ct.plotting.path_support(supported(list(path), rippled(model.volumes, 0.7)))
+    figure = ct.plotting.path_support(supported(list(path), rippled(model.volumes, 1.0)))
     figure.savefig(RESULTS / "support.png", dpi=150)
     return results
 

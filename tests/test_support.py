@@ -13,9 +13,9 @@ from cryotwin_nb.fourier import fft3, grid, ifft3
 from cryotwin_nb.lattice import half_ball
 from cryotwin_nb.likelihood import projections
 from cryotwin_nb.molecules import STATES
-from cryotwin_nb.reconstruction import measured, reconstruct
+from cryotwin_nb.reconstruction import back_project, density_power, measured, reconstruct, require_halves
 from cryotwin_nb.ridgeline import equidistant
-from cryotwin_nb.support import PathwaySupport, distances, information, pathway_support
+from cryotwin_nb.support import PathwaySupport, choose_bandwidth, distances, information, pathway_support
 
 SIZE, PIXEL, N_IMAGES = 32, 10.0, 3000
 ROUTE = ("B", "C2", "E1")
@@ -193,12 +193,26 @@ def test_memory_is_bounded_by_taking_fewer_points_at_once(decode, particles, lat
     torch.testing.assert_close(again.maps, gap.maps)
 
 
-def test_the_bandwidth_that_predicts_best_is_chosen(decode, particles, latents, imaging):
+def test_in_a_state_the_widest_bandwidth_is_chosen(decode, particles, latents, imaging):
     """In a state a wider kernel only adds images."""
     state = pathway_support(decode, particles, way(*ROUTE, n=3)[:1], latents=latents, imaging=imaging)
     assert state.bandwidth[0] == 2.0
     narrow = pathway_support(decode, particles, way(*ROUTE, n=3)[:1], latents=latents, imaging=imaging, bandwidth=0.7)
     assert narrow.bandwidth[0] == 0.7 and narrow.n_effective[0] < state.n_effective[0]
+
+
+@pytest.mark.parametrize(("wrong", "best"), [(False, 1), (True, 0)])
+def test_a_bandwidth_that_takes_in_other_particles_predicts_worse(particles, imaging, wrong, best):
+    """The wider one adds images of the same density, or such as do not belong, by their poses."""
+    rotations, n = particles.rotations[:800].copy(), 300
+    if wrong:
+        rotations[n:] = rotations[n:][::-1]
+    some = ct.Particles(
+        particles.images(np.arange(800)), rotations, particles.shifts[:800], particles.ctf[:800], pixel_size=PIXEL
+    )
+    weights = np.array([np.arange(800) < n, np.ones(800)], dtype=float)
+    pairs = back_project(some, weights, require_halves(None, 800, 0), imaging)
+    assert choose_bandwidth(pairs, weights, density_power(some, np.arange(n), imaging)) == best
 
 
 @pytest.mark.parametrize(

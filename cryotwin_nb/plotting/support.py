@@ -58,13 +58,15 @@ def _resolution(panel: Axes, support: PathwaySupport, points: np.ndarray, flagge
         panel.plot(rows, frequency[rows], "o", color=colour, label=label)
     panel.plot(points[none], np.zeros(none.sum()), "X", ms=9, color=COLOURS[1], label="no resolution", clip_on=False)
     panel.axhline(support.frequency[-1], color="0.7", lw=0.8, ls=":")
-    panel.text(len(points) - 0.45, support.frequency[-1], "Nyquist", va="center", size=8, color=GREY)
+    above: dict[str, Any] = {"xytext": (0, 5), "textcoords": "offset points", "ha": "right", "size": 8, "color": GREY}
+    panel.annotate("Nyquist", (len(points) - 0.5, support.frequency[-1]), **above)
     for x, y, value in zip(points, frequency, support.resolution, strict=True):
         if np.isfinite(value):
             offset: dict[str, Any] = {"xytext": (0, -14), "textcoords": "offset points", "path_effects": HALO}
             panel.annotate(f"{value:.0f}", (x, y), ha="center", size=8, **offset)
-    panel.set(ylim=(0, 1.12 * support.frequency[-1]), ylabel="resolution supported\nby the images (Å)")
+    panel.set(ylim=(0, 1.2 * support.frequency[-1]), ylabel="resolution supported\nby the images (Å)")
     panel.yaxis.set_major_formatter(FuncFormatter(lambda f, _: f"{1 / f:.0f}" if f > 0 else "none"))
+    panel.set_yticks([f for f in panel.get_yticks() if f < 1.01 * support.frequency[-1]])
     panel.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
 
 
