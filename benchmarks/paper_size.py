@@ -43,15 +43,15 @@ class Clock:
 
         return called
 
-    def passes(self, chunks: Callable[[], Iterable], *arguments) -> Iterator[tuple]:
+    def passes(self, chunks: Callable[..., Iterable], *arguments) -> Iterator[tuple]:
         """The passes, with the time spent in loops over the images."""
         spent = 0.0
 
-        def watched() -> Iterator:
+        def watched(*arguments) -> Iterator:
             nonlocal spent
             began = time.perf_counter()
             try:
-                yield from chunks()
+                yield from chunks(*arguments)
             finally:
                 spent += time.perf_counter() - began
 
