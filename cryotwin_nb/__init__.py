@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from cryotwin_nb.evaluation import embed_tsne, isometry, kl_divergence
     from cryotwin_nb.explorer import PathwayExplorer
     from cryotwin_nb.export import write_pathway
-    from cryotwin_nb.firstlook import Finding, FirstLook, first_look
     from cryotwin_nb.formats.mrc import read_map, write_map
     from cryotwin_nb.fourier import FscCurve, fsc
     from cryotwin_nb.history import History
@@ -34,8 +33,7 @@ if TYPE_CHECKING:
     from cryotwin_nb.outliers import outlier_scores
     from cryotwin_nb.particles import Particles
     from cryotwin_nb.pathways import bootstrap_path, find_routes, find_states, max_flux, ridgeline_chain
-    from cryotwin_nb.preparation import prepare
-    from cryotwin_nb.preparation_report import Preparation
+    from cryotwin_nb.preparation import Finding, FirstLook, Preparation, first_look, prepare
     from cryotwin_nb.reconstruction import Reconstruction, reconstruct
     from cryotwin_nb.selection import select_near, select_state, write_selection
     from cryotwin_nb.support import PathwaySupport, pathway_support
@@ -48,32 +46,32 @@ _NAMES = {
     "CTF": "imaging",
     "CryoTwin": "models",
     "CryodrgnRun": "cryodrgn",
-    "Finding": "firstlook",
-    "FirstLook": "firstlook",
+    "Finding": "preparation",
+    "FirstLook": "preparation",
     "FscCurve": "fourier",
     "GaussianMixture": "mixture",
     "History": "history",
     "InputError": "errors",
     "Particles": "particles",
-    "Preparation": "preparation_report",
     "PathwayExplorer": "explorer",
     "PathwaySupport": "support",
+    "Preparation": "preparation",
     "Reconstruction": "reconstruction",
     "TrainingConfig": "training",
     "bootstrap_path": "pathways",
     "embed_tsne": "evaluation",
     "find_routes": "pathways",
-    "first_look": "firstlook",
     "find_states": "pathways",
+    "first_look": "preparation",
     "fit": "training",
     "fsc": "fourier",
     "isometry": "evaluation",
     "kl_divergence": "evaluation",
     "max_flux": "pathways",
-    "prepare": "preparation",
     "name_components": "naming",
     "outlier_scores": "outliers",
     "pathway_support": "support",
+    "prepare": "preparation",
     "read_cryodrgn": "cryodrgn",
     "read_map": "formats.mrc",
     "reconstruct": "reconstruction",

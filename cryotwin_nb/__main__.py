@@ -194,7 +194,7 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _look(options: argparse.Namespace) -> None:
-    from cryotwin_nb.firstlook import first_look
+    from cryotwin_nb.preparation.look import first_look
 
     look = first_look(_read(options, options.box_size), options.images, options.seed, progress=True)
     print(look.summary())

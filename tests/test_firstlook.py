@@ -13,9 +13,9 @@ import cryotwin_nb as ct
 from cryotwin_nb import simulate
 from cryotwin_nb.__main__ import main
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.hypotheses import Sample, pose_changes
 from cryotwin_nb.particles import Particles
-from cryotwin_nb.pose_errors import typical_errors
+from cryotwin_nb.preparation.hypotheses import Sample, pose_changes
+from cryotwin_nb.preparation.pose_errors import typical_errors
 
 matplotlib.use("agg")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -7,6 +7,7 @@ import pickle
 import re
 import shutil
 import warnings
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 
@@ -358,9 +359,9 @@ def test_a_cs_file_declares_its_contrast_and_doubts_are_said(tmp_path, sign, con
     table["blob/path"], table["blob/idx"], table["blob/psize_A"], table["blob/sign"] = "s.mrcs", range(40), 2.5, sign
     with open(tmp_path / "s.cs", "wb") as file:
         np.save(file, table)
-    with pytest.warns(UserWarning, match="declared in the file") as record:
+    doubt = pytest.warns(UserWarning, match="declared in the file; but they look dark on light")
+    with doubt if contrast == "light" else nullcontext():
         assert Particles.read(tmp_path / "s.cs").contrast == contrast
-    assert ("but they look dark on light" in str(record[0].message)) == (contrast == "light")
     assert Particles.read(tmp_path / "s.cs", contrast="dark").contrast == "dark"
 
 

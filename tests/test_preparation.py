@@ -20,16 +20,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cryotwin_nb as ct
-from cryotwin_nb import preparation, simulate, subspace
+from cryotwin_nb import simulate, subspace
 from cryotwin_nb.__main__ import main
-from cryotwin_nb.cropping import cropped
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formation import ImageFormation
 from cryotwin_nb.formats import partial
 from cryotwin_nb.fourier import crop_images, fft2, fft3, filter_images, n_shells
 from cryotwin_nb.masks import spherical_mask
 from cryotwin_nb.particles import Particles
-from cryotwin_nb.preparation_report import suspicious_images, view_evenness
+from cryotwin_nb.preparation import stack as preparing
+from cryotwin_nb.preparation.cropping import cropped
+from cryotwin_nb.preparation.report import suspicious_images, view_evenness
 from cryotwin_nb.truth import Truth, atom_transform
 from cryotwin_nb.whitening import Whitening
 
@@ -47,8 +48,8 @@ def raw(tmp_path_factory) -> Particles:
 
 
 def read(path: Path) -> Particles:
-    with pytest.warns(UserWarning, match="dark on light .declared in the file"):
-        return Particles.read(path)
+    """Without a word: the file declares its contrast."""
+    return Particles.read(path)
 
 
 # ------------------------------------------------------------------------------------------------------------ cropping
@@ -213,12 +214,12 @@ def files(folder: Path) -> list[str]:
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(preparation, "_CHUNK", 50)
+    monkeypatch.setattr(preparing, "_CHUNK", 50)
 
 
 def interrupted_after(monkeypatch, count: int) -> None:
     """Let the work stop as by Ctrl-C after some chunks."""
-    work, calls = preparation._chunk, []
+    work, calls = preparing._chunk, []
 
     def limited(*arguments):
         calls.append(1)
@@ -226,7 +227,7 @@ def interrupted_after(monkeypatch, count: int) -> None:
             raise KeyboardInterrupt
         return work(*arguments)
 
-    monkeypatch.setattr(preparation, "_chunk", limited)
+    monkeypatch.setattr(preparing, "_chunk", limited)
 
 
 def test_a_killed_preparation_goes_on(raw, tmp_path, monkeypatch, small_chunks):
@@ -234,12 +235,12 @@ def test_a_killed_preparation_goes_on(raw, tmp_path, monkeypatch, small_chunks):
 import time, torch
 torch.set_num_threads(1)
 import cryotwin_nb as ct
-from cryotwin_nb import preparation
-preparation._CHUNK, work = 50, preparation._chunk
+from cryotwin_nb.preparation import stack as preparing
+preparing._CHUNK, work = 50, preparing._chunk
 def slow(*arguments):
     time.sleep(0.3)
     return work(*arguments)
-preparation._chunk = slow
+preparing._chunk = slow
 particles = ct.Particles.read({str(raw.where)!r}, contrast="dark")
 ct.prepare(particles, {str(tmp_path / "p.star")!r}, 16, workers=1, progress=False)
 """
@@ -375,4 +376,4 @@ def test_the_command(raw, tmp_path, capsys):
 
 
 def test_every_processor_is_used_by_default():
-    assert 1 <= preparation._processors() <= (os.cpu_count() or 1)
+    assert 1 <= preparing._processors() <= (os.cpu_count() or 1)

@@ -29,7 +29,8 @@ def choose_contrast(source: ImageSource, ctf: CTF | None, pixel_size: float, sig
     Warns
     -----
     UserWarning
-        Always, saying what was chosen and why; a declaration that the images contradict is followed all the same.
+        Saying what was chosen and why, unless the file declares it and the images look like that; a declaration that
+        they contradict is followed all the same.
     """
     declared = {-1.0: "dark", 1.0: "light"}.get(sign or 0.0)
     if isinstance(source, NoImages):
@@ -46,9 +47,10 @@ def choose_contrast(source: ImageSource, ctf: CTF | None, pixel_size: float, sig
     measured = "" if abs(score) <= 2 else "light" if score > 0 else "dark"
     chosen = declared or measured or "dark"
     reason = f"measured on {usable.sum()} images: {abs(score):.1f} standard errors"
+    if declared and measured in ("", declared):
+        return declared
     if declared:
-        doubt = f"; but they look {_WORDS[measured]} ({reason})" if measured not in ("", declared) else ""
-        reason = f"declared in the file{doubt}"
+        reason = f"declared in the file; but they look {_WORDS[measured]} ({reason})"
     elif not measured:
         reason = f"assumed: undecidable when {reason}"
     text = f"{where}: taking the particles as {_WORDS[chosen]} ({reason}). Give contrast='dark' or 'light' to override."

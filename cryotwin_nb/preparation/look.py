@@ -12,7 +12,8 @@ from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.fourier import FscCurve, fsc
-from cryotwin_nb.hypotheses import (
+from cryotwin_nb.particles import Particles
+from cryotwin_nb.preparation.hypotheses import (
     OTHERS,
     Change,
     Sample,
@@ -24,8 +25,7 @@ from cryotwin_nb.hypotheses import (
     shift_changes,
     without_ctf,
 )
-from cryotwin_nb.particles import Particles
-from cryotwin_nb.pose_errors import typical_errors
+from cryotwin_nb.preparation.pose_errors import typical_errors
 
 _LEAST, _LARGEST = 32, 48  # pixels of the coarse grid: half of those of the images, within these
 _CERTAIN = 6.0  # standard errors by which another state has to predict better

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from cryotwin_nb.cropping import cropped
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formation import ImageFormation
 from cryotwin_nb.formats.files import atomic, make_folder, require_suffix
@@ -28,7 +27,8 @@ from cryotwin_nb.formats.partial import PartialStack
 from cryotwin_nb.formats.star import SIGN, WHITENED, write_star
 from cryotwin_nb.fourier import filter_images
 from cryotwin_nb.particles import Particles
-from cryotwin_nb.preparation_report import Preparation, report
+from cryotwin_nb.preparation.cropping import cropped
+from cryotwin_nb.preparation.report import Preparation, report
 from cryotwin_nb.whitening import Whitening
 
 _TYPES = {"float16": np.float16, "float32": np.float32}

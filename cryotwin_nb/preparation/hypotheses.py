@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryotwin_nb.cropping import cropped
 from cryotwin_nb.formation import ImageBatch, ImageFormation
 from cryotwin_nb.formats.poses import euler_from_rotations, rotations_from_euler
 from cryotwin_nb.fourier import shell_mean
@@ -24,6 +23,7 @@ from cryotwin_nb.imaging import CTF, shift_phases
 from cryotwin_nb.lattice import half_ball
 from cryotwin_nb.masks import spherical_mask
 from cryotwin_nb.particles import Particles
+from cryotwin_nb.preparation.cropping import cropped
 from cryotwin_nb.subspace import begin
 
 _READING = 2.5  # padding of the lattice that slices are read from
