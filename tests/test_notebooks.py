@@ -12,6 +12,8 @@ import pytest
 import yaml
 from nbclient import NotebookClient
 
+import cryotwin_nb as ct
+
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 TIMEOUT = 1800
 """Seconds for the slowest cell."""
@@ -81,6 +83,24 @@ def test_notebook_runs_on_recorded_images_by_one_edit(path, tmp_path):
     assert sum("image/png" in str(cell.get("outputs")) for cell in notebook.cells) >= 2
     for table in tmp_path.glob("cryodrgn-*/z.txt"):
         assert np.loadtxt(table, ndmin=2).shape[1] == 2
+
+
+@pytest.mark.notebooks
+def test_your_own_data_are_a_star_file_by_one_edit(tmp_path):
+    """States are numbered and junk is not counted where there is no truth; particles go back as they came."""
+    (path,) = numbered("06")
+    notebook, star = notebook_without_outputs(path), tmp_path / "run_data.star"
+    particles = ct.simulate.assembly(600, 48, snr=1.0, seed=1, progress=False)
+    particles.truth = None
+    particles.write(star, progress=False)
+    replace_once(notebook, 'DATASET = "empiar-10076"', f"DATASET = {str(star)!r}")
+    replace_once(notebook, "BOX = 128", "BOX = 32")
+    replace_once(notebook, "N_COMPONENTS = 100", "N_COMPONENTS = 20")
+    printed = execute(notebook, tmp_path)
+    assert "missing" not in printed and "show no molecule" not in printed
+    assert "600 images, box 32 px at 10" in printed and "bit for bit: True" in printed
+    assert len(list((tmp_path / "own-data" / "pathway").glob("map_*.mrc"))) == 12
+    assert len(ct.Particles.read(tmp_path / "near_end.star", contrast="dark")) == 300
 
 
 def on_recorded_images(path: Path) -> nbformat.NotebookNode:
