@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from cryotwin_nb import distributed
@@ -151,6 +150,8 @@ class NormalEquations:
         piece: the share is 1 + <g M, misfit> / <g M, M> with g a Gaussian window of `width` voxels. NaN where the
         window holds less than a fiftieth of what the densest does.
         """
+        from scipy.ndimage import gaussian_filter  # whoever loads a model needs none of it
+
         self.close()
         ball, shells = self.ball, len(self.imaging.ctf_power)
         shell = ball.shell.to(self.sums.device)
