@@ -18,6 +18,9 @@ _SEVERAL_PROCESSES = """Several GPUs or processors share the work: torchrun --st
  -m cryotwin_nb train ...; several machines, from a queue: examples/train.slurm."""
 
 
+_HIGH = 15.0  # nats; a path whose barrier is higher is said to pass where there are no images
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code. Mistakes in the input are told in one line, without a traceback."""
     options = _parser().parse_args(arguments)
@@ -104,11 +107,12 @@ def _parser() -> argparse.ArgumentParser:
 
     path = commands.add_parser("pathway", help="maps along a path between two components", formatter_class=_Help)
     path.add_argument("model", type=Path, help="model.pt")
-    path.add_argument("--list", action="store_true", help="only list the components with their weights")
-    path.add_argument("--start", type=int, help="index of the component to start from")
-    path.add_argument("--end", type=int, help="index of the component to end at")
+    path.add_argument("--list", action="store_true", help="only list the components with their states and weights")
+    path.add_argument("--start", help="component to start from, or a state like S1: its heaviest component")
+    path.add_argument("--end", help="component or state to end at")
     path.add_argument("--output", type=Path, help="folder for the maps and the ChimeraX script")
     path.add_argument("--chain", action="store_true", help="join sub-paths by way of other components")
+    path.add_argument("--max-flux", action="store_true", help="the path of least resistance instead of Algorithm 1")
     path.add_argument("--steps", type=int, default=11, help="K; the path has K+1 maps (paper: 11)")
     path.add_argument("--omega", type=float, default=2.0, help="larger: less continuous (paper: 2)")
     path.add_argument("--samples", type=int, default=1000, help="M, candidates per step (paper: 1000)")
@@ -162,7 +166,7 @@ def _particle_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--poses", type=Path, help="cryoDRGN poses.pkl, where the file has no poses")
     parser.add_argument("--ctf", type=Path, help="cryoDRGN ctf.pkl, where the file has no CTF parameters")
     parser.add_argument("--indices", type=Path, help="cryoDRGN ind.pkl: use these particles only")
-    parser.add_argument("--pixel-size", type=float, help="Å, where the file has none")
+    parser.add_argument("--pixel-size", type=float, help="Å, instead of what the file says")
     box = (
         "to crop the images to (default: as they are)" if parser.prog.endswith("prepare") else "where the file has none"
     )
@@ -224,7 +228,7 @@ def _train_jointly(options: argparse.Namespace, speaks: bool) -> None:
 
     particles = _read(options, options.box_size)
     if speaks:
-        print(particles)
+        print(particles.summary())
         remove_partials(make_folder(options.output))
     settings = {name: getattr(options, name) for name in ("latent_dim", "noise_width", "weighting", "particle_radius")}
     settings |= {"n_components": options.components, "seed": options.seed} | _network_settings(options)
@@ -269,24 +273,32 @@ def _save_latents(path: Path, z: Tensor) -> None:
 def _pathway(options: argparse.Namespace) -> None:
     from cryotwin_nb.export import write_pathway
     from cryotwin_nb.models import CryoTwin
-    from cryotwin_nb.pathways import ridgeline_chain
+    from cryotwin_nb.pathways import find_states, max_flux, ridgeline_chain
     from cryotwin_nb.ridgeline import ridgeline
 
     model = CryoTwin.load(options.model, options.device)
-    weights = model.prior.weights
+    prior = model.prior
     if options.list or options.start is None or options.end is None or options.output is None:
-        for index in weights.argsort(descending=True).tolist():
-            print(f"component {index:3d}  weight {float(weights[index]):.3f}")
+        states = {c: state.name for state in find_states(prior) for c in state.components}
+        for index in prior.weights.argsort(descending=True).tolist():
+            print(f"component {index:3d}  state {states.get(index, '-'):4s}  weight {float(prior.weights[index]):.3f}")
         if not options.list:
-            remedy = "Choose two of the components above."
+            remedy = "Choose two of the components or states above."
             raise InputError("pathway", "no start, end or output", "--start I --end J --output FOLDER", remedy)
         return
-    find = ridgeline_chain if options.chain else ridgeline
-    settings = {"omega": options.omega, "n_samples": options.samples, "seed": options.seed}
-    path = find(model.prior, options.start, options.end, options.steps, **settings)
-    pixel_size = float(model.imaging.pixel_size)
+    start, end = (_components(prior, given, None, name)[0] for name, given in
+                  (("--start", options.start), ("--end", options.end)))  # fmt: skip
+    if options.max_flux:
+        path = max_flux(prior, start, end, options.steps)
+    else:
+        settings = {"omega": options.omega, "n_samples": options.samples, "seed": options.seed}
+        path = (ridgeline_chain if options.chain else ridgeline)(prior, start, end, options.steps, **settings)
+    pixel_size, barrier = float(model.imaging.pixel_size), float(path.barrier)
     write_pathway(options.output, path, model.volumes(path.latents), pixel_size, box_size=options.box_size)
-    print(f"{options.output}: {len(path.latents)} maps, barrier {float(path.barrier):.2f} nats")
+    print(f"{options.output}: {len(path.latents)} maps, barrier {barrier:.2f} nats")
+    if barrier > _HIGH:
+        told = f"the density falls to e^-{barrier:.0f} of that at the ends: hardly any image is near"
+        print(f"note: {told}. Try --max-flux or other ends; see cryotwin_nb.pathway_support", file=sys.stderr)
 
 
 def _select(options: argparse.Namespace) -> None:
@@ -295,6 +307,13 @@ def _select(options: argparse.Namespace) -> None:
 
     model = CryoTwin.load(options.model, options.device)
     particles = _read(options, images=options.latents is None)
+    if options.latents is None and particles.box_size != model.config["box_size"]:
+        found, expected = (
+            f"images of {particles.box_size} pixels",
+            f"{model.config['box_size']}, as the model knows them",
+        )
+        remedy = "Give the latents of these particles: --latents latents.npy, as the commands write it."
+        raise InputError(options.particles, found, expected, remedy)
     z = model.embed(particles, progress=True) if options.latents is None else _points(options.latents)
     if len(z) != len(particles):
         remedy = "Give the latents of the same particles, in their order."
@@ -315,8 +334,8 @@ def _points(path: Path) -> np.ndarray:
         raise InputError(path, f"no readable array ({error})", expected, remedy) from error
 
 
-def _components(prior, state: str, labels: Path | None) -> list[int]:
-    """The components of a state, by its name."""
+def _components(prior, state: str, labels: Path | None, where: str = "--state") -> list[int]:
+    """The components of a state by its name, or one by its index; the heaviest first."""
     from cryotwin_nb.evaluation import read_labels
     from cryotwin_nb.pathways import find_states
 
@@ -327,8 +346,8 @@ def _components(prior, state: str, labels: Path | None) -> list[int]:
         known = {str(c): [c] for c in range(prior.n_components)}
         known |= {s.name: list(s.components) for s in find_states(prior)}
     if state not in known:
-        raise InputError("--state", repr(state), f"one of {', '.join(known)}", "Or give names with --labels.")
-    return known[state]
+        raise InputError(where, repr(state), f"one of {', '.join(known)}", "`pathway MODEL --list` tells them.")
+    return sorted(known[state], key=lambda c: -float(prior.weights[c]))
 
 
 def _demo(options: argparse.Namespace) -> None:

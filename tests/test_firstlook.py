@@ -96,6 +96,14 @@ def test_a_wrong_pixel_size_is_named_and_estimated(clean, tmp_path, factor):
     assert estimate == pytest.approx(10.0, abs=0.5)
 
 
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_a_forgotten_binning_is_named(clean, tmp_path, factor):
+    pixels = read_back(clean, tmp_path, pixel_size=10.0 * factor)
+    pixels.shifts = pixels.shifts * np.float32(factor)  # a refinement finds them in pixels
+    names = [finding.name for finding in ct.first_look(pixels).findings]
+    assert names == [f"pixel size {100 / factor - 100:+.0f} %"]
+
+
 def test_ctf_parameters_missing_for_half_are_named(clean, tmp_path):
     half = np.arange(len(clean)) % 2 == 0
     ctf = replace(

@@ -100,7 +100,7 @@ def test_your_own_data_are_a_star_file_by_one_edit(tmp_path):
     assert "missing" not in printed and "show no molecule" not in printed
     assert "600 images, box 32 px at 10" in printed and "bit for bit: True" in printed
     assert len(list((tmp_path / "own-data" / "pathway").glob("map_*.mrc"))) == 12
-    assert len(ct.Particles.read(tmp_path / "near_end.star", contrast="dark")) == 300
+    assert len(ct.Particles.read(tmp_path / "end_of_path.star", contrast="dark")) > 20
 
 
 def on_recorded_images(path: Path) -> nbformat.NotebookNode:

@@ -272,8 +272,9 @@ def confusion_table(counts: Array, rows: Sequence[str], columns: Sequence[str], 
     for i, j in zip(*counts.nonzero()):
         colour = "white" if share[i, j] > 0.6 else "black"
         ax.text(j, i, f"{counts[i, j]:.0f}", ha="center", va="center", size=7.5, color=colour)
-    slanted = {"rotation": 35, "ha": "right"} if max(map(len, columns)) > 3 else {}
-    ax.set_xticks(range(len(columns)), columns, **slanted)
+    ax.set_xticks(range(len(columns)), columns)
+    if max(map(len, columns)) > 3:
+        plt.setp(ax.get_xticklabels(), rotation=35, ha="right")
     ax.set_yticks(range(len(rows)), rows)
     ax.set(xlabel="named", ylabel="label")
     ax.tick_params(length=0)

@@ -254,12 +254,12 @@ def ctf_changes() -> dict[str, Change]:
 
 
 def pixel_changes() -> dict[str, Change]:
-    """Other pixel sizes, from -15 % to +15 %."""
+    """Other pixel sizes: up to 15 % off, as calibrations are, and what a forgotten or doubled binning gives."""
 
     def times(factor: float) -> Change:
         return lambda state: replace(state, pixel=factor)
 
-    factors = (0.85, 0.9, 0.95, 1.05, 1.1, 1.15)
+    factors = (0.5, 0.75, 0.85, 0.9, 0.95, 1.05, 1.1, 1.15, 1.3, 2.0)
     return {pixel_name(f): times(f) for f in factors}
 
 
