@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 # More arguments for pip, for example another index for the CPU build of PyTorch.
 PIP_FLAGS ?=
 
-# Files of tests run side by side on so many processes.
+# Files of tests run side by side on so many processes, each with one thread.
 WORKERS ?= 2
 
 # OpenMP's threads spin while they wait: beside other programs that makes small steps of PyTorch twenty times slower.
@@ -40,7 +40,7 @@ test: setup  ## Run the tests, the notebooks included, and the style and type ch
 	$(venv) -m ruff check .
 	$(venv) -m ruff format --check .
 	$(venv) -m mypy
-	$(venv) -m pytest --numprocesses $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(venv) -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 demo: setup  ## Images to pathway on the embedded data set, into results/demo
 	$(venv) -m cryotwin_nb demo --output results/demo

@@ -11,3 +11,8 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def pytest_collection_modifyitems(items):
+    """The notebooks take longest: they begin while the other process works on the rest."""
+    items.sort(key=lambda item: "notebooks" not in item.keywords)
