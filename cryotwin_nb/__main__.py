@@ -51,7 +51,20 @@ def _parser() -> argparse.ArgumentParser:
         epilog="A first run: python -m cryotwin_nb demo --output results/demo",
     )
     commands = parser.add_subparsers(required=True, metavar="command")
+    for add in (
+        _prepare_options,
+        _look_options,
+        _train_options,
+        _embed_options,
+        _pathway_options,
+        _select_options,
+        _demo_options,
+    ):
+        add(commands)
+    return parser
 
+
+def _prepare_options(commands) -> None:
     prepare = commands.add_parser("prepare", help="a compact stack on a coarser grid", formatter_class=_Help)
     _particle_options(prepare)
     prepare.add_argument("--output", type=Path, required=True, help=".star file; the stack goes beside it")
@@ -62,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--picture", type=Path, help=".png file for what is remarkable about the particles")
     prepare.set_defaults(run=_prepare)
 
+
+def _look_options(commands) -> None:
     look = commands.add_parser("look", help="are poses, CTF and contrast right? and a first map", formatter_class=_Help)
     _particle_options(look)
     look.add_argument("--images", type=int, default=2000, help="look at no more than this many")
@@ -69,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     look.add_argument("--output", type=Path, help="folder for look.png, map.mrc and the half maps")
     look.set_defaults(run=_look)
 
+
+def _train_options(commands) -> None:
     train = commands.add_parser(
         "train", help="train a model on particle images", formatter_class=_Help, epilog=_SEVERAL_PROCESSES
     )
@@ -98,6 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--cache-gib", type=float, default=4.0, help=cache)
     train.set_defaults(run=_train)
 
+
+def _embed_options(commands) -> None:
     embed = commands.add_parser("embed", help="latents of particle images under a model", formatter_class=_Help)
     embed.add_argument("model", type=Path, help="model.pt")
     _particle_options(embed)
@@ -105,6 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--device", default="cpu", help="cpu or cuda")
     embed.set_defaults(run=_embed)
 
+
+def _pathway_options(commands) -> None:
     path = commands.add_parser("pathway", help="maps along a path between two components", formatter_class=_Help)
     path.add_argument("model", type=Path, help="model.pt")
     path.add_argument("--list", action="store_true", help="only list the components with their states and weights")
@@ -121,6 +142,8 @@ def _parser() -> argparse.ArgumentParser:
     path.add_argument("--device", default="cpu", help="cpu or cuda")
     path.set_defaults(run=_pathway)
 
+
+def _select_options(commands) -> None:
     choose = commands.add_parser("select", help="particles of a state or near a path", formatter_class=_Help)
     choose.add_argument("model", type=Path, help="model.pt")
     _particle_options(choose)
@@ -136,6 +159,8 @@ def _parser() -> argparse.ArgumentParser:
     choose.add_argument("--device", default="cpu", help="cpu or cuda")
     choose.set_defaults(run=_select)
 
+
+def _demo_options(commands) -> None:
     demo = commands.add_parser("demo", help="everything on embedded data, with the truth beside", formatter_class=_Help)
     demo.add_argument("--output", type=Path, default=Path("results/demo"), help="folder")
     sets = ["assembly-small", "assembly"]
@@ -144,7 +169,6 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--epochs", type=int, help="passes over the images (default: 30 subspace, 24 coordinate)")
     demo.add_argument("--seed", type=int, default=0, help="of the training and the path")
     demo.set_defaults(run=_demo)
-    return parser
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
