@@ -21,7 +21,8 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.history import History
 from cryotwin_nb.mixture import GaussianMixture
 from cryotwin_nb.models import CryoTwin, read_payload, write_payload
-from cryotwin_nb.models.subspace import Records, SubspaceNetworks
+from cryotwin_nb.models.records import Records
+from cryotwin_nb.models.subspace import SubspaceNetworks
 from cryotwin_nb.particles import Particles
 from cryotwin_nb.streaming import PreparedImages
 

@@ -19,7 +19,8 @@ from cryotwin_nb.likelihood import posterior
 from cryotwin_nb.masks import spherical_mask
 from cryotwin_nb.mixture import GaussianMixture
 from cryotwin_nb.models import subspace as subspace_module
-from cryotwin_nb.models.subspace import Curve, Records, SubspaceNetworks, deconvolved, transformed
+from cryotwin_nb.models.records import ImageLikelihood, Records, deconvolved, pack, unpack
+from cryotwin_nb.models.subspace import Curve, SubspaceNetworks, transformed
 from cryotwin_nb.training import TrainingConfig, fit
 
 N_IMAGES = 400
@@ -217,9 +218,9 @@ def test_records_are_small(n_basis, most, few):
     assert {len(field) for field in records} == {10}
     assert sum(field.element_size() * field.numel() for field in records) / 10 <= most
     packed = records.precision
-    square = networks.unpack(packed)
+    square = unpack(packed)
     assert square.shape == (10, n_basis, n_basis) and torch.equal(square, square.mT)
-    assert torch.equal(networks.pack(square), packed)
+    assert torch.equal(pack(square), packed)
 
 
 # Gauges
@@ -512,7 +513,7 @@ def test_the_density_of_latents_follows_the_scale():
     b, G = sample()
     networks.density.set(GaussianMixture([1.0], *(part[None] for part in overall(TRUTH))))
     expected = posterior(b, G, networks.density.mixture).mean.float()
-    packed = networks.pack(G).float()
+    packed = pack(G).float()
     records = Records(expected, torch.ones(2000), b.float(), packed, b.float(), packed, torch.zeros(2000))
     z = networks.encode(records)[0].detach()
     found = networks.deconvolve(records, GaussianMixture.fit(z, 3, seed=0), seed=0)
@@ -589,7 +590,7 @@ def test_the_best_of_an_image_has_likelihood_one():
     G = root @ root.mT + torch.eye(3)
     best = torch.randn(6, 3, generator=generator)
     b = (G @ best[..., None])[..., 0]
-    likelihood = subspace_module.ImageLikelihood(networks, b, networks.pack(G))
+    likelihood = ImageLikelihood(networks.coefficients, networks.variances, b, pack(G))
     at_best = likelihood(best / networks.scale.float())
     torch.testing.assert_close(at_best.diagonal(), torch.zeros(6).double(), rtol=0, atol=1e-3)
     assert (likelihood(3 * torch.randn(200, 3, generator=generator)) < 1e-3).all()
@@ -606,7 +607,7 @@ def test_the_density_after_training_is_narrower_than_that_of_latents_plus_noise(
     """b and G in units of z: the deconvolved density explains the images better than the density of the latents."""
     trained = runs["bent"]
     with torch.no_grad():
-        G = trained.networks.unpack(trained.records.precision)
+        G = unpack(trained.records.precision)
         b, G = trained.networks._linearised(trained.records.b, G, trained.z)
     scores = [
         float(posterior(b, G, prior).log_evidence.mean())

@@ -22,7 +22,8 @@ from cryotwin_nb.mixture import GaussianMixture
 from cryotwin_nb.mixture_moments import MixtureMoments, MixtureState
 from cryotwin_nb.models.coordinate import CoordinateNetworks
 from cryotwin_nb.models.payload import FORMAT, read_payload, require_stored, write_payload
-from cryotwin_nb.models.subspace import ImageLikelihood, SubspaceNetworks
+from cryotwin_nb.models.records import ImageLikelihood
+from cryotwin_nb.models.subspace import SubspaceNetworks
 from cryotwin_nb.particles import Particles
 from cryotwin_nb.streaming import prefetched
 
@@ -188,7 +189,7 @@ class CryoTwin(nn.Module):
         batches = self.batches(particles, batch_size, "likelihood", progress)
         records = [self.networks.prepare(batch) for batch in batches]
         b, precision = (torch.cat([getattr(r, name) for r in records]) for name in ("b", "precision"))
-        return ImageLikelihood(self.networks, b, precision)
+        return ImageLikelihood(self.networks.coefficients, self.networks.variances, b, precision)
 
     @torch.no_grad()
     def volumes(self, z: Tensor | np.ndarray) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,42 +25,14 @@ from cryotwin_nb.likelihood import posterior, projections
 from cryotwin_nb.masks import map_mask, spherical_mask
 from cryotwin_nb.mixture import GaussianMixture
 from cryotwin_nb.mixture_moments import MixtureState
+from cryotwin_nb.models.records import Records, deconvolved, pack, unpack
 from cryotwin_nb.subspace import Subspace, begin, iterate
 
 _RADII = (0.3, 0.3, 0.3, 0.3, 0.5, 0.5, 0.7, 1.0, 1.0)  # of the passes with the Gaussian prior, shares of Nyquist
 _TIGHTENED = 7  # pass before which the mask is fitted to the density, if it is
 _SAMPLE = 5000  # images that the density of the coefficients is fitted to
 _COMPONENTS = 32  # of that density, at most
-_AT_ONCE = 2**14  # images whose likelihoods are computed at once
 _CONTRAST_SPREAD = 0.1  # standard deviation of the contrasts to begin with
-
-
-class Records(NamedTuple):
-    """What is left of images once the basis is fixed: the distortion as a function of the coefficients, and more.
-
-    Attributes
-    ----------
-    expected : (m, K) float32
-        Posterior mean of the coefficients under their density.
-    contrast : (m,) float32
-        Of the image.
-    b, precision : (m, K), (m, K (K + 1) / 2) float32
-        The likelihood exp(b.c - c.Gc / 2), G as its lower triangle.
-    b_weighted, G_weighted, energy : (m, K), (m, K (K + 1) / 2), (m,) float32
-        The distortion energy - 2 c.b + c.Gc of Eq. 3.
-    """
-
-    expected: Tensor
-    contrast: Tensor
-    b: Tensor
-    precision: Tensor
-    b_weighted: Tensor
-    G_weighted: Tensor
-    energy: Tensor
-
-    def take(self, rows: Tensor) -> Records:
-        """The records of some of the images."""
-        return Records(*(field[rows] for field in tuple(self)))
 
 
 class Curve(nn.Module):
@@ -217,7 +189,7 @@ class SubspaceNetworks(nn.Module):
 
         def fitted() -> GaussianMixture:
             start = GaussianMixture.fit(records.expected, min(_COMPONENTS, len(records.b)), seed=self.seed)
-            return deconvolved(records.b, self.unpack(records.precision), self.variances, start).to("cpu")
+            return deconvolved(records.b, unpack(records.precision), self.variances, start).to("cpu")
 
         return distributed.first(fitted).to(self.mask.device)  # each process has its own GPU
 
@@ -229,7 +201,7 @@ class SubspaceNetworks(nn.Module):
 
     def _scale(self, chunks: Chunks, beta: float) -> float:
         """The s of c = s z at which noise of width T costs beta/2 of distortion in each dimension."""
-        weighted = self.unpack(self._sample(chunks).G_weighted)
+        weighted = unpack(self._sample(chunks).G_weighted)
         ratio = float(weighted.diagonal(dim1=-2, dim2=-1)[:, : self.latent_dim].mean())
         return (6 * beta / self.noise_width**2 / ratio) ** 0.5
 
@@ -246,7 +218,7 @@ class SubspaceNetworks(nn.Module):
         a = subspace.contrasts(full)
         given, objective = full.given(a), weighted.given(a)
         expected = posterior(given.b, given.G, self.density.mixture).mean.float()
-        parts = (given.b, self.pack(given.G), objective.b, self.pack(objective.G), objective.energy)
+        parts = (given.b, pack(given.G), objective.b, pack(objective.G), objective.energy)
         return Records(expected, a.float(), *parts)
 
     def encode(self, batch: ImageBatch | Records) -> tuple[Tensor, Tensor]:
@@ -277,7 +249,7 @@ class SubspaceNetworks(nn.Module):
     def distortion(self, batch: Records, z: Tensor, n: int | None = None) -> Tensor:
         """|| W (X - prediction) ||^2 (m,) of images decoded at z (m, d)."""
         c, _ = self.coefficients(z)
-        quadratic = (c[:, None] @ self.unpack(batch.G_weighted))[:, 0]
+        quadratic = (c[:, None] @ unpack(batch.G_weighted))[:, 0]
         return batch.energy + ((quadratic - 2 * batch.b_weighted) * c).sum(-1)
 
     def anisometry(self, z: Tensor) -> Tensor:
@@ -309,7 +281,7 @@ class SubspaceNetworks(nn.Module):
         rows = torch.randperm(len(records.b), generator=torch.Generator().manual_seed(seed))[:_SAMPLE]
         records = records.take(rows.to(records.b.device))
         z = self.encode(records)[0].detach()
-        b, G = self._linearised(records.b, self.unpack(records.precision), z)
+        b, G = self._linearised(records.b, unpack(records.precision), z)
         return deconvolved(b, G, z.double().var(0), start)
 
     def _linearised(self, b: Tensor, G: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -328,60 +300,6 @@ class SubspaceNetworks(nn.Module):
         if self._cached is None or any(a is not b for a, b in zip(self._cached[0], now, strict=True)):
             self._cached = (now, self.subspace.lattice(ball))
         return self._cached[1]
-
-    def pack(self, matrices: Tensor) -> Tensor:
-        """The lower triangles (m, K (K + 1) / 2) of symmetric matrices (m, K, K)."""
-        row, column = torch.tril_indices(len(self.basis), len(self.basis))
-        return matrices[:, row, column]
-
-    def unpack(self, packed: Tensor) -> Tensor:
-        """The symmetric matrices (m, K, K) of `pack`."""
-        size = len(self.basis)
-        index = torch.zeros(size, size, dtype=torch.int64)
-        row, column = torch.tril_indices(size, size)
-        index[row, column] = index[column, row] = torch.arange(len(row))
-        return packed[:, index.flatten().to(packed.device)].view(-1, size, size)
-
-
-class ImageLikelihood:
-    """log-likelihood of structures given images, relative to the best that each image could have: 0 or less.
-
-    Called with latents (m, d) it gives (n, m) float64: -(c - x)^T G (c - x) / 2 with c the coefficients there,
-    x = G^-1 b the image's own best and G^-1 the error of that. It is sharper than a latent, which a prior has drawn
-    towards the others. `find_routes` takes it as evidence.
-    """
-
-    def __init__(self, networks: SubspaceNetworks, b: Tensor, precision: Tensor) -> None:
-        self._networks, self._b, self._precision = networks, b, precision
-        weak = (1e-6 / networks.variances).diag()
-        best = [(b[:, None] @ torch.linalg.inv(G + weak) @ b[..., None])[:, 0, 0] / 2 for b, G in self._parts()]
-        self._best = torch.cat(best)
-
-    def __len__(self) -> int:
-        return len(self._b)
-
-    def _parts(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """b (m, K) and G (m, K, K) float64, of some images at a time: all of them would take several times the room."""
-        for b, precision in zip(self._b.split(_AT_ONCE), self._precision.split(_AT_ONCE), strict=True):
-            yield b.double(), self._networks.unpack(precision).double()
-
-    @torch.no_grad()
-    def __call__(self, z: Tensor) -> Tensor:
-        c = self._networks.coefficients(torch.as_tensor(z, dtype=torch.float32).to(self._b.device))[0].double()
-        squares = (c[:, :, None] * c[:, None]).flatten(1).T
-        values = torch.cat([(b @ c.T - G.flatten(1) @ squares / 2).cpu() for b, G in self._parts()])
-        return values - self._best.cpu()[:, None]
-
-
-def deconvolved(b: Tensor, G: Tensor, variances: Tensor, start: GaussianMixture) -> GaussianMixture:
-    """Mixture of the points x = G^-1 b freed of their errors G^-1 (extreme deconvolution), from a first guess.
-
-    Directions that an image says nothing about get an error a thousand times the variance, instead of infinity.
-    """
-    precision = G.double() + (1e-3 / variances).diag()
-    errors = torch.linalg.inv(precision)
-    points = (errors @ b.double()[..., None])[..., 0]
-    return GaussianMixture.fit(points, noise_covariances=(errors + errors.mT) / 2, start=start, max_iter=60)
 
 
 def transformed(mixture: GaussianMixture, matrix: Tensor, average: Tensor | float = 0.0) -> GaussianMixture:
