@@ -34,6 +34,7 @@ from cryotwin_nb.explorer.request import PathRequest, fingerprint
 from cryotwin_nb.explorer.saving import read_note
 from cryotwin_nb.formats import cryodrgn
 from cryotwin_nb.formats.mrc import read_map, write_map, write_stack
+from cryotwin_nb.manifest import manifest_path
 from cryotwin_nb.particles import Particles
 from cryotwin_nb.truth import Truth
 from cryotwin_nb.whitening import Whitening
@@ -124,7 +125,7 @@ def write_set(folder: Path) -> None:
     truth = Truth("hinge", np.zeros((N, 2), "f4"), np.full(N, "start"), np.zeros(N, bool), 8, 2.5)
     truth.save(folder / "set.truth.npz")
     Whitening(np.ones((1, 8)), np.zeros(N, np.int64), np.ones(N, "f4")).save(folder / "set.whitening.npz")
-    shutil.copyfile(data.manifest_path(), folder / "manifest.yaml")
+    shutil.copyfile(manifest_path(), folder / "manifest.yaml")
     write_labels(folder / "labels.json", {0: "B", 1: "C"})
     (folder / "explorer.json").write_text(json.dumps(note()))
 
