@@ -290,5 +290,5 @@ def has_bfloat16(device: str) -> bool:
     """True where products of bfloat16 matrices run on units made for them."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported()
-    supported = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return device == "cpu" and bool(supported())
+    units = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # not in every version of PyTorch
+    return device == "cpu" and any(getattr(torch.cpu, name, bool)() for name in units)
