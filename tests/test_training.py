@@ -7,7 +7,7 @@ import torch
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.history import History
-from cryotwin_nb.training import TrainingConfig, fit
+from cryotwin_nb.training import TrainingConfig, fit, has_bfloat16
 
 SMALL = dict(architecture="coordinate", latent_dim=2, n_components=4, width=16, depth=1, n_features=16)
 
@@ -127,6 +127,17 @@ def test_bfloat16_trains_too(particles):
     model = ct.CryoTwin(16, **SMALL)
     history = fit(model, particles, config(precision="bfloat16", final_em=False), progress=False)
     assert np.isfinite(history.distortion).all()
+
+
+@pytest.mark.parametrize("units", [(True, False), (False, True), (False, False), (None, None)])
+def test_bfloat16_is_chosen_where_the_processor_multiplies_it(units, monkeypatch):
+    """Matrix tiles (Intel) and AVX-512 (AMD, too) each suffice; None: a PyTorch that cannot tell."""
+    for name, there in zip(("_is_amx_tile_supported", "_is_avx512_bf16_supported"), units, strict=True):
+        monkeypatch.delattr(torch.cpu, name, raising=False)
+        if there is not None:
+            monkeypatch.setattr(torch.cpu, name, lambda there=there: there, raising=False)
+    assert has_bfloat16("cpu") is any(units)
+    assert not has_bfloat16("mps")
 
 
 @pytest.mark.parametrize(
