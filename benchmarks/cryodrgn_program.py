@@ -16,7 +16,7 @@ from torch import Tensor
 
 import cryotwin_nb as ct
 from cryotwin_nb.formats import cryodrgn
-from cryotwin_nb.fourier import grid
+from cryotwin_nb.imaging.fourier import grid
 
 WIDTH_256 = ("--enc-dim", "256", "--dec-dim", "256")
 

@@ -21,7 +21,7 @@ from common import RESULTS, in_own_process, machine, peak_memory, prepared, untr
 
 import cryotwin_nb as ct
 from cryotwin_nb import subspace
-from cryotwin_nb.lattice import half_ball
+from cryotwin_nb.imaging.lattice import half_ball
 from cryotwin_nb.plotting import style
 
 NUMBERS = (1_000, 3_000, 10_000, 30_000, 100_000)  # of images of 32 x 32 pixels, K = 8

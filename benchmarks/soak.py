@@ -23,7 +23,7 @@ import torch
 from common import in_own_process, machine, peak_memory, warm_up, write_results
 
 import cryotwin_nb as ct
-from cryotwin_nb.memory import available
+from cryotwin_nb.runtime.memory import available
 
 BOX, LATENT_DIM, N_COMPONENTS, DISTINCT = 64, 8, 100, 10_000
 

@@ -18,7 +18,7 @@ from common import RESULTS, machine, peak_memory, write_results
 from torch import Tensor
 
 import cryotwin_nb as ct
-from cryotwin_nb.fourier import fft3, grid, ifft3
+from cryotwin_nb.imaging.fourier import fft3, grid, ifft3
 from cryotwin_nb.molecules import ROUTES, STATES
 from cryotwin_nb.ridgeline import equidistant
 

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from cryotwin_nb.explorer import PathwayExplorer
     from cryotwin_nb.export import write_pathway
     from cryotwin_nb.formats.mrc import read_map, write_map
-    from cryotwin_nb.fourier import FscCurve, fsc
     from cryotwin_nb.history import History
-    from cryotwin_nb.imaging import CTF
-    from cryotwin_nb.mixture import GaussianMixture
+    from cryotwin_nb.imaging.fourier import FscCurve, fsc
+    from cryotwin_nb.imaging.optics import CTF
+    from cryotwin_nb.mixture.gaussian import GaussianMixture
     from cryotwin_nb.models import CryoTwin
     from cryotwin_nb.naming import name_components
     from cryotwin_nb.outliers import outlier_scores
@@ -43,13 +43,13 @@ __version__ = "0.1.0"
 
 _MODULES = ("data", "evaluation", "plotting", "simulate", "training")
 _NAMES = {
-    "CTF": "imaging",
+    "CTF": "imaging.optics",
     "CryoTwin": "models",
     "CryodrgnRun": "cryodrgn",
     "Finding": "preparation",
     "FirstLook": "preparation",
-    "FscCurve": "fourier",
-    "GaussianMixture": "mixture",
+    "FscCurve": "imaging.fourier",
+    "GaussianMixture": "mixture.gaussian",
     "History": "history",
     "InputError": "errors",
     "Particles": "particles",
@@ -64,7 +64,7 @@ _NAMES = {
     "find_states": "pathways",
     "first_look": "preparation",
     "fit": "training",
-    "fsc": "fourier",
+    "fsc": "imaging.fourier",
     "isometry": "evaluation",
     "kl_divergence": "evaluation",
     "max_flux": "pathways",

@@ -238,7 +238,7 @@ def _look(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from cryotwin_nb import distributed
+    from cryotwin_nb.runtime import distributed
 
     with distributed.joined(options.device):
         _train_jointly(options, speaks=distributed.rank() == 0)
@@ -246,8 +246,8 @@ def _train(options: argparse.Namespace) -> None:
 
 def _train_jointly(options: argparse.Namespace, speaks: bool) -> None:
     """Train, in this process or together with others, one of which speaks and writes."""
-    from cryotwin_nb import distributed
     from cryotwin_nb.models import CryoTwin
+    from cryotwin_nb.runtime import distributed
     from cryotwin_nb.training import TrainingConfig, fit
 
     particles = _read(options, options.box_size)

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryotwin_nb import distributed
 from cryotwin_nb.formation import ImageBatch, ImageFormation
-from cryotwin_nb.fourier import shell_mean
-from cryotwin_nb.lattice import half_ball
+from cryotwin_nb.imaging.fourier import shell_mean
+from cryotwin_nb.imaging.lattice import half_ball
+from cryotwin_nb.runtime import distributed
 
 _INSERTING = 1.25  # padding of the lattice: what a coarse one adds lies outside the mask
 MARGIN = 1.0  # grid units beyond Nyquist up to which slices are used: the last shell reaches half a unit beyond

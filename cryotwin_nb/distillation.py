@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formation import ImageBatch
-from cryotwin_nb.imaging import slice_coordinates
+from cryotwin_nb.imaging.optics import slice_coordinates
 from cryotwin_nb.models import CryoTwin
 from cryotwin_nb.models.coordinate import CoordinateNetworks
 from cryotwin_nb.models.subspace import SubspaceNetworks

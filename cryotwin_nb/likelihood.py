@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from cryotwin_nb.formation import ImageBatch
-from cryotwin_nb.lattice import HalfBall
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.imaging.lattice import HalfBall
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 
 
 class Statistics(NamedTuple):

@@ -20,7 +20,7 @@ import torch
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation import Decode, components_of_labels, write_labels
 from cryotwin_nb.evaluation.labels import Names
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways import find_states
 from cryotwin_nb.rendering import contour_level, render_surface
 

@@ -21,7 +21,7 @@ from cryotwin_nb.formats.poses import euler_from_rotations, require_rotations, r
 from cryotwin_nb.formats.reading import read_parts
 from cryotwin_nb.formats.stacks import ImageSource, NoImages, as_source
 from cryotwin_nb.formats.star import WHITENED, write_star
-from cryotwin_nb.imaging import CTF
+from cryotwin_nb.imaging.optics import CTF
 from cryotwin_nb.truth import Truth
 from cryotwin_nb.whitening import Whitening
 

@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 from cryotwin_nb.backprojection import MARGIN, NormalEquations, SignalPower
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formation import ImageFormation, evenly
-from cryotwin_nb.fourier import FscCurve, fsc, shell_mean
-from cryotwin_nb.masks import spherical_mask
+from cryotwin_nb.imaging.fourier import FscCurve, fsc, shell_mean
+from cryotwin_nb.imaging.masks import spherical_mask
 from cryotwin_nb.particles import Particles
 
 PADDING = 1.5  # of the lattice; nothing is iterated here, so it is finer than in the M-step

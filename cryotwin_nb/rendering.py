@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.fourier import fourier_padded
+from cryotwin_nb.imaging.fourier import fourier_padded
 
 GREY, BLUE, ORANGE = (0.74, 0.76, 0.79), (0.0, 0.447, 0.698), (0.902, 0.624, 0.0)
 """Colours of a surface, of density gained and of density lost (RGB from 0 to 1; told apart by the colour-blind)."""

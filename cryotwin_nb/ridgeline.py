@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 
 
 @dataclass(frozen=True, eq=False)

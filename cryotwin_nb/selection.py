@@ -24,7 +24,7 @@ from cryotwin_nb.formats.cryodrgn import write_indices
 from cryotwin_nb.formats.files import require_suffix
 from cryotwin_nb.formats.metadata import select
 from cryotwin_nb.formats.subsets import write_cs_subset, write_star_subset
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.particles import Particles
 from cryotwin_nb.pathways.states import State
 from cryotwin_nb.ridgeline import Pathway

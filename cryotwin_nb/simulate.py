@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 
 from cryotwin_nb import molecules
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.fourier import grid, require_box_size
-from cryotwin_nb.imaging import CTF, shift_phases
+from cryotwin_nb.imaging.fourier import grid, require_box_size
+from cryotwin_nb.imaging.optics import CTF, shift_phases
 from cryotwin_nb.particles import Particles
 from cryotwin_nb.truth import Truth, atom_transform, waves
 

@@ -11,10 +11,10 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from cryotwin_nb import distributed
 from cryotwin_nb.formation import ImageBatch, ImageFormation
-from cryotwin_nb.memory import available
 from cryotwin_nb.particles import Particles
+from cryotwin_nb.runtime import distributed
+from cryotwin_nb.runtime.memory import available
 
 S = TypeVar("S")
 T = TypeVar("T")

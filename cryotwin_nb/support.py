@@ -21,7 +21,7 @@ from cryotwin_nb.backprojection import NormalEquations
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation.metric import Decode, as_decode
 from cryotwin_nb.formation import ImageFormation, evenly
-from cryotwin_nb.fourier import fft3, fsc, grid
+from cryotwin_nb.imaging.fourier import fft3, fsc, grid
 from cryotwin_nb.particles import Particles
 from cryotwin_nb.reconstruction import (
     PADDING,

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from cryotwin_nb import distributed
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.history import History
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.models import CryoTwin, read_payload, write_payload
 from cryotwin_nb.models.records import Records
 from cryotwin_nb.models.subspace import SubspaceNetworks
 from cryotwin_nb.particles import Particles
+from cryotwin_nb.runtime import distributed
 from cryotwin_nb.streaming import PreparedImages
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import array_headers, atomic
-from cryotwin_nb.fourier import filter_images
+from cryotwin_nb.imaging.fourier import filter_images
 
 
 @dataclass(frozen=True)

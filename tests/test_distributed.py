@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import cryotwin_nb as ct
-from cryotwin_nb import distributed
+from cryotwin_nb.runtime import distributed
 
 MODELS = {
     "subspace": dict(latent_dim=5, n_components=8),

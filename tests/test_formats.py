@@ -21,7 +21,7 @@ from cryotwin_nb.formats.files import atomic, find_stack
 from cryotwin_nb.formats.mrc import read_header, read_map, read_stack_header, write_map, write_stack
 from cryotwin_nb.formats.poses import euler_from_rotations, rotations_from_euler, rotations_from_vectors
 from cryotwin_nb.formats.star import read_star
-from cryotwin_nb.imaging import CTF
+from cryotwin_nb.imaging.optics import CTF
 
 DATA = Path(__file__).parents[2] / "shared/data"
 real = pytest.mark.skipif(not DATA.is_dir(), reason="the real files are not in the repository")

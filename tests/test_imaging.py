@@ -6,8 +6,9 @@ from torch_ctf import calculate_ctf_2d
 from cryotwin_nb import simulate
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formation import ImageFormation
-from cryotwin_nb.fourier import fft2, fft3, grid, half_plane
-from cryotwin_nb.imaging import (
+from cryotwin_nb.imaging.fourier import fft2, fft3, grid, half_plane
+from cryotwin_nb.imaging.lattice import half_ball
+from cryotwin_nb.imaging.optics import (
     CTF,
     circular_window,
     electron_wavelength,
@@ -15,7 +16,6 @@ from cryotwin_nb.imaging import (
     shift_phases,
     slice_coordinates,
 )
-from cryotwin_nb.lattice import half_ball
 from cryotwin_nb.particles import Particles
 
 

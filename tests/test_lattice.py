@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch_fourier_slice import project_3d_to_2d
 
-from cryotwin_nb import lattice as lattice_module
-from cryotwin_nb.fourier import fft2, fft3, grid, half_plane
-from cryotwin_nb.imaging import slice_coordinates
-from cryotwin_nb.lattice import HalfBall, half_ball
+from cryotwin_nb.imaging import lattice as lattice_module
+from cryotwin_nb.imaging.fourier import fft2, fft3, grid, half_plane
+from cryotwin_nb.imaging.lattice import HalfBall, half_ball
+from cryotwin_nb.imaging.optics import slice_coordinates
 from cryotwin_nb.simulate import random_rotations
 
 SIZE, RADIUS = 16, 9.0

@@ -12,9 +12,9 @@ from torch import Tensor
 
 import cryotwin_nb as ct
 from cryotwin_nb.formation import ImageBatch, ImageFormation
-from cryotwin_nb.lattice import HalfBall, half_ball
+from cryotwin_nb.imaging.lattice import HalfBall, half_ball
 from cryotwin_nb.likelihood import Statistics, contrasts, posterior, projections
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.subspace import MARGIN
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.fourier import grid
-from cryotwin_nb.masks import map_mask, soft_edge, spherical_mask
+from cryotwin_nb.imaging.fourier import grid
+from cryotwin_nb.imaging.masks import map_mask, soft_edge, spherical_mask
 
 SIZE = 24
 

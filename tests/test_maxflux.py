@@ -6,7 +6,7 @@ import torch
 from scipy.interpolate import interpn
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways import Landscape, assign, find_states, max_flux
 from cryotwin_nb.ridgeline import log_resistance, pathway_from_knots, ridgeline
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cryotwin_nb.memory import available
+from cryotwin_nb.runtime.memory import available
 
 GIB = 2**30
 
@@ -61,7 +61,7 @@ def test_more_used_than_allowed_leaves_nothing(machine):
 def test_the_limits_of_the_process_count(kind):
     limited = f"""if True:
         import resource
-        from cryotwin_nb.memory import available
+        from cryotwin_nb.runtime.memory import available
         free = available()
         used = dict(line.split(":") for line in open("/proc/self/status"))
         used = int(used[{{"RLIMIT_AS": "VmSize", "RLIMIT_DATA": "VmData"}}["{kind}"]].split()[0]) * 1024

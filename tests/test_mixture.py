@@ -14,10 +14,10 @@ from scipy import ndimage, stats
 from sklearn.mixture import GaussianMixture as SklearnMixture
 from torch import Tensor
 
-import cryotwin_nb.mixture as mixture_module
+import cryotwin_nb.mixture.gaussian as mixture_module
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.mixture import GaussianMixture
-from cryotwin_nb.mixture_moments import MixtureMoments
+from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.mixture.moments import MixtureMoments
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -500,7 +500,7 @@ def test_deconvolution_recovers_the_density_before_the_errors():
 
 def test_deconvolution_maximises_the_likelihood_of_latents_with_errors():
     """A step of the pair-wise EM against its definition, latent by latent with SciPy."""
-    from cryotwin_nb.mixture_em import NoisyLatents
+    from cryotwin_nb.mixture.em import NoisyLatents
 
     truth, z, noise = noisy_sample(40)
     moments, log_likelihood = NoisyLatents(z, torch.ones(40, dtype=torch.float64), noise).expect(truth)

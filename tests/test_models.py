@@ -6,8 +6,8 @@ import torch
 
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.fourier import fft3, grid
-from cryotwin_nb.imaging import slice_coordinates
+from cryotwin_nb.imaging.fourier import fft3, grid
+from cryotwin_nb.imaging.optics import slice_coordinates
 from cryotwin_nb.models.coordinate import canonical_view
 from cryotwin_nb.molecules import axis_rotation
 

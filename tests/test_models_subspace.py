@@ -14,10 +14,10 @@ from torch import Tensor
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation import coordinate_r2, fsc_of_images, isometry
-from cryotwin_nb.fourier import fsc
+from cryotwin_nb.imaging.fourier import fsc
+from cryotwin_nb.imaging.masks import spherical_mask
 from cryotwin_nb.likelihood import posterior
-from cryotwin_nb.masks import spherical_mask
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.models import subspace as subspace_module
 from cryotwin_nb.models.records import ImageLikelihood, Records, deconvolved, pack, unpack
 from cryotwin_nb.models.subspace import Curve, SubspaceNetworks, transformed

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from cryotwin_nb import simulate
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats import cryodrgn, mrc
-from cryotwin_nb.imaging import CTF
+from cryotwin_nb.imaging.optics import CTF
 from cryotwin_nb.particles import Particles, rotations_from_euler
 from cryotwin_nb.truth import Truth
 

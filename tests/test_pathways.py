@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways import ridgeline_chain, straight_resistances, waypoints
 from cryotwin_nb.ridgeline import log_resistance, pathway_from_knots, ridgeline
 

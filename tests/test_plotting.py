@@ -20,9 +20,9 @@ from cryotwin_nb import plotting, rendering
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation import Isometry, block_order
 from cryotwin_nb.formation import ImageFormation
-from cryotwin_nb.fourier import FscCurve, grid
 from cryotwin_nb.history import History
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.imaging.fourier import FscCurve, grid
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.ridgeline import pathway_from_knots
 
 matplotlib.use("agg")

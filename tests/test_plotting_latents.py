@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cryotwin_nb import evaluation, plotting
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 
 matplotlib.use("agg")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -13,8 +13,8 @@ from matplotlib.animation import FFMpegWriter
 from PIL import Image
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.fourier import grid
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.imaging.fourier import grid
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways import PathConfidence, Route, State, profile
 from cryotwin_nb.plotting.pathways import path_profile, route_graph, write_movie
 from cryotwin_nb.ridgeline import pathway_from_knots

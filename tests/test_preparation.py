@@ -25,8 +25,8 @@ from cryotwin_nb.__main__ import main
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formation import ImageFormation
 from cryotwin_nb.formats import partial
-from cryotwin_nb.fourier import crop_images, fft2, fft3, filter_images, n_shells
-from cryotwin_nb.masks import spherical_mask
+from cryotwin_nb.imaging.fourier import crop_images, fft2, fft3, filter_images, n_shells
+from cryotwin_nb.imaging.masks import spherical_mask
 from cryotwin_nb.particles import Particles
 from cryotwin_nb.preparation import stack as preparing
 from cryotwin_nb.preparation.cropping import cropped

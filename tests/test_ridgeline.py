@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.ridgeline import densify, equidistant, log_resistance, pathway_from_knots, ridgeline
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways import Landscape, Network, State, find_routes, find_states, tube
 from cryotwin_nb.pathways.network import _shares, _widest, distance, typical_width
 from cryotwin_nb.pathways.routes import _distinct

@@ -6,7 +6,7 @@ import torch
 
 from cryotwin_nb import molecules, simulate
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.fourier import fft2, grid
+from cryotwin_nb.imaging.fourier import fft2, grid
 from cryotwin_nb.truth import ATOM_WIDTH, Truth
 
 

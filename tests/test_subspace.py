@@ -15,10 +15,10 @@ import cryotwin_nb as ct
 from cryotwin_nb.backprojection import MARGIN, NormalEquations, smooth_spectrum
 from cryotwin_nb.evaluation import coordinate_r2
 from cryotwin_nb.formation import ImageBatch, ImageFormation
-from cryotwin_nb.fourier import fft3, fsc, grid
-from cryotwin_nb.lattice import HalfBall
+from cryotwin_nb.imaging.fourier import fft3, fsc, grid
+from cryotwin_nb.imaging.lattice import HalfBall
+from cryotwin_nb.imaging.masks import spherical_mask
 from cryotwin_nb.likelihood import Statistics, posterior, projections
-from cryotwin_nb.masks import spherical_mask
 from cryotwin_nb.particles import Particles
 from cryotwin_nb.subspace import Subspace, _principal, augmented, begin, iterate
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.fourier import fft3, grid, ifft3
-from cryotwin_nb.lattice import half_ball
+from cryotwin_nb.imaging.fourier import fft3, grid, ifft3
+from cryotwin_nb.imaging.lattice import half_ball
 from cryotwin_nb.likelihood import projections
 from cryotwin_nb.molecules import STATES
 from cryotwin_nb.reconstruction import back_project, density_power, measured, reconstruct, require_halves

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation.intervals import Interval, interval
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 
 
 def kl_divergence(

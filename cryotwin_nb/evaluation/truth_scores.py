@@ -9,8 +9,8 @@ from torch import Tensor
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation.intervals import Interval, interval
 from cryotwin_nb.evaluation.metric import Decode
-from cryotwin_nb.fourier import fsc
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.imaging.fourier import fsc
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.truth import Truth
 
 

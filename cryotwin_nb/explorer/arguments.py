@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation import label_components
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 
 
 def positive_voxel_size(voxel_size: float) -> float:

@@ -11,7 +11,7 @@ import ipywidgets as widgets
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.explorer.job import Stopped
 from cryotwin_nb.explorer.request import METHODS, PathRequest
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 
 _SIGMAS = (0.5, 15.0)
 

@@ -23,7 +23,7 @@ from cryotwin_nb.explorer.planes import planes, shown_rows, to_colour_by
 from cryotwin_nb.explorer.request import PathRequest
 from cryotwin_nb.explorer.screen import Screen
 from cryotwin_nb.explorer.worker import Worker
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.ridgeline import Pathway
 
 # What needs SciPy or matplotlib is imported where it is first used: the stars are on the page a second earlier.

@@ -15,7 +15,7 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation import Decode
 from cryotwin_nb.explorer.job import Report
 from cryotwin_nb.explorer.request import PathRequest
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways import Landscape, PathProfile, Route, find_routes, max_flux, profile
 from cryotwin_nb.ridgeline import Pathway, ridgeline
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from cryotwin_nb.colours import COLOURS, DENSITY
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation import Embedding
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 
 MAX_POINTS = 4000
 _NEAREST = 10

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 
 METHODS = ("MaxFlux", "Algorithm 1", "All routes")
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.stacks import ImageSource, NoImages
-from cryotwin_nb.fourier import fft2, grid, ifft2, n_shells, shell_mean
-from cryotwin_nb.imaging import CTF
+from cryotwin_nb.imaging.fourier import fft2, grid, ifft2, n_shells, shell_mean
+from cryotwin_nb.imaging.optics import CTF
 
 _WORDS = {"dark": "dark on light", "light": "light on dark"}
 

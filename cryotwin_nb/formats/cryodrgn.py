@@ -13,7 +13,7 @@ from cryotwin_nb.formats.files import atomic
 from cryotwin_nb.formats.metadata import column, make_ctf
 from cryotwin_nb.formats.pickles import read_pickles
 from cryotwin_nb.formats.poses import require_rotations
-from cryotwin_nb.imaging import CTF
+from cryotwin_nb.imaging.optics import CTF
 
 # cryoDRGN's columns 2 to 8, in its order; 0 and 1 are the box (pixels) and the pixel size (Å).
 _COLUMNS = (

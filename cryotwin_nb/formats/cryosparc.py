@@ -14,7 +14,7 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import require_file
 from cryotwin_nb.formats.metadata import Metadata, column, make_ctf, whole_numbers
 from cryotwin_nb.formats.poses import rotations_from_vectors
-from cryotwin_nb.imaging import CTF
+from cryotwin_nb.imaging.optics import CTF
 
 _CTF = {
     "defocus_u": "ctf/df1_A",

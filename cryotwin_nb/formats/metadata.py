@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.imaging import CTF
+from cryotwin_nb.imaging.optics import CTF
 
 CTF_FIELDS = tuple(field.name for field in fields(CTF))
 

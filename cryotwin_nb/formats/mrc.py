@@ -23,7 +23,7 @@ from mrcfile.utils import data_dtype_from_header
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic, require_file
-from cryotwin_nb.fourier import fourier_padded, require_box_size
+from cryotwin_nb.imaging.fourier import fourier_padded, require_box_size
 
 HEADER_BYTES = 1024
 _EXTENDED = slice(92, 96)  # where the header has the length of the extended header, nsymbt

@@ -20,8 +20,8 @@ from cryotwin_nb.formats.metadata import Metadata, select
 from cryotwin_nb.formats.mrc import read_stack_header
 from cryotwin_nb.formats.stacks import ImageSource, NoImages, open_stacks
 from cryotwin_nb.formats.star import read_star
-from cryotwin_nb.fourier import require_box_size
-from cryotwin_nb.imaging import CTF
+from cryotwin_nb.imaging.fourier import require_box_size
+from cryotwin_nb.imaging.optics import CTF
 
 _STACKS = (".mrcs", ".mrc")
 

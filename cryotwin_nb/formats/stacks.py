@@ -13,7 +13,7 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import find_stack
 from cryotwin_nb.formats.metadata import Metadata
 from cryotwin_nb.formats.mrc import Header, read_stack_header
-from cryotwin_nb.fourier import require_box_size
+from cryotwin_nb.imaging.fourier import require_box_size
 
 
 class ImageSource(Protocol):

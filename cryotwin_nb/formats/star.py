@@ -16,7 +16,7 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import require_file
 from cryotwin_nb.formats.metadata import Metadata, column, make_ctf, whole_numbers
 from cryotwin_nb.formats.poses import euler_from_rotations, rotations_from_euler
-from cryotwin_nb.imaging import CTF
+from cryotwin_nb.imaging.optics import CTF
 
 if TYPE_CHECKING:
     import pandas as pd

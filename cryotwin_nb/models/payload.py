@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic, make_folder, require_file
-from cryotwin_nb.fourier import n_shells
+from cryotwin_nb.imaging.fourier import n_shells
 
 FORMAT = "cryotwin_nb model 3"
 _OBJECTS = {"torch._utils _rebuild_tensor_v2", "collections OrderedDict"}

@@ -15,17 +15,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from cryotwin_nb import distributed
 from cryotwin_nb.backprojection import MARGIN
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formation import Chunks, ImageBatch, ImageFormation
-from cryotwin_nb.fourier import n_shells
-from cryotwin_nb.lattice import HalfBall
+from cryotwin_nb.imaging.fourier import n_shells
+from cryotwin_nb.imaging.lattice import HalfBall
+from cryotwin_nb.imaging.masks import map_mask, spherical_mask
 from cryotwin_nb.likelihood import posterior, projections
-from cryotwin_nb.masks import map_mask, spherical_mask
-from cryotwin_nb.mixture import GaussianMixture
-from cryotwin_nb.mixture_moments import MixtureState
+from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.mixture.moments import MixtureState
 from cryotwin_nb.models.records import Records, deconvolved, pack, unpack
+from cryotwin_nb.runtime import distributed
 from cryotwin_nb.subspace import Subspace, begin, iterate
 
 _RADII = (0.3, 0.3, 0.3, 0.3, 0.5, 0.5, 0.7, 1.0, 1.0)  # of the passes with the Gaussian prior, shares of Nyquist

@@ -9,7 +9,7 @@ import torch
 from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.ridgeline import Pathway, pathway_from_knots, ridgeline
 
 

@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import breadth_first_order, dijkstra, minimum_spanning
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 
 _PARTNERS = 10  # components that each component is joined to by a ridge curve
 _SHARES = (0.08, 0.2, 0.32, 0.44, 0.5, 0.56, 0.68, 0.8, 0.92)  # along it

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways.landscape import Landscape
 from cryotwin_nb.pathways.states import State
 from cryotwin_nb.ridgeline import Pathway, densify, equidistant, log_resistance, pathway_from_knots, ridgeline

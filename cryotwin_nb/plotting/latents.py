@@ -17,7 +17,7 @@ from cryotwin_nb.plotting.style import COLOURS, DENSITY, HALO, Array, apart, as_
 
 if TYPE_CHECKING:
     from cryotwin_nb.evaluation import Embedding
-    from cryotwin_nb.mixture import GaussianMixture
+    from cryotwin_nb.mixture.gaussian import GaussianMixture
     from cryotwin_nb.ridgeline import Pathway
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.fourier import crop_images, require_box_size
+from cryotwin_nb.imaging.fourier import crop_images, require_box_size
 from cryotwin_nb.particles import Particles
 
 

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from cryotwin_nb.formation import ImageBatch, ImageFormation
 from cryotwin_nb.formats.poses import euler_from_rotations, rotations_from_euler
-from cryotwin_nb.fourier import shell_mean
-from cryotwin_nb.imaging import CTF, shift_phases
-from cryotwin_nb.lattice import half_ball
-from cryotwin_nb.masks import spherical_mask
+from cryotwin_nb.imaging.fourier import shell_mean
+from cryotwin_nb.imaging.lattice import half_ball
+from cryotwin_nb.imaging.masks import spherical_mask
+from cryotwin_nb.imaging.optics import CTF, shift_phases
 from cryotwin_nb.particles import Particles
 from cryotwin_nb.preparation.cropping import cropped
 from cryotwin_nb.subspace import begin

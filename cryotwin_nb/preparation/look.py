@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.fourier import FscCurve, fsc
+from cryotwin_nb.imaging.fourier import FscCurve, fsc
 from cryotwin_nb.particles import Particles
 from cryotwin_nb.preparation.hypotheses import (
     OTHERS,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cryotwin_nb.fourier import fft2, grid, n_shells, shell_mean
+from cryotwin_nb.imaging.fourier import fft2, grid, n_shells, shell_mean
 from cryotwin_nb.particles import Particles
 from cryotwin_nb.whitening import Whitening
 

@@ -25,7 +25,7 @@ from cryotwin_nb.formats.files import atomic, make_folder, require_suffix
 from cryotwin_nb.formats.mrc import set_statistics
 from cryotwin_nb.formats.partial import PartialStack
 from cryotwin_nb.formats.star import SIGN, WHITENED, write_star
-from cryotwin_nb.fourier import filter_images
+from cryotwin_nb.imaging.fourier import filter_images
 from cryotwin_nb.particles import Particles
 from cryotwin_nb.preparation.cropping import cropped
 from cryotwin_nb.preparation.report import Preparation, report

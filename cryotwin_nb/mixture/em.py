@@ -1,7 +1,7 @@
 """The two steps of expectation-maximisation for Gaussian mixtures, for latents with and without known errors.
 
 Moments travel between the steps as one array (C, 1 + d + d d): the sums of 1, x and x x^T over the latents of each
-component. Latents are expected in coordinates of unit covariance (see `mixture_fit`).
+component. Latents are expected in coordinates of unit covariance (see `fitting`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from cryotwin_nb.mixture import GaussianMixture
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 
 FLOOR = 1e-6  # smallest variance of a component, in units of the overall variance
 _REFRESH = 20  # steps between two looks at all pairs of latent and component, for latents with errors

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryotwin_nb.fourier import fft2, grid, half_plane, ifft2, n_shells, shell_mean
+from cryotwin_nb.imaging.fourier import fft2, grid, half_plane, ifft2, n_shells, shell_mean
 
 
 @dataclass(frozen=True)

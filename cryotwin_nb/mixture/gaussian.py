@@ -1,7 +1,7 @@
 """Gaussian mixtures on a latent space: density, window mass Q_z, modes and samples.
 
-A `GaussianMixture` never changes. During training one is made at each step (`mixture_moments`), at the end one from
-all the latents (`GaussianMixture.fit`, expectation-maximisation, in `mixture_fit`).
+A `GaussianMixture` never changes. During training one is made at each step (`moments`), at the end one from
+all the latents (`GaussianMixture.fit`, expectation-maximisation, in `fitting`).
 Everything is float64 inside, whatever the dtype of the latents; nothing here knows about particles or images.
 """
 
@@ -79,9 +79,9 @@ class GaussianMixture:
     ) -> GaussianMixture:
         """Fit a mixture to latents (n, d) by expectation-maximisation, with at most `n_components` components.
 
-        All about it, the other options included, is in `cryotwin_nb.mixture_fit.fit`.
+        All about it, the other options included, is in `cryotwin_nb.mixture.fitting.fit`.
         """
-        from cryotwin_nb.mixture_fit import fit
+        from cryotwin_nb.mixture.fitting import fit
 
         return fit(z, n_components, noise_covariances, weights, seed, **options)
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryotwin_nb.fourier import real_fft3, real_ifft3
-from cryotwin_nb.imaging import slice_coordinates
+from cryotwin_nb.imaging.fourier import real_fft3, real_ifft3
+from cryotwin_nb.imaging.optics import slice_coordinates
 
 
 class HalfBall:
@@ -105,7 +105,7 @@ class HalfBall:
     def slices(self, lattice: Tensor, frequencies: Tensor, rotations: Tensor) -> Tensor:
         """Central slices (m, P, 2Q) of the transforms in lattice (V, 2Q), at frequencies (P, 2) and poses (m, 3, 3)."""
         if lattice.device.type == "cpu":
-            from cryotwin_nb import kernels
+            from cryotwin_nb.imaging import kernels
 
             _set_threads()
             result = torch.empty(len(rotations), len(frequencies), lattice.shape[1])
@@ -140,7 +140,7 @@ class HalfBall:
             Enter the last M columns, multiplied by each of `second` (m, M).
         """
         if sums.device.type == "cpu":
-            from cryotwin_nb import kernels
+            from cryotwin_nb.imaging import kernels
 
             owner = self._owners(_set_threads())
             parts = (frequencies, rotations, values, powers, second)
@@ -184,7 +184,7 @@ class HalfBall:
         solution = sums.new_empty(len(self), 2 * size)
         row, column = torch.tril_indices(size, size)
         if sums.device.type == "cpu":
-            from cryotwin_nb import kernels
+            from cryotwin_nb.imaging import kernels
 
             lower = np.zeros((_set_threads(), shells, size, size))
             kernels.solve(*_numpy(sums, self.shell, precision, solution), lower)

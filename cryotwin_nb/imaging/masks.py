@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.fourier import grid
+from cryotwin_nb.imaging.fourier import grid
 
 
 def spherical_mask(box_size: int, radius: float, width: float) -> Tensor:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.mixture import GaussianMixture, halves
-from cryotwin_nb.mixture_em import Latents, NoisyLatents, clusters, expectation_maximisation
+from cryotwin_nb.mixture.em import Latents, NoisyLatents, clusters, expectation_maximisation
+from cryotwin_nb.mixture.gaussian import GaussianMixture, halves
 
 _STRENGTHS = (0.5, 2.0, 8.0, 32.0)  # of the covariance prior, in units of d latents
 

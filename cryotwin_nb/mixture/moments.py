@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.mixture import GaussianMixture, halves
+from cryotwin_nb.mixture.gaussian import GaussianMixture, halves
 
 
 class MixtureState(nn.Module):
