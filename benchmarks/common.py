@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 import cryotwin_nb as ct
-from cryotwin_nb import subspace
-from cryotwin_nb.formation import ImageBatch, ImageFormation
+from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
+from cryotwin_nb.reconstruction import eigenvolumes as subspace
 
 RESULTS = Path(__file__).parent / "results"
 AFTER_WARM_START = ct.TrainingConfig(epochs=3, warmup=0, start_radius=1, learning_rate=2e-4)

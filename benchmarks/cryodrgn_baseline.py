@@ -30,7 +30,7 @@ from torch import Tensor
 import cryotwin_nb as ct
 from cryotwin_nb import evaluation
 from cryotwin_nb.formats.files import atomic
-from cryotwin_nb.truth import Truth
+from cryotwin_nb.truth.truth import Truth
 
 OUTPUT = Path(__file__).parents[1] / "notebooks" / "models" / "cryodrgn-assembly-small.npz"
 

@@ -34,8 +34,8 @@ from tqdm.auto import tqdm
 
 import cryotwin_nb as ct
 from cryotwin_nb import evaluation, pathways
-from cryotwin_nb.molecules import ROUTES, STATES
-from cryotwin_nb.ridgeline import Pathway, pathway_from_knots
+from cryotwin_nb.pathways.ridgeline import Pathway, pathway_from_knots
+from cryotwin_nb.truth.molecules import ROUTES, STATES
 
 SEEDS = range(5)
 

@@ -20,9 +20,9 @@ import torch
 from common import RESULTS, in_own_process, machine, peak_memory, prepared, untrained, warm_up, write_results
 
 import cryotwin_nb as ct
-from cryotwin_nb import subspace
 from cryotwin_nb.imaging.lattice import half_ball
 from cryotwin_nb.plotting import style
+from cryotwin_nb.reconstruction import eigenvolumes as subspace
 
 NUMBERS = (1_000, 3_000, 10_000, 30_000, 100_000)  # of images of 32 x 32 pixels, K = 8
 BOXES = ((32, 8, 2000), (64, 8, 2000), (128, 8, 1000), (128, 16, 1000))  # box, K, images

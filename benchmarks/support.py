@@ -19,8 +19,8 @@ from torch import Tensor
 
 import cryotwin_nb as ct
 from cryotwin_nb.imaging.fourier import fft3, grid, ifft3
-from cryotwin_nb.molecules import ROUTES, STATES
-from cryotwin_nb.ridgeline import equidistant
+from cryotwin_nb.pathways.ridgeline import equidistant
+from cryotwin_nb.truth.molecules import ROUTES, STATES
 
 PLANTED = sorted({edge for route in ROUTES for edge in pairwise(route)})
 UNBRIDGED = [("D1", "E1"), ("D2", "E2"), ("D3", "D4"), ("E1", "E3")]

@@ -38,8 +38,9 @@ from torch import Tensor
 from vs_cryodrgn_report import report
 
 import cryotwin_nb as ct
-from cryotwin_nb import evaluation, subspace
-from cryotwin_nb.truth import Truth
+from cryotwin_nb import evaluation
+from cryotwin_nb.reconstruction import eigenvolumes as subspace
+from cryotwin_nb.truth.truth import Truth
 
 EPOCHS_EVALUATED = (1, 2, 4, 8, 16, 24)
 LARGE = "assembly"  # 64 x 64 pixels, where only the rates are measured

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 # `ridgeline` is a function and the module that holds it. Python sets the attribute to the module when that is first
 # imported, by whomever; importing it here, once, leaves the function.
-from cryotwin_nb.ridgeline import Pathway, ridgeline
+from cryotwin_nb.pathways.ridgeline import Pathway, ridgeline
 
 if TYPE_CHECKING:
     from cryotwin_nb import data, evaluation, plotting, simulate, training
-    from cryotwin_nb.cryodrgn import CryodrgnRun, read_cryodrgn
     from cryotwin_nb.distillation import warm_start
     from cryotwin_nb.errors import InputError
     from cryotwin_nb.evaluation import embed_tsne, isometry, kl_divergence
+    from cryotwin_nb.exchange.cryodrgn_run import CryodrgnRun, read_cryodrgn
+    from cryotwin_nb.exchange.export import write_pathway
+    from cryotwin_nb.exchange.selection import select_near, select_state, write_selection
     from cryotwin_nb.explorer import PathwayExplorer
-    from cryotwin_nb.export import write_pathway
     from cryotwin_nb.formats.mrc import read_map, write_map
     from cryotwin_nb.history import History
     from cryotwin_nb.imaging.fourier import FscCurve, fsc
@@ -31,11 +32,10 @@ if TYPE_CHECKING:
     from cryotwin_nb.models import CryoTwin
     from cryotwin_nb.naming import name_components
     from cryotwin_nb.outliers import outlier_scores
-    from cryotwin_nb.particles import Particles
+    from cryotwin_nb.particles.particles import Particles
     from cryotwin_nb.pathways import bootstrap_path, find_routes, find_states, max_flux, ridgeline_chain
     from cryotwin_nb.preparation import Finding, FirstLook, Preparation, first_look, prepare
-    from cryotwin_nb.reconstruction import Reconstruction, reconstruct
-    from cryotwin_nb.selection import select_near, select_state, write_selection
+    from cryotwin_nb.reconstruction.homogeneous import Reconstruction, reconstruct
     from cryotwin_nb.support import PathwaySupport, pathway_support
     from cryotwin_nb.training import TrainingConfig, fit
 
@@ -45,18 +45,18 @@ _MODULES = ("data", "evaluation", "plotting", "simulate", "training")
 _NAMES = {
     "CTF": "imaging.optics",
     "CryoTwin": "models",
-    "CryodrgnRun": "cryodrgn",
+    "CryodrgnRun": "exchange.cryodrgn_run",
     "Finding": "preparation",
     "FirstLook": "preparation",
     "FscCurve": "imaging.fourier",
     "GaussianMixture": "mixture.gaussian",
     "History": "history",
     "InputError": "errors",
-    "Particles": "particles",
+    "Particles": "particles.particles",
     "PathwayExplorer": "explorer",
     "PathwaySupport": "support",
     "Preparation": "preparation",
-    "Reconstruction": "reconstruction",
+    "Reconstruction": "reconstruction.homogeneous",
     "TrainingConfig": "training",
     "bootstrap_path": "pathways",
     "embed_tsne": "evaluation",
@@ -72,16 +72,16 @@ _NAMES = {
     "outlier_scores": "outliers",
     "pathway_support": "support",
     "prepare": "preparation",
-    "read_cryodrgn": "cryodrgn",
+    "read_cryodrgn": "exchange.cryodrgn_run",
     "read_map": "formats.mrc",
-    "reconstruct": "reconstruction",
+    "reconstruct": "reconstruction.homogeneous",
     "ridgeline_chain": "pathways",
-    "select_near": "selection",
-    "select_state": "selection",
+    "select_near": "exchange.selection",
+    "select_state": "exchange.selection",
     "warm_start": "distillation",
     "write_map": "formats.mrc",
-    "write_pathway": "export",
-    "write_selection": "selection",
+    "write_pathway": "exchange.export",
+    "write_selection": "exchange.selection",
 }
 
 __all__ = [

@@ -201,7 +201,7 @@ def _particle_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _read(options: argparse.Namespace, box_size: int | None = None, images: bool = True):
-    from cryotwin_nb.particles import Particles
+    from cryotwin_nb.particles.particles import Particles
 
     names = ("datadir", "poses", "ctf", "indices", "contrast", "pixel_size", "amplitude_contrast")
     given = {name: getattr(options, name) for name in names}
@@ -295,10 +295,10 @@ def _save_latents(path: Path, z: Tensor) -> None:
 
 
 def _pathway(options: argparse.Namespace) -> None:
-    from cryotwin_nb.export import write_pathway
+    from cryotwin_nb.exchange.export import write_pathway
     from cryotwin_nb.models import CryoTwin
     from cryotwin_nb.pathways import find_states, max_flux, ridgeline_chain
-    from cryotwin_nb.ridgeline import ridgeline
+    from cryotwin_nb.pathways.ridgeline import ridgeline
 
     model = CryoTwin.load(options.model, options.device)
     prior = model.prior
@@ -326,8 +326,8 @@ def _pathway(options: argparse.Namespace) -> None:
 
 
 def _select(options: argparse.Namespace) -> None:
+    from cryotwin_nb.exchange.selection import select_near, select_state, write_selection
     from cryotwin_nb.models import CryoTwin
-    from cryotwin_nb.selection import select_near, select_state, write_selection
 
     model = CryoTwin.load(options.model, options.device)
     particles = _read(options, images=options.latents is None)

@@ -15,12 +15,12 @@ from torch.nn.functional import cross_entropy, pad
 from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.formation import ImageBatch
 from cryotwin_nb.imaging.optics import slice_coordinates
 from cryotwin_nb.models import CryoTwin
 from cryotwin_nb.models.coordinate import CoordinateNetworks
 from cryotwin_nb.models.subspace import SubspaceNetworks
-from cryotwin_nb.particles import Particles
+from cryotwin_nb.particles.formation import ImageBatch
+from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.training import has_bfloat16
 
 _PART = 4  # one in so many frequencies is compared in a step: without noise, more steps are worth more than full slices

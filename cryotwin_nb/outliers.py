@@ -13,7 +13,7 @@ import torch
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.models import CryoTwin
-from cryotwin_nb.particles import Particles
+from cryotwin_nb.particles.particles import Particles
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,14 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from cryotwin_nb.backprojection import NormalEquations
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation.metric import Decode, as_decode
-from cryotwin_nb.formation import ImageFormation, evenly
 from cryotwin_nb.imaging.fourier import fft3, fsc, grid
-from cryotwin_nb.particles import Particles
-from cryotwin_nb.reconstruction import (
+from cryotwin_nb.particles.formation import ImageFormation, evenly
+from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.pathways.ridgeline import Pathway
+from cryotwin_nb.reconstruction.backprojection import NormalEquations
+from cryotwin_nb.reconstruction.homogeneous import (
     PADDING,
     Pair,
     back_project,
@@ -35,7 +36,6 @@ from cryotwin_nb.reconstruction import (
     solve_pair,
     support_mask,
 )
-from cryotwin_nb.ridgeline import Pathway
 
 BANDWIDTHS = (0.7, 1.0, 1.4, 2.0)
 """Kernel radii tried, in standard errors of one image's latent; beyond the last, an image shows another particle."""

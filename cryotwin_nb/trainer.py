@@ -22,9 +22,9 @@ from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.models import CryoTwin, read_payload, write_payload
 from cryotwin_nb.models.records import Records
 from cryotwin_nb.models.subspace import SubspaceNetworks
-from cryotwin_nb.particles import Particles
+from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.particles.streaming import PreparedImages
 from cryotwin_nb.runtime import distributed
-from cryotwin_nb.streaming import PreparedImages
 
 if TYPE_CHECKING:
     from cryotwin_nb.training import TrainingConfig

@@ -14,7 +14,7 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import require_writable
 from cryotwin_nb.history import History
 from cryotwin_nb.models import CryoTwin
-from cryotwin_nb.particles import Particles
+from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.runtime import distributed
 from cryotwin_nb.trainer import Trainer, has_bfloat16, objective
 

@@ -19,8 +19,8 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats import chimerax, cryodrgn
 from cryotwin_nb.formats.mrc import read_map, write_map
 from cryotwin_nb.imaging.optics import CTF
-from cryotwin_nb.particles import Particles
-from cryotwin_nb.truth import Truth
+from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.truth.truth import Truth
 
 N, BOX = 4, 8
 STAR = """data_optics
@@ -486,7 +486,7 @@ def test_a_full_disk_leaves_nothing(folder, monkeypatch):
     def no_space(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cryotwin_nb.particles.write_star", no_space)
+    monkeypatch.setattr("cryotwin_nb.particles.particles.write_star", no_space)
     before = sorted(folder.iterdir())
     with pytest.raises(InputError, match=r"copy\.(star|mrcs).*No space left"):
         Particles.read(folder / "stack.star", contrast="dark").write(folder / "copy.star", progress=False)

@@ -211,7 +211,7 @@ def test_unknown_name_lists_the_known_ones():
 
 
 def test_fetch_reads_downloaded_files_with_the_arguments_of_the_manifest(manifest, tmp_path, monkeypatch):
-    fake = ModuleType("cryotwin_nb.particles")
+    fake = ModuleType("cryotwin_nb.particles.particles")
     fake.Particles = SimpleNamespace(read=lambda **arguments: arguments)
     monkeypatch.setitem(sys.modules, fake.__name__, fake)
     path = manifest()

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cryotwin_nb as ct
-from cryotwin_nb import evaluation, molecules
+from cryotwin_nb import evaluation
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.truth import molecules
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

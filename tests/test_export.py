@@ -10,7 +10,7 @@ import torch
 
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.ridgeline import Pathway, pathway_from_knots
+from cryotwin_nb.pathways.ridgeline import Pathway, pathway_from_knots
 
 
 @pytest.fixture(scope="module")

@@ -28,16 +28,16 @@ from hypothesis import strategies as st
 
 import cryotwin_nb as ct
 from cryotwin_nb import data
+from cryotwin_nb.data.manifest import manifest_path
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation import read_labels, write_labels
 from cryotwin_nb.explorer.request import PathRequest, fingerprint
 from cryotwin_nb.explorer.saving import read_note
 from cryotwin_nb.formats import cryodrgn
 from cryotwin_nb.formats.mrc import read_map, write_map, write_stack
-from cryotwin_nb.manifest import manifest_path
-from cryotwin_nb.particles import Particles
-from cryotwin_nb.truth import Truth
-from cryotwin_nb.whitening import Whitening
+from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.particles.whitening import Whitening
+from cryotwin_nb.truth.truth import Truth
 
 N, BOX = 4, 8
 EXAMPLES = int(os.environ.get("CRYOTWIN_FUZZ", "40"))

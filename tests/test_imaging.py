@@ -5,7 +5,6 @@ from torch_ctf import calculate_ctf_2d
 
 from cryotwin_nb import simulate
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.formation import ImageFormation
 from cryotwin_nb.imaging.fourier import fft2, fft3, grid, half_plane
 from cryotwin_nb.imaging.lattice import half_ball
 from cryotwin_nb.imaging.optics import (
@@ -16,7 +15,8 @@ from cryotwin_nb.imaging.optics import (
     shift_phases,
     slice_coordinates,
 )
-from cryotwin_nb.particles import Particles
+from cryotwin_nb.particles.formation import ImageFormation
+from cryotwin_nb.particles.particles import Particles
 
 
 def make_ctf(**changes) -> CTF:

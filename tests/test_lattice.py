@@ -17,7 +17,7 @@ from cryotwin_nb.imaging import lattice as lattice_module
 from cryotwin_nb.imaging.fourier import fft2, fft3, grid, half_plane
 from cryotwin_nb.imaging.lattice import HalfBall, half_ball
 from cryotwin_nb.imaging.optics import slice_coordinates
-from cryotwin_nb.simulate import random_rotations
+from cryotwin_nb.simulate.images import random_rotations
 
 SIZE, RADIUS = 16, 9.0
 WIDTH = 1.3  # standard deviation of the blobs, voxels: hardly any power at Nyquist

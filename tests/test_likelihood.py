@@ -11,11 +11,11 @@ from scipy import stats
 from torch import Tensor
 
 import cryotwin_nb as ct
-from cryotwin_nb.formation import ImageBatch, ImageFormation
 from cryotwin_nb.imaging.lattice import HalfBall, half_ball
-from cryotwin_nb.likelihood import Statistics, contrasts, posterior, projections
 from cryotwin_nb.mixture.gaussian import GaussianMixture
-from cryotwin_nb.subspace import MARGIN
+from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
+from cryotwin_nb.reconstruction.eigenvolumes import MARGIN
+from cryotwin_nb.reconstruction.statistics import Statistics, contrasts, posterior, projections
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,7 +8,7 @@ from scipy.interpolate import interpn
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways import Landscape, assign, find_states, max_flux
-from cryotwin_nb.ridgeline import log_resistance, pathway_from_knots, ridgeline
+from cryotwin_nb.pathways.ridgeline import log_resistance, pathway_from_knots, ridgeline
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

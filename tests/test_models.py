@@ -9,7 +9,7 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.imaging.fourier import fft3, grid
 from cryotwin_nb.imaging.optics import slice_coordinates
 from cryotwin_nb.models.coordinate import canonical_view
-from cryotwin_nb.molecules import axis_rotation
+from cryotwin_nb.truth.molecules import axis_rotation
 
 SMALL = dict(architecture="coordinate", latent_dim=3, n_components=5, width=24, depth=2, n_features=20)
 
@@ -62,7 +62,7 @@ def test_encoder_sees_past_in_plane_turns_and_mirror_images(particles):
     truth = source.truth[np.zeros(4, dtype=int)]
     ctf = source.ctf[np.zeros(4, dtype=int)]
     ctf.defocus_v[:] = ctf.defocus_u  # astigmatism would turn with the camera, not with the particle
-    from cryotwin_nb.simulate import _project
+    from cryotwin_nb.simulate.images import _project
 
     positions, masses = truth.structure(torch.as_tensor(truth.coordinates))
     images = _project(

@@ -16,11 +16,11 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation import coordinate_r2, fsc_of_images, isometry
 from cryotwin_nb.imaging.fourier import fsc
 from cryotwin_nb.imaging.masks import spherical_mask
-from cryotwin_nb.likelihood import posterior
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.models import subspace as subspace_module
 from cryotwin_nb.models.records import ImageLikelihood, Records, deconvolved, pack, unpack
 from cryotwin_nb.models.subspace import Curve, SubspaceNetworks, transformed
+from cryotwin_nb.reconstruction.statistics import posterior
 from cryotwin_nb.training import TrainingConfig, fit
 
 N_IMAGES = 400

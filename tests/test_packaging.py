@@ -80,10 +80,10 @@ def test_unknown_name_is_an_attribute_error():
 @pytest.mark.parametrize(
     "first",
     [
-        "import cryotwin_nb.ridgeline",
-        "from cryotwin_nb.ridgeline import Pathway",
-        "import cryotwin_nb.plotting, cryotwin_nb.ridgeline",
-        "import importlib; importlib.import_module('cryotwin_nb.ridgeline')",
+        "import cryotwin_nb.pathways.ridgeline",
+        "from cryotwin_nb.pathways.ridgeline import Pathway",
+        "import cryotwin_nb.plotting, cryotwin_nb.pathways.ridgeline",
+        "import importlib; importlib.import_module('cryotwin_nb.pathways.ridgeline')",
     ],
 )
 def test_ridgeline_is_the_function_whoever_imports_the_module(first):

@@ -20,9 +20,9 @@ from cryotwin_nb.evaluation.path_scores import (
     route_scores,
 )
 from cryotwin_nb.evaluation.truth_scores import true_block_orders
-from cryotwin_nb.molecules import BLOCKS, ROUTES, STATES
 from cryotwin_nb.pathways import Route
-from cryotwin_nb.truth import Truth
+from cryotwin_nb.truth.molecules import BLOCKS, ROUTES, STATES
+from cryotwin_nb.truth.truth import Truth
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -6,7 +6,7 @@ import torch
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways import ridgeline_chain, straight_resistances, waypoints
-from cryotwin_nb.ridgeline import log_resistance, pathway_from_knots, ridgeline
+from cryotwin_nb.pathways.ridgeline import log_resistance, pathway_from_knots, ridgeline
 
 
 @pytest.fixture(scope="module")

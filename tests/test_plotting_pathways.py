@@ -16,8 +16,8 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.imaging.fourier import grid
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways import PathConfidence, Route, State, profile
+from cryotwin_nb.pathways.ridgeline import pathway_from_knots
 from cryotwin_nb.plotting.pathways import path_profile, route_graph, write_movie
-from cryotwin_nb.ridgeline import pathway_from_knots
 
 matplotlib.use("agg")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -20,19 +20,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cryotwin_nb as ct
-from cryotwin_nb import simulate, subspace
+from cryotwin_nb import simulate
 from cryotwin_nb.__main__ import main
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.formation import ImageFormation
 from cryotwin_nb.formats import partial
 from cryotwin_nb.imaging.fourier import crop_images, fft2, fft3, filter_images, n_shells
 from cryotwin_nb.imaging.masks import spherical_mask
-from cryotwin_nb.particles import Particles
+from cryotwin_nb.particles.formation import ImageFormation
+from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.particles.whitening import Whitening
 from cryotwin_nb.preparation import stack as preparing
 from cryotwin_nb.preparation.cropping import cropped
 from cryotwin_nb.preparation.report import suspicious_images, view_evenness
-from cryotwin_nb.truth import Truth, atom_transform
-from cryotwin_nb.whitening import Whitening
+from cryotwin_nb.reconstruction import eigenvolumes as subspace
+from cryotwin_nb.truth.truth import Truth, atom_transform
 
 matplotlib.use("agg")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,7 +14,7 @@ from scipy import integrate, stats
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture.gaussian import GaussianMixture
-from cryotwin_nb.ridgeline import densify, equidistant, log_resistance, pathway_from_knots, ridgeline
+from cryotwin_nb.pathways.ridgeline import densify, equidistant, log_resistance, pathway_from_knots, ridgeline
 
 
 def random_mixture(count: int, dim: int, seed: int = 0) -> GaussianMixture:

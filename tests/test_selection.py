@@ -19,9 +19,9 @@ from hypothesis.extra.numpy import arrays
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.mrc import write_stack
-from cryotwin_nb.particles import Particles
+from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.pathways import assign, find_states
-from cryotwin_nb.ridgeline import pathway_from_knots
+from cryotwin_nb.pathways.ridgeline import pathway_from_knots
 
 N, BOX = 12, 16
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from cryotwin_nb import molecules, simulate
+from cryotwin_nb import simulate
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.imaging.fourier import fft2, grid
-from cryotwin_nb.truth import ATOM_WIDTH, Truth
+from cryotwin_nb.truth import molecules
+from cryotwin_nb.truth.truth import ATOM_WIDTH, Truth
 
 
 def test_same_seed_same_images_other_seed_other_images():

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import cryotwin_nb as ct
-from cryotwin_nb import streaming
-from cryotwin_nb.streaming import PreparedImages, chunks, prefetched
+from cryotwin_nb.particles import streaming
+from cryotwin_nb.particles.streaming import PreparedImages, chunks, prefetched
 
 
 def threads() -> int:

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 import cryotwin_nb as ct
-from cryotwin_nb.backprojection import MARGIN, NormalEquations, smooth_spectrum
 from cryotwin_nb.evaluation import coordinate_r2
-from cryotwin_nb.formation import ImageBatch, ImageFormation
 from cryotwin_nb.imaging.fourier import fft3, fsc, grid
 from cryotwin_nb.imaging.lattice import HalfBall
 from cryotwin_nb.imaging.masks import spherical_mask
-from cryotwin_nb.likelihood import Statistics, posterior, projections
-from cryotwin_nb.particles import Particles
-from cryotwin_nb.subspace import Subspace, _principal, augmented, begin, iterate
+from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
+from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.reconstruction.backprojection import MARGIN, NormalEquations, smooth_spectrum
+from cryotwin_nb.reconstruction.eigenvolumes import Subspace, _principal, augmented, begin, iterate
+from cryotwin_nb.reconstruction.statistics import Statistics, posterior, projections
 
 SIZE, PIXEL, N_IMAGES = 16, 20.0, 400
 RADIUS = SIZE / 2 + MARGIN

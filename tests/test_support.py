@@ -11,11 +11,11 @@ import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.imaging.fourier import fft3, grid, ifft3
 from cryotwin_nb.imaging.lattice import half_ball
-from cryotwin_nb.likelihood import projections
-from cryotwin_nb.molecules import STATES
-from cryotwin_nb.reconstruction import back_project, density_power, measured, reconstruct, require_halves
-from cryotwin_nb.ridgeline import equidistant
+from cryotwin_nb.pathways.ridgeline import equidistant
+from cryotwin_nb.reconstruction.homogeneous import back_project, density_power, measured, reconstruct, require_halves
+from cryotwin_nb.reconstruction.statistics import projections
 from cryotwin_nb.support import PathwaySupport, choose_bandwidth, distances, information, pathway_support
+from cryotwin_nb.truth.molecules import STATES
 
 SIZE, PIXEL, N_IMAGES = 32, 10.0, 3000
 ROUTE = ("B", "C2", "E1")

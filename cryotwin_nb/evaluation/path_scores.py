@@ -12,9 +12,9 @@ from torch import Tensor
 
 from cryotwin_nb.evaluation.metric import Decode
 from cryotwin_nb.evaluation.truth_scores import block_occupancies, block_order, true_block_orders
-from cryotwin_nb.molecules import ROUTE_SHARES
-from cryotwin_nb.ridgeline import equidistant
-from cryotwin_nb.truth import Truth
+from cryotwin_nb.pathways.ridgeline import equidistant
+from cryotwin_nb.truth.molecules import ROUTE_SHARES
+from cryotwin_nb.truth.truth import Truth
 
 if TYPE_CHECKING:
     from cryotwin_nb.pathways import Route

@@ -11,7 +11,7 @@ from cryotwin_nb.evaluation.intervals import Interval, interval
 from cryotwin_nb.evaluation.metric import Decode
 from cryotwin_nb.imaging.fourier import fsc
 from cryotwin_nb.mixture.gaussian import GaussianMixture
-from cryotwin_nb.truth import Truth
+from cryotwin_nb.truth.truth import Truth
 
 
 def coordinate_r2(z: Tensor, truth: Truth, n_neighbours: int = 10) -> dict[str, float]:
@@ -111,7 +111,7 @@ def passing_step(values: np.ndarray, threshold: float) -> float:
 
 def true_block_orders() -> list[tuple[str, ...]]:
     """The orders in which the blocks appear along the four planted routes."""
-    from cryotwin_nb.molecules import BLOCKS, ROUTES, STATES
+    from cryotwin_nb.truth.molecules import BLOCKS, ROUTES, STATES
 
     orders = []
     for route in ROUTES:

@@ -24,7 +24,7 @@ from cryotwin_nb.explorer.request import PathRequest
 from cryotwin_nb.explorer.screen import Screen
 from cryotwin_nb.explorer.worker import Worker
 from cryotwin_nb.mixture.gaussian import GaussianMixture
-from cryotwin_nb.ridgeline import Pathway
+from cryotwin_nb.pathways.ridgeline import Pathway
 
 # What needs SciPy or matplotlib is imported where it is first used: the stars are on the page a second earlier.
 if TYPE_CHECKING:

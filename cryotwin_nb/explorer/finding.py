@@ -17,7 +17,7 @@ from cryotwin_nb.explorer.job import Report
 from cryotwin_nb.explorer.request import PathRequest
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways import Landscape, PathProfile, Route, find_routes, max_flux, profile
-from cryotwin_nb.ridgeline import Pathway, ridgeline
+from cryotwin_nb.pathways.ridgeline import Pathway, ridgeline
 
 _AT_ONCE = 2  # maps that are decoded before the next look at the stop button
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import cryotwin_nb
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.exchange.export import write_pathway
 from cryotwin_nb.explorer.figure import draw_view
 from cryotwin_nb.explorer.request import PathRequest, fingerprint
 from cryotwin_nb.explorer.view import View
-from cryotwin_nb.export import write_pathway
 from cryotwin_nb.formats.files import atomic, make_folder, require_file
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.plotting.pathways import write_movie

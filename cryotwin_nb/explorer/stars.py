@@ -11,7 +11,7 @@ import torch
 import traitlets
 
 from cryotwin_nb.explorer.planes import Colouring, Plane
-from cryotwin_nb.ridgeline import Pathway, equidistant
+from cryotwin_nb.pathways.ridgeline import Pathway, equidistant
 
 _CORNERS = 120  # of a path as drawn
 _HERE = Path(__file__).parent

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from cryotwin_nb.explorer.planes import Colouring, Plane
-from cryotwin_nb.ridgeline import Pathway
+from cryotwin_nb.pathways.ridgeline import Pathway
 
 if TYPE_CHECKING:
     from cryotwin_nb.pathways import PathProfile

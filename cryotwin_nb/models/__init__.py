@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.formation import ImageBatch, ImageFormation
 from cryotwin_nb.history import History
 from cryotwin_nb.imaging.fourier import grid, require_box_size
 from cryotwin_nb.mixture.gaussian import GaussianMixture
@@ -23,9 +22,10 @@ from cryotwin_nb.models.coordinate import CoordinateNetworks
 from cryotwin_nb.models.payload import FORMAT, read_payload, require_stored, write_payload
 from cryotwin_nb.models.records import ImageLikelihood
 from cryotwin_nb.models.subspace import SubspaceNetworks
-from cryotwin_nb.particles import Particles
+from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
+from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.particles.streaming import prefetched
 from cryotwin_nb.runtime import distributed
-from cryotwin_nb.streaming import prefetched
 
 __all__ = ["CryoTwin", "read_payload", "write_payload"]
 

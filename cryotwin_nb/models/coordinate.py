@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample, relu
 
-from cryotwin_nb.formation import Chunks, ImageBatch, ImageFormation
 from cryotwin_nb.imaging.fourier import grid, ifft2, ifft3, n_shells, shell_mean
 from cryotwin_nb.imaging.optics import slice_coordinates
+from cryotwin_nb.particles.formation import Chunks, ImageBatch, ImageFormation
 from cryotwin_nb.runtime import distributed
 
 _MEASURED = 256  # images that set the scale of the decoder's output

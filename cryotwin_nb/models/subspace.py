@@ -1,6 +1,6 @@
 """The subspace architecture: maps in a linear subspace found in closed form, coefficients a near-isometric curve in it.
 
-A density is V_0 + sum_k c_k(z) U_k with orthonormal U_k (`cryotwin_nb.subspace`). With c(z) = s z the map from
+A density is V_0 + sum_k c_k(z) U_k with orthonormal U_k (`reconstruction.eigenvolumes`). With c(z) = s z the map from
 latents to densities is exactly isometric; where the basis has more dimensions than the latent space, a small network
 that starts at zero lets c(z) bend. Given the basis, images enter the objective through a few numbers each
 (`Records`), and rate-distortion training runs on those.
@@ -15,18 +15,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from cryotwin_nb.backprojection import MARGIN
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.formation import Chunks, ImageBatch, ImageFormation
 from cryotwin_nb.imaging.fourier import n_shells
 from cryotwin_nb.imaging.lattice import HalfBall
 from cryotwin_nb.imaging.masks import map_mask, spherical_mask
-from cryotwin_nb.likelihood import posterior, projections
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.moments import MixtureState
 from cryotwin_nb.models.records import Records, deconvolved, pack, unpack
+from cryotwin_nb.particles.formation import Chunks, ImageBatch, ImageFormation
+from cryotwin_nb.reconstruction.backprojection import MARGIN
+from cryotwin_nb.reconstruction.eigenvolumes import Subspace, begin, iterate
+from cryotwin_nb.reconstruction.statistics import posterior, projections
 from cryotwin_nb.runtime import distributed
-from cryotwin_nb.subspace import Subspace, begin, iterate
 
 _RADII = (0.3, 0.3, 0.3, 0.3, 0.5, 0.5, 0.7, 1.0, 1.0)  # of the passes with the Gaussian prior, shares of Nyquist
 _TIGHTENED = 7  # pass before which the mask is fitted to the density, if it is

@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
 from cryotwin_nb.mixture.gaussian import GaussianMixture
-from cryotwin_nb.ridgeline import Pathway, pathway_from_knots, ridgeline
+from cryotwin_nb.pathways.ridgeline import Pathway, pathway_from_knots, ridgeline
 
 
 def ridgeline_chain(prior: GaussianMixture, start: int, end: int, n_steps: int = 11, **options) -> Pathway:

@@ -16,7 +16,7 @@ from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways.landscape import Landscape
 from cryotwin_nb.pathways.maxflux import relax
 from cryotwin_nb.pathways.network import typical_width
-from cryotwin_nb.ridgeline import Pathway, densify, equidistant, log_resistance, pathway_from_knots
+from cryotwin_nb.pathways.ridgeline import Pathway, densify, equidistant, log_resistance, pathway_from_knots
 
 _STEPS = 10  # of expectation-maximisation, from the mixture to that of a draw
 _KNOTS, _ROUNDS = 400, 2  # of a path that is relaxed anew

@@ -17,8 +17,8 @@ from torch import Tensor
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways.landscape import Landscape
+from cryotwin_nb.pathways.ridgeline import Pathway, densify, equidistant, log_resistance, pathway_from_knots, ridgeline
 from cryotwin_nb.pathways.states import State
-from cryotwin_nb.ridgeline import Pathway, densify, equidistant, log_resistance, pathway_from_knots, ridgeline
 
 _ROUNDS, _ITERATIONS, _EVALUATIONS = 12, 40, 50  # of the relaxation; between rounds knots are spread evenly anew
 _KNOTS = (48, 300)  # fewest and most

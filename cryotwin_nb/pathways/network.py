@@ -25,8 +25,8 @@ from torch import Tensor
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways.landscape import Landscape
 from cryotwin_nb.pathways.maxflux import relax
+from cryotwin_nb.pathways.ridgeline import equidistant
 from cryotwin_nb.pathways.states import State
-from cryotwin_nb.ridgeline import equidistant
 
 Evidence = Callable[[Tensor], Tensor]
 """Points (m, d) to (n, m): how much less likely each particle is there than at its own best, in nats."""

@@ -16,8 +16,8 @@ from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways.landscape import Landscape
 from cryotwin_nb.pathways.maxflux import End, end_point, path_of_knots, relax
 from cryotwin_nb.pathways.network import Evidence, Network, distance, typical_width
+from cryotwin_nb.pathways.ridgeline import Pathway, densify, log_resistance
 from cryotwin_nb.pathways.states import State, assign, find_states
-from cryotwin_nb.ridgeline import Pathway, densify, log_resistance
 
 _LEAST_MASS = 0.01  # of a state that routes may stop at
 _ALIKE = 2.0  # mean distance in typical widths below which two routes are one

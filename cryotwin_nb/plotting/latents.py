@@ -18,7 +18,7 @@ from cryotwin_nb.plotting.style import COLOURS, DENSITY, HALO, Array, apart, as_
 if TYPE_CHECKING:
     from cryotwin_nb.evaluation import Embedding
     from cryotwin_nb.mixture.gaussian import GaussianMixture
-    from cryotwin_nb.ridgeline import Pathway
+    from cryotwin_nb.pathways.ridgeline import Pathway
 
 
 @styled

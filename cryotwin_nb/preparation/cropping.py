@@ -9,7 +9,7 @@ import numpy as np
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.imaging.fourier import crop_images, require_box_size
-from cryotwin_nb.particles import Particles
+from cryotwin_nb.particles.particles import Particles
 
 
 @dataclass(frozen=True)

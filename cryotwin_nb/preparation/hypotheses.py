@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryotwin_nb.formation import ImageBatch, ImageFormation
 from cryotwin_nb.formats.poses import euler_from_rotations, rotations_from_euler
 from cryotwin_nb.imaging.fourier import shell_mean
 from cryotwin_nb.imaging.lattice import half_ball
 from cryotwin_nb.imaging.masks import spherical_mask
 from cryotwin_nb.imaging.optics import CTF, shift_phases
-from cryotwin_nb.particles import Particles
+from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
+from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.preparation.cropping import cropped
-from cryotwin_nb.subspace import begin
+from cryotwin_nb.reconstruction.eigenvolumes import begin
 
 _READING = 2.5  # padding of the lattice that slices are read from
 _UPSIDE_DOWN = torch.diag(torch.tensor([1.0, -1.0, -1.0]))

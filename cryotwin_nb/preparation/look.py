@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.imaging.fourier import FscCurve, fsc
-from cryotwin_nb.particles import Particles
+from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.preparation.hypotheses import (
     OTHERS,
     Change,

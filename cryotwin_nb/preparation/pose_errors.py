@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryotwin_nb.molecules import axis_rotation
 from cryotwin_nb.preparation.hypotheses import Sample, State
+from cryotwin_nb.truth.molecules import axis_rotation
 
 _STEP = 2.0  # degrees, of the derivatives
 _DEGREES = (0, 0.25, 0.5, *np.geomspace(0.7, 12, 13).tolist())  # per axis

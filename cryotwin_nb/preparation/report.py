@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from cryotwin_nb.imaging.fourier import fft2, grid, n_shells, shell_mean
-from cryotwin_nb.particles import Particles
-from cryotwin_nb.whitening import Whitening
+from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.particles.whitening import Whitening
 
 _TIMES = 8.0  # the usual deviation, beyond which an image is suspicious
 _USUAL = 0.02  # of the images' standard deviation: smaller deviations are those of normalised images

@@ -20,16 +20,16 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.formation import ImageFormation
 from cryotwin_nb.formats.files import atomic, make_folder, require_suffix
 from cryotwin_nb.formats.mrc import set_statistics
 from cryotwin_nb.formats.partial import PartialStack
 from cryotwin_nb.formats.star import SIGN, WHITENED, write_star
 from cryotwin_nb.imaging.fourier import filter_images
-from cryotwin_nb.particles import Particles
+from cryotwin_nb.particles.formation import ImageFormation
+from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.particles.whitening import Whitening
 from cryotwin_nb.preparation.cropping import cropped
 from cryotwin_nb.preparation.report import Preparation, report
-from cryotwin_nb.whitening import Whitening
 
 _TYPES = {"float16": np.float16, "float32": np.float32}
 _LARGEST = 2.0**15  # half precision ends at 65504

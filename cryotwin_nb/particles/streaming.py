@@ -11,8 +11,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from cryotwin_nb.formation import ImageBatch, ImageFormation
-from cryotwin_nb.particles import Particles
+from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
+from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.runtime import distributed
 from cryotwin_nb.runtime.memory import available
 

@@ -25,9 +25,9 @@ from cryotwin_nb.formats.files import require_suffix
 from cryotwin_nb.formats.metadata import select
 from cryotwin_nb.formats.subsets import write_cs_subset, write_star_subset
 from cryotwin_nb.mixture.gaussian import GaussianMixture
-from cryotwin_nb.particles import Particles
+from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.pathways.ridgeline import Pathway
 from cryotwin_nb.pathways.states import State
-from cryotwin_nb.ridgeline import Pathway
 
 _SUBSETS = {".star": write_star_subset, ".cs": write_cs_subset}
 

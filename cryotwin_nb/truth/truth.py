@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryotwin_nb import molecules
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import array_headers, atomic
 from cryotwin_nb.imaging.fourier import require_box_size
+from cryotwin_nb.truth import molecules
 
 ATOM_WIDTH = 0.6
 """Standard deviation of a pseudo-atom in pixels of a simulation: leaves power at every frequency up to Nyquist."""

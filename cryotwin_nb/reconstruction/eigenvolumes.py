@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cryotwin_nb.backprojection import MARGIN, NormalEquations, SignalPower
-from cryotwin_nb.formation import ImageBatch, ImageFormation
 from cryotwin_nb.imaging.fourier import fft3, grid, ifft3, n_shells, shell_mean
 from cryotwin_nb.imaging.lattice import HalfBall, half_ball
-from cryotwin_nb.likelihood import Projections, Statistics, contrasts, posterior, projections
 from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
+from cryotwin_nb.reconstruction.backprojection import MARGIN, NormalEquations, SignalPower
+from cryotwin_nb.reconstruction.statistics import Projections, Statistics, contrasts, posterior, projections
 from cryotwin_nb.runtime import distributed
 
 # Padding of the lattice. Reading slices from a coarse one adds ghosts of the particle's rim to every image; inserting

@@ -22,8 +22,8 @@ from cryotwin_nb.formats.reading import read_parts
 from cryotwin_nb.formats.stacks import ImageSource, NoImages, as_source
 from cryotwin_nb.formats.star import WHITENED, write_star
 from cryotwin_nb.imaging.optics import CTF
-from cryotwin_nb.truth import Truth
-from cryotwin_nb.whitening import Whitening
+from cryotwin_nb.particles.whitening import Whitening
+from cryotwin_nb.truth.truth import Truth
 
 __all__ = ["Particles", "euler_from_rotations", "rotations_from_euler"]
 

@@ -16,12 +16,12 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from cryotwin_nb.backprojection import MARGIN, NormalEquations, SignalPower
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.formation import ImageFormation, evenly
 from cryotwin_nb.imaging.fourier import FscCurve, fsc, shell_mean
 from cryotwin_nb.imaging.masks import spherical_mask
-from cryotwin_nb.particles import Particles
+from cryotwin_nb.particles.formation import ImageFormation, evenly
+from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.reconstruction.backprojection import MARGIN, NormalEquations, SignalPower
 
 PADDING = 1.5  # of the lattice; nothing is iterated here, so it is finer than in the M-step
 _BATCH = 256

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cryotwin_nb.formation import ImageBatch
 from cryotwin_nb.imaging.lattice import HalfBall
 from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.particles.formation import ImageBatch
 
 
 class Statistics(NamedTuple):

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryotwin_nb.formation import ImageBatch, ImageFormation
 from cryotwin_nb.imaging.fourier import shell_mean
 from cryotwin_nb.imaging.lattice import half_ball
+from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
 from cryotwin_nb.runtime import distributed
 
 _INSERTING = 1.25  # padding of the lattice: what a coarse one adds lies outside the mask

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from cryotwin_nb import molecules
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.imaging.fourier import grid, require_box_size
 from cryotwin_nb.imaging.optics import CTF, shift_phases
-from cryotwin_nb.particles import Particles
-from cryotwin_nb.truth import Truth, atom_transform, waves
+from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.truth import molecules
+from cryotwin_nb.truth.truth import Truth, atom_transform, waves
 
 _BATCH = 32  # images projected at once
 

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pooch
 
+from cryotwin_nb.data.manifest import UNVERIFIED, DataFile, Dataset, datasets
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.manifest import UNVERIFIED, DataFile, Dataset, datasets
 
 if TYPE_CHECKING:
-    from cryotwin_nb.particles import Particles
-    from cryotwin_nb.truth import Truth
+    from cryotwin_nb.particles.particles import Particles
+    from cryotwin_nb.truth.truth import Truth
 
 
 def fetch(
@@ -52,7 +52,7 @@ def fetch(
         remedy = f"See {dataset.landing_page}."
         raise InputError(f"data set {name!r}", "nothing to read as particles", "a `reader` in the manifest", remedy)
 
-    from cryotwin_nb.particles import Particles
+    from cryotwin_nb.particles.particles import Particles
 
     paths = download(name, folder, progress, manifest)
     places = {**paths, ".": _folder(dataset, folder)}

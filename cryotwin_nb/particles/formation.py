@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.imaging.fourier import HalfPlane, fft2, fft3, grid, half_plane, ifft3, n_shells, shell_mean
 from cryotwin_nb.imaging.optics import circular_window, masked_power, noise_spectrum, shift_phases
-from cryotwin_nb.particles import Particles
+from cryotwin_nb.particles.particles import Particles
 
 
 class ImageBatch(NamedTuple):

@@ -1,0 +1,16 @@
+"""Data sets by name: simulated, or downloaded once and checked."""
+
+from cryotwin_nb.data.fetching import download, fetch, missing, truth_hash
+from cryotwin_nb.data.manifest import UNVERIFIED, DataFile, Dataset, datasets, manifest_path
+
+__all__ = [
+    "UNVERIFIED",
+    "DataFile",
+    "Dataset",
+    "datasets",
+    "download",
+    "fetch",
+    "manifest_path",
+    "missing",
+    "truth_hash",
+]

@@ -1,0 +1,1 @@
+"""Images with poses and CTF, read lazily, whitened and made ready for a model."""

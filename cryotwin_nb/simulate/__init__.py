@@ -1,0 +1,5 @@
+"""Particle images of known structures, made exactly from pseudo-atoms."""
+
+from cryotwin_nb.simulate.images import assembly, hinge, random_rotations
+
+__all__ = ["assembly", "hinge", "random_rotations"]
