@@ -246,9 +246,9 @@ def _train(options: argparse.Namespace) -> None:
 
 def _train_jointly(options: argparse.Namespace, speaks: bool) -> None:
     """Train, in this process or together with others, one of which speaks and writes."""
-    from cryotwin_nb.models import CryoTwin
+    from cryotwin_nb.models.cryotwin import CryoTwin
     from cryotwin_nb.runtime import distributed
-    from cryotwin_nb.training import TrainingConfig, fit
+    from cryotwin_nb.training.fitting import TrainingConfig, fit
 
     particles = _read(options, options.box_size)
     if speaks:
@@ -282,7 +282,7 @@ def _network_settings(options: argparse.Namespace) -> dict[str, int]:
 
 
 def _embed(options: argparse.Namespace) -> None:
-    from cryotwin_nb.models import CryoTwin
+    from cryotwin_nb.models.cryotwin import CryoTwin
 
     make_folder(options.output.parent)
     z = CryoTwin.load(options.model, options.device).embed(_read(options, options.box_size), progress=True)
@@ -296,7 +296,7 @@ def _save_latents(path: Path, z: Tensor) -> None:
 
 def _pathway(options: argparse.Namespace) -> None:
     from cryotwin_nb.exchange.export import write_pathway
-    from cryotwin_nb.models import CryoTwin
+    from cryotwin_nb.models.cryotwin import CryoTwin
     from cryotwin_nb.pathways import find_states, max_flux, ridgeline_chain
     from cryotwin_nb.pathways.ridgeline import ridgeline
 
@@ -327,7 +327,7 @@ def _pathway(options: argparse.Namespace) -> None:
 
 def _select(options: argparse.Namespace) -> None:
     from cryotwin_nb.exchange.selection import select_near, select_state, write_selection
-    from cryotwin_nb.models import CryoTwin
+    from cryotwin_nb.models.cryotwin import CryoTwin
 
     model = CryoTwin.load(options.model, options.device)
     particles = _read(options, images=options.latents is None)

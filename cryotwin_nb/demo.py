@@ -18,11 +18,11 @@ from torch import Tensor
 from cryotwin_nb import data, evaluation
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.exchange.export import write_pathway
-from cryotwin_nb.models import CryoTwin
+from cryotwin_nb.models.cryotwin import CryoTwin
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.pathways import ridgeline_chain
 from cryotwin_nb.pathways.ridgeline import Pathway, ridgeline
-from cryotwin_nb.training import TrainingConfig, fit
+from cryotwin_nb.training.fitting import TrainingConfig, fit
 
 NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "00_quickstart.ipynb"
 

@@ -26,7 +26,7 @@ from cryotwin_nb.explorer.finding import path_title
 from cryotwin_nb.explorer.job import Job, Stopped
 from cryotwin_nb.explorer.request import fingerprint
 from cryotwin_nb.formats.mrc import map_bytes, read_map
-from cryotwin_nb.rendering import automatic_sigma, contour_level
+from cryotwin_nb.plotting.rendering import automatic_sigma, contour_level
 
 SIZE = 16
 

@@ -18,7 +18,7 @@ import torch
 
 import cryotwin_nb as ct
 from cryotwin_nb.__main__ import main
-from cryotwin_nb.training import TrainingConfig, fit
+from cryotwin_nb.training.fitting import TrainingConfig, fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -174,7 +174,9 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_training(star, tm
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("tempfile.TemporaryFile", refused)  # root may write everywhere
-    monkeypatch.setattr(ct.models.ImageFormation, "measure", lambda *_: pytest.fail("the training has begun"))
+    monkeypatch.setattr(
+        "cryotwin_nb.particles.formation.ImageFormation.measure", lambda *_: pytest.fail("the training has begun")
+    )
     assert main(command(star, tmp_path / "out")) == 2
     error = capsys.readouterr().err
     assert "out: found [Errno 13] Permission denied" in error and error.count("\n") == 1

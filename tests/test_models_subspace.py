@@ -21,7 +21,7 @@ from cryotwin_nb.models import subspace as subspace_module
 from cryotwin_nb.models.records import ImageLikelihood, Records, deconvolved, pack, unpack
 from cryotwin_nb.models.subspace import Curve, SubspaceNetworks, transformed
 from cryotwin_nb.reconstruction.statistics import posterior
-from cryotwin_nb.training import TrainingConfig, fit
+from cryotwin_nb.training.fitting import TrainingConfig, fit
 
 N_IMAGES = 400
 BETA = 2.0

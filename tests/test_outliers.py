@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.outliers import OutlierScores, standardised
+from cryotwin_nb.evaluation.outliers import OutlierScores, standardised
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 N = 500

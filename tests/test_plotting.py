@@ -16,14 +16,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from nbclient import NotebookClient
 
-from cryotwin_nb import plotting, rendering
+from cryotwin_nb import plotting
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation import Isometry, block_order
-from cryotwin_nb.history import History
 from cryotwin_nb.imaging.fourier import FscCurve, grid
 from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.models.history import History
 from cryotwin_nb.particles.formation import ImageFormation
 from cryotwin_nb.pathways.ridgeline import pathway_from_knots
+from cryotwin_nb.plotting import rendering
 
 matplotlib.use("agg")
 

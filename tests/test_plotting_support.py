@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from cryotwin_nb.evaluation.support import PathwaySupport
 from cryotwin_nb.plotting import path_support
-from cryotwin_nb.support import PathwaySupport
 
 matplotlib.use("agg")
 

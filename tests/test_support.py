@@ -9,12 +9,12 @@ from torch import Tensor
 
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.evaluation.support import PathwaySupport, choose_bandwidth, distances, information, pathway_support
 from cryotwin_nb.imaging.fourier import fft3, grid, ifft3
 from cryotwin_nb.imaging.lattice import half_ball
 from cryotwin_nb.pathways.ridgeline import equidistant
 from cryotwin_nb.reconstruction.homogeneous import back_project, density_power, measured, reconstruct, require_halves
 from cryotwin_nb.reconstruction.statistics import projections
-from cryotwin_nb.support import PathwaySupport, choose_bandwidth, distances, information, pathway_support
 from cryotwin_nb.truth.molecules import STATES
 
 SIZE, PIXEL, N_IMAGES = 32, 10.0, 3000
@@ -188,7 +188,7 @@ def test_a_model_brings_its_latents_and_its_noise():
 
 
 def test_memory_is_bounded_by_taking_fewer_points_at_once(decode, particles, latents, imaging, gap, monkeypatch):
-    monkeypatch.setattr("cryotwin_nb.support._MEMORY", 1)
+    monkeypatch.setattr("cryotwin_nb.evaluation.support._MEMORY", 1)
     again = pathway_support(decode, particles, way(*UNBRIDGED, n=3), latents=latents, imaging=imaging)
     torch.testing.assert_close(again.maps, gap.maps)
 

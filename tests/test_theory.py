@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cryotwin_nb.mixture.moments import MixtureMoments
-from cryotwin_nb.training import objective
+from cryotwin_nb.training.fitting import objective
 
 VARIANCES = torch.tensor([60.0, 25.0, 12.0, 0.3])  # the last is below beta / 2 and must die
 BETA = 2.0

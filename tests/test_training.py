@@ -6,8 +6,8 @@ import torch
 
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.history import History
-from cryotwin_nb.training import TrainingConfig, fit, has_bfloat16
+from cryotwin_nb.models.history import History
+from cryotwin_nb.training.fitting import TrainingConfig, fit, has_bfloat16
 
 SMALL = dict(architecture="coordinate", latent_dim=2, n_components=4, width=16, depth=1, n_features=16)
 

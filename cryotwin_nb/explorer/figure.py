@@ -14,8 +14,8 @@ from cryotwin_nb.explorer.view import View
 from cryotwin_nb.plotting.latents import draw_path, draw_stars
 from cryotwin_nb.plotting.pathways import path_profile
 from cryotwin_nb.plotting.pictures import _filled, scale_bar
+from cryotwin_nb.plotting.rendering import render_surface
 from cryotwin_nb.plotting.style import COLOURS, HALO, styled
-from cryotwin_nb.rendering import render_surface
 
 
 @styled

@@ -13,10 +13,10 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex, to_rgb
 from torch import Tensor
 
-from cryotwin_nb.colours import COLOURS, DENSITY
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation import Embedding
 from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.plotting.colours import COLOURS, DENSITY
 
 MAX_POINTS = 4000
 _NEAREST = 10

@@ -16,7 +16,7 @@ from cryotwin_nb.explorer.profile import profile_svg
 from cryotwin_nb.explorer.stars import StarPicker
 from cryotwin_nb.explorer.still import Still
 from cryotwin_nb.explorer.view import View
-from cryotwin_nb.rendering import automatic_sigma, contour_level
+from cryotwin_nb.plotting.rendering import automatic_sigma, contour_level
 
 if TYPE_CHECKING:
     from cryotwin_nb.explorer.finding import Found

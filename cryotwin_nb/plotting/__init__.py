@@ -20,9 +20,9 @@ from cryotwin_nb.plotting.latents import embedding_scatter, latent_scatter
 from cryotwin_nb.plotting.particles import first_look, preparation
 from cryotwin_nb.plotting.pathways import path_profile, route_graph, write_movie
 from cryotwin_nb.plotting.pictures import central_slices, map_montage, particle_gallery, scale_bar
+from cryotwin_nb.plotting.rendering import contour_level, render_surface, view_from
 from cryotwin_nb.plotting.style import COLOURS, DENSITY, STYLE
 from cryotwin_nb.plotting.support import path_support
-from cryotwin_nb.rendering import contour_level, render_surface, view_from
 
 __all__ = [
     "COLOURS",

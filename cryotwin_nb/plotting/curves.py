@@ -20,9 +20,9 @@ from cryotwin_nb.plotting.style import COLOURS, GREY, HALO, Array, apart, as_num
 
 if TYPE_CHECKING:
     from cryotwin_nb.evaluation import Isometry
-    from cryotwin_nb.history import History
     from cryotwin_nb.imaging.fourier import FscCurve
     from cryotwin_nb.mixture.gaussian import GaussianMixture
+    from cryotwin_nb.models.history import History
     from cryotwin_nb.particles.formation import ImageFormation
     from cryotwin_nb.pathways.ridgeline import Pathway
 

@@ -21,8 +21,8 @@ from torch import Tensor
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic
 from cryotwin_nb.plotting.pictures import _cubes, _filled, scale_bar
+from cryotwin_nb.plotting.rendering import contour_level, render_surface, view_from
 from cryotwin_nb.plotting.style import COLOURS, GREY, HALO, Array, axes, styled
-from cryotwin_nb.rendering import contour_level, render_surface, view_from
 
 if TYPE_CHECKING:
     from cryotwin_nb.pathways import PathConfidence, PathProfile, Route, State

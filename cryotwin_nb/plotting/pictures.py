@@ -14,8 +14,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.plotting.rendering import contour_level, render_surface, view_from
 from cryotwin_nb.plotting.style import GREY, Array, as_numpy, styled
-from cryotwin_nb.rendering import contour_level, render_surface, view_from
 
 
 @styled

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 from torch import Tensor
 
-from cryotwin_nb.colours import COLOURS as COLOURS
-from cryotwin_nb.colours import DENSITY as DENSITY
+from cryotwin_nb.plotting.colours import COLOURS as COLOURS
+from cryotwin_nb.plotting.colours import DENSITY as DENSITY
 
 GREY = "0.35"
 """Notes and guide lines."""

@@ -12,11 +12,11 @@ from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import require_writable
-from cryotwin_nb.history import History
-from cryotwin_nb.models import CryoTwin
+from cryotwin_nb.models.cryotwin import CryoTwin
+from cryotwin_nb.models.history import History
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.runtime import distributed
-from cryotwin_nb.trainer import Trainer, has_bfloat16, objective
+from cryotwin_nb.training.trainer import Trainer, has_bfloat16, objective
 
 __all__ = ["TrainingConfig", "fit", "has_bfloat16", "objective"]
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.models import CryoTwin
+from cryotwin_nb.models.cryotwin import CryoTwin
 from cryotwin_nb.particles.particles import Particles
 
 

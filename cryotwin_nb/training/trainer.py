@@ -17,9 +17,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.history import History
 from cryotwin_nb.mixture.gaussian import GaussianMixture
-from cryotwin_nb.models import CryoTwin, read_payload, write_payload
+from cryotwin_nb.models.cryotwin import CryoTwin, read_payload, write_payload
+from cryotwin_nb.models.history import History
 from cryotwin_nb.models.records import Records
 from cryotwin_nb.models.subspace import SubspaceNetworks
 from cryotwin_nb.particles.particles import Particles
@@ -27,7 +27,7 @@ from cryotwin_nb.particles.streaming import PreparedImages
 from cryotwin_nb.runtime import distributed
 
 if TYPE_CHECKING:
-    from cryotwin_nb.training import TrainingConfig
+    from cryotwin_nb.training.fitting import TrainingConfig
 
 _SAMPLE = 64  # images whose content tells one data set from another
 

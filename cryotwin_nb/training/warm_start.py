@@ -16,12 +16,12 @@ from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.imaging.optics import slice_coordinates
-from cryotwin_nb.models import CryoTwin
 from cryotwin_nb.models.coordinate import CoordinateNetworks
+from cryotwin_nb.models.cryotwin import CryoTwin
 from cryotwin_nb.models.subspace import SubspaceNetworks
 from cryotwin_nb.particles.formation import ImageBatch
 from cryotwin_nb.particles.particles import Particles
-from cryotwin_nb.training import has_bfloat16
+from cryotwin_nb.training.fitting import has_bfloat16
 
 _PART = 4  # one in so many frequencies is compared in a step: without noise, more steps are worth more than full slices
 _PAST = 100  # steps that the moving moments of the prior seem to have behind them: they change slowly from the start

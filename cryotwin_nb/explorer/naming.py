@@ -22,7 +22,7 @@ from cryotwin_nb.evaluation import Decode, components_of_labels, write_labels
 from cryotwin_nb.evaluation.labels import Names
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways import find_states
-from cryotwin_nb.rendering import contour_level, render_surface
+from cryotwin_nb.plotting.rendering import contour_level, render_surface
 
 _COLUMNS = 7
 

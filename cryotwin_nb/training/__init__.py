@@ -1,0 +1,7 @@
+"""Rate-distortion training (Eq. 3): the objective, epochs, checkpoints, exact resume."""
+
+from cryotwin_nb.training.fitting import TrainingConfig, fit
+from cryotwin_nb.training.trainer import has_bfloat16, objective
+from cryotwin_nb.training.warm_start import warm_start
+
+__all__ = ["TrainingConfig", "fit", "has_bfloat16", "objective", "warm_start"]
