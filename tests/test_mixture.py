@@ -16,6 +16,7 @@ from torch import Tensor
 
 import cryotwin_nb.mixture.gaussian as mixture_module
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.mixture.components import Components
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.moments import MixtureMoments
 
@@ -90,8 +91,8 @@ def test_the_score_is_the_gradient_of_the_log_density():
 
 def test_factors_are_computed_once_and_never_hide_a_gradient(monkeypatch):
     calls = []
-    plain = mixture_module._factorise
-    monkeypatch.setattr(mixture_module, "_factorise", lambda *a: calls.append(a[3]) or plain(*a))
+    plain = Components.factorised
+    monkeypatch.setattr(Components, "factorised", lambda *a: calls.append(a[1]) or plain(*a))
     mixture, z = random_mixture(), latents(5, 3)
     for _ in range(3):
         mixture.log_prob(z)

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.mixture.components import Components
 
 FLOOR = 1e-6  # smallest variance of a component, in units of the overall variance
 _REFRESH = 20  # steps between two looks at all pairs of latent and component, for latents with errors
@@ -30,14 +30,14 @@ class Latents:
         """Some of them."""
         return Latents(self.x[index], self.weights[index])
 
-    def expect(self, mixture: GaussianMixture) -> tuple[Tensor, float]:
+    def expect(self, mixture: Components) -> tuple[Tensor, float]:
         """E-step: moments under the responsibilities, and the mean log-likelihood.
 
         The log density of a component is a polynomial in x, so both are products of `features` with a small matrix.
         """
         coefficients = _log_joint_coefficients(mixture)
         moments, total = torch.zeros_like(coefficients), 0.0
-        size = max(1, _AT_ONCE // mixture.n_components)
+        size = max(1, _AT_ONCE // len(mixture.weights))
         for features, weights in zip(self.features.split(size), self.weights.split(size), strict=True):
             log_joint = features @ coefficients.T
             highest = log_joint.amax(-1, keepdim=True)
@@ -60,7 +60,7 @@ class NoisyLatents(Latents):
         self._active = torch.ones(len(x), 0, dtype=torch.bool, device=x.device)
         self._calls = 0
 
-    def expect(self, mixture: GaussianMixture) -> tuple[Tensor, float]:
+    def expect(self, mixture: Components) -> tuple[Tensor, float]:
         """E-step: expected moments of the error-free latents, and the mean log-likelihood of those with errors."""
         count, dim = mixture.means.shape
         if self._active.shape[1] != count or self._calls % _REFRESH == 0:
@@ -73,14 +73,14 @@ class NoisyLatents(Latents):
             total += float(self.weights[rows] @ log_prob)
         return moments, total / float(self.weights.sum())
 
-    def _expect_rows(self, mixture: GaussianMixture, rows: Tensor, moments: Tensor) -> Tensor:
+    def _expect_rows(self, mixture: Components, rows: Tensor, moments: Tensor) -> Tensor:
         """Add the moments of some latents to `moments`; their log-likelihoods (rows,)."""
         row, c = self._active[rows].nonzero(as_tuple=True)
         residual = self.x[rows[row]] - mixture.means[c]
         cholesky = torch.linalg.cholesky(mixture.covariances[c] + self.noise[rows[row]])
         white = torch.linalg.solve_triangular(cholesky, residual[..., None], upper=False)[..., 0]
         log_det = cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        log_joint = self.x.new_full((len(rows), mixture.n_components), -torch.inf)
+        log_joint = self.x.new_full((len(rows), len(mixture.weights)), -torch.inf)
         log_joint[row, c] = mixture.weights.log()[c] - 0.5 * white.square().sum(-1) - log_det
         log_prob = log_joint.logsumexp(-1)
         gamma = (log_joint - log_prob[:, None]).exp()
@@ -93,10 +93,10 @@ class NoisyLatents(Latents):
         second = covariance - gain @ covariance + _outer(mean)
         features = torch.cat([torch.ones_like(mean[:, :1]), mean, second.flatten(1)], dim=1)
         moments.index_add_(0, c, features * (gamma[row, c] * self.weights[rows[row]])[:, None])
-        return log_prob - mixture.latent_dim / 2 * math.log(2 * math.pi)
+        return log_prob - mixture.means.shape[1] / 2 * math.log(2 * math.pi)
 
 
-def maximise(moments: Tensor, strength: float) -> GaussianMixture:
+def maximise(moments: Tensor, strength: float) -> Components:
     """M-step: the mixture with the given moments, its covariances drawn towards a common shape.
 
     Each covariance becomes what it would be had `strength` d more latents of the component been seen, with the
@@ -117,12 +117,12 @@ def maximise(moments: Tensor, strength: float) -> GaussianMixture:
     volume = ((variances + tenth) / (mass[:, None] + 0.1)).log().mean(-1).exp()
     prior = strength * dim
     covariances = (scatter + prior * volume[:, None, None] * unit) / (mass + prior)[:, None, None] + FLOOR * identity
-    return GaussianMixture.unchecked(mass / mass.sum(), means, (covariances + covariances.mT) / 2)
+    return Components(mass / mass.sum(), means, (covariances + covariances.mT) / 2)
 
 
 def expectation_maximisation(
-    latents: Latents, mixture: GaussianMixture, strength: float, max_iter: int, tol: float
-) -> tuple[GaussianMixture, float]:
+    latents: Latents, mixture: Components, strength: float, max_iter: int, tol: float
+) -> tuple[Components, float]:
     """EM from a mixture until a step changes less than `tol` a latent; the mixture and its mean log-likelihood."""
     last = log_likelihood = -math.inf
     for _ in range(max_iter):
@@ -133,9 +133,7 @@ def expectation_maximisation(
     return mixture, log_likelihood
 
 
-def clusters(
-    latents: Latents, count: int, scale: Tensor, strength: float, generator: torch.Generator
-) -> GaussianMixture:
+def clusters(latents: Latents, count: int, scale: Tensor, strength: float, generator: torch.Generator) -> Components:
     """The mixture of k-means clusters (k-means++ seeds, five Lloyd steps), where distances are those of x * scale."""
     x, weights, dim = latents.x * scale, latents.weights, latents.x.shape[1]
     centres = x[_draw(weights, generator)][None]
@@ -158,14 +156,14 @@ def _outer(x: Tensor) -> Tensor:
     return x[:, :, None] * x[:, None]
 
 
-def _log_joint_coefficients(mixture: GaussianMixture) -> Tensor:
+def _log_joint_coefficients(mixture: Components) -> Tensor:
     """Coefficients (C, 1 + d + d d) of log pi_c N(x; mu_c, Sigma_c) as a polynomial in x."""
     cholesky = torch.linalg.cholesky(mixture.covariances)
     precision = torch.cholesky_inverse(cholesky)
     linear = (precision @ mixture.means[..., None])[..., 0]
     log_det = 2 * cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     square = (linear * mixture.means).sum(-1)
-    constant = mixture.weights.log() - 0.5 * (log_det + square + mixture.latent_dim * math.log(2 * math.pi))
+    constant = mixture.weights.log() - 0.5 * (log_det + square + mixture.means.shape[1] * math.log(2 * math.pi))
     return torch.cat([constant[:, None], linear, -0.5 * precision.flatten(1)], dim=1)
 
 

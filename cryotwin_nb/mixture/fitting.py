@@ -1,8 +1,8 @@
 """Fitting a Gaussian mixture to a whole set of latents, and how many components it should have.
 
 The number of components is what expectation-maximisation cannot choose by itself: too many describe the sample and
-not the density it came from. `fit` scores mixtures on latents left out of them, along a geometric ladder of component
-numbers and for several strengths of the covariance prior, and refits with the best of both on all latents.
+not the density it came from. `fit_components` scores mixtures on latents left out of them, along a geometric ladder of
+component numbers and for several strengths of the covariance prior, and refits with the best of both on all latents.
 Everything runs in coordinates in which the latents have unit covariance, so that their units do not matter.
 """
 
@@ -11,86 +11,47 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.mixture.components import Components, halves
 from cryotwin_nb.mixture.em import Latents, NoisyLatents, clusters, expectation_maximisation
-from cryotwin_nb.mixture.gaussian import GaussianMixture, halves
 
 _STRENGTHS = (0.5, 2.0, 8.0, 32.0)  # of the covariance prior, in units of d latents
 
 
-def fit(
+class FitOptions(NamedTuple):
+    """How to fit; the fields are those of `GaussianMixture.fit`."""
+
+    select: bool
+    strength: float
+    n_init: int
+    max_iter: int
+    tol: float
+    progress: bool
+
+
+def fit_components(
     z: Tensor | np.ndarray,
-    n_components: int = 100,
-    noise_covariances: Tensor | np.ndarray | None = None,
-    weights: Tensor | np.ndarray | None = None,
-    seed: int = 0,
-    *,
-    select: bool = True,
-    strength: float = 2.0,
-    start: GaussianMixture | None = None,
-    n_init: int = 8,
-    max_iter: int = 300,
-    tol: float = 1e-5,
-    progress: bool = False,
-) -> GaussianMixture:
-    """Fit a Gaussian mixture to latents by expectation-maximisation.
-
-    Parameters
-    ----------
-    z : (n, d) float
-        Latents.
-    n_components : int
-        C, the largest number of components; held-out likelihood decides how many are used.
-    noise_covariances : (n, d, d) float, optional
-        Covariance of the error of each latent. The mixture is then the density *before* that error was added:
-        latent i is modelled by N(mu_c, Sigma_c + S_i) (extreme deconvolution, Bovy, Hogg and Roweis 2011).
-    weights : (n,) float, optional
-        How often each latent counts, not negative; a Bayesian bootstrap gives draws from Exp(1).
-    seed : int
-        For initialisation and for the choice of the held-out particles.
-    select : bool
-        False uses exactly `n_components` and `strength`.
-    strength : float
-        How strongly covariances are drawn towards a common shape, in units of d latents a component; where the number
-        of components is selected, so is this.
-    start : GaussianMixture, optional
-        Start from this mixture and keep its components; nothing is initialised or selected.
-    n_init : int
-        Initialisations; the one with the highest likelihood is kept.
-    max_iter : int
-        Most EM steps.
-    tol : float
-        Stop when a step changes the mean log-likelihood by less than this; ten times this with `noise_covariances`.
-    progress : bool
-        Print a line for each mixture tried.
-
-    Returns
-    -------
-    GaussianMixture
-        Float64, on the device of `z`; components by falling weight, or in the order of `start`.
-
-    Raises
-    ------
-    InputError
-        If shapes disagree, a value is not finite, a weight is negative or there are more components than latents.
-
-    Notes
-    -----
-    Four-fold cross-validation selects; from 7,000 latents on one fold does. With `noise_covariances` the selection
-    and the start of EM ignore the errors. Components that lose their latents are placed anew, on one half of the
-    heaviest.
-    """
+    n_components: int,
+    noise_covariances: Tensor | np.ndarray | None,
+    weights: Tensor | np.ndarray | None,
+    seed: int,
+    start: Components | None,
+    options: FitOptions,
+) -> Components:
+    """The components of a mixture fitted to latents; all about it is told in `GaussianMixture.fit`."""
+    select, strength, n_init, max_iter, tol, progress = options
     z, noise, weights = _require_data(z, noise_covariances, weights, n_components if start is None else 1)
     frame = _Frame.of(z, weights)
     x = frame.forward(z)
     exact = Latents(x, weights)
     if start is not None:
-        mixture = frame.forward_mixture(start.detach().to(z.device))
+        mixture = frame.forward_mixture(Components(*(part.to(z.device) for part in start)))
     else:
         search = _Search(frame.deviation, torch.Generator().manual_seed(seed), n_init, max_iter, tol)
         if select:
@@ -103,7 +64,7 @@ def fit(
         mixture, _ = expectation_maximisation(exact, mixture, strength, max_iter, tol)
     if start is None:
         order = mixture.weights.argsort(descending=True)
-        mixture = GaussianMixture.unchecked(mixture.weights[order], mixture.means[order], mixture.covariances[order])
+        mixture = Components(mixture.weights[order], mixture.means[order], mixture.covariances[order])
     return frame.backward_mixture(mixture)
 
 
@@ -132,14 +93,14 @@ class _Frame:
     def forward_covariance(self, covariances: Tensor) -> Tensor:
         return self.whitener.T @ covariances @ self.whitener
 
-    def forward_mixture(self, mixture: GaussianMixture) -> GaussianMixture:
+    def forward_mixture(self, mixture: Components) -> Components:
         means, covariances = self.forward(mixture.means), self.forward_covariance(mixture.covariances)
-        return GaussianMixture.unchecked(mixture.weights, means, covariances)
+        return Components(mixture.weights, means, covariances)
 
-    def backward_mixture(self, mixture: GaussianMixture) -> GaussianMixture:
+    def backward_mixture(self, mixture: Components) -> Components:
         means = mixture.means @ self.inverse + self.centre
         covariances = self.inverse.T @ mixture.covariances @ self.inverse
-        return GaussianMixture.unchecked(mixture.weights, means, (covariances + covariances.mT) / 2)
+        return Components(mixture.weights, means, (covariances + covariances.mT) / 2)
 
 
 @dataclass(frozen=True)
@@ -152,7 +113,7 @@ class _Search:
     max_iter: int
     tol: float
 
-    def best(self, latents: Latents, count: int, strength: float) -> GaussianMixture:
+    def best(self, latents: Latents, count: int, strength: float) -> Components:
         """The best of several starts: each is run briefly, the most likely one to convergence.
 
         Half of the starts cluster in the latents' own metric, half in that of unit covariance.
@@ -211,7 +172,7 @@ def _ladder(bound: int) -> list[int]:
     return [count for count in rungs if count < bound] + [bound]
 
 
-def _revive(mixture: GaussianMixture, n: float) -> GaussianMixture:
+def _revive(mixture: Components, n: float) -> Components:
     """Place components with less than one latent on one half of the heaviest component."""
     weights, means, covariances = mixture.weights.clone(), mixture.means.clone(), mixture.covariances.clone()
     for dead in (weights * n < 1).nonzero().flatten().tolist():
@@ -219,7 +180,7 @@ def _revive(mixture: GaussianMixture, n: float) -> GaussianMixture:
         weights[[heaviest, dead]] = (weights[heaviest] + weights[dead]) / 2
         means[[heaviest, dead]], narrower = halves(means[heaviest], covariances[heaviest], 0.5)
         covariances[[heaviest, dead]] = narrower
-    return GaussianMixture.unchecked(weights, means, covariances)
+    return Components(weights, means, covariances)
 
 
 def _require_data(

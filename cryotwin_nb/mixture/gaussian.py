@@ -1,7 +1,7 @@
 """Gaussian mixtures on a latent space: density, window mass Q_z, modes and samples.
 
 A `GaussianMixture` never changes. During training one is made at each step (`moments`), at the end one from
-all the latents (`GaussianMixture.fit`, expectation-maximisation, in `fitting`).
+all the latents (`GaussianMixture.fit`).
 Everything is float64 inside, whatever the dtype of the latents; nothing here knows about particles or images.
 """
 
@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.mixture.components import Components, Factors
+from cryotwin_nb.mixture.fitting import FitOptions, fit_components
+from cryotwin_nb.mixture.modes import climb, distinct
 
-_TINY = torch.finfo(torch.float64).tiny
 _AT_ONCE = 2**18  # float64 numbers where points meet components: what stays in a CPU's cache is twice as fast
 
 
@@ -50,14 +51,14 @@ class GaussianMixture:
     weights: Tensor
     means: Tensor
     covariances: Tensor
-    _factors: dict[float, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+    _factors: dict[float, Factors] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("weights", "means", "covariances"):
             value = getattr(self, name)
             value = value if isinstance(value, Tensor) else torch.tensor(np.asarray(value, dtype=np.float64))
             object.__setattr__(self, name, value.double())
-        _require_mixture(self.weights, self.means, self.covariances)
+        self._components.require_valid()
 
     @classmethod
     def unchecked(cls, weights: Tensor, means: Tensor, covariances: Tensor) -> GaussianMixture:
@@ -68,22 +69,74 @@ class GaussianMixture:
         object.__setattr__(mixture, "_factors", {})
         return mixture
 
-    @staticmethod
+    @classmethod
     def fit(
+        cls,
         z: Tensor | np.ndarray,
         n_components: int = 100,
         noise_covariances: Tensor | np.ndarray | None = None,
         weights: Tensor | np.ndarray | None = None,
         seed: int = 0,
-        **options: Any,
+        *,
+        select: bool = True,
+        strength: float = 2.0,
+        start: GaussianMixture | None = None,
+        n_init: int = 8,
+        max_iter: int = 300,
+        tol: float = 1e-5,
+        progress: bool = False,
     ) -> GaussianMixture:
-        """Fit a mixture to latents (n, d) by expectation-maximisation, with at most `n_components` components.
+        """Fit a mixture to latents by expectation-maximisation.
 
-        All about it, the other options included, is in `cryotwin_nb.mixture.fitting.fit`.
+        Parameters
+        ----------
+        z : (n, d) float
+            Latents.
+        n_components : int
+            C, the largest number of components; held-out likelihood decides how many are used.
+        noise_covariances : (n, d, d) float, optional
+            Covariance of the error of each latent. The mixture is then the density *before* that error was added:
+            latent i is modelled by N(mu_c, Sigma_c + S_i) (extreme deconvolution, Bovy, Hogg and Roweis 2011).
+        weights : (n,) float, optional
+            How often each latent counts, not negative; a Bayesian bootstrap gives draws from Exp(1).
+        seed : int
+            For initialisation and for the choice of the held-out particles.
+        select : bool
+            False uses exactly `n_components` and `strength`.
+        strength : float
+            How strongly covariances are drawn towards a common shape, in units of d latents a component; where the
+            number of components is selected, so is this.
+        start : GaussianMixture, optional
+            Start from this mixture and keep its components; nothing is initialised or selected.
+        n_init : int
+            Initialisations; the one with the highest likelihood is kept.
+        max_iter : int
+            Most EM steps.
+        tol : float
+            Stop when a step changes the mean log-likelihood by less than this; ten times this with
+            `noise_covariances`.
+        progress : bool
+            Print a line for each mixture tried.
+
+        Returns
+        -------
+        GaussianMixture
+            On the device of `z`; components by falling weight, or in the order of `start`.
+
+        Raises
+        ------
+        InputError
+            If shapes disagree, a value is not finite, a weight is negative or there are more components than latents.
+
+        Notes
+        -----
+        Four-fold cross-validation selects; from 7,000 latents on one fold does. With `noise_covariances` the selection
+        and the start of EM ignore the errors. Components that lose their latents are placed anew, on one half of the
+        heaviest.
         """
-        from cryotwin_nb.mixture.fitting import fit
-
-        return fit(z, n_components, noise_covariances, weights, seed, **options)
+        first = None if start is None else start.detach()._components
+        options = FitOptions(select, strength, n_init, max_iter, tol, progress)
+        return cls.unchecked(*fit_components(z, n_components, noise_covariances, weights, seed, first, options))
 
     @property
     def n_components(self) -> int:
@@ -94,6 +147,10 @@ class GaussianMixture:
     def latent_dim(self) -> int:
         """d."""
         return self.means.shape[1]
+
+    @property
+    def _components(self) -> Components:
+        return Components(self.weights, self.means, self.covariances)
 
     def to(self, device: torch.device | str) -> GaussianMixture:
         """The same mixture on another device."""
@@ -111,7 +168,7 @@ class GaussianMixture:
         """log P(z) and its gradient by z: latents (n, d) give (n,) and (n, d), without a graph."""
         z = self._latents(z).detach()
         with torch.no_grad():
-            parts = [self._value_and_score(part) for part in z.to(self.means).split(self._at_once)]
+            parts = [self._factor(0.0).value_and_score(part) for part in z.to(self.means).split(self._at_once)]
         value, score = (torch.cat(part).to(z) for part in zip(*parts, strict=True))
         return value, score
 
@@ -155,59 +212,22 @@ class GaussianMixture:
         return (self.means[component] + (cholesky @ noise[..., None])[..., 0]).float()
 
     def modes(self, max_iter: int = 2000) -> Tensor:
-        """The local maxima of the density, (m, d) float64, the densest first.
-
-        From every mean (displaced by a thousandth of a standard deviation, to leave saddles) the fixed point
-        z = (sum_c gamma_c Sigma_c^-1)^-1 sum_c gamma_c Sigma_c^-1 mu_c is iterated; each step raises the density
-        (Carreira-Perpinan 2000). Points that end within a hundredth of a local standard deviation are one mode.
-        """
-        precision = torch.cholesky_inverse(torch.linalg.cholesky(self.covariances))
-        pull = (precision @ self.means[..., None])[..., 0]
-        z = self.means + 1e-3 * torch.linalg.cholesky(self.covariances).sum(-1)
-        for _ in range(max_iter):
-            gamma = self.responsibilities(z)
-            local = torch.einsum("mc,cde->mde", gamma, precision)
-            new = torch.cholesky_solve((gamma @ pull)[..., None], torch.linalg.cholesky(local))[..., 0]
-            step = new - z
-            z = new
-            if (step[:, None] @ local @ step[..., None]).max() < 1e-16:
-                break
+        """The local maxima of the density, (m, d) float64, the densest first, after at most `max_iter` steps uphill."""
+        z, precision = climb(self._components, self.responsibilities, max_iter)
         order = self.log_prob(z).argsort(descending=True)
-        kept: list[int] = []
-        for i in order.tolist():
-            away = z[i] - z[kept]
-            if not len(kept) or torch.einsum("kd,de,ke->k", away, local[i], away).min() > 1e-4:
-                kept.append(i)
-        return z[kept]
+        return z[distinct(z, precision, order.tolist())]
 
     def _log_joint(self, z: Tensor, window: float = 0.0) -> Tensor:
         """log pi_c N(z; mu_c, Sigma_c + window^2/12 I): (n, d) float64 gives (n, C)."""
-        _, _, constant = self._factor(window)
-        return constant - 0.5 * self._whitened(z, window).square().sum(-1)
+        return self._factor(window).log_joint(z)
 
-    def _whitened(self, z: Tensor, window: float = 0.0) -> Tensor:
-        """Distances from the means in standard deviations: (n, d) float64 gives (n, C, d)."""
-        whitener, offset, _ = self._factor(window)
-        return torch.addmm(offset, z, whitener).unflatten(-1, (self.n_components, -1))
-
-    def _value_and_score(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """log P (n,) and its gradient -sum_c gamma_c Sigma_c^-1 (z - mu_c) (n, d)."""
-        whitener, _, constant = self._factor(0.0)
-        away = self._whitened(z)
-        joint = constant - 0.5 * away.square().sum(-1)
-        largest = joint.amax(-1, keepdim=True)
-        share = (joint - largest).exp_()
-        total = share.sum(-1, keepdim=True)
-        away *= (share / -total)[..., None]
-        return (largest + total.log())[:, 0], away.flatten(1) @ whitener.T
-
-    def _factor(self, window: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Inverse Cholesky factors (d, C d), whitened means -(C d,) and log constants (C,), cached without a graph."""
+    def _factor(self, window: float) -> Factors:
+        """What densities are computed from, cached without a graph."""
         if any(t.requires_grad for t in (self.weights, self.means, self.covariances)) and torch.is_grad_enabled():
-            return _factorise(self.weights, self.means, self.covariances, window)
+            return self._components.factorised(window)
         if window not in self._factors:
             with torch.inference_mode(False), torch.no_grad():
-                self._factors[window] = _factorise(self.weights, self.means, self.covariances, window)
+                self._factors[window] = self._components.factorised(window)
         return self._factors[window]
 
     def _per_point(self, z: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
@@ -230,49 +250,3 @@ class GaussianMixture:
         """Points whose distances from all components are held at once."""
         numbers = _AT_ONCE if self.means.device.type == "cpu" else 128 * _AT_ONCE
         return max(1, numbers // (self.n_components * self.latent_dim))
-
-
-def _factorise(weights: Tensor, means: Tensor, covariances: Tensor, window: float) -> tuple[Tensor, Tensor, Tensor]:
-    """What `_log_joint` needs: residual = z @ whitener + offset, log density = constant - |residual|^2 / 2."""
-    count, dim = means.shape
-    identity = torch.eye(dim, dtype=means.dtype, device=means.device)
-    cholesky = torch.linalg.cholesky(covariances + window**2 / 12 * identity)
-    inverse = torch.linalg.solve_triangular(cholesky, identity.expand_as(cholesky), upper=False)
-    log_det = cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    constant = weights.clamp_min(_TINY).log() - log_det - dim / 2 * math.log(2 * math.pi)
-    offset = -(inverse @ means[..., None]).reshape(count * dim)
-    return inverse.reshape(count * dim, dim).T.contiguous(), offset, constant
-
-
-def _require_mixture(weights: Tensor, means: Tensor, covariances: Tensor) -> None:
-    """Raise `InputError` unless the three are a mixture."""
-    remedy = "Check how the mixture was made; GaussianMixture.fit makes a valid one from latents."
-
-    def require(good: object, what: str, found: str, expected: str) -> None:
-        if not bool(good):
-            raise InputError(f"GaussianMixture {what}", found, expected, remedy)
-
-    require(means.ndim == 2 and means.numel() > 0, "means", f"shape {tuple(means.shape)}", "(C, d)")
-    count, dim = means.shape
-    require(weights.shape == (count,), "weights", f"shape {tuple(weights.shape)}", f"({count},)")
-    shape = (count, dim, dim)
-    require(covariances.shape == shape, "covariances", f"shape {tuple(covariances.shape)}", f"{shape}")
-    for name, values in (("weights", weights), ("means", means), ("covariances", covariances)):
-        require(values.isfinite().all(), name, "NaN or infinity", "finite numbers")
-    require((weights >= 0).all(), "weights", f"a weight of {weights.min():.3g}", "no negative weight")
-    require(abs(weights.sum() - 1) < 1e-6, "weights", f"a sum of {weights.sum():.6g}", "a sum of 1")
-    asymmetry = (covariances - covariances.mT).abs().amax((-2, -1)) / covariances.abs().amax((-2, -1)).clamp_min(_TINY)
-    require((asymmetry < 1e-6).all(), "covariances", f"component {int(asymmetry.argmax())} not symmetric", "symmetry")
-    failed = torch.linalg.cholesky_ex(covariances).info.nonzero()
-    where = f"component {int(failed[0])} not positive definite" if len(failed) else ""
-    require(not len(failed), "covariances", where, "positive definite matrices")
-
-
-def halves(mean: Tensor, covariance: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
-    """Means (2, d) and common covariance (d, d) of two equal Gaussians that together have the given moments.
-
-    They sit at plus and minus `fraction` standard deviations along the longest axis and are narrower by just that.
-    """
-    variances, axes = torch.linalg.eigh(covariance)
-    offset = fraction * variances[-1].clamp_min(0).sqrt() * axes[:, -1]
-    return torch.stack([mean + offset, mean - offset]), covariance - offset[:, None] * offset

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.mixture.gaussian import GaussianMixture, halves
+from cryotwin_nb.mixture.components import halves
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 
 
-class MixtureState(nn.Module):
+class StoredMixture(nn.Module):
     """A mixture kept in a module: saved and moved with it. At first the standard normal density."""
 
     def __init__(self, latent_dim: int) -> None:
