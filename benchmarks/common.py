@@ -91,7 +91,7 @@ def untrained(particles: ct.Particles, n_basis: int) -> ct.CryoTwin:
     model = ct.CryoTwin(particles.box_size, "subspace", latent_dim=n_basis, n_components=1, n_basis=n_basis)
     model.imaging.measure(particles)
     first = prepared(model.imaging, particles[: min(256, len(particles))])
-    model.networks.subspace = subspace.begin(model.imaging, first, model.networks.mask, n_basis)
+    model.networks.eigenvolumes = subspace.begin(model.imaging, first, model.networks.mask, n_basis)
     return model
 
 

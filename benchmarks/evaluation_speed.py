@@ -17,7 +17,7 @@ N = 20_000
 
 
 def main() -> None:
-    model = ct.CryoTwin.load(Path(__file__).parents[1] / "notebooks" / "models" / "assembly-small.pt")
+    model = ct.CryoTwin.load(Path(__file__).parents[1] / "notebooks" / "models" / "assembly-small.safetensors")
     z, prior = model.prior.sample(N), model.prior
     parts = {
         "KL by KLIEP": lambda: ct.kl_divergence(z, prior),

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 import cryotwin_nb as ct
 
-model = ct.CryoTwin.load({str(ROOT / "notebooks/models/assembly-small.pt")!r})
+model = ct.CryoTwin.load({str(ROOT / "notebooks/models/assembly-small.safetensors")!r})
 stored = np.load({str(ROOT / "notebooks/models/assembly-small-latents.npz")!r})
 
 def finer(maps):

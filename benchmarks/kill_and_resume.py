@@ -47,7 +47,7 @@ def modified(path: Path) -> int:
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
     """What the finished run has left."""
     latents = torch.as_tensor(np.load(folder / "latents.npy"))
-    return ct.CryoTwin.load(folder / "model.pt").state_dict() | {"latents": latents}
+    return ct.CryoTwin.load(folder / "model.safetensors").state_dict() | {"latents": latents}
 
 
 def kill_and_resume(folder: Path, star: Path, architecture: str, n_kills: int, rng: np.random.Generator) -> dict:

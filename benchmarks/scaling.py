@@ -58,7 +58,7 @@ def one_pass(folder: Path, box: int, n_basis: int, n: int) -> dict:
             yield batch
 
     began = time.perf_counter()
-    subspace.iterate(model.networks.subspace, model.imaging, chunks(), model.imaging.plane.radius)
+    subspace.iterate(model.networks.eigenvolumes, model.imaging, chunks(), model.imaging.plane.radius)
     seconds = time.perf_counter() - began
     return {
         "box": box,

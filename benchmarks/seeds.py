@@ -32,7 +32,7 @@ def simulated(name: str, seed: int, images: bool = True) -> ct.Particles:
 def trained(name: str, seed: int, folder: Path, images: bool = True) -> tuple[ct.CryoTwin, ct.Particles]:
     """The model of a data set of that seed, from the folder if it is there, and its particles."""
     data_set, _, masked = name.partition("+")
-    stored = folder / f"{name}-{seed}.pt"
+    stored = folder / f"{name}-{seed}.safetensors"
     if stored.exists():
         return ct.CryoTwin.load(stored), simulated(data_set, seed, images)
     particles = simulated(data_set, seed)

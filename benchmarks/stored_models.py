@@ -1,14 +1,14 @@
 """Train the small models that the notebooks load: python benchmarks/stored_models.py [assembly-small] [hinge-small].
 
-Writes notebooks/models/<data set>.pt and <data set>-latents.npz, what the model says of the images, for notebooks that
-open in seconds; and benchmarks/results/<data set>.json: the figures of merit, with the machine and the versions they
-were measured on. About a minute each on two cores. The README's pictures are made from the model
-of assembly-small.
+Writes notebooks/models/<data set>.safetensors and <data set>-latents.npz, what the model says of the images, for
+notebooks that open in seconds; and benchmarks/results/<data set>.json: the figures of merit, with the machine and the
+versions they were measured on. About a minute each on two cores. The README's pictures are made from the model of
+assembly-small.
 
 With --keep the stored models are not trained but measured anew. With --coordinate, models of the coordinate
 architecture are trained from scratch, which takes twelve minutes each, and measured but not stored:
 <data set>-coordinate.json. With --warm they are started from the stored subspace models, three minutes each:
-notebooks/models/<data set>-coordinate.pt and <data set>-warm.json.
+notebooks/models/<data set>-coordinate.safetensors and <data set>-warm.json.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SETTINGS = {
 def run(name: str, kind: str) -> None:
     """Train, store and measure; the kinds are "subspace", "keep", "coordinate" and "warm"."""
     particles, settings = ct.data.fetch(name), SETTINGS[name]
-    stored = MODELS / (f"{name}-coordinate.pt" if kind == "warm" else f"{name}.pt")
+    stored = MODELS / (f"{name}-coordinate.safetensors" if kind == "warm" else f"{name}.safetensors")
     results = HERE / "results" / (f"{name}-{kind}.json" if kind in ("coordinate", "warm") else f"{name}.json")
     started, seconds = time.perf_counter(), None
     if kind == "keep":
@@ -43,7 +43,7 @@ def run(name: str, kind: str) -> None:
         seconds = json.loads(results.read_text())["seconds of training"]
     elif kind == "warm":
         model = ct.CryoTwin(particles.box_size, "coordinate", **settings)
-        ct.warm_start(model, ct.CryoTwin.load(MODELS / f"{name}.pt"), particles)
+        ct.warm_start(model, ct.CryoTwin.load(MODELS / f"{name}.safetensors"), particles)
         ct.fit(model, particles, AFTER_WARM_START)
     else:
         model = ct.CryoTwin(particles.box_size, kind, **settings)
@@ -84,7 +84,7 @@ def measure(model: ct.CryoTwin, particles: ct.Particles) -> dict:
 
 def draw_pathways() -> None:
     """The README's pictures: all routes from B to E5, and the maps along the joined sub-paths of Algorithm 1."""
-    particles, model = ct.data.fetch("assembly-small"), ct.CryoTwin.load(MODELS / "assembly-small.pt")
+    particles, model = ct.data.fetch("assembly-small"), ct.CryoTwin.load(MODELS / "assembly-small.safetensors")
     z, labels = model.embed(particles), particles.require_truth().labels
     ends = [evaluation.component_of_state(model.prior, z, labels, state) for state in ("B", "E5")]
     path = ct.ridgeline_chain(model.prior, *ends)

@@ -57,7 +57,7 @@ def rippled(decode: Callable[[Tensor], Tensor], strength: float) -> Callable[[Te
 def with_model() -> dict:
     """Where the stored model is supported, and what is flagged."""
     particles = ct.data.fetch("assembly-small")
-    model = ct.CryoTwin.load(Path(__file__).parents[1] / "notebooks" / "models" / "assembly-small.pt")
+    model = ct.CryoTwin.load(Path(__file__).parents[1] / "notebooks" / "models" / "assembly-small.safetensors")
     z, truth = model.embed(particles), particles.require_truth()
     centres = {s: z[(truth.labels == s) & ~truth.between].mean(0) for s in STATES}
 

@@ -183,7 +183,7 @@ def pass_rate(particles: ct.Particles) -> float:
     model = untrained(particles, LATENT_DIM)
     batches = list(prepared(model.imaging, particles))
     began = time.perf_counter()
-    subspace.iterate(model.networks.subspace, model.imaging, batches, model.imaging.plane.radius)
+    subspace.iterate(model.networks.eigenvolumes, model.imaging, batches, model.imaging.plane.radius)
     return len(particles) / (time.perf_counter() - began)
 
 

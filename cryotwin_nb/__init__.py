@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from cryotwin_nb.pathways import bootstrap_path, find_routes, find_states, max_flux, ridgeline_chain
     from cryotwin_nb.preparation import Finding, FirstLook, Preparation, first_look, prepare
     from cryotwin_nb.reconstruction.homogeneous import Reconstruction, reconstruct
-    from cryotwin_nb.training.fitting import TrainingConfig, fit
+    from cryotwin_nb.training import TrainingConfig, fit
     from cryotwin_nb.training.warm_start import warm_start
 
 __version__ = "0.1.0"

@@ -90,7 +90,9 @@ def _train_options(commands) -> None:
         "train", help="train a model on particle images", formatter_class=_Help, epilog=_SEVERAL_PROCESSES
     )
     _particle_options(train)
-    train.add_argument("--output", type=Path, required=True, help="folder for model.pt, checkpoint.pt and latents.npy")
+    train.add_argument(
+        "--output", type=Path, required=True, help="folder for model.safetensors, checkpoint.pt and latents.npy"
+    )
     _architecture_option(train)
     train.add_argument("--latent-dim", type=int, default=8, help="d, dimensions of the latent space (paper: 8)")
     train.add_argument("--components", type=int, default=100, help="C, at most this many Gaussians (paper: 100)")
@@ -118,7 +120,7 @@ def _train_options(commands) -> None:
 
 def _embed_options(commands) -> None:
     embed = commands.add_parser("embed", help="latents of particle images under a model", formatter_class=_Help)
-    embed.add_argument("model", type=Path, help="model.pt")
+    embed.add_argument("model", type=Path, help="model.safetensors")
     _particle_options(embed)
     embed.add_argument("--output", type=Path, required=True, help=".npy file for the latents (n, d)")
     embed.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -127,7 +129,7 @@ def _embed_options(commands) -> None:
 
 def _pathway_options(commands) -> None:
     path = commands.add_parser("pathway", help="maps along a path between two components", formatter_class=_Help)
-    path.add_argument("model", type=Path, help="model.pt")
+    path.add_argument("model", type=Path, help="model.safetensors")
     path.add_argument("--list", action="store_true", help="only list the components with their states and weights")
     path.add_argument("--start", help="component to start from, or a state like S1: its heaviest component")
     path.add_argument("--end", help="component or state to end at")
@@ -145,7 +147,7 @@ def _pathway_options(commands) -> None:
 
 def _select_options(commands) -> None:
     choose = commands.add_parser("select", help="particles of a state or near a path", formatter_class=_Help)
-    choose.add_argument("model", type=Path, help="model.pt")
+    choose.add_argument("model", type=Path, help="model.safetensors")
     _particle_options(choose)
     choose.add_argument("--latents", type=Path, help="latents.npy of these particles; by default they are embedded")
     which = choose.add_mutually_exclusive_group(required=True)
@@ -248,7 +250,7 @@ def _train_jointly(options: argparse.Namespace, speaks: bool) -> None:
     """Train, in this process or together with others, one of which speaks and writes."""
     from cryotwin_nb.models.cryotwin import CryoTwin
     from cryotwin_nb.runtime import distributed
-    from cryotwin_nb.training.fitting import TrainingConfig, fit
+    from cryotwin_nb.training import TrainingConfig, fit
 
     particles = _read(options, options.box_size)
     if speaks:
@@ -264,7 +266,7 @@ def _train_jointly(options: argparse.Namespace, speaks: bool) -> None:
     resumes = distributed.first(lambda: options.resume and checkpoint.exists())
     fit(model, particles, config, resume=checkpoint if resumes else None)
     if speaks:
-        model.save(options.output / "model.pt")
+        model.save(options.output / "model.safetensors")
     latents = model.embed(particles, progress=True)
     if speaks:
         _save_latents(options.output / "latents.npy", latents)

@@ -22,7 +22,7 @@ from cryotwin_nb.models.cryotwin import CryoTwin
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.pathways import ridgeline_chain
 from cryotwin_nb.pathways.ridgeline import Pathway, ridgeline
-from cryotwin_nb.training.fitting import TrainingConfig, fit
+from cryotwin_nb.training import TrainingConfig, fit
 
 NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "00_quickstart.ipynb"
 
@@ -53,7 +53,8 @@ def run(
     Parameters
     ----------
     output : path
-        Folder; gets particles/, model.pt, checkpoint.pt, latents.npy, pathway/, figures/, quickstart.html, table.json.
+        Folder; gets particles/, model.safetensors, checkpoint.pt, latents.npy, pathway/, figures/, quickstart.html
+        and table.json.
     dataset : str
         An embedded set of data_manifest.yaml whose truth is known.
     architecture : {"subspace", "coordinate"}
@@ -77,7 +78,7 @@ def run(
     with stage("train"):
         model = CryoTwin(particles.box_size, architecture, latent_dim=8, n_components=60, seed=seed)
         fit(model, particles, TrainingConfig(epochs=epochs, seed=seed, checkpoint=output / "checkpoint.pt"))
-        model.save(output / "model.pt")
+        model.save(output / "model.safetensors")
     with stage("embed"):
         z = model.embed(particles, progress=True)
         np.save(output / "latents.npy", z.numpy())
@@ -176,7 +177,7 @@ def _execute_notebook(output: Path, star: Path, dataset: str, architecture: str)
 
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     position = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
-    files = {"PARTICLES": str(star.resolve()), "MODEL": str((output / "model.pt").resolve())}
+    files = {"PARTICLES": str(star.resolve()), "MODEL": str((output / "model.safetensors").resolve())}
     values = {"DATASET": dataset, "ARCHITECTURE": architecture, **files}
     source = "\n".join(f"{name} = {value!r}" for name, value in values.items())
     notebook.cells.insert(position + 1, nbformat.v4.new_code_cell(f"# The demo's own files\n{source}"))

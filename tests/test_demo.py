@@ -7,7 +7,7 @@ import pytest
 import cryotwin_nb as ct
 from cryotwin_nb import demo
 
-STORED = Path(__file__).parents[1] / "notebooks" / "models" / "assembly-small.pt"
+STORED = Path(__file__).parents[1] / "notebooks" / "models" / "assembly-small.safetensors"
 
 
 @pytest.mark.notebooks

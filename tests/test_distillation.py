@@ -91,7 +91,7 @@ def test_latents_are_those_of_the_source(warm, cold, particles, latents):
     for k in range(2):
         assert np.corrcoef(z[:, k], latents[:, k])[0, 1] > 0.98
     width = warm.noise_width
-    assert not warm.networks.mixed_precision
+    assert not warm.networks._bfloat16
     assert (z - latents).square().mean().sqrt() < 0.2 * width < (before - latents).square().mean().sqrt() / 5
 
 
@@ -139,8 +139,8 @@ def test_the_result_follows_from_the_seed(source, particles):
 
 
 def test_training_goes_on_from_there(source, particles, latents, warm, tmp_path):
-    warm.save(tmp_path / "warm.pt")
-    models = {"warm": ct.CryoTwin.load(tmp_path / "warm.pt"), "cold": ct.CryoTwin(16, **SMALL)}
+    warm.save(tmp_path / "warm.safetensors")
+    models = {"warm": ct.CryoTwin.load(tmp_path / "warm.safetensors"), "cold": ct.CryoTwin(16, **SMALL)}
     settings = config(epochs=2, warmup=0, start_radius=1)
     histories = {name: ct.fit(model, particles, settings, progress=False) for name, model in models.items()}
     assert histories["warm"].distortion[0] < 0.2 * histories["cold"].distortion[0]

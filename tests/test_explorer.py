@@ -21,10 +21,10 @@ from PIL import Image
 
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.explorer import finding, job, maps, planes
-from cryotwin_nb.explorer.finding import path_title
+from cryotwin_nb.explorer import job, maps, planes, search
 from cryotwin_nb.explorer.job import Job, Stopped
 from cryotwin_nb.explorer.request import fingerprint
+from cryotwin_nb.explorer.search import path_title
 from cryotwin_nb.formats.mrc import map_bytes, read_map
 from cryotwin_nb.plotting.rendering import automatic_sigma, contour_level
 
@@ -185,7 +185,7 @@ def test_errors_are_said_in_words(explorer):
     def broken(z):
         raise RuntimeError("out of <memory>")
 
-    explorer._finder.decode = broken
+    explorer._search.decode = broken
     explorer.choose(0, 2)
     explorer.controls.compute.click()
     wait_for(lambda: "RuntimeError: out of &lt;memory&gt;" in explorer.controls.message.value)
@@ -203,7 +203,7 @@ def test_stopping_leaves_the_former_path(explorer):
             time.sleep(0.01)
         return decode(z)
 
-    explorer._finder.decode = slow
+    explorer._search.decode = slow
     explorer.choose(0, 2)
     explorer.controls.compute.click()
     assert began.wait(20)
@@ -231,8 +231,8 @@ def test_a_route_is_chosen_from_the_list_without_finding_them_again(explorer, mo
     explorer.choose(0, 2).compute()
     other = ct.ridgeline(explorer.prior, 0, 2)
     request = explorer.controls.request
-    explorer.screen.show(explorer._finder.find(request, lambda *_: None, known=[explorer.path, other]))
-    monkeypatch.setattr(finding, "find_paths", lambda *a: pytest.fail("searched again"))
+    explorer.screen.show(explorer._search.find(request, lambda *_: None, known=[explorer.path, other]))
+    monkeypatch.setattr(search, "find_paths", lambda *a: pytest.fail("searched again"))
     explorer.controls.routes.value = 1
     wait_for(lambda: explorer.path is other)
 
@@ -336,8 +336,8 @@ def test_support_by_images_is_asked_by_a_button_and_drawn_with_the_finest_on_top
     (axis,) = (ax for ax in supported.figure().axes if "half maps (Å)" in ax.get_ylabel())
     assert axis.yaxis_inverted()
     np.testing.assert_array_equal(axis.lines[0].get_ydata(), supported.support.resolution)
-    supported._finder.support = lambda path: Support(np.full(12, np.inf), np.zeros(12))
-    supported.screen.show_support(supported._finder.supported(supported.screen.found, lambda *_: None))
+    supported._search.support = lambda path: Support(np.full(12, np.inf), np.zeros(12))
+    supported.screen.show_support(supported._search.supported(supported.screen.answer, lambda *_: None))
     assert "<polygon" not in supported.controls.profile.value
     assert len(supported.figure().axes) == 4
     supported.choose(0, 1).compute()
@@ -367,13 +367,13 @@ def test_support_can_be_stopped_and_what_is_no_support_is_refused_in_words(suppo
         for _ in range(2000):
             time.sleep(0.01)
 
-    supported._finder.support = endless
+    supported._search.support = endless
     supported.controls.support.click()
     assert began.wait(20)
     assert supported.controls.compute.disabled
     supported.controls.stop.click()
     wait_for(lambda: supported.controls.message.value == "Stopped.")
-    supported._finder.support = lambda path: Support(np.ones(3), np.ones(12))
+    supported._search.support = lambda path: Support(np.ones(3), np.ones(12))
     supported.controls.support.click()
     wait_for(lambda: "resolution" in supported.controls.message.value)
     assert "(12,)" in supported.controls.message.value

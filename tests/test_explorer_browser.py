@@ -34,7 +34,7 @@ def lab(tmp_path_factory):
     """Address of a JupyterLab, its folder, and a browser."""
     assert CHROMIUM is not None, REMEDY
     folder = tmp_path_factory.mktemp("lab")
-    model = Path(__file__).parent.parent / "notebooks" / "models" / "assembly-small.pt"
+    model = Path(__file__).parent.parent / "notebooks" / "models" / "assembly-small.safetensors"
     cell = nbformat.v4.new_code_cell(CODE.format(model=str(model)).strip())
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     for name in ("explorer", "fresh"):

@@ -18,7 +18,7 @@ import torch
 
 import cryotwin_nb as ct
 from cryotwin_nb.__main__ import main
-from cryotwin_nb.training.fitting import TrainingConfig, fit
+from cryotwin_nb.training import TrainingConfig, fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -49,7 +49,7 @@ def command(star: Path, output: Path, *options: str) -> list[str]:
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
     latents = torch.as_tensor(np.load(folder / "latents.npy"))
-    return ct.CryoTwin.load(folder / "model.pt").state_dict() | {"latents": latents}
+    return ct.CryoTwin.load(folder / "model.safetensors").state_dict() | {"latents": latents}
 
 
 def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
@@ -75,7 +75,11 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_bit(star, tmp_path):
     assert killed >= 2  # else the moments came too late
     assert main(command(star, output, *options)) == 0
     assert_same(tensors(tmp_path / "whole"), tensors(output))
-    assert {p.name for p in output.iterdir()} == {"model.pt", "checkpoint.pt", "latents.npy"}  # nothing half-written
+    assert {p.name for p in output.iterdir()} == {
+        "model.safetensors",
+        "checkpoint.pt",
+        "latents.npy",
+    }  # nothing half-written
 
 
 def test_a_checkpoint_within_an_epoch_goes_on_to_the_bit(star, tmp_path, monkeypatch):
@@ -163,10 +167,11 @@ def test_a_full_disk_is_told_in_one_line_and_the_last_checkpoint_stays(architect
     capfd.readouterr()
     no_space()
     assert main([*command(star, tmp_path / "out", *options[:-1])]) == 2
-    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and "checkpoint.pt" in errors[0] and "Free space" in errors[0]
+    lines = capfd.readouterr().err.splitlines()
+    (told,) = (number for number, line in enumerate(lines) if line.startswith("error: "))
+    assert "checkpoint.pt" in lines[told] and "Free space" in lines[told + 1]
     assert (tmp_path / "out" / "checkpoint.pt").read_bytes() == before
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"model.pt", "checkpoint.pt", "latents.npy"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"model.safetensors", "checkpoint.pt", "latents.npy"}
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_before_the_training(star, tmp_path, capsys, monkeypatch):
@@ -179,7 +184,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_training(star, tm
     )
     assert main(command(star, tmp_path / "out")) == 2
     error = capsys.readouterr().err
-    assert "out: found [Errno 13] Permission denied" in error and error.count("\n") == 1
+    assert "out: found [Errno 13] Permission denied" in error and error.count("\n") == 2
 
 
 def test_resume_without_a_checkpoint_starts(star, tmp_path):

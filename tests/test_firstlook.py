@@ -16,6 +16,7 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.preparation.hypotheses import Sample, pose_changes
 from cryotwin_nb.preparation.pose_errors import typical_errors
+from cryotwin_nb.simulate import images as images_module
 
 matplotlib.use("agg")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -122,9 +123,9 @@ def test_half_of_the_images_without_ctf_is_named(clean, monkeypatch):
     views = torch.as_tensor(clean.rotations[rows]), clean.ctf[rows], torch.as_tensor(clean.shifts[rows])
     arguments = positions.expand(len(clean), -1, -1)[rows], masses[rows], *views, 32, 10.0
     images = clean.images(slice(None)).copy()
-    images[rows] -= simulate._project(*arguments)
+    images[rows] -= images_module._project(*arguments)
     monkeypatch.setattr(ct.CTF, "__call__", lambda self, frequencies: -torch.ones(len(self), len(frequencies)))
-    images[rows] += simulate._project(*arguments)
+    images[rows] += images_module._project(*arguments)
     monkeypatch.undo()
     found = names(changed(clean, images=images))
     assert len(found) == 1
@@ -169,7 +170,7 @@ def test_exact_poses_have_no_error():
     rng = np.random.default_rng(0)
     views = particles.rotations, particles.ctf, particles.shifts
     all_present = np.zeros(len(particles), bool), *views, np.ones(len(particles), np.float32)
-    images = simulate._stack(particles.truth, *all_present, 1.0, rng, False)
+    images = images_module._stack(particles.truth, *all_present, 1.0, rng, False)
     sample = Sample(changed_images(particles, images), 300, 32, 0)
     degrees, shift = typical_errors(sample, sample.stated())
     assert degrees < 1

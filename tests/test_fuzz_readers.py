@@ -7,6 +7,7 @@ CRYOTWIN_FUZZ=20000 in the environment asks for that many examples of each reade
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import shutil
@@ -35,6 +36,7 @@ from cryotwin_nb.explorer.request import PathRequest, fingerprint
 from cryotwin_nb.explorer.saving import read_note
 from cryotwin_nb.formats import cryodrgn
 from cryotwin_nb.formats.mrc import read_map, write_map, write_stack
+from cryotwin_nb.models.payload import FORMAT
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.whitening import Whitening
 from cryotwin_nb.truth.truth import Truth
@@ -101,7 +103,6 @@ def note() -> dict:
 
 def write_set(folder: Path) -> None:
     """A valid file for each reader."""
-    import json
 
     rng = np.random.default_rng(0)
     write_map(folder / "map.mrc", rng.normal(size=(8, 8, 8)), 2.0)
@@ -121,7 +122,9 @@ def write_set(folder: Path) -> None:
     (folder / "config.yaml").write_text(
         "dataset_args: {ind: ind.pkl, norm: [0, 1]}\nlattice_args: {D: 9, extent: 0.5}\n"
     )
-    ct.CryoTwin(8, latent_dim=1, n_components=2, n_basis=1, width=2).save(folder / "model.pt")
+    small = ct.CryoTwin(8, latent_dim=1, n_components=2, n_basis=1, width=2)
+    small.save(folder / "model.safetensors")
+    torch.save(small.payload(), folder / "model.pt")
     truth = Truth("hinge", np.zeros((N, 2), "f4"), np.full(N, "start"), np.zeros(N, bool), 8, 2.5)
     truth.save(folder / "set.truth.npz")
     Whitening(np.ones((1, 8)), np.zeros(N, np.int64), np.ones(N, "f4")).save(folder / "set.whitening.npz")
@@ -165,6 +168,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "z.1.pkl": cryodrgn.read_latents,
     "config.yaml": lambda path: ct.read_cryodrgn(path.parent),
     "model.pt": ct.CryoTwin.load,
+    "model.safetensors": ct.CryoTwin.load,
     "set.truth.npz": lambda path: Truth.load(path, N),
     "set.whitening.npz": lambda path: Whitening.load(path, N),
     "manifest.yaml": data.datasets,
@@ -417,6 +421,16 @@ def model(change: Callable[[dict], Any]) -> bytes:
     return buffer.getvalue()
 
 
+def safe_model(header: bytes, body: bytes = b"") -> bytes:
+    return struct.pack("<Q", len(header)) + header + body
+
+
+def safe_header(shape: list[int], end: int, **about: str) -> bytes:
+    about = {"format": FORMAT} | about
+    entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, end]}
+    return json.dumps({"__metadata__": about, "moments.mass": entry}).encode()
+
+
 def archive_of_zeros() -> bytes:
     """A model whose archive is compressed: a thousandth of what it unpacks to."""
     stored, packed = io.BytesIO(model(lambda p: p["state"].update(more=torch.zeros(2**24)))), io.BytesIO()
@@ -472,10 +486,18 @@ BOMBS: dict[str, tuple[str, bytes | Callable[[], bytes]]] = {
     "many components": ("model.pt", lambda: model(lambda p: p["config"].update(n_components=10**9))),
     "a large box": ("model.pt", lambda: model(lambda p: p["config"].update(box_size=1024))),
     "many directions": ("model.pt", lambda: model(lambda p: p["config"].update(n_basis=10**6))),
+    "a header of 8 EB": ("model.safetensors", struct.pack("<Q", 2**62) + b"{}"),
+    "a header of 100 MB": ("model.safetensors", struct.pack("<Q", 10**8) + b"{}"),
+    "a tensor of 10^12": ("model.safetensors", safe_model(safe_header([10**12], 4 * 10**12), bytes(100))),
+    "a tensor larger than its bytes": ("model.safetensors", safe_model(safe_header([10**6], 400), bytes(400))),
+    "a deep header": ("model.safetensors", safe_model(b'{"a":' * 10_000)),
+    "a deep configuration": ("model.safetensors", safe_model(safe_header([1], 4, config="[" * 50_000), bytes(4))),
     "noise of one number": (
         "model.pt",
         lambda: model(
-            lambda p: p["state"].update({"imaging.noise": torch.zeros(1, dtype=torch.float64).expand(10**9, 8)})
+            lambda p: p["state"].update(
+                {"networks.imaging.noise": torch.zeros(1, dtype=torch.float64).expand(10**9, 8)}
+            )
         ),
     ),
     "memory no. 2^31": ("ind.pkl", b"\x80\x04Nr\xff\xff\xff\x7f."),
@@ -517,6 +539,7 @@ BOMBS: dict[str, tuple[str, bytes | Callable[[], bytes]]] = {
 }
 
 
+NOISE = "networks.imaging.noise"
 OVERHEARD = ("an array of 10^12", "a type that lies about references")  # what they claim; arrays of numbers remain
 
 

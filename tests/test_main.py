@@ -21,26 +21,27 @@ def run(tmp_path_factory):
 
 def test_train_leaves_model_checkpoint_and_latents(run):
     folder, _ = run
-    assert {p.name for p in (folder / "out").iterdir()} == {"model.pt", "checkpoint.pt", "latents.npy"}
+    assert {p.name for p in (folder / "out").iterdir()} == {"model.safetensors", "checkpoint.pt", "latents.npy"}
     assert np.load(folder / "out" / "latents.npy").shape == (60, 2)
-    assert ct.CryoTwin.load(folder / "out" / "model.pt").history.epochs == 1
+    assert ct.CryoTwin.load(folder / "out" / "model.safetensors").history.epochs == 1
 
 
 def test_train_options_reach_the_model(run, tmp_path):
     folder, arguments = run
     arguments = [*arguments, "--n-basis", "4", "--fit-contrast", "--output", f"{tmp_path / 'out'}"]
     assert main(arguments) == 0
-    model = ct.CryoTwin.load(tmp_path / "out" / "model.pt")
+    model = ct.CryoTwin.load(tmp_path / "out" / "model.safetensors")
     assert len(model.networks.variances) == 4
-    assert model.config["contrast"] == 1
+    assert model.config["contrast"] is True
     assert float(model.networks.contrast_spread) > 0
-    assert ct.CryoTwin.load(folder / "out" / "model.pt").config.keys().isdisjoint({"n_basis", "contrast"})
+    default = ct.CryoTwin.load(folder / "out" / "model.safetensors").config
+    assert default["n_basis"] == 12 and default["contrast"] is False
 
 
 def test_the_other_architecture_can_be_asked_for(run, tmp_path, capsys):
     arguments = [*run[1], "--architecture", "coordinate", "--output", f"{tmp_path / 'out'}"]
     assert main(arguments) == 0
-    assert ct.CryoTwin.load(tmp_path / "out" / "model.pt").config["architecture"] == "coordinate"
+    assert ct.CryoTwin.load(tmp_path / "out" / "model.safetensors").config["architecture"] == "coordinate"
     assert main([*arguments, "--n-basis", "4"]) == 2
     assert "Leave these options out" in capsys.readouterr().err
 
@@ -64,19 +65,19 @@ def test_resume_of_a_finished_run_changes_nothing(run):
 def test_embed_gives_the_same_latents(run):
     folder, _ = run
     output = folder / "z.npy"
-    model, star = f"{folder / 'out' / 'model.pt'}", f"{folder / 'p.star'}"
+    model, star = f"{folder / 'out' / 'model.safetensors'}", f"{folder / 'p.star'}"
     assert main(["embed", model, star, "--output", f"{output}", "--contrast", "dark"]) == 0
     np.testing.assert_allclose(np.load(output), np.load(folder / "out" / "latents.npy"), atol=1e-5)
 
 
 def test_pathway_lists_components_and_writes_maps(run, tmp_path, capsys):
-    model = run[0] / "out" / "model.pt"
+    model = run[0] / "out" / "model.safetensors"
     loaded = ct.CryoTwin.load(model)
     loaded.prior = ct.GaussianMixture([0.6, 0.4], [[0.0, 0.0], [2.0, 1.0]], np.stack([np.eye(2)] * 2))
-    loaded.save(tmp_path / "two.pt")
-    assert main(["pathway", f"{tmp_path / 'two.pt'}", "--list"]) == 0
+    loaded.save(tmp_path / "two.safetensors")
+    assert main(["pathway", f"{tmp_path / 'two.safetensors'}", "--list"]) == 0
     assert "weight 0.600" in capsys.readouterr().out
-    command = ["pathway", f"{tmp_path / 'two.pt'}", "--start", "0", "--end", "1", "--steps", "3"]
+    command = ["pathway", f"{tmp_path / 'two.safetensors'}", "--start", "0", "--end", "1", "--steps", "3"]
     assert main([*command, "--output", f"{tmp_path / 'path'}"]) == 0
     names = ["latents.npy", "latents.txt", "path.json", "pathway.cxc"]
     names += [f"map_00{k}.mrc" for k in range(4)] + [f"difference_00{k}.mrc" for k in range(1, 4)]
@@ -90,14 +91,14 @@ def test_pathway_lists_components_and_writes_maps(run, tmp_path, capsys):
 
 def test_select_writes_the_particles_of_a_state_and_those_near_points(run, tmp_path, capsys):
     folder, _ = run
-    model = ct.CryoTwin.load(folder / "out/model.pt")
+    model = ct.CryoTwin.load(folder / "out/model.safetensors")
     z = np.load(folder / "out/latents.npy")
     centre = np.median(z, axis=0)
     model.prior = ct.GaussianMixture([0.6, 0.4], [z[0], centre + 100], np.stack([np.eye(2)] * 2))
-    model.save(tmp_path / "two.pt")
+    model.save(tmp_path / "two.safetensors")
     np.save(tmp_path / "points.npy", z[[7]])
     (tmp_path / "names.json").write_text('{"0": "open", "1": "closed"}')
-    command = ["select", f"{tmp_path / 'two.pt'}", f"{folder / 'p.star'}", "--contrast", "dark", "--output"]
+    command = ["select", f"{tmp_path / 'two.safetensors'}", f"{folder / 'p.star'}", "--contrast", "dark", "--output"]
     given = ["--latents", f"{folder / 'out/latents.npy'}"]
     for name, options, rows in (
         ("near.star", [*given, "--near", f"{tmp_path / 'points.npy'}", "--number", "5"], ct.select_near(z, z[7], n=5)),
@@ -121,23 +122,32 @@ def test_select_writes_the_particles_of_a_state_and_those_near_points(run, tmp_p
 
 
 def test_a_shorter_path_replaces_a_longer_one_and_a_chain_can_be_asked_for(run, tmp_path):
-    model = ct.CryoTwin.load(run[0] / "out" / "model.pt")
+    model = ct.CryoTwin.load(run[0] / "out" / "model.safetensors")
     model.prior = ct.GaussianMixture([0.4, 0.3, 0.3], [[0.0, 0.0], [2.0, 1.0], [4.0, 0.0]], np.stack([np.eye(2)] * 3))
-    model.save(tmp_path / "three.pt")
-    command = ["pathway", f"{tmp_path / 'three.pt'}", "--start", "0", "--end", "2", "--output", f"{tmp_path / 'path'}"]
+    model.save(tmp_path / "three.safetensors")
+    command = [
+        "pathway",
+        f"{tmp_path / 'three.safetensors'}",
+        "--start",
+        "0",
+        "--end",
+        "2",
+        "--output",
+        f"{tmp_path / 'path'}",
+    ]
     assert main([*command, "--steps", "6"]) == 0
     assert main([*command, "--steps", "3", "--chain"]) == 0
     assert len(list((tmp_path / "path").glob("map_*.mrc"))) == 4
     assert json.loads((tmp_path / "path" / "path.json").read_text())["method"] == "ridgeline chain"
 
 
-def test_mistakes_are_told_in_one_line(run, tmp_path, capsys):
-    model = f"{run[0] / 'out' / 'model.pt'}"
+def test_mistakes_are_told_in_one_line_and_what_to_do_in_the_next(run, tmp_path, capsys):
+    model = f"{run[0] / 'out' / 'model.safetensors'}"
     assert main(["pathway", model, "--start", "1"]) == 2
     assert "Choose two of the components" in capsys.readouterr().err
-    assert main(["embed", f"{tmp_path / 'none.pt'}", "x.star", "--output", "z.npy"]) == 2
+    assert main(["embed", f"{tmp_path / 'none.safetensors'}", "x.star", "--output", "z.npy"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and "none.pt" in error and error.count("\n") == 1
+    assert error.startswith("error: ") and "none.safetensors" in error and error.count("\n") == 2
 
 
 @pytest.mark.parametrize("command", [[], ["train"], ["embed"], ["pathway"], ["select"], ["demo"]])

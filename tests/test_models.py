@@ -1,3 +1,4 @@
+import math
 import pickle
 
 import numpy as np
@@ -9,6 +10,7 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.imaging.fourier import fft3, grid
 from cryotwin_nb.imaging.optics import slice_coordinates
 from cryotwin_nb.models.coordinate import canonical_view
+from cryotwin_nb.models.storage import write_model
 from cryotwin_nb.truth.molecules import axis_rotation
 
 SMALL = dict(architecture="coordinate", latent_dim=3, n_components=5, width=24, depth=2, n_features=20)
@@ -98,13 +100,13 @@ def test_noise_width_is_a_gauge_of_the_networks(particles):
 
 def test_save_and_load_round_trip(model, particles, tmp_path):
     model.prior = ct.GaussianMixture([0.25, 0.75], torch.randn(2, 3), torch.eye(3).expand(2, 3, 3))
-    path = tmp_path / "deep" / "model.pt"
+    path = tmp_path / "deep" / "model.safetensors"
     model.save(path)
     back = ct.CryoTwin.load(path)
     assert back.config == model.config
     assert torch.equal(back.embed(particles), model.embed(particles))
     assert torch.equal(back.prior.means, model.prior.means) and back.prior.n_components == 2
-    assert [p.name for p in path.parent.iterdir()] == ["model.pt"]
+    assert [p.name for p in path.parent.iterdir()] == ["model.safetensors"]
 
 
 def test_embed_has_the_promised_form_and_order(model, particles):
@@ -123,7 +125,7 @@ def damaged(kind: str, path, model) -> None:
     if kind == "empty":
         path.write_bytes(b"")
     elif kind == "truncated":
-        model.save(path)
+        model.save(path) if path.suffix == ".safetensors" else torch.save(model.payload(), path)
         path.write_bytes(path.read_bytes()[:2000])
     elif kind == "text":
         path.write_text("not a model")
@@ -136,7 +138,7 @@ def damaged(kind: str, path, model) -> None:
     elif kind == "other box":
         other = ct.CryoTwin(32, **SMALL)
         payload = other.payload() | {"config": model.config}
-        torch.save(payload, path)
+        write_model(payload, path) if path.suffix == ".safetensors" else torch.save(payload, path)
     elif kind == "folder":
         path.mkdir()
 
@@ -145,20 +147,68 @@ def damaged(kind: str, path, model) -> None:
     "kind",
     ["missing", "empty", "truncated", "text", "hostile", "plain pickle", "another program's", "other box", "folder"],
 )
-def test_files_that_are_no_models_are_refused(kind, model, tmp_path):
-    path = tmp_path / "model.pt"
+@pytest.mark.parametrize("name", ["checkpoint.pt", "model.safetensors"])
+def test_files_that_are_no_models_are_refused(kind, name, model, tmp_path):
+    path = tmp_path / name
     damaged(kind, path, model)
-    with pytest.raises(InputError, match=r"model\.pt.*found .* expected"):
+    with pytest.raises(InputError, match=f"{name}.*found .* expected"):
         ct.CryoTwin.load(path)
+
+
+def test_a_model_of_an_earlier_build_is_refused_with_the_commit_that_reads_it(model, tmp_path):
+    torch.save(model.payload() | {"format": "cryotwin_nb model 3"}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"model\.pt was written by an earlier build; .* commit 402ee49\.\nTrain"):
+        ct.CryoTwin.load(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95])
+def test_a_flipped_bit_is_noticed(share, model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    model.save(path)
+    content = bytearray(path.read_bytes())
+    content[int(share * len(content))] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"damaged|cannot be read|no weights"):
+        ct.CryoTwin.load(path)
+
+
+def test_a_history_with_nan_comes_back(model, tmp_path):
+    model.history.log_evidence, model.history.n_components = [math.nan, -3.5], 4
+    model.save(tmp_path / "model.safetensors")
+    back = ct.CryoTwin.load(tmp_path / "model.safetensors").history
+    assert math.isnan(back.log_evidence[0]) and back.log_evidence[1] == -3.5 and back.n_components == 4
+    model.history.log_evidence, model.history.n_components = [], None
+
+
+@pytest.mark.parametrize("given", [True, False, 1, 0, np.True_, np.int64(1)])
+def test_boolean_options_come_back_from_disk_as_they_were(given, tmp_path):
+    model = ct.CryoTwin(8, latent_dim=1, n_components=2, n_basis=1, width=2, contrast=given)
+    model.save(tmp_path / "model.safetensors")
+    assert ct.CryoTwin.load(tmp_path / "model.safetensors").config["contrast"] is bool(given)
+
+
+@pytest.mark.parametrize("given", [0.5, 2, "yes", None, 1.0, "True"])
+def test_boolean_options_take_nothing_else(given):
+    with pytest.raises(InputError, match=r"contrast: found .*, expected True or False"):
+        ct.CryoTwin(8, latent_dim=1, contrast=given)
+    with pytest.raises(InputError, match=r"final_em: found .*, expected True or False"):
+        ct.TrainingConfig(final_em=given)
+
+
+def test_a_misspelt_option_is_told_with_those_there_are():
+    with pytest.raises(InputError, match=r"The subspace architecture has no option 'n_bases'\.\nIts .* n_basis, width"):
+        ct.CryoTwin(8, latent_dim=1, n_bases=4)
+    with pytest.raises(InputError, match=r"The coordinate architecture has no option 'contrast'\."):
+        ct.CryoTwin(8, "coordinate", latent_dim=1, contrast=True)
 
 
 def test_nothing_is_left_when_saving_fails(model, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    (tmp_path / "m.pt").mkdir()
-    for path in (tmp_path / "file" / "model.pt", tmp_path / "m.pt"):
+    (tmp_path / "m.safetensors").mkdir()
+    for path in (tmp_path / "file" / "model.safetensors", tmp_path / "m.safetensors"):
         with pytest.raises(InputError, match=r"found .* expected"):
             model.save(path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "m.pt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "m.safetensors"]
 
 
 @pytest.mark.parametrize(

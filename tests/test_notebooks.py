@@ -78,7 +78,7 @@ def test_notebook_runs_on_recorded_images_by_one_edit(path, tmp_path):
         write_run(tmp_path / "run")
         replace_once(notebook, 'f"models/cryodrgn-{DATASET}.npz"', '"run"')
     printed = execute(notebook, tmp_path)
-    assert (tmp_path / "models" / "empiar-10076.pt").is_file()
+    assert (tmp_path / "models" / "empiar-10076.safetensors").is_file()
     assert "left out" in printed.lower() and ("eval_vol" in printed) == run
     assert sum("image/png" in str(cell.get("outputs")) for cell in notebook.cells) >= 2
     for table in tmp_path.glob("cryodrgn-*/z.txt"):

@@ -33,6 +33,7 @@ from cryotwin_nb.preparation import stack as preparing
 from cryotwin_nb.preparation.cropping import cropped
 from cryotwin_nb.preparation.report import suspicious_images, view_evenness
 from cryotwin_nb.reconstruction import eigenvolumes as subspace
+from cryotwin_nb.simulate import images as images_module
 from cryotwin_nb.truth.truth import Truth, atom_transform
 
 matplotlib.use("agg")
@@ -61,9 +62,9 @@ def test_a_cropped_image_is_the_one_simulated_on_the_coarse_grid(monkeypatch):
     positions, masses = particles.truth.structure(torch.as_tensor(particles.truth.coordinates))
     positions = positions.expand(6, -1, -1)
     views = torch.as_tensor(particles.rotations), particles.ctf, torch.as_tensor(particles.shifts)
-    fine = torch.as_tensor(simulate._project(positions, masses, *views, 32, 10.0))
+    fine = torch.as_tensor(images_module._project(positions, masses, *views, 32, 10.0))
     monkeypatch.setattr(simulate, "atom_transform", lambda size: atom_transform(size, 0.6 * 16 / 32))
-    coarse = torch.as_tensor(simulate._project(positions, masses, *views, 16, 20.0))
+    coarse = torch.as_tensor(images_module._project(positions, masses, *views, 16, 20.0))
     found, expected = fft2(crop_images(fine, 16))[:, 1:, 1:], fft2(coarse)[:, 1:, 1:]  # without the Nyquist lines
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-6 * float(expected.abs().max()))
 

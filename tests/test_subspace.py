@@ -19,7 +19,7 @@ from cryotwin_nb.imaging.masks import spherical_mask
 from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.reconstruction.backprojection import MARGIN, NormalEquations, smooth_spectrum
-from cryotwin_nb.reconstruction.eigenvolumes import Subspace, _principal, augmented, begin, iterate
+from cryotwin_nb.reconstruction.eigenvolumes import Eigenvolumes, _principal, augmented, begin, iterate
 from cryotwin_nb.reconstruction.statistics import Statistics, posterior, projections
 
 SIZE, PIXEL, N_IMAGES = 16, 20.0, 400
@@ -53,7 +53,7 @@ class Scene:
         core = truth.volume_at(np.zeros(5))
         return core, torch.stack([truth.volume_at(row) - core for row in np.eye(5, dtype=np.float32)])
 
-    def run(self, n_basis: int = 5, contrast_spread: float = 0.0) -> tuple[list[Subspace], list[float]]:
+    def run(self, n_basis: int = 5, contrast_spread: float = 0.0) -> tuple[list[Eigenvolumes], list[float]]:
         subspaces = [begin(self.imaging, self.chunks(), self.mask, n_basis, contrast_spread=contrast_spread)]
         evidence = []
         for radius in RADII:
@@ -73,7 +73,7 @@ def passes(scene):
 
 
 @pytest.fixture(scope="module")
-def found(passes) -> Subspace:
+def found(passes) -> Eigenvolumes:
     return passes[0][-1]
 
 
@@ -102,7 +102,7 @@ def shares_inside(maps: Tensor, basis: Tensor) -> Tensor:
     return (flat @ basis.flatten(1).T).norm(dim=1) / flat.norm(dim=1)
 
 
-def infer(scene: Scene, subspace: Subspace) -> tuple[Tensor, Tensor]:
+def infer(scene: Scene, subspace: Eigenvolumes) -> tuple[Tensor, Tensor]:
     """Contrasts (n,) and posterior means of the coefficients (n, K) of all the images."""
     ball, imaging = subspace.ball(RADIUS), scene.imaging
     full = statistics(ball, subspace.lattice(ball), scene.batch, imaging.frequencies, imaging.multiplicity)
@@ -208,7 +208,7 @@ def test_every_coefficient_of_an_image_counts_once(scene, found):
     assert step.count == N_IMAGES
 
 
-def unfiltered(subspace: Subspace) -> Subspace:
+def unfiltered(subspace: Eigenvolumes) -> Eigenvolumes:
     """Without maps to start from and without a Wiener filter: one pass is then least squares."""
     none = {name: torch.zeros_like(getattr(subspace, name)) for name in ("mean", "basis", "uncertainty")}
     return replace(subspace, **none, power=torch.full_like(subspace.power, 1e3))
@@ -362,7 +362,7 @@ def true_contrasts() -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def with_contrast(uneven) -> Subspace:
+def with_contrast(uneven) -> Eigenvolumes:
     return uneven.run(contrast_spread=0.1)[0][-1]
 
 

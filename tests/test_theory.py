@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cryotwin_nb.mixture.moments import MixtureMoments
-from cryotwin_nb.training.fitting import objective
+from cryotwin_nb.training.objective import objective
 
 VARIANCES = torch.tensor([60.0, 25.0, 12.0, 0.3])  # the last is below beta / 2 and must die
 BETA = 2.0
@@ -70,7 +70,7 @@ def test_latent_noise_costs_half_beta_per_active_dimension(trained):
     with torch.no_grad():
         noisy = objective(model, batch, None, generator)[0].mean()
         z = model.encode(batch)[0]
-        clean = model.distortion(batch, z, None).mean()
+        clean = model.networks.distortion(batch, z, None).mean()
     assert float(noisy - clean) == pytest.approx(3 * BETA / 2, rel=0.12)
 
 

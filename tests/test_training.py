@@ -7,7 +7,7 @@ import torch
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.models.history import History
-from cryotwin_nb.training.fitting import TrainingConfig, fit, has_bfloat16
+from cryotwin_nb.training import TrainingConfig, fit, has_bfloat16
 
 SMALL = dict(architecture="coordinate", latent_dim=2, n_components=4, width=16, depth=1, n_features=16)
 
@@ -170,9 +170,15 @@ def test_resume_refuses_other_settings_models_and_files(particles, tmp_path):
         fit(ct.CryoTwin(16, **SMALL | {"latent_dim": 3}), particles, config(epochs=1), resume=path, progress=False)
     with pytest.raises(InputError, match="n_particles"):
         fit(ct.CryoTwin(16, **SMALL), particles[np.arange(50)], config(epochs=1), resume=path, progress=False)
-    model.save(tmp_path / "finished.pt")
+    model.save(tmp_path / "finished.safetensors")
     with pytest.raises(InputError, match="finished model"):
-        fit(ct.CryoTwin(16, **SMALL), particles, config(epochs=1), resume=tmp_path / "finished.pt", progress=False)
+        fit(
+            ct.CryoTwin(16, **SMALL),
+            particles,
+            config(epochs=1),
+            resume=tmp_path / "finished.safetensors",
+            progress=False,
+        )
 
 
 def test_resume_refuses_other_particles_of_the_same_number(particles, tmp_path):

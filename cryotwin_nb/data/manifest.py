@@ -96,7 +96,7 @@ def manifest_path(manifest: str | Path | None = None) -> Path:
     """Where the manifest is: the argument, else the repository beside the package, else the installed copy."""
     if manifest is not None:
         return Path(manifest)
-    beside = Path(__file__).resolve().parents[1] / "data_manifest.yaml"
+    beside = Path(__file__).resolve().parents[2] / "data_manifest.yaml"
     if beside.exists():
         return beside
     with suppress(importlib.metadata.PackageNotFoundError):

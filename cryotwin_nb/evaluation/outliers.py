@@ -14,6 +14,7 @@ import torch
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.models.cryotwin import CryoTwin
 from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.particles.streaming import batches
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def outlier_scores(
         raise InputError("outlier_scores", "one particle", "a set of particles", "Score all particles of the data set.")
     imaging = model.imaging
     weights, parts = imaging.multiplicity[1:], []  # all but the mean, which depends on what was taken for background
-    for batch in model.batches(particles, batch_size, "outlier scores", progress):
+    for batch in batches(model.imaging, particles, batch_size, "outlier scores" if progress else None):
         data, seen = batch.data[:, 1:], model.predict(batch, model.encode(batch)[0])[:, 1:]
         energy, power = ((weights * (x.real.square() + x.imag.square())).sum(1) for x in (data, seen))
         product = (weights * (data.real * seen.real + data.imag * seen.imag)).sum(1)

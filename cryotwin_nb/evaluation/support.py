@@ -32,9 +32,9 @@ from cryotwin_nb.reconstruction.homogeneous import (
     expected_correlation,
     measured,
     n_effective,
+    particle_mask,
     require_halves,
     solve_pair,
-    support_mask,
 )
 
 BANDWIDTHS = (0.7, 1.0, 1.4, 2.0)
@@ -288,7 +288,7 @@ def _grey_value(decode: Decode, particles: Particles, z: Tensor, imaging: ImageF
     batch = imaging.batch(particles, rows)
     equations.add_images(batch, torch.ones(len(rows)).to(batch.transfer))
     mean = torch.as_tensor(decode(z[evenly(rows, 16)])).float().mean(0).to(equations.sums)
-    agreement = equations.agreement(mean * support_mask(imaging))
+    agreement = equations.agreement(mean * particle_mask(imaging))
     return float(agreement.cross[1:].sum() / agreement.power[1:].sum())
 
 
@@ -358,7 +358,7 @@ def _compared(pair: Pair, power: Tensor, decoded: Tensor, voxel_size: float) -> 
     """
     _, curve, volume = solve_pair(pair, power, voxel_size)
     equations = pair.first  # of all the images
-    mask = support_mask(equations.imaging)
+    mask = particle_mask(equations.imaging)
     at_point, at_centre = decoded.float().to(equations.sums) * mask
     cross, square = (part[1 : len(mask) // 2 + 1].cpu().numpy() for part in equations.agreement(at_centre))
     scale = float(cross.sum() / square.sum()) if cross.any() else 1.0

@@ -30,7 +30,7 @@ from cryotwin_nb.pathways.ridgeline import Pathway
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from cryotwin_nb.explorer.finding import Finder, Found
+    from cryotwin_nb.explorer.search import PathAnswer, PathSearch
 
 
 class PathwayExplorer(widgets.VBox):
@@ -126,19 +126,19 @@ class PathwayExplorer(widgets.VBox):
 
     @property
     def path(self) -> Pathway | None:
-        return None if self._found is None else self._found.path
+        return None if self._answer is None else self._answer.path
 
     @property
     def paths(self) -> list[Pathway]:
-        return [] if self._found is None else self._found.paths
+        return [] if self._answer is None else self._answer.paths
 
     @property
     def maps(self) -> Tensor | None:
-        return None if self._found is None else self._found.maps
+        return None if self._answer is None else self._answer.maps
 
     @property
     def support(self) -> Any:
-        return None if self._found is None else self._found.support
+        return None if self._answer is None else self._answer.support
 
     @property
     def step(self) -> int:
@@ -161,10 +161,10 @@ class PathwayExplorer(widgets.VBox):
     def compute(self, chosen: int = 0) -> PathwayExplorer:
         """Compute what the controls ask for, and wait for it. The button does the same without waiting."""
         try:
-            found = self._finder.find(self.controls.request, self.controls.progress, chosen)
+            answer = self._search.find(self.controls.request, self.controls.progress, chosen)
         finally:
             self.controls.idle()
-        self.screen.show(found)
+        self.screen.show(answer)
         return self
 
     def figure(self) -> Figure:
@@ -177,21 +177,21 @@ class PathwayExplorer(widgets.VBox):
         """Write maps, difference maps, latents, support, ChimeraX script, movie, picture and explorer.json."""
         from cryotwin_nb.explorer.saving import write_exploration
 
-        request = self.controls.request if self._found is None else self._found.request
-        route = 0 if self._found is None else self._found.chosen
+        request = self.controls.request if self._answer is None else self._answer.request
+        route = 0 if self._answer is None else self._answer.chosen
         shown = self.controls.shown | {"route": route}
         return write_exploration(folder, self.screen.view(), self.prior, request, shown)
 
     @property
-    def _found(self) -> Found | None:
-        return self.screen.found
+    def _answer(self) -> PathAnswer | None:
+        return self.screen.answer
 
     @cached_property
-    def _finder(self) -> Finder:
-        from cryotwin_nb.explorer.finding import Finder
+    def _search(self) -> PathSearch:
+        from cryotwin_nb.explorer.search import PathSearch
 
         evidence = self.latents if self._evidence is None else self._evidence
-        return Finder(self.prior, self.latents, self._decode, evidence, self._ask_support)
+        return PathSearch(self.prior, self.latents, self._decode, evidence, self._ask_support)
 
     def _connect(self) -> None:
         c, stars = self.controls, self.screen.stars
@@ -205,19 +205,19 @@ class PathwayExplorer(widgets.VBox):
 
     def _begin(self, request: PathRequest, known: list[Pathway] | None = None, chosen: int = 0) -> None:
         """Compute beside the kernel."""
-        finder = self._finder  # imported here: a job that is stopped while it imports would leave half a module
+        finder = self._search  # imported here: a job that is stopped while it imports would leave half a module
         self._worker.run(lambda report: finder.find(request, report, chosen, known), self.screen.show)
 
     def _route_chosen(self, number: int) -> None:
-        if self._found is not None and number != self._found.chosen:
-            self._begin(self._found.request, self._found.paths, number)
+        if self._answer is not None and number != self._answer.chosen:
+            self._begin(self._answer.request, self._answer.paths, number)
 
     def _support_clicked(self) -> None:
-        finder, found = self._finder, self._found
-        if found is None:
+        search, answer = self._search, self._answer
+        if answer is None:
             self.controls.say("Compute a path first.")
             return
-        self._worker.run(lambda report: finder.supported(found, report), self.screen.show_support)
+        self._worker.run(lambda report: search.supported(answer, report), self.screen.show_support)
 
     def _export_clicked(self) -> None:
         folder = self.controls.output

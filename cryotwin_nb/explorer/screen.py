@@ -19,7 +19,7 @@ from cryotwin_nb.explorer.view import View
 from cryotwin_nb.plotting.rendering import automatic_sigma, contour_level
 
 if TYPE_CHECKING:
-    from cryotwin_nb.explorer.finding import Found
+    from cryotwin_nb.explorer.search import PathAnswer
 
 
 class Screen:
@@ -40,7 +40,7 @@ class Screen:
     ----------
     stars, viewer, still
         The widgets, and the picture for readers without a kernel.
-    found : Found or None
+    answer : PathAnswer or None
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Screen:
         names: dict[int, str],
         voxel_size: float,
     ) -> None:
-        self.found: Found | None = None
+        self.answer: PathAnswer | None = None
         self._controls, self._planes, self._columns = controls, planes, columns
         self._weights, self._names, self._voxel_size = weights, names, voxel_size
         self._rows = shown_rows(len(next(iter(columns.values()))))
@@ -62,37 +62,37 @@ class Screen:
         self._follow()
         self._show_plane()
 
-    def show(self, found: Found) -> None:
+    def show(self, answer: PathAnswer) -> None:
         """Show what was found; the first time at a contour that parts particle and solvent."""
-        controls, first = self._controls, self.found is None
-        self.found = found
+        controls, first = self._controls, self.answer is None
+        self.answer = answer
         if first:
-            controls.sigma.value = round(automatic_sigma(found.maps), 1)
-        titles = found.titles(self._names)
-        controls.offer(titles, found.chosen, len(found.path.latents))
-        self.stars.show_path(found.path)
-        self.viewer.load(found.maps, self._level(), controls.step.value)
+            controls.sigma.value = round(automatic_sigma(answer.maps), 1)
+        titles = answer.titles(self._names)
+        controls.offer(titles, answer.chosen, len(answer.path.latents))
+        self.stars.show_path(answer.path)
+        self.viewer.load(answer.maps, self._level(), controls.step.value)
         self._show_step()
-        controls.say(html.escape(titles[found.chosen]))
+        controls.say(html.escape(titles[answer.chosen]))
 
-    def show_support(self, found: Found) -> None:
+    def show_support(self, answer: PathAnswer) -> None:
         """Show what was found of a path that is on the screen already."""
-        self.found = found
+        self.answer = answer
         self._show_profile()
         self.still.refresh()
 
     def view(self) -> View:
         """What is shown now."""
-        found, controls = self.found, self._controls
+        answer, controls = self.answer, self._controls
         return View(
             self._planes[controls.plane.value],
             self._colouring(),
             self._weights,
             self._names,
-            None if found is None else found.path,
-            None if found is None else found.profile,
-            None if found is None else found.maps,
-            None if found is None else found.support,
+            None if answer is None else answer.path,
+            None if answer is None else answer.profile,
+            None if answer is None else answer.maps,
+            None if answer is None else answer.support,
             controls.step.value,
             self._level(),
             controls.sigma.value,
@@ -112,7 +112,7 @@ class Screen:
         c.snapshot.on_click(lambda _: self.viewer.request_picture())
 
     def _show_plane(self) -> None:
-        path = None if self.found is None else self.found.path
+        path = None if self.answer is None else self.answer.path
         self.stars.show_plane(self._planes[self._controls.plane.value], self._colouring(), path)
         self.still.refresh()
 
@@ -125,19 +125,19 @@ class Screen:
             self.still.refresh()
 
     def _show_step(self) -> None:
-        if self.found is not None:
+        if self.answer is not None:
             self.stars.step = self._controls.step.value
             self.viewer.show(self._controls.step.value)
             self._show_profile()
             self.still.refresh()
 
     def _show_profile(self) -> None:
-        if self.found is not None:
+        if self.answer is not None:
             step = self._controls.step.value
-            self._controls.profile.value = profile_svg(self.found.profile, step, self.found.support)
+            self._controls.profile.value = profile_svg(self.answer.profile, step, self.answer.support)
 
     def _show_contour(self) -> None:
-        if self.found is not None:
+        if self.answer is not None:
             self.viewer.contour(self._level())
             self.still.refresh()
 
@@ -148,7 +148,7 @@ class Screen:
         self._controls.say(", ".join(said))
 
     def _level(self) -> float:
-        return 0.0 if self.found is None else contour_level(self.found.maps, self._controls.sigma.value)
+        return 0.0 if self.answer is None else contour_level(self.answer.maps, self._controls.sigma.value)
 
     def _colouring(self) -> Colouring:
         name = self._controls.colour.value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
@@ -11,6 +12,8 @@ from torch.nn.functional import grid_sample, relu
 
 from cryotwin_nb.imaging.fourier import grid, ifft2, ifft3, n_shells, shell_mean
 from cryotwin_nb.imaging.optics import slice_coordinates
+from cryotwin_nb.models.networks import Networks
+from cryotwin_nb.models.options import CoordinateOptions
 from cryotwin_nb.particles.formation import Chunks, ImageBatch, ImageFormation
 from cryotwin_nb.runtime import distributed
 
@@ -37,24 +40,26 @@ class ResidualMLP(nn.Module):
         return self.last(self.hidden(self.first(x)))
 
 
-class CoordinateNetworks(nn.Module):
+class CoordinateNetworks(Networks):
     """Encoder X -> (z, w) and decoder (v, z) -> complex Fourier coefficient of the density.
 
     Parameters
     ----------
     imaging : ImageFormation
-        Shared with the model that holds these networks.
+        Of the data set.
     latent_dim, n_components : int
         d and C: lengths of z and w.
     noise_width : float
-        T. The encoder's output is multiplied by it, the decoder's input divided: T is a pure gauge.
-    width, depth, n_features : int
-        Units and residual layers of both MLPs; positional features of the decoder.
+        T. The encoder's output is multiplied by it, the decoder's input divided.
+    options : CoordinateOptions
+    seed : int
+        Of the positional features.
     """
 
-    imaging_options: ClassVar[dict] = {}
-    training_defaults: ClassVar[dict] = {"epochs": 24, "batch_size": 16}
+    Options = CoordinateOptions
+    training_defaults: ClassVar[dict[str, int]] = {"epochs": 24, "batch_size": 16}
     coarse_to_fine = True
+    makes_records = False
 
     inside: Tensor
     signal: Tensor
@@ -66,33 +71,23 @@ class CoordinateNetworks(nn.Module):
         latent_dim: int,
         n_components: int,
         noise_width: float,
-        width: int = 256,
-        depth: int = 3,
-        n_features: int = 192,
+        options: CoordinateOptions,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self._imaging = [imaging]  # in a list: a plain reference, not a submodule
-        self.noise_width = noise_width
-        self.mixed_precision = False
+        super().__init__(imaging, latent_dim, noise_width)
+        width, depth, n_features = options.width, options.depth, options.n_features
+        self._bfloat16 = False
         size = imaging.plane.box_size
         inside = imaging.window.flatten() > 0
         self.register_buffer("inside", inside, persistent=False)
         self.register_buffer("signal", torch.ones(n_shells(size), dtype=torch.float64))
         self.encoder = ResidualMLP(int(inside.sum()) + 3, width, depth, latent_dim + n_components)
-        self.latent_dim = latent_dim
         generator = torch.Generator().manual_seed(seed)
         points = torch.randn(n_features, 3, generator=generator)
         points *= torch.rand(n_features, 1, generator=generator) ** (1 / 3) / points.norm(dim=1, keepdim=True)
         self.register_buffer("points", points * imaging.particle_radius)
         self.decoder = ResidualMLP(n_features, width, depth, 2 * n_features)
         self.from_latent = nn.Linear(latent_dim, width, bias=False)
-
-    @property
-    def imaging(self) -> ImageFormation:
-        return self._imaging[0]
-
-    n_passes = 0
 
     def passes(self, chunks: Chunks, beta: float, done: int = 0) -> Iterator[tuple[float, float, float]]:
         """Nothing is found in closed form; the first images set the scale of the decoder's output."""
@@ -102,10 +97,6 @@ class CoordinateNetworks(nn.Module):
     def distortion(self, batch: ImageBatch, z: Tensor, n: int | None = None) -> Tensor:
         """|| W (X - prediction) ||^2 (m,) of images decoded at z (m, d), over the first n coefficients."""
         return self.imaging.distortion(batch, self.slices(batch.rotations, z, n) * batch.transfer[:, :n])
-
-    def anisometry(self, z: Tensor) -> Tensor:
-        """Not penalised: 0."""
-        return z.new_zeros(())
 
     def measure(self, batch: ImageBatch) -> None:
         """Set the radial amplitude of the density that scales the decoder's output, from some images (or a share)."""
@@ -156,7 +147,7 @@ class CoordinateNetworks(nn.Module):
         and a, b even in v because the network sees v through the cosines only: F(-v) = F(v)* by construction.
         """
         phase = positions @ self.points.T * (2 * torch.pi / self.imaging.plane.box_size)
-        dtype = torch.bfloat16 if self.mixed_precision else torch.float32
+        dtype = torch.bfloat16 if self._bfloat16 else torch.float32
         cosine, sine = phase.cos().to(dtype), phase.sin().to(dtype)
         with self._autocast():
             h = self.decoder.first(cosine) + self.from_latent(z / self.noise_width)[:, None]
@@ -164,9 +155,17 @@ class CoordinateNetworks(nn.Module):
         real, imaginary = (a * cosine).sum(-1, dtype=torch.float32), -(b * sine).sum(-1, dtype=torch.float32)
         return torch.complex(real, imaginary) * self._amplitude(positions)
 
+    @contextmanager
+    def in_bfloat16(self, wanted: bool) -> Iterator[None]:
+        """A context in which the MLPs' products are computed in bfloat16, if wanted; phases stay float32 always."""
+        self._bfloat16 = wanted
+        try:
+            yield
+        finally:
+            self._bfloat16 = False
+
     def _autocast(self) -> torch.autocast:
-        """bfloat16 for the MLPs' products if `mixed_precision` is set; phases stay float32 always."""
-        return torch.autocast(self.points.device.type, dtype=torch.bfloat16, enabled=self.mixed_precision)
+        return torch.autocast(self.points.device.type, dtype=torch.bfloat16, enabled=self._bfloat16)
 
     def _amplitude(self, positions: Tensor) -> Tensor:
         """The radial amplitude at positions, linear between shells."""

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import InputError, choice, positive, whole
 from cryotwin_nb.imaging.fourier import grid, require_box_size
 from cryotwin_nb.mixture.gaussian import GaussianMixture
-from cryotwin_nb.mixture.moments import MixtureMoments, MixtureState
+from cryotwin_nb.mixture.moments import MixtureMoments, StoredMixture
 from cryotwin_nb.models.coordinate import CoordinateNetworks
 from cryotwin_nb.models.history import History
-from cryotwin_nb.models.payload import FORMAT, read_payload, require_stored, write_payload
+from cryotwin_nb.models.payload import FORMAT, read_payload, require_stored
 from cryotwin_nb.models.records import ImageLikelihood
+from cryotwin_nb.models.storage import read_model, write_model
 from cryotwin_nb.models.subspace import SubspaceNetworks
 from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
 from cryotwin_nb.particles.particles import Particles
-from cryotwin_nb.particles.streaming import prefetched
+from cryotwin_nb.particles.streaming import batches
 from cryotwin_nb.runtime import distributed
 
-__all__ = ["CryoTwin", "read_payload", "write_payload"]
-
-_ARCHITECTURES = {"subspace": SubspaceNetworks, "coordinate": CoordinateNetworks}
+_ARCHITECTURES: dict[str, Any] = {"subspace": SubspaceNetworks, "coordinate": CoordinateNetworks}
 
 
 class CryoTwin(nn.Module):
@@ -54,19 +51,19 @@ class CryoTwin(nn.Module):
         Fraction of the box within which the particle lies.
     seed : int
         Of the initial weights.
-    **networks
-        Passed to the architecture: `n_basis`, `width`, `contrast`, `tight_mask` of `SubspaceNetworks`; `width`,
-        `depth`, `n_features` of `CoordinateNetworks`.
+    **options
+        Of the architecture: those of `SubspaceOptions` (`n_basis`, `width`, `contrast`, `tight_mask`) or of
+        `CoordinateOptions` (`width`, `depth`, `n_features`).
 
     Attributes
     ----------
     prior : GaussianMixture
         The density of the latents.
-    imaging : ImageFormation
-        Noise spectrum, CTF power and weights measured by `fit`.
     history : History
         Of the training; empty before.
     """
+
+    networks: Any  # one of the two; what they have in common is in `Networks`
 
     def __init__(
         self,
@@ -78,42 +75,43 @@ class CryoTwin(nn.Module):
         weighting: str = "volume",
         particle_radius: float = 0.4,
         seed: int = 0,
-        **networks,
+        **options: Any,
     ) -> None:
         super().__init__()
         require_box_size(box_size)
-        if architecture not in _ARCHITECTURES:
-            known = " or ".join(map(repr, _ARCHITECTURES))
-            raise InputError("architecture", repr(architecture), known, "Choose one of these.")
-        for name, value in {"latent_dim": latent_dim, "n_components": n_components}.items():
-            if value != int(value) or value < 1:
-                raise InputError(name, f"{value}", "a positive integer", "The paper uses d = 8, C = 100.")
-        if not noise_width > 0:
-            raise InputError("noise_width", f"{noise_width}", "a positive number", "The paper uses T = 3.")
-        if not 0 < particle_radius < 0.5:
-            remedy = "It is a fraction of the box: 0.4 leaves a tenth of the box on each side."
+        kind = _ARCHITECTURES[choice("architecture", architecture, list(_ARCHITECTURES))]
+        latent_dim = whole("latent_dim", latent_dim, "The paper uses d = 8.")
+        n_components = whole("n_components", n_components, "The paper uses C = 100.")
+        self.noise_width = positive("noise_width", noise_width, "The paper uses T = 3.")
+        remedy = "It is a fraction of the box: 0.4 leaves a tenth of the box on each side."
+        particle_radius = positive("particle_radius", particle_radius, remedy)
+        if not particle_radius < 0.5:
             raise InputError("particle_radius", f"{particle_radius}", "a number between 0 and 0.5", remedy)
+        chosen = kind.Options.of(options, latent_dim)
         self.config: dict[str, Any] = {
             "box_size": int(box_size),
             "architecture": architecture,
-            "latent_dim": int(latent_dim),
-            "n_components": int(n_components),
-            "noise_width": float(noise_width),
+            "latent_dim": latent_dim,
+            "n_components": n_components,
+            "noise_width": self.noise_width,
             "weighting": weighting,
-            "particle_radius": float(particle_radius),
-            "seed": int(seed),
-            **{name: int(value) for name, value in networks.items()},
-        }  # plain numbers: others could be saved but not read back
-        self.noise_width = float(noise_width)
+            "particle_radius": particle_radius,
+            "seed": whole("seed", seed, "Any number from 0 on.", least=0),
+            **asdict(chosen),
+        }
         self.history = History()
-        kind: Any = _ARCHITECTURES[architecture]
-        self.imaging = ImageFormation(box_size, weighting, particle_radius, **kind.imaging_options)
+        imaging = ImageFormation(box_size, weighting, particle_radius, **kind.imaging_options)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.networks = kind(self.imaging, latent_dim, n_components, noise_width, seed=seed, **networks)
+            self.networks = kind(imaging, latent_dim, n_components, self.noise_width, chosen, seed)
         self.moments = MixtureMoments(n_components, latent_dim)
-        self._prior = MixtureState(latent_dim)
-        self._deconvolved = MixtureState(latent_dim)
+        self._prior = StoredMixture(latent_dim)
+        self._deconvolved = StoredMixture(latent_dim)
+
+    @property
+    def imaging(self) -> ImageFormation:
+        """Noise spectrum, CTF power and weights of the data set, measured by `fit`."""
+        return self.networks.imaging
 
     @property
     def prior(self) -> GaussianMixture:
@@ -133,7 +131,7 @@ class CryoTwin(nn.Module):
         InputError
             If the architecture does not tell the error of a latent, or the model is untrained.
         """
-        if self.config["architecture"] != "subspace" or not self.imaging.measured:
+        if not self.networks.makes_records or not self.imaging.measured:
             found = f"a model of the architecture {self.config['architecture']!r}, or an untrained one"
             raise InputError("deconvolved_prior", found, "a trained subspace model", "Use `prior`, or fit the model.")
         return self._deconvolved.mixture.to("cpu")
@@ -151,10 +149,6 @@ class CryoTwin(nn.Module):
         """Latents z (m, d) and component scores w (m, C) of what the architecture has prepared of images."""
         return self.networks.encode(batch)
 
-    def distortion(self, batch: Any, z: Tensor, n: int | None = None) -> Tensor:
-        """|| W (X - prediction) ||^2 (m,) of what the architecture has prepared of images, decoded at z (m, d)."""
-        return self.networks.distortion(batch, z, n)
-
     def predict(self, batch: ImageBatch, z: Tensor, n: int | None = None) -> Tensor:
         """Predicted coefficients (m, P) of images at z (m, d): slice times CTF; the first n, by |k|."""
         return self.networks.slices(batch.rotations, z, n) * batch.transfer[:, :n]
@@ -170,9 +164,9 @@ class CryoTwin(nn.Module):
         InputError
             If the model is untrained, or the particles have another box or pixel size or lack poses or CTF.
         """
-        mine = distributed.share(len(particles))
-        batches = self.batches(particles, batch_size, "embedding", progress, mine)
-        return distributed.assemble(((self.encode(batch)[0].cpu(),) for batch in batches), len(particles))[0]
+        mine = np.arange(len(particles))[distributed.share(len(particles))]
+        images = batches(self.imaging, particles, batch_size, "embedding" if progress else None, mine)
+        return distributed.assemble(((self.encode(batch)[0].cpu(),) for batch in images), len(particles))[0]
 
     @torch.no_grad()
     def likelihood(self, particles: Particles, batch_size: int = 256, progress: bool = False) -> ImageLikelihood:
@@ -183,13 +177,14 @@ class CryoTwin(nn.Module):
         InputError
             As `embed`; also for the coordinate architecture, where each point would cost a projection of each image.
         """
-        if not isinstance(self.networks, SubspaceNetworks):
+        networks = self.networks
+        if not networks.makes_records:
             found = f"the architecture {self.config['architecture']!r}"
             raise InputError("likelihood", found, "'subspace'", "Use the latents: model.embed(particles).")
-        batches = self.batches(particles, batch_size, "likelihood", progress)
-        records = [self.networks.prepare(batch) for batch in batches]
+        images = batches(self.imaging, particles, batch_size, "likelihood" if progress else None)
+        records = [networks.prepare(batch) for batch in images]
         b, precision = (torch.cat([getattr(r, name) for r in records]) for name in ("b", "precision"))
-        return ImageLikelihood(self.networks.coefficients, self.networks.variances, b, precision)
+        return ImageLikelihood(networks.coefficients, networks.variances, b, precision)
 
     @torch.no_grad()
     def volumes(self, z: Tensor | np.ndarray) -> Tensor:
@@ -207,37 +202,6 @@ class CryoTwin(nn.Module):
         maps = self.networks.volumes(z.to(self.device)).cpu()
         return maps - maps[:, self._solvent].mean(1)[:, None, None, None]
 
-    def batches(
-        self, particles: Particles, size: int, doing: str, progress: bool, which: slice = slice(None)
-    ) -> Iterator[ImageBatch]:
-        """The images of particles, or of some of them, prepared one step before they are asked for."""
-        self.check(particles)
-        if not self.imaging.measured:
-            raise InputError("model", "one that has seen no images", "a trained model", "Run fit, or load a model.")
-        if not self.imaging.knows_groups(particles):
-            warnings.warn(
-                "The optics groups are not those of the training; all images are whitened by its pooled noise.",
-                stacklevel=4,  # whoever called `embed` or `likelihood`
-            )
-        rows = np.arange(len(particles))[which]
-        chunks = [rows[i : i + size] for i in range(0, len(rows), size)]
-        batches = prefetched(lambda chunk: self.imaging.batch(particles, chunk), chunks)
-        return iter(tqdm(batches, desc=doing, total=len(chunks), disable=not progress or distributed.rank() > 0))
-
-    def check(self, particles: Particles) -> None:
-        """Raise `InputError` unless this model can be used on these particles."""
-        where, size = "particles", self.config["box_size"]
-        if len(particles) == 0:
-            raise InputError(where, "no particles", "at least one", "Check the selection.")
-        if particles.box_size != size:
-            remedy = f"Resample the images, or make the model with CryoTwin({particles.box_size})."
-            raise InputError(where, f"a box of {particles.box_size} pixels", f"{size} pixels", remedy)
-        known = float(self.imaging.pixel_size)
-        if self.imaging.measured and abs(particles.pixel_size / known - 1) > 1e-3:
-            found, expected = f"a pixel size of {particles.pixel_size:.4g} Å", f"{known:.4g} Å"
-            raise InputError(where, found, expected, "Use images on the grid the model was trained on.")
-        particles.require_views()
-
     @property
     def _solvent(self) -> Tensor:
         """Mask (D, D, D) of the voxels outside the particle and the soft edge that windows and masks give it."""
@@ -254,12 +218,18 @@ class CryoTwin(nn.Module):
         }
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the model to a .pt file, complete or not at all; folders are made."""
-        write_payload(self.payload(), path)
+        """Write the model to a .safetensors file, complete or not at all; folders are made.
+
+        Raises
+        ------
+        InputError
+            If the name ends differently, or the file cannot be written.
+        """
+        write_model(self.payload(), path)
 
     @classmethod
     def load(cls, path: str | os.PathLike, device: str | torch.device = "cpu") -> CryoTwin:
-        """Read a model written by `save`, or the model in a checkpoint of `fit`. Executes no code from the file.
+        """Read a model written by `save`, or the one in a checkpoint (.pt) of `fit`. Executes no code from the file.
 
         In a checkpoint the prior is that of the mini-batches; training ends with a better one.
 
@@ -268,13 +238,14 @@ class CryoTwin(nn.Module):
         InputError
             If the file is missing, damaged or not a model.
         """
-        return cls.from_payload(read_payload(path), path).to(device)
+        read = read_payload if Path(path).suffix.lower() == ".pt" else read_model
+        return cls.from_payload(read(path), path).to(device)
 
     @classmethod
     def from_payload(cls, payload: dict, where: object) -> CryoTwin:
         """The model in a payload read from `where`."""
         try:
-            require_stored(payload)
+            require_stored(payload, _ARCHITECTURES[payload["config"]["architecture"]].Options)
             model = cls(**payload["config"])
             model.history = History(**payload["history"])
             model.restore(payload["state"])
@@ -285,5 +256,5 @@ class CryoTwin(nn.Module):
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Load a state whose noise spectrum may have more rows than the present one."""
-        self.imaging.noise = torch.empty_like(state["imaging.noise"], device=self.device)
+        self.imaging.noise = torch.empty_like(state["networks.imaging.noise"], device=self.device)
         self.load_state_dict(state)

@@ -102,3 +102,22 @@ def deconvolved(b: Tensor, G: Tensor, variances: Tensor, start: GaussianMixture)
     errors = torch.linalg.inv(precision)
     points = (errors @ b.double()[..., None])[..., 0]
     return GaussianMixture.fit(points, noise_covariances=(errors + errors.mT) / 2, start=start, max_iter=60)
+
+
+def linearised(b: Tensor, G: Tensor, z: Tensor, c: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:
+    """The likelihood exp(b.c(z) - c(z).G c(z) / 2) as one of z: b (m, K) and G (m, K, K) to (m, d) and (m, d, d).
+
+    c(z) is taken to be linear around latents z (m, d), where it is c (m, K) with Jacobian (m, K, d).
+    """
+    b, G, z, c, jacobian = (part.detach().double() for part in (b, G, z, c, jacobian))
+    offset = c - (jacobian @ z[..., None])[..., 0]
+    residual = b - (G @ offset[..., None])[..., 0]
+    return (jacobian.mT @ residual[..., None])[..., 0], jacobian.mT @ G @ jacobian
+
+
+def transformed(mixture: GaussianMixture, matrix: Tensor, average: Tensor | float = 0.0) -> GaussianMixture:
+    """The mixture of matrix @ (x - average)."""
+    matrix = matrix.to(mixture.means)
+    covariances = matrix @ mixture.covariances @ matrix.T
+    means = (mixture.means - average) @ matrix.T
+    return GaussianMixture.unchecked(mixture.weights, means, (covariances + covariances.mT) / 2)

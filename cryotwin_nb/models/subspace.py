@@ -10,21 +10,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from cryotwin_nb.errors import InputError
 from cryotwin_nb.imaging.fourier import n_shells
 from cryotwin_nb.imaging.lattice import HalfBall
 from cryotwin_nb.imaging.masks import map_mask, spherical_mask
 from cryotwin_nb.mixture.gaussian import GaussianMixture
-from cryotwin_nb.mixture.moments import MixtureState
-from cryotwin_nb.models.records import Records, deconvolved, pack, unpack
+from cryotwin_nb.mixture.moments import StoredMixture
+from cryotwin_nb.models.curve import Curve
+from cryotwin_nb.models.networks import Networks
+from cryotwin_nb.models.options import SubspaceOptions
+from cryotwin_nb.models.records import Records, deconvolved, linearised, pack, transformed, unpack
 from cryotwin_nb.particles.formation import Chunks, ImageBatch, ImageFormation
 from cryotwin_nb.reconstruction.backprojection import MARGIN
-from cryotwin_nb.reconstruction.eigenvolumes import Subspace, begin, iterate
+from cryotwin_nb.reconstruction.eigenvolumes import Eigenvolumes, begin, iterate
 from cryotwin_nb.reconstruction.statistics import posterior, projections
 from cryotwin_nb.runtime import distributed
 
@@ -35,51 +37,29 @@ _COMPONENTS = 32  # of that density, at most
 _CONTRAST_SPREAD = 0.1  # standard deviation of the contrasts to begin with
 
 
-class Curve(nn.Module):
-    """A small network R^d -> R^K that starts at zero, and its Jacobian."""
-
-    def __init__(self, n_in: int, width: int, n_out: int) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(n_in, width), nn.Linear(width, width)
-        self.last = nn.Linear(width, n_out, bias=False)
-        nn.init.zeros_(self.last.weight)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Values (m, K) and Jacobians (m, K, d) at x (m, d)."""
-        h = self.first(x).tanh()
-        jacobian = (1 - h.square())[..., None] * self.first.weight
-        h = self.second(h).tanh()
-        jacobian = (1 - h.square())[..., None] * (self.second.weight @ jacobian)
-        return self.last(h), self.last.weight @ jacobian
-
-
-class SubspaceNetworks(nn.Module):
+class SubspaceNetworks(Networks):
     """Encoder and decoder of the subspace architecture.
 
     Parameters
     ----------
     imaging : ImageFormation
-        Shared with the model that holds these networks.
+        Of the data set.
     latent_dim, n_components : int
         d and C.
     noise_width : float
         T.
-    n_basis : int
-        K, at least d. By default d, or 12 where d is below 5: few motions need more directions than they have
-        parameters, because they are curved.
-    width : int
-        Units of the small networks.
-    contrast : int
-        1 fits a contrast to each image.
-    tight_mask : int
-        1 replaces the spherical mask, half way through the passes, by one around the density found so far.
+    options : SubspaceOptions
+    seed : int
+        Of the closed-form passes.
     """
 
+    Options = SubspaceOptions
     # Images are not windowed, so that their noise stays white: the maps have a mask instead.
-    imaging_options: ClassVar[dict] = {"windowed": False, "margin": MARGIN}
-    training_defaults: ClassVar[dict] = {"epochs": 30, "batch_size": 256}
+    imaging_options: ClassVar[dict[str, Any]] = {"windowed": False, "margin": MARGIN}
+    training_defaults: ClassVar[dict[str, int]] = {"epochs": 30, "batch_size": 256}
     coarse_to_fine = False
-    mixed_precision = False
+    makes_records = True
+    n_passes = len(_RADII) + 3
 
     mask: Tensor
     mean: Tensor
@@ -96,21 +76,13 @@ class SubspaceNetworks(nn.Module):
         latent_dim: int,
         n_components: int,
         noise_width: float,
-        n_basis: int | None = None,
-        width: int = 64,
-        contrast: int = 0,
-        tight_mask: int = 0,
+        options: SubspaceOptions,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        n_basis = n_basis or (latent_dim if latent_dim >= 5 else 12)
-        if n_basis < latent_dim:
-            remedy = "Leave n_basis out, or give at least latent_dim."
-            raise InputError("n_basis", f"{n_basis} directions for d = {latent_dim}", f"{latent_dim} or more", remedy)
+        super().__init__(imaging, latent_dim, noise_width)
         self._cached: tuple[tuple, Tensor] | None = None
-        self._imaging = [imaging]  # in a list: a plain reference, not a submodule
-        self.noise_width, self.latent_dim, self.contrast, self.seed = noise_width, latent_dim, contrast, seed
-        self.tight_mask = tight_mask
+        self.options, self.seed = options, seed
+        n_basis, width = options.n_basis or latent_dim, options.width
         size = imaging.plane.box_size
         self.register_buffer("mask", spherical_mask(size, imaging.particle_radius, size / 16))
         self.register_buffer("mean", torch.zeros(size, size, size))
@@ -120,31 +92,25 @@ class SubspaceNetworks(nn.Module):
         self.register_buffer("uncertainty", torch.zeros(n_shells(size), n_basis + 1, n_basis + 1, dtype=torch.float64))
         self.register_buffer("contrast_spread", torch.zeros((), dtype=torch.float64))
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
-        self.density = MixtureState(n_basis)
+        self.density = StoredMixture(n_basis)
         self.hidden = nn.Sequential(nn.Linear(n_basis, width), nn.Tanh())
         self.last = nn.Linear(width, latent_dim + n_components)
         self.curve = Curve(latent_dim, width, n_basis) if n_basis > latent_dim else None
         self._reset()
 
     @property
-    def imaging(self) -> ImageFormation:
-        return self._imaging[0]
-
-    @property
-    def subspace(self) -> Subspace:
+    def eigenvolumes(self) -> Eigenvolumes:
         """Average, basis and spectrum."""
         spread = float(self.contrast_spread)
-        return Subspace(self.mean, self.basis, self.variances, self.power, self.uncertainty, self.mask, spread)
+        return Eigenvolumes(self.mean, self.basis, self.variances, self.power, self.uncertainty, self.mask, spread)
 
-    @subspace.setter
-    def subspace(self, new: Subspace) -> None:
+    @eigenvolumes.setter
+    def eigenvolumes(self, new: Eigenvolumes) -> None:
         for name in ("mean", "basis", "variances", "power", "uncertainty"):
             setattr(self, name, getattr(new, name).to(self.mask.device))
         self.contrast_spread.fill_(new.contrast_spread)
 
     # What the images are used for ------------------------------------------------------------------------------------
-
-    n_passes = len(_RADII) + 3
 
     def passes(self, chunks: Chunks, beta: float, done: int = 0) -> Iterator[tuple[float, float, float]]:
         """The closed-form passes that are left after `done`; of each the radius, mean log-evidence and seconds."""
@@ -153,18 +119,18 @@ class SubspaceNetworks(nn.Module):
             started, share, evidence = time.perf_counter(), 1.0, float("nan")
             if number == 0:
                 self._reset()
-                spread = _CONTRAST_SPREAD if self.contrast else 0.0
-                self.subspace = begin(self.imaging, chunks(), self.mask, len(self.basis), self.seed, spread)
+                spread = _CONTRAST_SPREAD if self.options.contrast else 0.0
+                self.eigenvolumes = begin(self.imaging, chunks(), self.mask, len(self.basis), self.seed, spread)
             elif number <= len(_RADII):
-                if self.tight_mask and number == _TIGHTENED:
+                if self.options.tight_mask and number == _TIGHTENED:
                     self._tighten()
                 share = _RADII[number - 1]
-                self.subspace, evidence, _ = iterate(self.subspace, self.imaging, chunks(), share * radius)
-                self.density.set(self.subspace.prior)
+                self.eigenvolumes, evidence, _ = iterate(self.eigenvolumes, self.imaging, chunks(), share * radius)
+                self.density.set(self.eigenvolumes.prior)
             else:
                 density = self._density(self._sample(chunks)) if number == len(_RADII) + 1 else self.density.mixture
-                moments = self.subspace.moments(density)
-                self.subspace, evidence, frame = iterate(self.subspace, self.imaging, chunks(), radius, moments)
+                moments = self.eigenvolumes.moments(density)
+                self.eigenvolumes, evidence, frame = iterate(self.eigenvolumes, self.imaging, chunks(), radius, moments)
                 self.density.set(transformed(density, *frame))
                 self.scale.fill_(self._scale(chunks, beta))
             yield share * radius, evidence, time.perf_counter() - started
@@ -209,13 +175,13 @@ class SubspaceNetworks(nn.Module):
 
     def prepare(self, batch: ImageBatch) -> Records:
         """The records of images."""
-        subspace, imaging = self.subspace, self.imaging
-        ball = subspace.ball(imaging.plane.box_size / 2 + MARGIN)
+        found, imaging = self.eigenvolumes, self.imaging
+        ball = found.ball(imaging.plane.box_size / 2 + MARGIN)
         lattice = self._lattice(ball)
-        full = subspace.likelihood(subspace.project(ball, lattice, batch, imaging), batch, imaging)
+        full = found.statistics(found.project(ball, lattice, batch, imaging), batch, imaging)
         weights = imaging.weights(batch.group)
         weighted = projections(ball, lattice, batch, imaging.frequencies, weights).statistics()
-        a = subspace.contrasts(full)
+        a = found.contrasts(full)
         given, objective = full.given(a), weighted.given(a)
         expected = posterior(given.b, given.G, self.density.mixture).mean.float()
         parts = (given.b, pack(given.G), objective.b, pack(objective.G), objective.energy)
@@ -262,7 +228,7 @@ class SubspaceNetworks(nn.Module):
 
     def slices(self, rotations: Tensor, z: Tensor, n: int | None = None) -> Tensor:
         """Central slices (m, P) of the densities at z (m, d), seen from `rotations`; the first n coefficients."""
-        ball = self.subspace.ball(self.imaging.plane.box_size / 2 + MARGIN)
+        ball = self.eigenvolumes.ball(self.imaging.plane.box_size / 2 + MARGIN)
         slices = ball.slices(self._lattice(ball), self.imaging.frequencies[:n].contiguous(), rotations)
         c = self.coefficients(z)[0]
         real, imaginary = slices.chunk(2, dim=-1)
@@ -274,23 +240,13 @@ class SubspaceNetworks(nn.Module):
         """Densities (m, D, D, D) at z (m, d)."""
         return self.mean + torch.tensordot(self.coefficients(z)[0], self.basis, 1)
 
-    # Density ---------------------------------------------------------------------------------------------------------
-
     def deconvolve(self, records: Records, start: GaussianMixture, seed: int) -> GaussianMixture:
         """The density of the latents before the images' noise was added to them, started from that of the latents."""
         rows = torch.randperm(len(records.b), generator=torch.Generator().manual_seed(seed))[:_SAMPLE]
         records = records.take(rows.to(records.b.device))
         z = self.encode(records)[0].detach()
-        b, G = self._linearised(records.b, unpack(records.precision), z)
+        b, G = linearised(records.b, unpack(records.precision), z, *self.coefficients(z))
         return deconvolved(b, G, z.double().var(0), start)
-
-    def _linearised(self, b: Tensor, G: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The likelihood exp(b.c(z) - c(z).G c(z) / 2) as one of z, with c(z) linear around the latents given."""
-        c, jacobian = (part.detach().double() for part in self.coefficients(z))
-        b, G, z = b.double(), G.double(), z.double()
-        offset = c - (jacobian @ z[..., None])[..., 0]
-        residual = b - (G @ offset[..., None])[..., 0]
-        return (jacobian.mT @ residual[..., None])[..., 0], jacobian.mT @ G @ jacobian
 
     # Storage ---------------------------------------------------------------------------------------------------------
 
@@ -298,13 +254,5 @@ class SubspaceNetworks(nn.Module):
         """The maps on the lattice, made once for each basis."""
         now = (self.mean, self.mean._version, self.basis, self.basis._version)
         if self._cached is None or any(a is not b for a, b in zip(self._cached[0], now, strict=True)):
-            self._cached = (now, self.subspace.lattice(ball))
+            self._cached = (now, self.eigenvolumes.lattice(ball))
         return self._cached[1]
-
-
-def transformed(mixture: GaussianMixture, matrix: Tensor, average: Tensor | float = 0.0) -> GaussianMixture:
-    """The mixture of matrix @ (x - average)."""
-    matrix = matrix.to(mixture.means)
-    covariances = matrix @ mixture.covariances @ matrix.T
-    means = (mixture.means - average) @ matrix.T
-    return GaussianMixture.unchecked(mixture.weights, means, (covariances + covariances.mT) / 2)

@@ -10,7 +10,9 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
+from cryotwin_nb.errors import InputError, warn_user
 from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.runtime import distributed
@@ -46,6 +48,42 @@ def chunks(n: int, box_size: int) -> list[np.ndarray]:
     mine = distributed.share(n)
     rows, size = np.arange(mine.start, mine.stop), min(_CHUNK, max(16, _CHUNK_PIXELS // box_size**2))
     return np.array_split(rows, -(-len(rows) // size)) if len(rows) else []
+
+
+def require_suitable(imaging: ImageFormation, particles: Particles) -> None:
+    """Raise `InputError` unless particles have poses, CTF, and the grid that `imaging` is made for or has measured."""
+    where, size = "particles", imaging.plane.box_size
+    if particles.box_size != size:
+        remedy = f"Resample the images, or make the model with CryoTwin({particles.box_size})."
+        raise InputError(where, f"a box of {particles.box_size} pixels", f"{size} pixels", remedy)
+    known = float(imaging.pixel_size)
+    if imaging.measured and abs(particles.pixel_size / known - 1) > 1e-3:
+        found, expected = f"a pixel size of {particles.pixel_size:.4g} Å", f"{known:.4g} Å"
+        raise InputError(where, found, expected, "Use images on the grid the model was trained on.")
+    particles.require_views()
+
+
+def batches(
+    imaging: ImageFormation, particles: Particles, size: int, doing: str | None, rows: np.ndarray | None = None
+) -> Iterator[ImageBatch]:
+    """Images of a data set for a trained model, `size` at a time, each batch prepared one step before it is asked for.
+
+    `doing` says in a bar of the first process what is being done; None shows none. By default all `rows`.
+
+    Raises
+    ------
+    InputError
+        If the images are not on the model's grid, or it has seen none.
+    """
+    require_suitable(imaging, particles)
+    if not imaging.measured:
+        raise InputError("model", "one that has seen no images", "a trained model", "Run fit, or load a model.")
+    if not imaging.knows_groups(particles):
+        warn_user("The optics groups are not those of the training; all images are whitened by its pooled noise.")
+    rows = np.arange(len(particles)) if rows is None else rows
+    pieces = [rows[i : i + size] for i in range(0, len(rows), size)]
+    prepared = prefetched(lambda piece: imaging.batch(particles, piece), pieces)
+    return iter(tqdm(prepared, desc=doing, total=len(pieces), disable=doing is None or distributed.rank() > 0))
 
 
 class PreparedImages:

@@ -1,9 +1,9 @@
 """What may be wrong with the poses, shifts and CTF of particles, and how well images are predicted if it is.
 
-A `State` says how a sample of images is taken to have come about. Its score is cross-validated: a map from one half of
-the images predicts the other half, through CTF and noise, and the gain of an image is how much more likely the
-prediction makes it than pure noise, in nats. What is true predicts best, whatever the molecule, so that states can be
-compared without a reference. A mirror image of the molecule predicts the same images: the hand cannot be told.
+An `Assumption` says how a sample of images is taken to have come about. Its score is cross-validated: a map from one
+half of the images predicts the other half, through CTF and noise, and the gain of an image is how much more likely the
+prediction makes it than pure noise, in nats. What is true predicts best, whatever the molecule, so that assumptions can
+be compared without a reference. A mirror image of the molecule predicts the same images: the hand cannot be told.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _QUARTER_TURN = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]
 
 
 @dataclass(frozen=True)
-class State:
+class Assumption:
     """How images are taken to have come about.
 
     Attributes
@@ -97,26 +97,26 @@ class Sample:
         new.whitening, new.half = self.whitening[keep], self.half[keep]
         return new
 
-    def stated(self) -> State:
+    def stated(self) -> Assumption:
         """As the particles say."""
         rotations, ctf = self.particles.require_views()
         kind = torch.zeros(len(self), dtype=torch.int64)
-        return State(torch.as_tensor(rotations), torch.as_tensor(self.particles.shifts), ctf, 1.0, kind)
+        return Assumption(torch.as_tensor(rotations), torch.as_tensor(self.particles.shifts), ctf, 1.0, kind)
 
-    def data(self, state: State, rows: Tensor) -> Tensor:
+    def data(self, state: Assumption, rows: Tensor) -> Tensor:
         """Coefficients (m, P) of some of the images, centred by the shifts of a state."""
         moved = torch.as_tensor(self.particles.shifts)[rows] - state.shifts[rows]
         data = self.batch.data[rows]
         return data * shift_phases(self.frequencies, moved) if bool(moved.any()) else data
 
-    def transfer(self, state: State, rows: Tensor) -> Tensor:
+    def transfer(self, state: Assumption, rows: Tensor) -> Tensor:
         """What slices (m, P) are multiplied by."""
         ctf = state.ctf[rows.numpy()](self.frequencies / state.pixel)
         kind = state.kind[rows, None]
         changed = torch.where(kind == 1, -torch.ones_like(ctf), torch.where(kind == 2, -ctf.abs(), -ctf.square()))
         return torch.where(kind == 0, ctf, changed) * self.whitening[rows]
 
-    def reconstruct(self, state: State, rows: Tensor) -> Tensor:
+    def reconstruct(self, state: Assumption, rows: Tensor) -> Tensor:
         """The map (D, D, D) of some of the images."""
         parts = self.data(state, rows), self.transfer(state, rows), state.rotations[rows], self.batch.group[rows]
         batch = ImageBatch(*parts)
@@ -139,7 +139,7 @@ class Sample:
         with_image = (self.weights * (prediction.conj() * data).real).sum(1)
         return with_image, (self.weights * prediction.abs().square()).sum(1)
 
-    def gains(self, state: State, maps: list[Tensor] | None = None) -> Tensor:
+    def gains(self, state: Assumption, maps: list[Tensor] | None = None) -> Tensor:
         """log-likelihood (n,) of each image predicted by the map of the other half, less that of noise, nats."""
         gains = torch.zeros(len(self))
         maps = maps or [self.reconstruct(state, rows) for rows, _ in self.halves()]
@@ -149,7 +149,7 @@ class Sample:
             gains[rows] = with_image - with_itself / 2
         return gains
 
-    def flips(self, state: State) -> tuple[Tensor, float, float]:
+    def flips(self, state: Assumption) -> tuple[Tensor, float, float]:
         """Whether the phases of images are flipped: gain (n,) if so, share of such images, and its standard error.
 
         Flipping changes the sign where the CTF is positive. The images' agreement with the prediction there, relative
@@ -174,7 +174,7 @@ class Sample:
         error = (seen - ratio * expected).square().sum().sqrt() / expected.sum().clamp_min(1e-30)
         return -2 * sums[0, 0].sum(1), float(1 - ratio) / 2, float(error) / 2
 
-    def signs(self, state: State) -> tuple[float, float]:
+    def signs(self, state: Assumption) -> tuple[float, float]:
         """Gain per image, at the best scale, of the positive and of the negative parts of the maps alone."""
         sums = torch.zeros(2, 2)
         for made_from, rows in self.halves():
@@ -186,23 +186,23 @@ class Sample:
         return float(best[0]), float(best[1])
 
 
-Change = Callable[[State], State]
+Change = Callable[[Assumption], Assumption]
 
 
 def pose_changes(seed: int) -> dict[str, Change]:
     """Other ways to read the rotations. A half turn of all images is a mirror image of the molecule."""
 
-    def turned(state: State, matrix: Tensor) -> State:
+    def turned(state: Assumption, matrix: Tensor) -> Assumption:
         return replace(state, rotations=state.rotations @ matrix)
 
-    def transposed(state: State) -> State:
+    def transposed(state: Assumption) -> Assumption:
         return replace(state, rotations=state.rotations.mT.contiguous())
 
-    def opposite_psi(state: State) -> State:
+    def opposite_psi(state: Assumption) -> Assumption:
         rot, tilt, psi = euler_from_rotations(state.rotations.numpy())
         return replace(state, rotations=torch.as_tensor(rotations_from_euler(rot, tilt, -psi)))
 
-    def exchanged(state: State) -> State:
+    def exchanged(state: Assumption) -> Assumption:
         order = np.random.default_rng(seed).permutation(len(state.rotations))
         return replace(state, rotations=state.rotations[order])
 
@@ -241,7 +241,7 @@ def ctf_changes() -> dict[str, Change]:
     def of_kind(kind: int) -> Change:
         return lambda state: replace(state, kind=torch.full_like(state.kind, kind))
 
-    def overfocus(state: State) -> State:
+    def overfocus(state: Assumption) -> Assumption:
         ctf = state.ctf
         return replace(state, ctf=replace(ctf, defocus_u=-ctf.defocus_u, defocus_v=-ctf.defocus_v))
 
@@ -268,7 +268,7 @@ def pixel_name(factor: float) -> str:
     return f"pixel size {100 * (factor - 1):+.0f} %"
 
 
-def without_ctf(sample: Sample, state: State, rounds: int = 15) -> State:
+def without_ctf(sample: Sample, state: Assumption, rounds: int = 15) -> Assumption:
     """The state in which those images have no CTF whose power spectra say so.
 
     A mixture of two kinds of images of the same expected density spectrum, multiplied by the CTF or by nothing; fitted

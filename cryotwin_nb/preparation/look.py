@@ -15,9 +15,9 @@ from cryotwin_nb.imaging.fourier import FscCurve, fsc
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.preparation.hypotheses import (
     OTHERS,
+    Assumption,
     Change,
     Sample,
-    State,
     ctf_changes,
     pixel_changes,
     pixel_name,
@@ -187,7 +187,7 @@ class _Look:
         curve, n = fsc(half_maps[0], half_maps[1], voxel), len(sample)
         return FirstLook(n, voxel, whole, half_maps, curve, gain, self.scores, *errors, tuple(self.findings))
 
-    def _gains(self, state: State) -> Tensor:
+    def _gains(self, state: Assumption) -> Tensor:
         self.bar.update()
         return self.sample.gains(state)
 
@@ -232,7 +232,7 @@ class _Look:
             self.state = state
             self._note(best, family, float(gains.mean()), float(after.mean()))
 
-    def _interpolated(self, state: State, better: dict) -> tuple[State, Tensor]:
+    def _interpolated(self, state: Assumption, better: dict) -> tuple[Assumption, Tensor]:
         """The state with the pixel size at the top of a parabola through the best and its neighbours."""
         scores = [better.get(pixel_name(state.pixel + step), 0.0) for step in (-0.05, 0.0, 0.05)]  # 0: the present one
         bend = scores[0] - 2 * scores[1] + scores[2]
@@ -240,7 +240,7 @@ class _Look:
             state = replace(state, pixel=state.pixel + 0.025 * (scores[0] - scores[2]) / bend)
         return state, self._gains(state)
 
-    def _changed(self) -> Iterator[tuple[str, str, State]]:
+    def _changed(self) -> Iterator[tuple[str, str, Assumption]]:
         """The alternatives to the present state: family, name, state."""
         families: dict[str, dict[str, Change]] = {
             "pose": pose_changes(self.seed),
@@ -254,7 +254,7 @@ class _Look:
         yield "ctf", _PART_WITHOUT, without_ctf(self.sample, self.state)
         yield "ctf", _PART_FLIPPED, self._partly_flipped()
 
-    def _partly_flipped(self) -> State:
+    def _partly_flipped(self) -> Assumption:
         """The state in which those images have flipped phases that are likelier so."""
         gain, self._flipped, error = self.sample.flips(self.state)
         if self._flipped < max(0.15, 4 * error):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryotwin_nb.preparation.hypotheses import Sample, State
+from cryotwin_nb.preparation.hypotheses import Assumption, Sample
 from cryotwin_nb.truth.molecules import axis_rotation
 
 _STEP = 2.0  # degrees, of the derivatives
@@ -24,7 +24,7 @@ _FINER = 9
 _SHARES = (0, *np.geomspace(0.01, 0.6, 15).tolist())  # shifts, of the finest detail
 
 
-def typical_errors(sample: Sample, state: State, n_images: int = 800) -> tuple[float, float]:
+def typical_errors(sample: Sample, state: Assumption, n_images: int = 800) -> tuple[float, float]:
     """Root-mean-square error of the rotations, degrees, and standard deviation of the shifts' along each axis, Å.
 
     Motions of the molecule look like errors of the poses: up to about 4° for one with two moving arms.
@@ -44,7 +44,7 @@ def _around(values: np.ndarray, best: int) -> np.ndarray:
     return np.linspace(values[max(0, best - 1)], values[min(len(values) - 1, best + 1)], _FINER)
 
 
-def _derivatives(sample: Sample, state: State, n_images: int) -> tuple[Tensor, Tensor]:
+def _derivatives(sample: Sample, state: Assumption, n_images: int) -> tuple[Tensor, Tensor]:
     """h (m, 5) and H (m, 5, 5) for rotations about x, y, z in degrees and shifts along x, y in Å."""
     weights = sample.weights
     parts = []

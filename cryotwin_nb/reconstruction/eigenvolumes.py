@@ -36,7 +36,7 @@ Moments = Callable[[Statistics], tuple[Tensor, Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Subspace:
+class Eigenvolumes:
     """An average map and orthonormal directions of variation.
 
     Attributes
@@ -89,7 +89,7 @@ class Subspace:
         n = int((imaging.frequencies.norm(dim=1) < ball.radius).sum())
         return projections(ball, lattice, batch, imaging.frequencies[:n], imaging.multiplicity[:n])
 
-    def likelihood(self, seen: Projections, batch: ImageBatch, imaging: ImageFormation) -> Statistics:
+    def statistics(self, seen: Projections, batch: ImageBatch, imaging: ImageFormation) -> Statistics:
         """Statistics of images for maps that are known up to `uncertainty` only.
 
         What is uncertain in a map adds to its power, as in variational Bayes: directions that are mostly noise then
@@ -134,7 +134,7 @@ def begin(
     n_basis: int,
     seed: int = 0,
     contrast_spread: float = 0.0,
-) -> Subspace:
+) -> Eigenvolumes:
     """The homogeneous reconstruction, and random directions with its spectrum, to start from.
 
     Parameters
@@ -160,16 +160,16 @@ def begin(
     variances = torch.full((n_basis,), 0.05 * float(mean.square().sum()) / n_basis, dtype=torch.float64).to(mask.device)
     powers = torch.cat([power[:, None], _power(basis)], dim=1)
     uncertainty = powers.new_zeros(len(power), n_basis + 1, n_basis + 1)
-    return Subspace(mean[0], basis, variances, powers, uncertainty, mask, contrast_spread)
+    return Eigenvolumes(mean[0], basis, variances, powers, uncertainty, mask, contrast_spread)
 
 
 def iterate(
-    subspace: Subspace,
+    before: Eigenvolumes,
     imaging: ImageFormation,
     chunks: Iterable[ImageBatch],
     radius: float,
     moments: Moments | None = None,
-) -> tuple[Subspace, float, tuple[Tensor, Tensor]]:
+) -> tuple[Eigenvolumes, float, tuple[Tensor, Tensor]]:
     """One pass of expectation-maximisation over all the images, at frequencies below `radius` (grid units).
 
     Parameters
@@ -179,20 +179,20 @@ def iterate(
 
     Returns
     -------
-    subspace : Subspace
+    after : Eigenvolumes
     log_evidence : float
-        Mean over the images, nats, of the old subspace.
+        Mean over the images, nats, under `before`.
     frame : matrix (K, K), average (K,)
         The new coefficients are frame @ (c - average).
     """
-    moments = moments or subspace.moments()
-    ball = subspace.ball(radius)
-    lattice, step = subspace.lattice(ball), NormalEquations(imaging, radius, len(subspace.basis) + 1)
+    moments = moments or before.moments()
+    ball = before.ball(radius)
+    lattice, step = before.lattice(ball), NormalEquations(imaging, radius, len(before.basis) + 1)
     evidence, first_total = 0.0, torch.zeros(step.n_maps, dtype=torch.float64, device=lattice.device)
     total = torch.zeros(step.n_maps, step.n_maps, dtype=torch.float64, device=lattice.device)
     for batch in chunks:
-        seen = subspace.project(ball, lattice, batch, imaging)
-        first, second, log_evidence = moments(subspace.likelihood(seen, batch, imaging))
+        seen = before.project(ball, lattice, batch, imaging)
+        first, second, log_evidence = moments(before.statistics(seen, batch, imaging))
         step.add(batch, seen.residuals(first.float(), second.float()), second.float())
         evidence += float(log_evidence.sum())
         first_total += first.sum(0)
@@ -200,20 +200,20 @@ def iterate(
     step.join()
     distributed.all_sum(first_total, total)
     evidence = distributed.total(evidence)
-    maps, uncertainty = step.solve(subspace.maps, subspace.power, subspace.mask)
+    maps, uncertainty = step.solve(before.maps, before.power, before.mask)
     change, variances, spread = _principal(maps, first_total / step.count, total / step.count)
     maps = torch.tensordot(change.float(), maps, 1)
     maps = torch.cat([maps[:1], _orthonormal(maps[1:])])  # rounding makes the weakest lose their right angles
     uncertainty = _bounded(change @ uncertainty @ change.mT, len(maps[0]))
     power = _power(maps) + uncertainty.diagonal(dim1=-2, dim2=-1)
     new = replace(
-        subspace,
+        before,
         mean=maps[0],
         basis=maps[1:],
         variances=variances,
-        power=_continued(power, subspace.power[:, 0], radius),
+        power=_continued(power, before.power[:, 0], radius),
         uncertainty=uncertainty,
-        contrast_spread=max(spread, 0.01) if subspace.contrast_spread else 0.0,
+        contrast_spread=max(spread, 0.01) if before.contrast_spread else 0.0,
     )
     return new, evidence / step.count, (torch.linalg.inv(change[1:, 1:]).T, change[0, 1:])
 

@@ -170,7 +170,7 @@ class Pair(NamedTuple):
 
     def half_maps(self, power: Tensor) -> Tensor:
         """The maps (2, D, D, D) from either half, given the power (n_shells,) of the density."""
-        mask = support_mask(self.first.imaging)
+        mask = particle_mask(self.first.imaging)
         return torch.cat([equations.solve(None, power[:, None], mask)[0] for equations in self])
 
 
@@ -203,7 +203,7 @@ def require_halves(halves: np.ndarray | None, n: int, seed: int) -> np.ndarray:
     return halves.astype(np.int64)
 
 
-def support_mask(imaging: ImageFormation) -> Tensor:
+def particle_mask(imaging: ImageFormation) -> Tensor:
     """The soft ball (D, D, D) that all maps are confined to."""
     size = imaging.plane.box_size
     return spherical_mask(size, imaging.particle_radius, size / 16).to(imaging.window.device)
@@ -259,7 +259,7 @@ def solve_pair(pair: Pair, power: Tensor, voxel_size: float) -> tuple[Tensor, Fs
     half_maps, (whole, second) = pair.half_maps(power).cpu(), pair
     curve = fsc(half_maps[0], half_maps[1], voxel_size)
     whole.merge(second)
-    mask = support_mask(whole.imaging)
+    mask = particle_mask(whole.imaging)
     return half_maps, curve, whole.solve(None, _wiener_prior(whole, curve, mask)[:, None], mask)[0][0].cpu()
 
 

@@ -1,35 +1,29 @@
-"""The state of a training run: optimiser, history, images, and checkpoints that it goes on from to the bit."""
+"""The state of a training run, and its steps: passes without gradient, epochs, checkpoints."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture.gaussian import GaussianMixture
-from cryotwin_nb.models.cryotwin import CryoTwin, read_payload, write_payload
+from cryotwin_nb.models.cryotwin import CryoTwin
 from cryotwin_nb.models.history import History
 from cryotwin_nb.models.records import Records
-from cryotwin_nb.models.subspace import SubspaceNetworks
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.streaming import PreparedImages
 from cryotwin_nb.runtime import distributed
-
-if TYPE_CHECKING:
-    from cryotwin_nb.training.fitting import TrainingConfig
-
-_SAMPLE = 64  # images whose content tells one data set from another
+from cryotwin_nb.training.checkpoint import Interrupted, read_checkpoint, run_identity, write_checkpoint
+from cryotwin_nb.training.config import TrainingConfig
+from cryotwin_nb.training.objective import has_bfloat16, objective
 
 
 class Trainer:
@@ -47,12 +41,12 @@ class Trainer:
         self.epochs = config.epochs or defaults["epochs"]
         self.batch_size = config.batch_size or defaults["batch_size"]
         self.steps_per_epoch = -(-len(particles) // self.batch_size)
-        self.on_records = isinstance(model.networks, SubspaceNetworks)
+        self.on_records = model.networks.makes_records
         n = len(particles)
         rows = distributed.share(n) if self.on_records else slice(0, n)
         self.images = PreparedImages(model.imaging, particles, config.cache_gib, rows)
         self._records: Records | None = None
-        self._interrupted: dict | None = None
+        self._interrupted: Interrupted | None = None
         self._saved = time.monotonic()
         wanted = config.precision
         self._bfloat16 = wanted == "bfloat16" or (wanted == "auto" and has_bfloat16(model.device.type))
@@ -120,17 +114,17 @@ class Trainer:
         order = torch.randperm(len(self.particles), generator=generator).numpy()
         first, sums, skipped = 0, torch.zeros(2, dtype=torch.float64), 0
         if self._interrupted:
-            first, sums, skipped, seconds, state = self._interrupted.values()
-            generator.set_state(state)
-            started, self._interrupted = started - seconds, None
+            at, self._interrupted = self._interrupted, None
+            first, sums, skipped, started = at.step, at.sums, at.skipped, started - at.seconds
+            generator.set_state(at.generator)
         for step, (size, batch) in enumerate(self._batches(order, first), first):
             progress = (done * self.steps_per_epoch + step) / (self.epochs * self.steps_per_epoch)
             terms = self._step(batch, size, progress, generator)
             skipped += terms is None
             sums = sums + (0 if terms is None else terms * size)
             if time.monotonic() - self._saved > 60 * self.config.checkpoint_minutes:
-                values = (step + 1, sums, skipped, time.perf_counter() - started, generator.get_state())
-                self.save(dict(zip(("step", "sums", "skipped", "seconds", "generator"), values, strict=True)))
+                seconds = time.perf_counter() - started
+                self.save(Interrupted(step + 1, sums, skipped, seconds, generator.get_state()))
         if skipped > self.steps_per_epoch // 2:
             remedy = "the last checkpoint is untouched; try a lower learning_rate or precision='float32'"
             raise FloatingPointError(f"{skipped} of {self.steps_per_epoch} steps gave no finite gradient; {remedy}.")
@@ -166,14 +160,14 @@ class Trainer:
         n = int((model.imaging.frequencies.norm(dim=1) < radius).sum())
         moments = dict(model.moments.named_buffers())
         self.optimizer.zero_grad(set_to_none=True)
-        model.networks.mixed_precision = self._bfloat16
         shared = None if self.on_records else size
         try:
-            distortion, rate, latents = objective(model, batch, n, generator, shared)
-            departure = config.isometry * beta * model.networks.anisometry(latents)
-            mean = distortion.double().sum() / size
-            loss = (mean + beta * rate.mean() + departure) / model.imaging.multiplicity[:n].sum()
-            loss.backward()
+            with model.networks.in_bfloat16(self._bfloat16):
+                distortion, rate, latents = objective(model, batch, n, generator, shared)
+                departure = config.isometry * beta * model.networks.anisometry(latents)
+                mean = distortion.double().sum() / size
+                loss = (mean + beta * rate.mean() + departure) / model.imaging.multiplicity[:n].sum()
+                loss.backward()
             if shared:
                 distributed.sum_gradients(model.parameters())
                 mean = distributed.gather(distortion.detach(), size).double().mean()
@@ -181,8 +175,6 @@ class Trainer:
             finite = bool(torch.isfinite(mean) & torch.isfinite(rate).all() & torch.isfinite(norm))
         except torch.linalg.LinAlgError:  # moments of latents that are not finite
             finite = False
-        finally:
-            model.networks.mixed_precision = False  # latents and maps are float32
         if not finite:
             for name, before in moments.items():
                 setattr(model.moments, name, before)
@@ -206,89 +198,18 @@ class Trainer:
 
     # Checkpoints -----------------------------------------------------------------------------------------------------
 
-    def save(self, interrupted: dict | None = None) -> None:
-        """Write the checkpoint, if there is to be one: model, optimiser, history, and where in an epoch it is.
-
-        What is random follows from the seed and the state of the epoch's generator, so this is all.
-        """
+    def save(self, interrupted: Interrupted | None = None) -> None:
+        """Write the checkpoint, if there is to be one; within an epoch, with where in it the run is."""
         if self.config.checkpoint and distributed.rank() == 0:
-            training = {
-                "config": self._identity,
-                "optimizer": self.optimizer.state_dict(),
-                "interrupted": interrupted or self._interrupted,
-            }
-            write_payload({**self.model.payload(), "training": training}, self.config.checkpoint)
+            within = interrupted or self._interrupted
+            write_checkpoint(self.config.checkpoint, self.model, self._identity, self.optimizer, within)
         self._saved = time.monotonic()
 
     def restore(self, path: str | os.PathLike) -> None:
         """Go on from a checkpoint; refuse one of another model, configuration or data set."""
-        payload = distributed.first(lambda: read_payload(path))
-        remedy = "Resume with the settings and the particles that the run was started with."
-        if "training" not in payload:
-            raise InputError(path, "a finished model", "a checkpoint written by fit", remedy)
-        if payload["config"] != self.model.config:
-            raise InputError(path, f"a model {payload['config']}", f"{self.model.config}", remedy)
-        training, given = payload["training"], self._identity
-        stored = training["config"]
-        changed = {k: (stored.get(k), given.get(k)) for k in stored | given if stored.get(k) != given.get(k)}
-        if changed:
-            raise InputError(path, f"other settings (stored, given): {changed}", "the same", remedy)
-        self.model.restore(payload["state"])
-        self.optimizer.load_state_dict(training["optimizer"])
-        self.model.history = self.history = History(**payload["history"])
-        self._interrupted = training["interrupted"]
+        self._interrupted = read_checkpoint(path, self.model, self._identity, self.optimizer)
+        self.history = self.model.history
 
     @cached_property
-    def _identity(self) -> dict:
-        """What must not change between a run and its resumption."""
-        ignored = ("device", "checkpoint", "checkpoint_every", "checkpoint_minutes", "cache_gib", "final_em")
-        settings = {k: v for k, v in asdict(self.config).items() if k not in ignored}
-        settings |= {"epochs": self.epochs, "batch_size": self.batch_size}
-        rotations, ctf = self.particles.require_views()
-        n = len(self.particles)
-        sample = self.particles.images(np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(np.int64)))
-        parts = {
-            "views": (rotations, self.particles.shifts),
-            "ctf": tuple(getattr(ctf, field.name) for field in fields(ctf)),
-            "images": (sample,),
-        }
-        return {**settings, "n_particles": n, **{name: _digest(*arrays) for name, arrays in parts.items()}}
-
-
-def _digest(*arrays: np.ndarray) -> str:
-    return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
-
-
-def objective(
-    model: CryoTwin, batch: Any, n: int | None, generator: torch.Generator, size: int | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The two terms of Eq. 3 for each image, distortion (m,) and rate -log Q (m,), and the latents (m, d) decoded.
-
-    Those are z + noise, the noise uniform in [-T/2, T/2]^d; the first n coefficients are compared. The moving moments
-    of the prior take in the batch.
-
-    With `size`, `batch` is this process's share of a batch of that many images. The rate is then (size,): through the
-    mixture it depends on all the latents. Each process differentiates it with respect to its own, so the sum of the
-    processes' gradients is that of the whole batch.
-    """
-    width = model.noise_width
-    z, w = model.encode(batch)
-    whole_z, whole_w = z, w
-    noise = torch.rand((size or len(z), z.shape[1]), generator=generator) - 0.5
-    if size is not None and distributed.world() > 1:
-        mine = distributed.share(size)
-        count = mine.stop - mine.start
-        batch, noise = batch.take(torch.arange(count, device=z.device)), noise[mine]
-        z, w = z[:count], w[:count]
-        whole_z, whole_w = distributed.gather(z, size), distributed.gather(w, size)
-    rate = -model.moments.update(whole_z, whole_w).log_window_mass(whole_z, width)
-    noisy = z + noise.to(z.device) * width
-    return model.distortion(batch, noisy, n), rate, noisy
-
-
-def has_bfloat16(device: str) -> bool:
-    """True where products of bfloat16 matrices run on units made for them."""
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported()
-    units = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # not in every version of PyTorch
-    return device == "cpu" and any(getattr(torch.cpu, name, bool)() for name in units)
+    def _identity(self) -> dict[str, Any]:
+        return run_identity(self.particles, self.config, self.epochs, self.batch_size)

@@ -16,12 +16,11 @@ from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.imaging.optics import slice_coordinates
-from cryotwin_nb.models.coordinate import CoordinateNetworks
 from cryotwin_nb.models.cryotwin import CryoTwin
-from cryotwin_nb.models.subspace import SubspaceNetworks
 from cryotwin_nb.particles.formation import ImageBatch
 from cryotwin_nb.particles.particles import Particles
-from cryotwin_nb.training.fitting import has_bfloat16
+from cryotwin_nb.particles.streaming import require_suitable
+from cryotwin_nb.training.objective import has_bfloat16
 
 _PART = 4  # one in so many frequencies is compared in a step: without noise, more steps are worth more than full slices
 _PAST = 100  # steps that the moving moments of the prior seem to have behind them: they change slowly from the start
@@ -74,18 +73,18 @@ def warm_start(
     """
     _require_pair(model, source)
     for either in (model, source):
-        either.check(particles)
+        require_suitable(either.imaging, particles)
     model.imaging.measure(particles)
     latents = source.embed(particles, progress=progress)
     shares = source.prior.responsibilities(latents)
     model.networks.measure(model.imaging.batch(particles, np.arange(min(256, len(particles)))))
-    model.networks.mixed_precision = has_bfloat16(model.device.type)
+    in_bfloat16 = model.networks.in_bfloat16(has_bfloat16(model.device.type))
     optimizer = torch.optim.RAdam(model.networks.parameters(), lr=learning_rate)
     generator, frequencies = torch.Generator().manual_seed(seed), model.imaging.frequencies
     batches = [
         rows for _ in range(epochs) for rows in torch.randperm(len(particles), generator=generator).split(batch_size)
     ]
-    with tqdm(batches, desc="warm start", unit="batch", disable=not progress) as bar:
+    with in_bfloat16, tqdm(batches, desc="warm start", unit="batch", disable=not progress) as bar:
         for step, rows in enumerate(bar):
             batch = model.imaging.batch(particles, rows.numpy())
             noise = (torch.rand(len(rows), latents.shape[1], generator=generator) - 0.5) * model.noise_width
@@ -98,7 +97,6 @@ def warm_start(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * step / len(batches)))
             optimizer.step()
-    model.networks.mixed_precision = False
     model.prior = source.prior
     model.moments.assign(source.prior, steps=_PAST)
 
@@ -121,7 +119,7 @@ def _decoder_error(model: CryoTwin, source: CryoTwin, batch: ImageBatch, z: Tens
 
 
 def _require_pair(model: CryoTwin, source: CryoTwin) -> None:
-    if not isinstance(model.networks, CoordinateNetworks) or not isinstance(source.networks, SubspaceNetworks):
+    if model.networks.makes_records or not source.networks.makes_records:
         found = f"{model.config['architecture']!r} started from {source.config['architecture']!r}"
         raise InputError("warm_start", found, "'coordinate' from 'subspace'", "Give the models in this order.")
     for name in ("box_size", "latent_dim", "noise_width"):

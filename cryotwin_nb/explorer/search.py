@@ -23,7 +23,7 @@ _AT_ONCE = 2  # maps that are decoded before the next look at the stop button
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class PathAnswer:
     """What a request gave: all its paths, and one of them decoded.
 
     Attributes
@@ -56,7 +56,7 @@ class Found:
         return [path_title(path, names) for path in self.paths]
 
 
-class Finder:
+class PathSearch:
     """Finds what requests ask for; the landscape of the density is computed once.
 
     Parameters
@@ -79,7 +79,9 @@ class Finder:
         self.evidence, self.support = evidence, support
         self._landscape: Landscape | None = None
 
-    def find(self, request: PathRequest, report: Report, chosen: int = 0, known: list[Pathway] | None = None) -> Found:
+    def find(
+        self, request: PathRequest, report: Report, chosen: int = 0, known: list[Pathway] | None = None
+    ) -> PathAnswer:
         """The paths that answer a request, unless they are known, and the chosen one decoded."""
         report(0.0, "path")
         paths = known or find_paths(request, self.prior, self._of_prior, self.evidence)
@@ -90,9 +92,9 @@ class Finder:
             report(0.3 + 0.6 * _AT_ONCE * len(parts) / count, f"map {_AT_ONCE * len(parts) + 1} of {count}")
             parts.append(torch.as_tensor(self.decode(part)).detach().float().cpu())
         report(0.9, "particles near")
-        return Found(request, paths, paths.index(path), torch.cat(parts), profile(path, self.prior, self.latents))
+        return PathAnswer(request, paths, paths.index(path), torch.cat(parts), profile(path, self.prior, self.latents))
 
-    def supported(self, found: Found, report: Report) -> Found:
+    def supported(self, answer: PathAnswer, report: Report) -> PathAnswer:
         """The same with what images say of its path.
 
         Raises
@@ -101,13 +103,13 @@ class Finder:
             If that is not one resolution and one number for each point of the path.
         """
         report(None, "support by images")
-        support = self.support(found.path)
+        support = self.support(answer.path)
         for name in ("resolution", "n_effective"):
-            shape, expected = np.shape(getattr(support, name, ())), (len(found.path.latents),)
+            shape, expected = np.shape(getattr(support, name, ())), (len(answer.path.latents),)
             if shape != expected:
                 where, remedy = f"support(path).{name}", "Give what pathway_support returns for the path."
                 raise InputError(where, f"shape {shape}", f"{expected}, one for each point", remedy)
-        return replace(found, support=support)
+        return replace(answer, support=support)
 
     def _of_prior(self) -> Landscape:
         if self._landscape is None:

@@ -1,0 +1,108 @@
+"""Models as safetensors files: tensors, and in the header what is no tensor, as JSON. Nothing in them can be executed.
+
+safetensors has no checksum: a digest of all that a file holds is kept in its header and compared on reading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.files import atomic, make_folder, require_file, require_suffix
+from cryotwin_nb.models.payload import FORMAT
+
+_REMEDY = "Give a file written by CryoTwin.save, or train the model again."
+_HEADER_BYTES = 10**6  # the header of a model takes some kilobytes
+
+
+def write_model(payload: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Write what `CryoTwin.payload` gives to a .safetensors file, complete or not at all; folders are made."""
+    path = require_suffix(path, ".safetensors")
+    tensors = {name: value.contiguous().cpu() for name, value in payload["state"].items()}
+    about = {
+        "format": payload["format"],
+        "config": json.dumps(payload["config"]),
+        "history": json.dumps(_without_nan(payload["history"])),
+    }
+    make_folder(path.parent)
+    with atomic(path) as partial, open(partial, "wb") as file:
+        file.write(save(tensors, about | {"sha256": _digest(about, tensors)}))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_model(path: str | os.PathLike) -> dict[str, Any]:
+    """The payload that `write_model` was given.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, changed since it was written, or none of ours.
+    """
+    path = require_file(path, "model (.safetensors)")
+    try:
+        if not 2 <= (claimed := _header_size(path)) <= _HEADER_BYTES:
+            raise ValueError(f"a header of {claimed} bytes")
+        with safe_open(path, framework="pt", device="cpu") as file:
+            about = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        digest, expected = about.pop("sha256", ""), _digest(about, tensors)
+        config, history = (json.loads(about.get(name, "{}"), parse_constant=_refuse) for name in ("config", "history"))
+        history = _with_nan(history)
+    except Exception as error:  # damaged files raise many kinds
+        found = f"a file that cannot be read ({type(error).__name__}: {error})"
+        raise InputError(path, found[:300], "a model (.safetensors)", _REMEDY) from error
+    if about.get("format") != FORMAT:
+        raise InputError(path, "something else", f"a {FORMAT!r} file", _REMEDY)
+    if digest != expected:
+        sentence = f"{path} is damaged: what it holds is not what was written."
+        raise InputError(path, "other numbers than were written", "those written", _REMEDY, sentence)
+    return {"format": FORMAT, "config": config, "history": history, "state": tensors}
+
+
+def _header_size(path: Path) -> int:
+    with open(path, "rb") as file:
+        return int.from_bytes(file.read(8), "little")
+
+
+def _digest(about: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, kinds, shapes and bytes of tensors, and of the words about them."""
+    found = hashlib.sha256()
+    for name, words in sorted(about.items()):
+        found.update(f"{name}\0{words}\0".encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        found.update(tensor.numpy().tobytes())
+    return found.hexdigest()
+
+
+def _without_nan(history: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists in which NaN, which JSON lacks, is None."""
+
+    def written(value: Any) -> Any:
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return {
+        name: [written(v) for v in values] if isinstance(values, list) else values for name, values in history.items()
+    }
+
+
+def _with_nan(history: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: [math.nan if v is None else v for v in values] if isinstance(values, list) else values
+        for name, values in history.items()
+    }
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} in a header")

@@ -1,0 +1,111 @@
+"""Checkpoints: all that a run needs to go on to the bit, and refusal of one that belongs to another run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.models.cryotwin import CryoTwin
+from cryotwin_nb.models.history import History
+from cryotwin_nb.models.payload import read_payload, write_payload
+from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.runtime import distributed
+from cryotwin_nb.training.config import TrainingConfig
+
+_SAMPLE = 64  # images whose content tells one data set from another
+_FREE_TO_CHANGE = ("device", "checkpoint", "checkpoint_every", "checkpoint_minutes", "cache_gib", "final_em")
+_REMEDY = "Resume with the settings and the particles that the run was started with."
+
+
+class Interrupted(NamedTuple):
+    """Where within an epoch a run is.
+
+    Attributes
+    ----------
+    step : int
+        The first that is left to do.
+    sums : (2,) float64
+        Distortion and rate, summed over the images so far.
+    skipped : int
+        Steps without a finite gradient so far.
+    seconds : float
+        Time taken so far.
+    generator : (s,) uint8
+        State of the epoch's random numbers.
+    """
+
+    step: int
+    sums: Tensor
+    skipped: int
+    seconds: float
+    generator: Tensor
+
+
+def run_identity(particles: Particles, config: TrainingConfig, epochs: int, batch_size: int) -> dict[str, Any]:
+    """What must not change between a run and its resumption."""
+    settings = {k: v for k, v in asdict(config).items() if k not in _FREE_TO_CHANGE}
+    rotations, ctf = particles.require_views()
+    n = len(particles)
+    sample = particles.images(np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(np.int64)))
+    parts = {
+        "views": (rotations, particles.shifts),
+        "ctf": tuple(getattr(ctf, field.name) for field in fields(ctf)),
+        "images": (sample,),
+    }
+    digests = {name: _digest(*arrays) for name, arrays in parts.items()}
+    return {**settings, "epochs": epochs, "batch_size": batch_size, "n_particles": n, **digests}
+
+
+def write_checkpoint(
+    path: str | os.PathLike,
+    model: CryoTwin,
+    identity: dict[str, Any],
+    optimizer: torch.optim.Optimizer,
+    interrupted: Interrupted | None,
+) -> None:
+    """Write model, optimiser, history, and where in an epoch the run is.
+
+    What is random follows from the seed and the state of the epoch's generator, so this is all.
+    """
+    within = None if interrupted is None else interrupted._asdict()
+    training = {"config": identity, "optimizer": optimizer.state_dict(), "interrupted": within}
+    write_payload({**model.payload(), "training": training}, path)
+
+
+def read_checkpoint(
+    path: str | os.PathLike, model: CryoTwin, identity: dict[str, Any], optimizer: torch.optim.Optimizer
+) -> Interrupted | None:
+    """Bring model and optimiser to where a checkpoint was written, and tell where in an epoch that is.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint is of another model, configuration or data set.
+    """
+    finished = Path(path).suffix.lower() == ".safetensors"
+    payload = {} if finished else distributed.first(lambda: read_payload(path))
+    if "training" not in payload:
+        raise InputError(path, "a finished model", "a checkpoint written by fit", _REMEDY)
+    if payload["config"] != model.config:
+        raise InputError(path, f"a model {payload['config']}", f"{model.config}", _REMEDY)
+    training = payload["training"]
+    stored = training["config"]
+    changed = {k: (stored.get(k), identity.get(k)) for k in stored | identity if stored.get(k) != identity.get(k)}
+    if changed:
+        raise InputError(path, f"other settings (stored, given): {changed}", "the same", _REMEDY)
+    model.restore(payload["state"])
+    optimizer.load_state_dict(training["optimizer"])
+    model.history = History(**payload["history"])
+    return None if training["interrupted"] is None else Interrupted(**training["interrupted"])
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
