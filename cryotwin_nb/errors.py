@@ -69,7 +69,7 @@ def warn_user(text: str) -> None:
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
         frame, level = frame.f_back, level + 1
-    warnings.warn(text, UserWarning, stacklevel=level - 1)
+    warnings.warn(text, UserWarning, stacklevel=level)
 
 
 def positive(name: str, value: Any, remedy: str) -> float:

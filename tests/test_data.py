@@ -181,7 +181,7 @@ def test_missing_on_the_server_and_offline(manifest, server, tmp_path):
         f"http://127.0.0.1:{server.server_port}/missing": "404",
         f"http://127.0.0.1:{port}/stack.mrcs": "Connection",
     }.items():
-        with pytest.raises(InputError, match=f"{re.escape(url)}: .*{found}(.|\n)*by other means"):
+        with pytest.raises(InputError, match=f"(?s){re.escape(url)}: .*{found}(.|\n)*by other means"):
             download(manifest(url=url), tmp_path)
     assert not list((tmp_path / "cache").iterdir())
 
@@ -227,7 +227,7 @@ def test_fetch_makes_embedded_sets_with_the_arguments_of_the_manifest(monkeypatc
     simulate = pytest.importorskip("cryotwin_nb.simulate", exc_type=ImportError)
     truth = SimpleNamespace(labels=["B"], coordinates=np.zeros((1, 5)))
     monkeypatch.setattr(simulate, "assembly", lambda **given: SimpleNamespace(given=given, truth=truth))
-    monkeypatch.setattr(data, "datasets", lambda _: {"toy": toy})
+    monkeypatch.setattr("cryotwin_nb.data.fetching.datasets", lambda _: {"toy": toy})
     toy = data.Dataset("toy", "A toy.", "CC0-1.0", generator="assembly", arguments={"seed": 3})
     assert data.fetch("toy", progress=False).given == {"seed": 3, "progress": False}
     toy = data.Dataset("toy", "A toy.", "CC0-1.0", generator="assembly", truth_sha256="0" * 64)

@@ -330,12 +330,12 @@ def test_names_of_numpy_are_plain_in_the_file(tmp_path):
 )
 def test_other_files_of_names_are_refused(tmp_path, text, message):
     (tmp_path / "names.json").write_text(text)
-    with pytest.raises(InputError, match=rf"names\.json.*{message}"):
+    with pytest.raises(InputError, match=rf"(?s)names\.json.*{message}"):
         evaluation.read_labels(tmp_path / "names.json", LINE)
 
 
 def test_names_are_read_from_and_written_to_places_that_exist(tmp_path):
-    with pytest.raises(InputError, match=r"names\.json.*no such file"):
+    with pytest.raises(InputError, match=r"(?s)names\.json.*no such file"):
         evaluation.read_labels(tmp_path / "names.json")
     with pytest.raises(InputError, match="no such folder"):
         evaluation.write_labels(tmp_path / "none" / "names.json", {0: "B"})

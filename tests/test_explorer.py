@@ -219,12 +219,32 @@ def test_a_job_ends_once_and_can_be_stopped_late_or_twice():
     assert done.wait(5)
     done.stop()
     assert ended == [0.5, None]
-    endless = job.Job(lambda report: [time.sleep(0.01) for _ in iter(int, 1)], print, ended.append)
+    endless = job.Job(lambda report: time.sleep(0.5), print, ended.append)
     time.sleep(0.05)
     endless.stop()
     endless.stop()
     assert endless.wait(5)
     assert isinstance(ended[-1], Stopped)
+
+
+def test_work_that_was_stopped_breaks_off_where_it_reports_and_is_not_heard():
+    heard, ended, going_on, broken = [], [], threading.Event(), threading.Event()
+
+    def work(report):
+        report(0.1, "begun")
+        going_on.wait(5)
+        try:
+            report(0.9, "nearly done")
+        except Stopped:
+            broken.set()
+            raise
+
+    stopped = Job(work, lambda share, text: heard.append(share), ended.append)
+    wait_for(lambda: heard == [0.1])
+    stopped.stop()
+    going_on.set()
+    assert broken.wait(5)
+    assert heard == [0.1] and len(ended) == 1 and isinstance(ended[0], Stopped)
 
 
 def test_a_route_is_chosen_from_the_list_without_finding_them_again(explorer, monkeypatch):
@@ -485,7 +505,7 @@ def test_the_figure_shows_the_same_view(explorer, computed):
 )
 def test_arguments_that_do_not_belong_together_are_refused(change, named):
     given = {"latents": torch.zeros(9, 3), "decode": decode} | change
-    with pytest.raises(InputError, match=named):
+    with pytest.raises(InputError, match=f"(?s){named}"):
         ct.PathwayExplorer(prior_of_three(), **given)
 
 

@@ -93,5 +93,5 @@ def test_maps_may_be_arrays_or_tensors_that_require_grad():
 
 @pytest.mark.parametrize(("volume", "level"), [(torch.zeros(8, 8, 8), None), (torch.ones(8, 8, 8), 1.5)])
 def test_a_map_that_is_nowhere_above_the_level_is_refused(volume, level):
-    with pytest.raises(InputError, match=r"map_mask.*no voxel above.*Lower the level"):
+    with pytest.raises(InputError, match=r"(?s)map_mask.*no voxel above.*Lower the level"):
         map_mask(volume, level)

@@ -151,13 +151,13 @@ def damaged(kind: str, path, model) -> None:
 def test_files_that_are_no_models_are_refused(kind, name, model, tmp_path):
     path = tmp_path / name
     damaged(kind, path, model)
-    with pytest.raises(InputError, match=f"{name}.*found .* expected"):
+    with pytest.raises(InputError, match=f"(?s){name}.*found .* expected"):
         ct.CryoTwin.load(path)
 
 
 def test_a_model_of_an_earlier_build_is_refused_with_the_commit_that_reads_it(model, tmp_path):
     torch.save(model.payload() | {"format": "cryotwin_nb model 3"}, tmp_path / "model.pt")
-    with pytest.raises(InputError, match=r"model\.pt was written by an earlier build; .* commit 402ee49\.\nTrain"):
+    with pytest.raises(InputError, match=r"(?s)model\.pt was written by an earlier build; .* commit 402ee49\.\nTrain"):
         ct.CryoTwin.load(tmp_path / "model.pt")
 
 
@@ -189,9 +189,9 @@ def test_boolean_options_come_back_from_disk_as_they_were(given, tmp_path):
 
 @pytest.mark.parametrize("given", [0.5, 2, "yes", None, 1.0, "True"])
 def test_boolean_options_take_nothing_else(given):
-    with pytest.raises(InputError, match=r"contrast: found .*, expected True or False"):
+    with pytest.raises(InputError, match=r"(?s)contrast: found .*, expected True or False"):
         ct.CryoTwin(8, latent_dim=1, contrast=given)
-    with pytest.raises(InputError, match=r"final_em: found .*, expected True or False"):
+    with pytest.raises(InputError, match=r"(?s)final_em: found .*, expected True or False"):
         ct.TrainingConfig(final_em=given)
 
 
@@ -206,7 +206,7 @@ def test_nothing_is_left_when_saving_fails(model, tmp_path):
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "m.safetensors").mkdir()
     for path in (tmp_path / "file" / "model.safetensors", tmp_path / "m.safetensors"):
-        with pytest.raises(InputError, match=r"found .* expected"):
+        with pytest.raises(InputError, match=r"(?s)found .* expected"):
             model.save(path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "m.safetensors"]
 
@@ -225,7 +225,7 @@ def test_nothing_is_left_when_saving_fails(model, tmp_path):
     ],
 )
 def test_impossible_models_are_refused(arguments, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=f"(?s){message}"):
         ct.CryoTwin(**arguments)
 
 

@@ -622,7 +622,7 @@ def test_the_density_after_training_is_narrower_than_that_of_latents_plus_noise(
 
 
 def test_fewer_directions_than_latents_are_refused():
-    with pytest.raises(InputError, match=r"n_basis.*found 3 directions"):
+    with pytest.raises(InputError, match=r"(?s)n_basis.*found 3 directions"):
         ct.CryoTwin(16, latent_dim=4, n_basis=3)
 
 

@@ -73,7 +73,7 @@ def test_public_name(name):
 
 
 def test_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="no attribute 'ridgelin'"):
+    with pytest.raises(AttributeError, match="attribute ridgelin"):
         _ = cryotwin_nb.ridgelin
 
 

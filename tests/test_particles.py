@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from cryotwin_nb import simulate
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats import cryodrgn, mrc
+from cryotwin_nb.formats.poses import rotations_from_euler
 from cryotwin_nb.imaging.optics import CTF
-from cryotwin_nb.particles.particles import Particles, rotations_from_euler
+from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.truth.truth import Truth
 
 DATA = Path(__file__).parents[2] / "shared/data"
@@ -182,7 +183,7 @@ def test_chunks_and_subsets_of_a_set_on_disk_are_written(tmp_path, monkeypatch):
     p = make(9)
     p.write(tmp_path / "a.star", progress=False)
     again = Particles.read(tmp_path / "a.star", contrast="dark")
-    monkeypatch.setattr("cryotwin_nb.particles.particles._CHUNK_BYTES", 4 * 16 * 16 * 2)
+    monkeypatch.setattr("cryotwin_nb.particles.writing._CHUNK_BYTES", 4 * 16 * 16 * 2)
     again[[7, 2, 5, 1, 0]].write(tmp_path / "b.star", progress=False)
     assert_same(Particles.read(tmp_path / "b.star", contrast="dark"), p[[7, 2, 5, 1, 0]])
 

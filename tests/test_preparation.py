@@ -63,7 +63,7 @@ def test_a_cropped_image_is_the_one_simulated_on_the_coarse_grid(monkeypatch):
     positions = positions.expand(6, -1, -1)
     views = torch.as_tensor(particles.rotations), particles.ctf, torch.as_tensor(particles.shifts)
     fine = torch.as_tensor(images_module._project(positions, masses, *views, 32, 10.0))
-    monkeypatch.setattr(simulate, "atom_transform", lambda size: atom_transform(size, 0.6 * 16 / 32))
+    monkeypatch.setattr(images_module, "atom_transform", lambda size: atom_transform(size, 0.6 * 16 / 32))
     coarse = torch.as_tensor(images_module._project(positions, masses, *views, 16, 20.0))
     found, expected = fft2(crop_images(fine, 16))[:, 1:, 1:], fft2(coarse)[:, 1:, 1:]  # without the Nyquist lines
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-6 * float(expected.abs().max()))
@@ -272,7 +272,7 @@ def test_other_options_or_input_do_not_go_on(raw, tmp_path, monkeypatch, small_c
             ct.prepare(raw, tmp_path / "p.star", 16, workers=1, progress=False)
     with pytest.raises(InputError, match="box size 32 instead of 16"):
         ct.prepare(raw, tmp_path / "p.star", **QUIET)
-    with pytest.raises(InputError, match=r"input .* instead of"):
+    with pytest.raises(InputError, match=r"(?s)input .* instead of"):
         ct.prepare(raw[:250], tmp_path / "p.star", 16, **QUIET)
     assert not (tmp_path / "p.star").exists()
     assert ct.prepare(raw, tmp_path / "p.star", resume=False, **QUIET).box_size == 32
@@ -294,7 +294,7 @@ def test_a_full_disk_is_told_before_and_survived_after(raw, tmp_path, monkeypatc
             return work(self, number, function)
 
         patch.setattr(partial.PartialStack, "_one", full)
-        with pytest.raises(InputError, match=r"No space left.*what is finished is kept"):
+        with pytest.raises(InputError, match=r"(?s)No space left.*what is finished is kept"):
             ct.prepare(raw, tmp_path / "p.star", **QUIET)
     assert ct.prepare(raw, tmp_path / "p.star", **QUIET).n == 300
 

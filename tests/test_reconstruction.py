@@ -220,7 +220,7 @@ def test_errors_of_the_agreement_are_those_of_the_noise(empty):
     ],
 )
 def test_wrong_weights_are_refused(particles, imaging, weights, found):
-    with pytest.raises(InputError, match=found):
+    with pytest.raises(InputError, match=f"(?s){found}"):
         reconstruct(particles, weights, imaging=imaging)
 
 

@@ -224,5 +224,5 @@ def test_curves_are_cut_finely_and_evenly():
     ],
 )
 def test_bad_input_is_refused(changes, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=f"(?s){message}"):
         ridgeline(**{"prior": random_mixture(3, 2), "start": 0, "end": 1} | changes)

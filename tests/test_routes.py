@@ -372,7 +372,7 @@ def test_a_progress_bar_counts_the_draws(diamond, capsys):
     ],
 )
 def test_what_it_refuses(diamond, arguments, options, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=f"(?s){message}"):
         find_routes(diamond[0], *arguments, **options)
 
 

@@ -227,5 +227,5 @@ def test_a_bandwidth_that_takes_in_other_particles_predicts_worse(particles, ima
 )
 def test_wrong_input_is_refused(decode, particles, latents, imaging, change, found):
     arguments = {"path": way(*UNBRIDGED, n=3), "latents": latents, "imaging": imaging} | change
-    with pytest.raises(InputError, match=found):
+    with pytest.raises(InputError, match=f"(?s){found}"):
         pathway_support(decode, particles, **arguments)

@@ -151,7 +151,7 @@ def test_bfloat16_is_chosen_where_the_processor_multiplies_it(units, monkeypatch
     ],
 )
 def test_impossible_settings_are_refused(changes, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=f"(?s){message}"):
         config(**changes)
 
 

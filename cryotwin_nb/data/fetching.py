@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ import numpy as np
 import pooch
 
 from cryotwin_nb.data.manifest import UNVERIFIED, DataFile, Dataset, datasets
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import InputError, warn_user
 
 if TYPE_CHECKING:
     from cryotwin_nb.particles.particles import Particles
@@ -138,11 +137,8 @@ def _simulate(dataset: Dataset, progress: bool) -> Particles:
     make = simulate.assembly if dataset.generator == "assembly" else simulate.hinge
     particles = make(**dataset.arguments, progress=progress)
     if particles.truth is not None and dataset.truth_sha256 not in (UNVERIFIED, truth_hash(particles.truth)):
-        warnings.warn(
-            f"{dataset.name}: this machine's ground truth differs from the manifest's (another NumPy?); "
-            "numbers will not agree exactly with published ones.",
-            stacklevel=3,
-        )
+        differs = f"{dataset.name}: this machine's ground truth differs from the manifest's (another NumPy?)"
+        warn_user(f"{differs}; numbers will not agree exactly with published ones.")
     return particles
 
 
@@ -161,7 +157,7 @@ def _obtain(file: DataFile, target: Path, progress: bool) -> None:
         raise
     part.replace(target)
     if file.sha256 == UNVERIFIED:
-        warnings.warn(f"{target}: no checksum is published for this file; its sha256 is {found}", stacklevel=4)
+        warn_user(f"{target}: no checksum is published for this file; its sha256 is {found}")
 
 
 def _verify(file: DataFile, path: Path, where: Path, remedy: str) -> str:

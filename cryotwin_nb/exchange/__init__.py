@@ -1,1 +1,7 @@
 """Results for other programs: particles for RELION, cryoSPARC and cryoDRGN, maps for ChimeraX, a cryoDRGN run read."""
+
+from cryotwin_nb.exchange.cryodrgn_run import CryodrgnRun, read_cryodrgn
+from cryotwin_nb.exchange.export import write_pathway
+from cryotwin_nb.exchange.selection import select_near, select_state, write_selection
+
+__all__ = ["CryodrgnRun", "read_cryodrgn", "select_near", "select_state", "write_pathway", "write_selection"]

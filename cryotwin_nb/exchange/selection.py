@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import InputError, warn_user
 from cryotwin_nb.formats.cryodrgn import write_indices
 from cryotwin_nb.formats.files import require_suffix
 from cryotwin_nb.formats.metadata import select
@@ -185,7 +184,7 @@ def write_selection(
     moved = _SUBSETS[path.suffix.lower()](path, source, source_rows, extra)
     if moved:
         text = f"{path}: stacks keep their names, like {moved!r}, which is not found from here as it was from {source}."
-        warnings.warn(f"{text} Read the new file with datadir=, or write it into that project.", stacklevel=2)
+        warn_user(f"{text} Read the new file with datadir=, or write it into that project.")
     return path
 
 

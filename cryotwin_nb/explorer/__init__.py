@@ -3,9 +3,17 @@
     ct.PathwayExplorer(model.prior, z, decode=model.volumes, voxel_size=particles.pixel_size)
 
 Its parts: `stars` (where ends are picked), `maps` (nglview), `profile`, `controls`, `job` (work beside the kernel),
-`figure` and `still` (the same view without a kernel), `saving`. What is computed is computed by the core.
+`search`, `figure` and `still` (the same view without a kernel), `saving`, `naming` (labels by hand). What is computed,
+the core computes.
 """
 
-from cryotwin_nb.explorer.explorer import PathwayExplorer
+import lazy_loader
 
-__all__ = ["PathwayExplorer"]
+from cryotwin_nb.errors import extras_told
+
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> object:
+    with extras_told():
+        return _load(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections.abc import Callable
 
@@ -11,7 +10,7 @@ Report = Callable[[float | None, str], None]
 
 
 class Stopped(Exception):
-    """Raised inside the work when it is to stop."""
+    """Raised where work reports after it was told to stop."""
 
 
 class Job:
@@ -20,47 +19,51 @@ class Job:
     Parameters
     ----------
     work : callable
-        Called with a function `report(share, text)`.
+        Called with a function `report(share, text)`, which it calls now and then.
     report : callable
         Where the reports go.
     done : callable
-        Called with what ended the work: None, `Stopped` or any other exception.
+        Called once with what ended the job: None, `Stopped` or any other exception.
 
     Notes
     -----
-    Stopping raises `Stopped` in the thread between two steps of Python, so that any search and any decoder can be
-    stopped without asking for it now and then; a long step of C++ ends first.
+    A job that is stopped is over at once: nothing that its work still reports or gives is heard. The thread itself
+    ends where the work reports next, since nothing can be broken off in the middle of a step.
     """
 
     def __init__(
         self, work: Callable[[Report], None], report: Report, done: Callable[[BaseException | None], None]
     ) -> None:
         self._work, self._report, self._done = work, report, done
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._lock, self._working = threading.Lock(), True
-        self._thread.start()
+        self._lock, self._over, self._told = threading.Lock(), threading.Event(), threading.Event()
+        threading.Thread(target=self._run, daemon=True).start()
 
     def stop(self) -> None:
-        """Ask the work to end; a second call, or one after the end, does nothing."""
-        with self._lock:
-            if self._working and self._thread.ident is not None:
-                self._working = False
-                identity = ctypes.c_ulong(self._thread.ident)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, ctypes.py_object(Stopped))
+        """End the job; a second call, or one after the end, does nothing."""
+        self._end(Stopped())
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait for the end; False if it did not come in time."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        return self._told.wait(seconds)
 
     def _run(self) -> None:
         error: BaseException | None = None
         try:
-            try:
-                self._work(self._report)
-            finally:
-                with self._lock:  # from here on nothing is raised from outside
-                    self._working = False
+            self._work(self._heard)
         except BaseException as raised:
             error = raised
-        self._done(error)
+        self._end(error)
+
+    def _heard(self, share: float | None, text: str) -> None:
+        """Pass a report on, or break off the work that was stopped."""
+        if self._over.is_set():
+            raise Stopped
+        self._report(share, text)
+
+    def _end(self, error: BaseException | None) -> None:
+        with self._lock:
+            first = not self._over.is_set()
+            self._over.set()
+        if first:
+            self._done(error)
+            self._told.set()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,25 +14,23 @@ from cryotwin_nb.imaging.optics import CTF
 _WORDS = {"dark": "dark on light", "light": "light on dark"}
 
 
-def choose_contrast(source: ImageSource, ctf: CTF | None, pixel_size: float, sign: float | None, where: object) -> str:
-    """Return "dark" or "light": what the file declares (`sign` -1 or 1), else what the images show, else dark.
+def choose_contrast(
+    source: ImageSource, ctf: CTF | None, pixel_size: float, sign: float | None, where: object
+) -> tuple[str, str | None]:
+    """ "dark" or "light": what the file declares (`sign` -1 or 1), else what the images show, else dark; and why.
 
-    Up to 200 images are measured (`contrast_score`). Without images nothing is measured or said.
+    Up to 200 images are measured (`contrast_score`). Without images nothing is measured or said; nor is it where the
+    file declares the contrast and the images look like that. A declaration that they contradict is followed all the
+    same.
 
     Raises
     ------
     InputError
         If all the images measured are constant.
-
-    Warns
-    -----
-    UserWarning
-        Saying what was chosen and why, unless the file declares it and the images look like that; a declaration that
-        they contradict is followed all the same.
     """
     declared = {-1.0: "dark", 1.0: "light"}.get(sign or 0.0)
     if isinstance(source, NoImages):
-        return declared or "dark"
+        return declared or "dark", None
     size = source.box_size
     wanted = min(len(source), 200, max(20, 2**24 // size**2))
     rows = np.linspace(0, len(source) - 1, wanted).astype(np.int64)
@@ -48,14 +44,13 @@ def choose_contrast(source: ImageSource, ctf: CTF | None, pixel_size: float, sig
     chosen = declared or measured or "dark"
     reason = f"measured on {usable.sum()} images: {abs(score):.1f} standard errors"
     if declared and measured in ("", declared):
-        return declared
+        return declared, None
     if declared:
         reason = f"declared in the file; but they look {_WORDS[measured]} ({reason})"
     elif not measured:
         reason = f"assumed: undecidable when {reason}"
     text = f"{where}: taking the particles as {_WORDS[chosen]} ({reason}). Give contrast='dark' or 'light' to override."
-    warnings.warn(text, UserWarning, stacklevel=4)  # the caller of Particles.read
-    return chosen
+    return chosen, text
 
 
 def contrast_score(images: np.ndarray, ctf: CTF | None, pixel_size: float) -> float:

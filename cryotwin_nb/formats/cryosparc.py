@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +44,9 @@ def read_cs(path: str | os.PathLike, pixel_size: float | None = None, poses: boo
     InputError
         If the file is no .cs file of particles, or fields are missing or hold anything but finite numbers.
 
-    Warns
+    Notes
     -----
-    UserWarning
-        If the poses are those of a heterogeneous refinement or ab-initio job (the best class of each particle).
+    Poses of a heterogeneous refinement or ab-initio job are those of each particle's best class, which is noted.
     """
     path = require_file(path, "cryoSPARC file")
     table = read_table(path)
@@ -56,7 +54,8 @@ def read_cs(path: str | os.PathLike, pixel_size: float | None = None, poses: boo
     stacks, which = np.unique([_text(name).lstrip(">") for name in written], return_inverse=True)
     stack_number = which[first.reshape(-1)]
     pixel = _pixel_sizes(table, path, pixel_size)
-    rotations, shifts = _poses(table, path, pixel) if poses else (None, None)
+    notes: list[str] = []
+    rotations, shifts = _poses(table, path, pixel, notes) if poses else (None, None)
     fields = set(table.dtype.names or ())
     shape = _numbers(table, path, "blob/shape", (2,)) if "blob/shape" in fields else np.zeros((len(table), 1))
     group = _numbers(table, path, "ctf/exp_group_id") if "ctf/exp_group_id" in fields else np.zeros(len(table))
@@ -72,6 +71,7 @@ def read_cs(path: str | os.PathLike, pixel_size: float | None = None, poses: boo
         shifts,
         ctf=_ctf(table, path) if ctf else None,
         sign=_numbers(table, path, "blob/sign") if "blob/sign" in fields else None,
+        notes=tuple(notes),
     )
 
 
@@ -121,13 +121,15 @@ def _pixel_sizes(table: np.ndarray, path: Path, fallback: float | None) -> np.nd
     return pixel
 
 
-def _poses(table: np.ndarray, path: Path, pixel: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _poses(
+    table: np.ndarray, path: Path, pixel: np.ndarray, notes: list[str]
+) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Rotations, and shifts in Å: stored in pixels of the alignment, whose size may differ from the images'."""
     names = table.dtype.names or ()
     if "alignments3D/pose" in names:
         prefixes, best = ["alignments3D"], np.zeros(len(table), dtype=np.int64)
     else:
-        prefixes, best = _best_class(table, path)
+        prefixes, best = _best_class(table, path, notes)
     if not prefixes:
         return None, None
     vectors, shifts = np.zeros((len(table), 3)), np.zeros((len(table), 2))
@@ -142,7 +144,7 @@ def _poses(table: np.ndarray, path: Path, pixel: np.ndarray) -> tuple[np.ndarray
     return rotations_from_vectors(vectors), column(shifts, path, "shift in Å").astype(np.float32)
 
 
-def _best_class(table: np.ndarray, path: Path) -> tuple[list[str], np.ndarray]:
+def _best_class(table: np.ndarray, path: Path, notes: list[str]) -> tuple[list[str], np.ndarray]:
     """Prefixes of the classes' fields, and for each particle the class of the largest posterior."""
     names = table.dtype.names or ()
     prefixes = [m[1] for name in names if (m := re.fullmatch(r"(alignments_class(?:3D)?_\d+)/pose", name))]
@@ -153,7 +155,7 @@ def _best_class(table: np.ndarray, path: Path) -> tuple[list[str], np.ndarray]:
     if not prefixes:
         return [], np.zeros(len(table), dtype=np.int64)
     text = f"{path}: no alignments3D; using the poses of each particle's best class among {', '.join(prefixes)}."
-    warnings.warn(text, UserWarning, stacklevel=7)  # the caller of Particles.read
+    notes.append(text)
     if len(prefixes) == 1:
         return prefixes, np.zeros(len(table), dtype=np.int64)
     return prefixes, np.stack([_numbers(table, path, name) for name in posteriors]).argmax(axis=0)

@@ -41,6 +41,8 @@ class Metadata:
         Of (n,) arrays; `amplitude_contrast` is NaN where unknown.
     sign : (n,) float64 or None
         Where the file declares it: -1 for particles dark on light, 1 for light on dark.
+    notes : tuple of str
+        Choices that reading made on the user's behalf.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class Metadata:
     shifts: np.ndarray | None = None
     ctf: CTF | None = None
     sign: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.stack_number)
@@ -61,7 +64,7 @@ class Metadata:
     def __getitem__(self, rows: np.ndarray) -> Metadata:
         """The metadata of a subset of particles; the list of stacks stays whole."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        per_particle = {k: v[rows] for k, v in values.items() if k not in ("path", "stacks") and v is not None}
+        per_particle = {k: v[rows] for k, v in values.items() if k not in ("path", "stacks", "notes") and v is not None}
         return Metadata(**values | per_particle)
 
     def common(self, name: str, tolerance: float = 0.0) -> float:

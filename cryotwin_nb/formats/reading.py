@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import InputError, choice, flag, positive
 from cryotwin_nb.formats import cryodrgn
 from cryotwin_nb.formats.contrast import choose_contrast
 from cryotwin_nb.formats.cryosparc import read_cs
@@ -26,28 +25,52 @@ from cryotwin_nb.imaging.optics import CTF
 _STACKS = (".mrcs", ".mrc")
 
 
-def read_parts(
-    path: str | os.PathLike,
-    datadir: str | os.PathLike | None,
-    poses: Any,
-    ctf: Any,
-    indices: Any,
-    contrast: str,
-    images: bool,
-    amplitude_contrast: float | None,
-    box_size: int | None,
-    pixel_size: float | None,
-) -> tuple[dict[str, Any], int, np.ndarray]:
-    """The arguments of `Particles` for what `Particles.read` was asked, the number of particles in the file, and the
-    rows selected among them.
+@dataclass(frozen=True)
+class ReadRequest:
+    """What `Particles.read` was asked for; the fields are its parameters."""
 
-    Parameters and exceptions as in `Particles.read`.
+    path: str | os.PathLike
+    datadir: str | os.PathLike | None = None
+    poses: Any = None
+    ctf: Any = None
+    indices: Any = None
+    contrast: str = "auto"
+    images: bool = True
+    amplitude_contrast: float | None = None
+    box_size: int | None = None
+    pixel_size: float | None = None
+
+
+class ReadParts(NamedTuple):
+    """What was read.
+
+    Attributes
+    ----------
+    arguments : dict
+        Those of `Particles`.
+    total : int
+        Particles in the file.
+    rows : (n,) int64
+        Those selected among them.
+    notes : list of str
+        Choices made on the user's behalf.
     """
-    path = require_suffix(require_file(path, "file of particles"), ".star", ".cs", *_STACKS, ".txt")
-    _check_options(contrast, amplitude_contrast, box_size, pixel_size)
+
+    arguments: dict[str, Any]
+    total: int
+    rows: np.ndarray
+    notes: list[str]
+
+
+def read_parts(request: ReadRequest) -> ReadParts:
+    """The parts of a `Particles`; exceptions as in `Particles.read`."""
+    path = require_suffix(require_file(request.path, "file of particles"), ".star", ".cs", *_STACKS, ".txt")
+    _check_options(request)
+    poses, ctf, indices, pixel_size = request.poses, request.ctf, request.indices, request.pixel_size
     parameters = None if ctf is None else _foreign_ctf(ctf)
     fallback = pixel_size if pixel_size is not None or parameters is None else parameters[2]
-    table = _read_table(path, datadir, fallback, poses is None, ctf is None)
+    table = _read_table(path, request.datadir, fallback, poses is None, ctf is None)
+    notes = list(table.notes)
     total, where = len(table), indices if isinstance(indices, (str, os.PathLike)) else f"indices for {path}"
     chosen = cryodrgn.read_indices(indices) if isinstance(indices, (str, os.PathLike)) else indices
     rows = np.arange(total) if chosen is None else select(chosen, total, where, unique=True)
@@ -57,32 +80,43 @@ def read_parts(
         transfer = parameters[0][_rows_for(len(parameters[0]), total, rows, "ctf", ctf)]
 
     stated = _stated_box(table, parameters)
-    source: ImageSource = open_stacks(table, datadir) if images else NoImages(len(rows), box_size or stated, path)
-    pixel = _pixel_size(table, parameters, pixel_size, source)
-    _check_box(path, source, box_size, stated if pixel_size is None and parameters is None else None)
+    source: ImageSource
+    if request.images:
+        source = open_stacks(table, request.datadir)
+    else:
+        source = NoImages(len(rows), request.box_size or stated, path)
+    pixel = _pixel_size(table, parameters, pixel_size, source, notes)
+    _check_box(path, source, request.box_size, stated if pixel_size is None and parameters is None else None)
     rotations, shifts = table.rotations, table.shifts
     if poses is not None:
         rotations, shifts = _foreign_poses(poses, total, rows, source, pixel)
-    transfer = _with_amplitude_contrast(transfer, amplitude_contrast, path)
+    transfer = _with_amplitude_contrast(transfer, request.amplitude_contrast, path, notes)
+    contrast = request.contrast
     if contrast == "auto":
         sign = None if table.sign is None else table.common("sign")
-        contrast = choose_contrast(source, transfer, pixel, sign, path)
-    parts = {"rotations": rotations, "shifts": shifts, "ctf": transfer, "pixel_size": pixel, "contrast": contrast}
-    return parts | {"images": source, "optics_group": table.optics_group, "where": path}, total, rows
+        contrast, why = choose_contrast(source, transfer, pixel, sign, path)
+        notes += [why] if why else []
+    arguments: dict[str, Any] = {
+        "images": source,
+        "optics_group": table.optics_group,
+        "where": path,
+        "rotations": rotations,
+    }
+    arguments |= {"shifts": shifts, "ctf": transfer, "pixel_size": pixel, "contrast": contrast}
+    return ReadParts(arguments, total, rows, notes)
 
 
-def _check_options(
-    contrast: str, amplitude_contrast: float | None, box_size: int | None, pixel_size: float | None
-) -> None:
-    if contrast not in ("auto", "dark", "light"):
-        raise InputError("contrast", repr(contrast), "'auto', 'dark' or 'light'", "Choose one of the three.")
-    if amplitude_contrast is not None and not 0 <= amplitude_contrast <= 1:
+def _check_options(request: ReadRequest) -> None:
+    choice("contrast", request.contrast, ("auto", "dark", "light"))
+    flag("images", request.images)
+    fraction = request.amplitude_contrast
+    if fraction is not None and not 0 <= fraction <= 1:
         remedy = "0.1 is usual for cryo-EM, 0.07 at 300 kV."
-        raise InputError("amplitude_contrast", f"{amplitude_contrast}", "a fraction from 0 to 1", remedy)
-    if pixel_size is not None and not (np.isfinite(pixel_size) and pixel_size > 0):
-        raise InputError("pixel_size", f"{pixel_size}", "a positive number of Å", "Give the pixel size in Å.")
-    if box_size is not None:
-        require_box_size(box_size)
+        raise InputError("amplitude_contrast", f"{fraction}", "a fraction from 0 to 1", remedy)
+    if request.pixel_size is not None:
+        positive("pixel_size", request.pixel_size, "Give the pixel size in Å.")
+    if request.box_size is not None:
+        require_box_size(request.box_size)
 
 
 def _read_table(path: Path, datadir: str | os.PathLike | None, pixel: float | None, poses: bool, ctf: bool) -> Metadata:
@@ -167,7 +201,11 @@ def _stated_box(table: Metadata, parameters: tuple[CTF, int | None, float | None
 
 
 def _pixel_size(
-    table: Metadata, parameters: tuple[CTF, int | None, float | None] | None, given: float | None, source: ImageSource
+    table: Metadata,
+    parameters: tuple[CTF, int | None, float | None] | None,
+    given: float | None,
+    source: ImageSource,
+    notes: list[str],
 ) -> float:
     """Å: as given, else from cryoDRGN's CTF scaled to the box of the images, else as the file says."""
     stated = table.common("pixel_size", tolerance=1e-3)
@@ -178,7 +216,7 @@ def _pixel_size(
         trusted = table.path.suffix.lower() not in (*_STACKS, ".txt")
         if trusted and abs(pixel - stated) > 0.01 * stated:
             text = f"{table.path} says {stated:g} Å per pixel, the CTF parameters {pixel:g}: taking the latter."
-            warnings.warn(text, UserWarning, stacklevel=4)  # the caller of Particles.read
+            notes.append(text)
         return pixel
     if stated <= 0:
         raise InputError(table.path, "no pixel size in the header", "one in Å", "Give pixel_size= in Å.")
@@ -196,13 +234,13 @@ def _check_box(path: Path, source: ImageSource, given: int | None, stated: int |
             raise InputError(path, found, f"{box} as in {origin}", remedy)
 
 
-def _with_amplitude_contrast(ctf: CTF | None, given: float | None, path: Path) -> CTF | None:
+def _with_amplitude_contrast(ctf: CTF | None, given: float | None, path: Path, notes: list[str]) -> CTF | None:
     """The CTF with the amplitude contrast given, or 0.1 where the file lacks it."""
     if ctf is None:
         return None
     missing = np.isnan(ctf.amplitude_contrast)
     if given is None and missing.any():
         text = f"{path}: no amplitude contrast in the file; assuming 0.1. Give amplitude_contrast= to change it."
-        warnings.warn(text, UserWarning, stacklevel=4)  # the caller of Particles.read
+        notes.append(text)
     values = np.where(missing, 0.1, ctf.amplitude_contrast) if given is None else np.full(len(ctf), given)
     return replace(ctf, amplitude_contrast=values.astype(np.float32))

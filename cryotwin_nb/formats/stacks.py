@@ -178,3 +178,19 @@ def as_source(images: Any, parts: tuple, box_size: int | None, where: object) ->
     if not isinstance(images, NoImages) or images.stated_box_size is not None:
         require_box_size(images.box_size, where)
     return images
+
+
+def read_finite(source: ImageSource, rows: np.ndarray) -> np.ndarray:
+    """Images (m, D, D) float32 of a source.
+
+    Raises
+    ------
+    InputError
+        If one holds NaN or infinity, naming image and stack.
+    """
+    images = source.read(rows)
+    finite = np.isfinite(images).all(axis=(1, 2))
+    if not finite.all():
+        name = source.name(int(rows[np.argmin(finite)]))
+        raise InputError(name, "NaN or infinity", "finite values", "Leave that particle out with indices=.")
+    return images

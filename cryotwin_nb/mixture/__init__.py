@@ -1,1 +1,6 @@
 """Gaussian mixtures as densities: values, samples, modes, fitting; this room knows nothing of images."""
+
+from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.mixture.moments import MixtureMoments, StoredMixture
+
+__all__ = ["GaussianMixture", "MixtureMoments", "StoredMixture"]

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from cryotwin_nb.errors import InputError
-from cryotwin_nb.formats.files import atomic, require_suffix
+from cryotwin_nb.errors import InputError, choice, positive, warn_user
+from cryotwin_nb.formats.files import require_suffix
 from cryotwin_nb.formats.metadata import CTF_FIELDS, column, make_ctf, select
-from cryotwin_nb.formats.mrc import write_stack
-from cryotwin_nb.formats.poses import euler_from_rotations, require_rotations, rotations_from_euler
-from cryotwin_nb.formats.reading import read_parts
-from cryotwin_nb.formats.stacks import ImageSource, NoImages, as_source
-from cryotwin_nb.formats.star import WHITENED, write_star
+from cryotwin_nb.formats.poses import require_rotations
+from cryotwin_nb.formats.reading import ReadRequest, read_parts
+from cryotwin_nb.formats.stacks import ImageSource, NoImages, as_source, read_finite
+from cryotwin_nb.formats.star import WHITENED
 from cryotwin_nb.imaging.optics import CTF
+from cryotwin_nb.particles.beside import files_beside, read_beside
 from cryotwin_nb.particles.whitening import Whitening
+from cryotwin_nb.particles.writing import described, in_chunks, refuse_overwriting, write_star_and_stack
 from cryotwin_nb.truth.truth import Truth
-
-__all__ = ["Particles", "euler_from_rotations", "rotations_from_euler"]
-
-_CHUNK_BYTES = 64 * 2**20
 
 
 class Particles:
@@ -60,16 +54,8 @@ class Particles:
 
     Attributes
     ----------
-    rotations, ctf, truth, whitening
-        As given; None where unknown. R is the transpose of what cryoDRGN stores.
-    shifts : (n, 2) float32
-        Å.
-    optics_group : (n,) int64
-        From 0.
-    pixel_size, contrast
-        As given.
-    source_rows : (n,) int64
-        Row of each particle in `source`, or among those that this set was sliced from.
+    rotations, shifts, ctf, pixel_size, optics_group, contrast, truth, whitening, source_rows
+        As given, or by default; None where unknown. R is the transpose of what cryoDRGN stores.
 
     Raises
     ------
@@ -109,10 +95,8 @@ class Particles:
         n, where = len(self._source), self._where
         if n == 0:
             raise InputError(where, "no particles", "at least one", "Check the file and the selection.")
-        if not (np.isfinite(self.pixel_size) and self.pixel_size > 0):
-            raise InputError(where, f"a pixel size of {self.pixel_size} Å", "a positive one", "Give pixel_size= in Å.")
-        if self.contrast not in ("dark", "light"):
-            raise InputError(where, f"contrast {self.contrast!r}", "'dark' or 'light'", "Choose one of the two.")
+        positive(f"{where}: pixel_size", self.pixel_size, "Give pixel_size= in Å.")
+        choice(f"{where}: contrast", self.contrast, ("dark", "light"))
         if self.shifts.shape != (n, 2):
             found = f"shifts of shape {self.shifts.shape}"
             raise InputError(where, found, f"({n}, 2)", "Give x and y in Å for each particle.")
@@ -172,12 +156,15 @@ class Particles:
         UserWarning
             On choices made on the user's behalf: contrast, amplitude contrast, class of the poses.
         """
-        parts, total, rows = read_parts(
+        request = ReadRequest(
             path, datadir, poses, ctf, indices, contrast, images, amplitude_contrast, box_size, pixel_size
         )
-        truth = _read_beside(Truth, Path(path), ".truth.npz", total, rows)
-        whitening = _read_beside(Whitening, Path(path), ".whitening.npz", total, rows) if images else None
-        return cls(**parts, truth=truth, whitening=whitening, source_rows=rows)
+        arguments, total, rows, notes = read_parts(request)
+        truth = read_beside(Truth, Path(path), total, rows)
+        whitening = read_beside(Whitening, Path(path), total, rows) if images else None
+        for note in dict.fromkeys(notes):
+            warn_user(note)
+        return cls(**arguments, truth=truth, whitening=whitening, source_rows=rows)
 
     @property
     def box_size(self) -> int:
@@ -209,19 +196,11 @@ class Particles:
     def __getitem__(self, indices: Any) -> Particles:
         """A subset of the particles, sharing the images; `indices` as in NumPy, none of them negative."""
         rows = select(indices, len(self), self._where)
-        return Particles(
-            self._source[rows],
-            None if self.rotations is None else self.rotations[rows],
-            self.shifts[rows],
-            None if self.ctf is None else self.ctf[rows],
-            pixel_size=self.pixel_size,
-            optics_group=self.optics_group[rows],
-            contrast=self.contrast,
-            truth=None if self.truth is None else self.truth[rows],
-            source_rows=self.source_rows[rows],
-            whitening=None if self.whitening is None else self.whitening[rows],
-            where=self._where,
-        )
+        names = ("rotations", "shifts", "ctf", "optics_group", "truth", "whitening", "source_rows")
+        parts: dict[str, Any] = {name: getattr(self, name) for name in names}
+        parts = {name: None if part is None else part[rows] for name, part in parts.items()}
+        common: dict[str, Any] = {"pixel_size": self.pixel_size, "contrast": self.contrast, "where": self._where}
+        return Particles(self._source[rows], **parts, **common)
 
     def images(self, indices: Any) -> np.ndarray:
         """Images (m, D, D) float32 in the sign of the CTF: dark on light, light stacks multiplied by -1.
@@ -233,7 +212,7 @@ class Particles:
         InputError
             If an image holds NaN or infinity, naming file and image, or there are no images.
         """
-        images = self._recorded(select(indices, len(self), self._where, allow_empty=True))
+        images = self.recorded(select(indices, len(self), self._where, allow_empty=True))
         return -images if self.contrast == "light" else images
 
     def unwhitened(self, indices: Any, device: torch.device | None = None) -> Tensor:
@@ -241,12 +220,6 @@ class Particles:
         rows = select(indices, len(self), self._where, allow_empty=True)
         images = torch.as_tensor(self.images(rows)).to(device)
         return images if self.whitening is None else self.whitening.undo(images, rows)
-
-    def refuse_overwriting(self, path: Path) -> None:
-        """Raise `InputError` if writing `path` and the stack beside it would overwrite what the particles are in."""
-        read_from = {*self._source.files, *([self._where.resolve()] if isinstance(self._where, Path) else [])}
-        if {path.resolve(), path.with_suffix(".mrcs").resolve()} & read_from:
-            raise InputError(path, "the files these particles are read from", "another name", "Write elsewhere.")
 
     def require_views(self) -> tuple[np.ndarray, CTF]:
         """Poses (n, 3, 3) and CTF, which training and embedding need.
@@ -275,13 +248,9 @@ class Particles:
             raise InputError(self._where, "no ground truth", "a simulated set", remedy)
         return self.truth
 
-    def _recorded(self, rows: np.ndarray) -> np.ndarray:
-        images = self._source.read(rows)
-        finite = np.isfinite(images).all(axis=(1, 2))
-        if not finite.all():
-            name = self._source.name(int(rows[np.argmin(finite)]))
-            raise InputError(name, "NaN or infinity", "finite values", "Leave that particle out with indices=.")
-        return images
+    def recorded(self, rows: np.ndarray) -> np.ndarray:
+        """Some of the images (m, D, D) float32 in the contrast in which they were recorded; all must be finite."""
+        return read_finite(self._source, rows)
 
     def write(self, path: str | os.PathLike, progress: bool = True) -> None:
         """Write `path` (.star, RELION 3.1) and the stack of the same name (.mrcs) beside it, complete or not at all.
@@ -295,70 +264,28 @@ class Particles:
             If the files cannot be written, or what the particles are read from would be overwritten.
         """
         path = require_suffix(path, ".star")
-        stack, beside = path.with_suffix(".mrcs"), self.files_beside(path)
         self.refuse_overwriting(path)
-        with ExitStack() as files:
-            star_part, stack_part = (files.enter_context(atomic(name)) for name in (path, stack))
-            write_stack(stack_part, self._chunks(progress), len(self), self.box_size, self.pixel_size)
-            for name, part in beside.items():
-                if part is not None:
-                    part.save(files.enter_context(atomic(name)))
-            write_star(
-                star_part,
-                stack.name,
-                self.optics_group,
-                self.pixel_size,
-                self.box_size,
-                self.rotations,
-                self.shifts,
-                self.ctf,
-                None if self.whitening is None else {WHITENED: 1},
-            )
-        for name, part in beside.items():
-            if part is None:
-                name.unlink(missing_ok=True)
+        columns = {name: getattr(self, name) for name in ("optics_group", "rotations", "shifts", "ctf")}
+        columns["prepared"] = None if self.whitening is None else {WHITENED: 1}
+        images = in_chunks(self.recorded, len(self), self.box_size, progress)
+        beside = files_beside(path, self.truth, self.whitening)
+        write_star_and_stack(path, images, (len(self), self.box_size), self.pixel_size, columns, beside)
 
-    def files_beside(self, path: Path) -> dict[Path, Truth | Whitening | None]:
-        """What is written beside a STAR file and comes back with it."""
-        return {path.with_suffix(".truth.npz"): self.truth, path.with_suffix(".whitening.npz"): self.whitening}
+    def refuse_overwriting(self, path: Path) -> None:
+        """Raise `InputError` if writing `path` and the stack beside it would overwrite what the particles are in."""
+        refuse_overwriting(path, [*self.files, *([] if self.source is None else [self.source])])
 
-    def _chunks(self, progress: bool) -> Iterator[np.ndarray]:
-        step = max(1, _CHUNK_BYTES // (4 * self.box_size**2))
-        with tqdm(total=len(self), desc="writing", unit=" images", disable=not progress) as bar:
-            for start in range(0, len(self), step):
-                images = self._recorded(np.arange(start, min(start + step, len(self))))
-                yield images
-                bar.update(len(images))
+    def __repr__(self) -> str:
+        return f"<{self.summary()}>"
 
     def summary(self) -> str:
         """Number, box, pixel size, defocus, contrast and what is known, in a few lines."""
-        box = "unknown" if isinstance(self._source, NoImages) and not self._source.stated_box_size else self.box_size
-        lines = [f"{len(self):,} particles, box {box} px at {self.pixel_size:.4g} Å/px, {self.contrast} contrast"]
-        if self.ctf is None:
-            lines.append("CTF: none")
-        else:
-            defocus = np.concatenate([self.ctf.defocus_u, self.ctf.defocus_v])
-            lines.append(
-                f"CTF: defocus {defocus.min():,.0f} to {defocus.max():,.0f} Å, {self.ctf.voltage.mean():.0f} kV"
-            )
-        groups = len(np.unique(self.optics_group))
-        lines.append(f"poses: {'none' if self.rotations is None else 'yes'}; optics groups: {groups}")
+        unknown = isinstance(self._source, NoImages) and not self._source.stated_box_size
+        groups, box = len(np.unique(self.optics_group)), None if unknown else self.box_size
+        has_poses = self.rotations is not None
+        lines = described(len(self), box, self.pixel_size, self.contrast, self.ctf, has_poses, groups)
         if isinstance(self._source, NoImages):
             lines.append("images: none (metadata only)")
         if self.truth is not None:
             lines.append("simulated: with ground truth")
         return "\n".join(lines)
-
-    def __repr__(self) -> str:
-        return f"<{self.summary()}>"
-
-
-_T = TypeVar("_T", Truth, Whitening)
-
-
-def _read_beside(kind: type[_T], path: Path, suffix: str, total: int, rows: np.ndarray) -> _T | None:
-    """The ground truth or the whitening that lies beside the file of particles, of those selected."""
-    file = path.with_suffix(suffix)
-    if not file.is_file():
-        return None
-    return kind.load(file, total)[rows]

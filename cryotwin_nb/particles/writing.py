@@ -1,0 +1,73 @@
+"""Particles as a RELION 3.1 STAR file and a stack beside it, complete or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.files import atomic
+from cryotwin_nb.formats.mrc import write_stack
+from cryotwin_nb.formats.star import write_star
+
+_CHUNK_BYTES = 64 * 2**20
+
+
+def refuse_overwriting(path: Path, read_from: Iterable[Path]) -> None:
+    """Raise `InputError` if writing `path` and the stack beside it would overwrite what particles are read from."""
+    if {path.resolve(), path.with_suffix(".mrcs").resolve()} & {file.resolve() for file in read_from}:
+        raise InputError(path, "the files these particles are read from", "another name", "Write elsewhere.")
+
+
+def write_star_and_stack(
+    path: Path, images: Iterable[np.ndarray], shape: tuple[int, int], pixel_size: float, columns: dict, beside: dict
+) -> None:
+    """Write images (n, D) = `shape` to the stack of the STAR file `path`, and with the two what lies beside them.
+
+    Parameters
+    ----------
+    columns : dict
+        The other arguments of `write_star`.
+    beside : dict
+        Of `files_beside`.
+    """
+    stack = path.with_suffix(".mrcs")
+    with ExitStack() as files:
+        star_part, stack_part = (files.enter_context(atomic(name)) for name in (path, stack))
+        write_stack(stack_part, images, *shape, pixel_size)
+        for name, part in beside.items():
+            if part is not None:
+                part.save(files.enter_context(atomic(name)))
+        write_star(star_part, stack.name, pixel_size=pixel_size, box_size=shape[1], **columns)
+    for name, part in beside.items():
+        if part is None:
+            name.unlink(missing_ok=True)
+
+
+def in_chunks(read: Callable[[np.ndarray], np.ndarray], n: int, box_size: int, progress: bool) -> Iterator[np.ndarray]:
+    """All of n images, in pieces of moderate size, with a bar."""
+    step = max(1, _CHUNK_BYTES // (4 * box_size**2))
+    with tqdm(total=n, desc="writing", unit=" images", disable=not progress) as bar:
+        for start in range(0, n, step):
+            images = read(np.arange(start, min(start + step, n)))
+            yield images
+            bar.update(len(images))
+
+
+def described(
+    n: int, box_size: int | None, pixel_size: float, contrast: str, ctf: Any, poses: bool, groups: int
+) -> list[str]:
+    """Number, box, pixel size, defocus, contrast and what is known, in a few lines."""
+    box = "unknown" if box_size is None else box_size
+    lines = [f"{n:,} particles, box {box} px at {pixel_size:.4g} Å/px, {contrast} contrast"]
+    if ctf is None:
+        lines.append("CTF: none")
+    else:
+        defocus = np.concatenate([ctf.defocus_u, ctf.defocus_v])
+        lines.append(f"CTF: defocus {defocus.min():,.0f} to {defocus.max():,.0f} Å, {ctf.voltage.mean():.0f} kV")
+    return [*lines, f"poses: {'yes' if poses else 'none'}; optics groups: {groups}"]
