@@ -230,7 +230,7 @@ def _look(options: argparse.Namespace) -> None:
     print(look.summary())
     if options.output:
         from cryotwin_nb import plotting
-        from cryotwin_nb.formats.mrc import write_map
+        from cryotwin_nb.formats.mrc_writing import write_map
 
         folder = make_folder(options.output)
         for name, volume in {"map": look.map, "half1": look.half_maps[0], "half2": look.half_maps[1]}.items():

@@ -17,7 +17,8 @@ import starfile
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats import chimerax, cryodrgn
-from cryotwin_nb.formats.mrc import read_map, write_map
+from cryotwin_nb.formats.mrc import read_map
+from cryotwin_nb.formats.mrc_writing import write_map
 from cryotwin_nb.imaging.optics import CTF
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.truth.truth import Truth

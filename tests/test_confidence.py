@@ -10,7 +10,7 @@ from scipy import integrate, stats
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways import Landscape, PathConfidence, bootstrap_path, max_flux, profile
-from cryotwin_nb.pathways.confidence import log_line_density
+from cryotwin_nb.pathways.profile import log_line_density
 from cryotwin_nb.pathways.network import typical_width
 from cryotwin_nb.pathways.ridgeline import pathway_from_knots
 

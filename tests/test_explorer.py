@@ -25,7 +25,8 @@ from cryotwin_nb.explorer import job, maps, planes, search
 from cryotwin_nb.explorer.job import Job, Stopped
 from cryotwin_nb.explorer.request import fingerprint
 from cryotwin_nb.explorer.search import path_title
-from cryotwin_nb.formats.mrc import map_bytes, read_map
+from cryotwin_nb.formats.mrc import read_map
+from cryotwin_nb.formats.mrc_writing import map_bytes
 from cryotwin_nb.plotting.rendering import automatic_sigma, contour_level
 
 SIZE = 16

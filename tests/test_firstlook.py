@@ -14,7 +14,8 @@ from cryotwin_nb import simulate
 from cryotwin_nb.__main__ import main
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.particles.particles import Particles
-from cryotwin_nb.preparation.hypotheses import Sample, pose_changes
+from cryotwin_nb.preparation.changes import pose_changes
+from cryotwin_nb.preparation.hypotheses import Sample
 from cryotwin_nb.preparation.pose_errors import typical_errors
 from cryotwin_nb.simulate import images as images_module
 

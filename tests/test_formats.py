@@ -18,7 +18,8 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats import chimerax, cryodrgn
 from cryotwin_nb.formats.cryosparc import read_cs
 from cryotwin_nb.formats.files import atomic, find_stack
-from cryotwin_nb.formats.mrc import read_header, read_map, read_stack_header, write_map, write_stack
+from cryotwin_nb.formats.mrc import read_header, read_map, read_stack_header
+from cryotwin_nb.formats.mrc_writing import write_map, write_stack
 from cryotwin_nb.formats.poses import euler_from_rotations, rotations_from_euler, rotations_from_vectors
 from cryotwin_nb.formats.star import read_star
 from cryotwin_nb.imaging.optics import CTF

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from torch_fourier_shell_correlation import fsc as witness_fsc
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.imaging.fourier import fft2, fft3, fourier_padded, fsc, grid, half_plane, ifft2, ifft3, shell_mean
+from cryotwin_nb.imaging.fourier import fft2, fft3, fourier_padded, grid, half_plane, ifft2, ifft3, shell_mean
+from cryotwin_nb.imaging.fsc import fsc
 from cryotwin_nb.imaging.masks import spherical_mask
 
 

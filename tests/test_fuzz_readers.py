@@ -35,7 +35,8 @@ from cryotwin_nb.evaluation import read_labels, write_labels
 from cryotwin_nb.explorer.request import PathRequest, fingerprint
 from cryotwin_nb.explorer.saving import read_note
 from cryotwin_nb.formats import cryodrgn
-from cryotwin_nb.formats.mrc import read_map, write_map, write_stack
+from cryotwin_nb.formats.mrc import read_map
+from cryotwin_nb.formats.mrc_writing import write_map, write_stack
 from cryotwin_nb.models.payload import FORMAT
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.whitening import Whitening

@@ -14,12 +14,12 @@ from torch import Tensor
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation import coordinate_r2, fsc_of_images, isometry
-from cryotwin_nb.imaging.fourier import fsc
+from cryotwin_nb.imaging.fsc import fsc
 from cryotwin_nb.imaging.masks import spherical_mask
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.models import records as records_module
 from cryotwin_nb.models import subspace as subspace_module
-from cryotwin_nb.models.curve import Curve
+from cryotwin_nb.models.networks import Curve
 from cryotwin_nb.models.records import ImageLikelihood, Records, deconvolved, pack, transformed, unpack
 from cryotwin_nb.models.subspace import SubspaceNetworks
 from cryotwin_nb.reconstruction.statistics import posterior
@@ -134,7 +134,7 @@ def test_volumes_are_the_mean_and_the_coefficients_times_the_basis(trained):
     expected = networks.mean + (c[..., None, None, None] * networks.basis).sum(1)
     torch.testing.assert_close(networks.volumes(z), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
     shown = trained.model.volumes(z)
-    outside = trained.model._solvent
+    outside = trained.model.imaging.solvent
     assert shown[:, outside].mean(1).abs().max() < 1e-5 * shown.abs().max()
     shift = shown - expected
     assert (shift - shift[:, :1, :1, :1]).abs().max() < 1e-5 * shown.abs().max()

@@ -19,7 +19,8 @@ from nbclient import NotebookClient
 from cryotwin_nb import plotting
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation import Isometry, block_order
-from cryotwin_nb.imaging.fourier import FscCurve, grid
+from cryotwin_nb.imaging.fourier import grid
+from cryotwin_nb.imaging.fsc import FscCurve
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.models.history import History
 from cryotwin_nb.particles.formation import ImageFormation

@@ -17,7 +17,8 @@ from cryotwin_nb.imaging.fourier import grid
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways import PathConfidence, Route, State, profile
 from cryotwin_nb.pathways.ridgeline import pathway_from_knots
-from cryotwin_nb.plotting.pathways import path_profile, route_graph, write_movie
+from cryotwin_nb.plotting.movie import write_movie
+from cryotwin_nb.plotting.pathways import path_profile, route_graph
 
 matplotlib.use("agg")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -194,7 +195,7 @@ def test_an_mp4_is_written(tmp_path):
 def test_a_failure_leaves_neither_file_nor_figure_and_the_former_movie(tmp_path, monkeypatch):
     file = small(tmp_path / "path.gif", blobs(2))
     before = file.read_bytes()
-    monkeypatch.setattr("cryotwin_nb.plotting.pathways.FuncAnimation", lambda *a, **k: SimpleNamespace(save=failing))
+    monkeypatch.setattr("cryotwin_nb.plotting.movie.FuncAnimation", lambda *a, **k: SimpleNamespace(save=failing))
     with pytest.raises(RuntimeError, match="disk"):
         small(file, blobs(3))
     assert [p.name for p in tmp_path.iterdir()] == ["path.gif"] and file.read_bytes() == before

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cryotwin_nb.evaluation.support import PathwaySupport
+from cryotwin_nb.evaluation.support_result import PathwaySupport
 from cryotwin_nb.plotting import path_support
 
 matplotlib.use("agg")

@@ -8,18 +8,13 @@ import torch
 
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.imaging.fourier import fft3, fsc, grid
+from cryotwin_nb.imaging.fourier import fft3, grid
+from cryotwin_nb.imaging.fsc import fsc
 from cryotwin_nb.imaging.masks import spherical_mask
 from cryotwin_nb.particles.formation import ImageFormation
 from cryotwin_nb.reconstruction.backprojection import MARGIN, NormalEquations
-from cryotwin_nb.reconstruction.homogeneous import (
-    PADDING,
-    Reconstruction,
-    measured,
-    n_effective,
-    reconstruct,
-    reconstruct_many,
-)
+from cryotwin_nb.reconstruction.halves import PADDING, measured, n_effective
+from cryotwin_nb.reconstruction.homogeneous import Reconstruction, reconstruct, reconstruct_many
 
 SIZE, PIXEL, N_IMAGES = 32, 10.0, 1000
 

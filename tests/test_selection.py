@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.formats.mrc import write_stack
+from cryotwin_nb.formats.mrc_writing import write_stack
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.pathways import assign, find_states
 from cryotwin_nb.pathways.ridgeline import pathway_from_knots

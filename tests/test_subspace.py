@@ -13,13 +13,15 @@ from torch import Tensor
 
 import cryotwin_nb as ct
 from cryotwin_nb.evaluation import coordinate_r2
-from cryotwin_nb.imaging.fourier import fft3, fsc, grid
+from cryotwin_nb.imaging.fourier import fft3, grid
+from cryotwin_nb.imaging.fsc import fsc
 from cryotwin_nb.imaging.lattice import HalfBall
 from cryotwin_nb.imaging.masks import spherical_mask
 from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.reconstruction.backprojection import MARGIN, NormalEquations, smooth_spectrum
-from cryotwin_nb.reconstruction.eigenvolumes import Eigenvolumes, _principal, augmented, begin, iterate
+from cryotwin_nb.reconstruction.eigenvolumes import Eigenvolumes, augmented, begin, iterate
+from cryotwin_nb.reconstruction.principal import _principal
 from cryotwin_nb.reconstruction.statistics import Statistics, posterior, projections
 
 SIZE, PIXEL, N_IMAGES = 16, 20.0, 400

@@ -9,11 +9,14 @@ from torch import Tensor
 
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.evaluation.support import PathwaySupport, choose_bandwidth, distances, information, pathway_support
+from cryotwin_nb.evaluation.information import distances, information
+from cryotwin_nb.evaluation.support import choose_bandwidth, pathway_support
+from cryotwin_nb.evaluation.support_result import PathwaySupport
 from cryotwin_nb.imaging.fourier import fft3, grid, ifft3
 from cryotwin_nb.imaging.lattice import half_ball
 from cryotwin_nb.pathways.ridgeline import equidistant
-from cryotwin_nb.reconstruction.homogeneous import back_project, density_power, measured, reconstruct, require_halves
+from cryotwin_nb.reconstruction.halves import back_project, density_power, measured, require_halves
+from cryotwin_nb.reconstruction.homogeneous import reconstruct
 from cryotwin_nb.reconstruction.statistics import projections
 from cryotwin_nb.truth.molecules import STATES
 

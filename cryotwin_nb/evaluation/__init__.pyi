@@ -31,7 +31,8 @@ from .path_scores import (
     path_block_order as path_block_order,
     route_scores as route_scores,
 )
-from .support import PathwaySupport as PathwaySupport, pathway_support as pathway_support
+from .support import pathway_support as pathway_support
+from .support_result import PathwaySupport as PathwaySupport
 from .truth_scores import (
     block_occupancies as block_occupancies,
     block_order as block_order,

@@ -9,7 +9,7 @@ from torch import Tensor
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation.intervals import Interval, interval
 from cryotwin_nb.evaluation.metric import Decode
-from cryotwin_nb.imaging.fourier import fsc
+from cryotwin_nb.imaging.fsc import fsc
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.truth.truth import Truth
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.chimerax import write_session
 from cryotwin_nb.formats.files import atomic, make_folder
-from cryotwin_nb.formats.mrc import write_map
+from cryotwin_nb.formats.mrc_writing import write_map
 from cryotwin_nb.pathways.ridgeline import Pathway
 
 

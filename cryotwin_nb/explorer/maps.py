@@ -16,7 +16,7 @@ from IPython.utils.capture import capture_output
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.formats.mrc import map_bytes
+from cryotwin_nb.formats.mrc_writing import map_bytes
 
 NGLVIEW = "4.0"
 _SCRIPT = Path(__file__).parent / "maps.js"

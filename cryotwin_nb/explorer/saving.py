@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import cryotwin_nb
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.exchange.export import write_pathway
 from cryotwin_nb.explorer.figure import draw_view
@@ -15,7 +15,7 @@ from cryotwin_nb.explorer.request import PathRequest, fingerprint
 from cryotwin_nb.explorer.view import View
 from cryotwin_nb.formats.files import atomic, make_folder, require_file
 from cryotwin_nb.mixture.gaussian import GaussianMixture
-from cryotwin_nb.plotting.pathways import write_movie
+from cryotwin_nb.plotting.movie import write_movie
 
 NOTE = "explorer.json"
 SUPPORT = "support.csv"
@@ -37,7 +37,7 @@ def write_exploration(
     _write_support(folder / SUPPORT, view.support)
     note = {
         "kind": _KIND,
-        "version": cryotwin_nb.__version__,
+        "version": version("cryotwin_nb"),
         "prior": fingerprint(prior),
         "request": request.as_dict(),
         "shown": shown,

@@ -3,6 +3,7 @@
 Each reader of particles returns a `metadata.Metadata`; conventions are converted here and nowhere else.
 """
 
-from cryotwin_nb.formats.mrc import read_map, write_map
+from cryotwin_nb.formats.mrc import read_map
+from cryotwin_nb.formats.mrc_writing import write_map
 
 __all__ = ["read_map", "write_map"]

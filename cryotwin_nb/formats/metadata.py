@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -167,3 +169,20 @@ def select(indices: object, n: int, where: object, allow_empty: bool = False, un
     if unique and len(np.unique(rows)) < len(rows):
         raise InputError(where, "a particle selected twice", "each at most once", "Remove the repeated indices.")
     return rows
+
+
+def require_consistent(
+    where: object, n: int, shifts: np.ndarray, optics_group: np.ndarray, parts: Mapping[str, Any]
+) -> None:
+    """Raise `InputError` unless there are n particles, at least one, and as many of each part of them."""
+    if n == 0:
+        raise InputError(where, "no particles", "at least one", "Check the file and the selection.")
+    if shifts.shape != (n, 2):
+        raise InputError(where, f"shifts of shape {shifts.shape}", f"({n}, 2)", "Give x and y in Å for each particle.")
+    if len(optics_group) and optics_group.min() < 0:
+        found, remedy = f"optics group {optics_group.min()}", "Number them with np.unique(return_inverse=True)."
+        raise InputError(where, found, "groups numbered from 0", remedy)
+    for name, part in parts.items():
+        if part is not None and len(part) != n:
+            remedy = "Give the file that belongs to these particles, unfiltered or filtered like them."
+            raise InputError(where, f"{name} of {len(part)} particles", f"{n}", remedy)

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.formats.mrc import HEADER_BYTES, create_stack
+from cryotwin_nb.formats.mrc import HEADER_BYTES
+from cryotwin_nb.formats.mrc_writing import create_stack
 
 Work = Callable[[np.ndarray], tuple[np.ndarray, dict[str, list]]]
 """From row numbers (m,) to the images (m, D, D) of the stack and what the journal keeps of each of them."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -14,15 +13,22 @@ from cryotwin_nb.errors import InputError, choice, flag, positive
 from cryotwin_nb.formats import cryodrgn
 from cryotwin_nb.formats.contrast import choose_contrast
 from cryotwin_nb.formats.cryosparc import read_cs
-from cryotwin_nb.formats.files import find_stack, require_file, require_suffix
+from cryotwin_nb.formats.files import require_file, require_suffix
 from cryotwin_nb.formats.metadata import Metadata, select
-from cryotwin_nb.formats.mrc import read_stack_header
-from cryotwin_nb.formats.stacks import ImageSource, NoImages, open_stacks
+from cryotwin_nb.formats.stacks import ImageSource, NoImages, bare_stacks, listed, open_stacks
 from cryotwin_nb.formats.star import read_star
 from cryotwin_nb.imaging.fourier import require_box_size
 from cryotwin_nb.imaging.optics import CTF
 
 _STACKS = (".mrcs", ".mrc")
+
+
+class _Beside(Protocol):
+    @classmethod
+    def load(cls, path: Path, n: int) -> Any: ...
+
+
+_T = TypeVar("_T", bound=_Beside)
 
 
 @dataclass(frozen=True)
@@ -125,38 +131,7 @@ def _read_table(path: Path, datadir: str | os.PathLike | None, pixel: float | No
         return read_star(path, pixel, poses, ctf)
     if suffix == ".cs":
         return read_cs(path, pixel, poses, ctf)
-    return _bare_stacks(path, [path] if suffix in _STACKS else _listed(path, datadir))
-
-
-def _listed(path: Path, datadir: str | os.PathLike | None) -> list[Path]:
-    """The stacks that a .txt file lists, one per line, relative to it."""
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise InputError(path, "no text", "one stack per line", "Give a plain text file.") from error
-    if not any(names):
-        raise InputError(path, "an empty list", "one stack per line", "Write the names of the stacks into it.")
-    found = [find_stack(name, path, datadir) for name in names if name]
-    repeated = [stack for stack, count in Counter(found).items() if count > 1]
-    if repeated:
-        raise InputError(path, f"{repeated[0]} more than once", "each stack once", "Remove the other lines.")
-    return found
-
-
-def _bare_stacks(path: Path, stacks: list[Path]) -> Metadata:
-    """Metadata of all the images of some stacks; the pixel size is that of the headers."""
-    headers = [read_stack_header(stack) for stack in stacks]
-    lengths = [header.shape[0] for header in headers]
-    number = np.repeat(np.arange(len(headers)), lengths)
-    return Metadata(
-        path,
-        tuple(str(header.path.resolve()) for header in headers),
-        number,
-        np.concatenate([np.arange(length) for length in lengths]),
-        np.array([header.voxel_size for header in headers])[number],
-        np.array([header.shape[-1] for header in headers])[number],
-        np.zeros(len(number), dtype=np.int64),
-    )
+    return bare_stacks(path, [path] if suffix in _STACKS else listed(path, datadir))
 
 
 def _foreign_ctf(given: Any) -> tuple[CTF, int | None, float | None]:
@@ -244,3 +219,9 @@ def _with_amplitude_contrast(ctf: CTF | None, given: float | None, path: Path, n
         notes.append(text)
     values = np.where(missing, 0.1, ctf.amplitude_contrast) if given is None else np.full(len(ctf), given)
     return replace(ctf, amplitude_contrast=values.astype(np.float32))
+
+
+def read_beside(kind: type[_T], path: str | os.PathLike, suffix: str, total: int, rows: np.ndarray) -> _T | None:
+    """What lies beside a file of `total` particles under another suffix, of those selected; None where nothing does."""
+    file = Path(path).with_suffix(suffix)
+    return kind.load(file, total)[rows] if file.is_file() else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -194,3 +195,34 @@ def read_finite(source: ImageSource, rows: np.ndarray) -> np.ndarray:
         name = source.name(int(rows[np.argmin(finite)]))
         raise InputError(name, "NaN or infinity", "finite values", "Leave that particle out with indices=.")
     return images
+
+
+def listed(path: Path, datadir: str | os.PathLike | None) -> list[Path]:
+    """The stacks that a .txt file lists, one per line, relative to it."""
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise InputError(path, "no text", "one stack per line", "Give a plain text file.") from error
+    if not any(names):
+        raise InputError(path, "an empty list", "one stack per line", "Write the names of the stacks into it.")
+    found = [find_stack(name, path, datadir) for name in names if name]
+    repeated = [stack for stack, count in Counter(found).items() if count > 1]
+    if repeated:
+        raise InputError(path, f"{repeated[0]} more than once", "each stack once", "Remove the other lines.")
+    return found
+
+
+def bare_stacks(path: Path, stacks: list[Path]) -> Metadata:
+    """Metadata of all the images of some stacks; the pixel size is that of the headers."""
+    headers = [read_stack_header(stack) for stack in stacks]
+    lengths = [header.shape[0] for header in headers]
+    number = np.repeat(np.arange(len(headers)), lengths)
+    return Metadata(
+        path,
+        tuple(str(header.path.resolve()) for header in headers),
+        number,
+        np.concatenate([np.arange(length) for length in lengths]),
+        np.array([header.voxel_size for header in headers])[number],
+        np.array([header.shape[-1] for header in headers])[number],
+        np.zeros(len(number), dtype=np.int64),
+    )

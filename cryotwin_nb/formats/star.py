@@ -8,14 +8,14 @@ from __future__ import annotations
 import linecache
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import require_file
 from cryotwin_nb.formats.metadata import Metadata, column, make_ctf, whole_numbers
-from cryotwin_nb.formats.poses import euler_from_rotations, rotations_from_euler
+from cryotwin_nb.formats.poses import rotations_from_euler
 from cryotwin_nb.imaging.optics import CTF
 
 if TYPE_CHECKING:
@@ -236,57 +236,3 @@ def _ctf(table: pd.DataFrame, path: Path) -> CTF | None:
         amplitude_contrast=contrast,
         phase_shift=phase,
     )
-
-
-def write_star(
-    path: str | os.PathLike,
-    stack: str,
-    optics_group: np.ndarray,
-    pixel_size: float,
-    box_size: int,
-    rotations: np.ndarray | None = None,
-    shifts: np.ndarray | None = None,
-    ctf: CTF | None = None,
-    prepared: dict[str, int] | None = None,
-) -> None:
-    """Write the particles of one stack as a RELION 3.1 STAR file, to `path` itself (see `files.atomic`).
-
-    Parameters
-    ----------
-    path : path-like
-        The .star file.
-    stack : str
-        Name of the stack, as it shall be found from the folder of the STAR file; its images are numbered in order.
-    optics_group : (n,) int64
-        From 0. A group whose particles differ in voltage, Cs or amplitude contrast is written as several.
-    pixel_size, box_size : float, int
-        Å; pixels.
-    rotations, shifts, ctf
-        As in `Metadata`.
-    prepared : dict, optional
-        Columns for data_optics that say how the images were changed: `SIGN`, `WHITENED`.
-    """
-    import pandas as pd
-    import starfile
-
-    keys = {"group": np.asarray(optics_group, dtype=np.float64)}
-    if ctf is not None:
-        keys["rlnVoltage"], keys["rlnSphericalAberration"] = ctf.voltage, ctf.spherical_aberration
-        keys["rlnAmplitudeContrast"] = ctf.amplitude_contrast
-    rows, group = np.unique(np.stack(list(keys.values()), axis=1), axis=0, return_inverse=True)
-    optics: dict[str, Any] = {"rlnOpticsGroup": np.arange(len(rows)) + 1}
-    optics["rlnOpticsGroupName"] = [f"opticsGroup{number}" for number in optics["rlnOpticsGroup"]]
-    optics |= dict(zip(list(keys)[1:], rows.T[1:]))
-    optics |= {"rlnImagePixelSize": pixel_size, "rlnImageSize": box_size, "rlnImageDimensionality": 2}
-    optics |= prepared or {}
-    particles: dict[str, Any] = {"rlnImageName": [f"{i + 1:06d}@{stack}" for i in range(len(group))]}
-    if rotations is not None:
-        particles |= dict(zip(_ANGLES, euler_from_rotations(rotations)))
-    if shifts is not None:
-        particles["rlnOriginXAngst"], particles["rlnOriginYAngst"] = shifts.T
-    if ctf is not None:
-        particles |= dict(zip(_DEFOCUS, (ctf.defocus_u, ctf.defocus_v, ctf.defocus_angle)))
-        particles["rlnPhaseShift"] = ctf.phase_shift
-    particles["rlnOpticsGroup"] = group.reshape(-1) + 1
-    tables = {"optics": pd.DataFrame(optics), "particles": pd.DataFrame(particles)}
-    starfile.write(tables, path, float_format="%.9g")

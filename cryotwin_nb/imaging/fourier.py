@@ -15,7 +15,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.fft import fftn, fftshift, ifftn, ifftshift
@@ -179,79 +178,3 @@ def shell_mean(values: Tensor, shell: Tensor, n: int, weights: Tensor | None = N
     total = values.new_zeros(*values.shape[:-1], n, dtype=torch.float64).index_add(-1, shell, values.double() * weights)
     mass = weights.new_zeros(n).index_add(0, shell, weights)
     return total / mass.clamp_min(torch.finfo(torch.float64).tiny)
-
-
-@dataclass(frozen=True)
-class FscCurve:
-    """Fourier shell correlation of two maps.
-
-    Attributes
-    ----------
-    frequency : (D/2,) float64
-        Centre of each shell, 1/Å; shell 0 (the mean density) is left out.
-    correlation : (D/2,) float64
-        Re<a, b> / (|a| |b|) in each shell.
-    """
-
-    frequency: np.ndarray
-    correlation: np.ndarray
-
-    @property
-    def area(self) -> float:
-        """Mean correlation over the shells up to Nyquist: 1 for identical maps."""
-        return float(self.correlation.mean())
-
-    def resolution(self, threshold: float = 0.143) -> float:
-        """Resolution in Å at which the curve first falls below `threshold`, linearly interpolated.
-
-        A curve that never falls below it gives the Nyquist resolution; one that starts below it gives infinity.
-        """
-        below = np.flatnonzero(self.correlation < threshold)
-        if len(below) == 0:
-            return float(1 / self.frequency[-1])
-        if below[0] == 0:
-            return float("inf")
-        high, low = below[0] - 1, below[0]
-        step = (self.correlation[high] - threshold) / (self.correlation[high] - self.correlation[low])
-        return float(1 / (self.frequency[high] + step * (self.frequency[low] - self.frequency[high])))
-
-
-def fsc(
-    a: Tensor | np.ndarray, b: Tensor | np.ndarray, voxel_size: float, mask: Tensor | np.ndarray | None = None
-) -> FscCurve:
-    """Fourier shell correlation of two maps (D, D, D) on the same grid.
-
-    Parameters
-    ----------
-    a, b : (D, D, D) float
-        Maps, zyx.
-    voxel_size : float
-        Å.
-    mask : (D, D, D) float, optional
-        Both maps are multiplied by it (`masks.spherical_mask`, `masks.map_mask`). Make it soft: a sharp edge is itself
-        a signal that both share.
-
-    Raises
-    ------
-    InputError
-        If the maps, or the mask, are not cubes of the same even size.
-
-    Notes
-    -----
-    Shell s holds the coefficients with round(|k|) = s for s = 1 ... D/2 (Harauz and van Heel 1986).
-    """
-    given = (a, b) if mask is None else (a, b, mask)
-    maps = [torch.as_tensor(np.asarray(m), dtype=torch.float64) for m in given]
-    size = require_box_size(maps[0].shape[-1], "fsc")
-    for m in maps:
-        if tuple(m.shape) != (size,) * 3:
-            raise InputError("fsc", f"a map of shape {tuple(m.shape)}", f"{(size,) * 3}", "Bring both to one box.")
-    left, right = (fft3(m * maps[2] if mask is not None else m).flatten() for m in maps[:2])
-    shell = grid(size, 3).reshape(-1, 3).double().norm(dim=-1).round().long()
-    cross, power_a, power_b = (
-        shell_mean(v, shell, n_shells(size))[1 : size // 2 + 1]
-        for v in ((left.conj() * right).real, left.abs() ** 2, right.abs() ** 2)
-    )
-    correlation = cross / (power_a * power_b).sqrt().clamp_min(torch.finfo(torch.float64).tiny)
-    frequency = np.arange(1, size // 2 + 1) / (size * voxel_size)
-    return FscCurve(frequency, correlation.numpy())

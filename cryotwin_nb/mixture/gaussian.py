@@ -113,8 +113,7 @@ class GaussianMixture:
         max_iter : int
             Most EM steps.
         tol : float
-            Stop when a step changes the mean log-likelihood by less than this; ten times this with
-            `noise_covariances`.
+            Stop when a step changes the mean log-likelihood by less (ten times that with `noise_covariances`).
         progress : bool
             Print a line for each mixture tried.
 
@@ -130,9 +129,8 @@ class GaussianMixture:
 
         Notes
         -----
-        Four-fold cross-validation selects; from 7,000 latents on one fold does. With `noise_covariances` the selection
-        and the start of EM ignore the errors. Components that lose their latents are placed anew, on one half of the
-        heaviest.
+        Four-fold cross-validation selects; from 7,000 latents on one fold does. The selection and the start of EM
+        ignore `noise_covariances`. Components that lose their latents are placed anew, on a half of the heaviest.
         """
         first = None if start is None else start.detach()._components
         options = FitOptions(select, strength, n_init, max_iter, tol, progress)

@@ -12,8 +12,7 @@ from torch.nn.functional import grid_sample, relu
 
 from cryotwin_nb.imaging.fourier import grid, ifft2, ifft3, n_shells, shell_mean
 from cryotwin_nb.imaging.optics import slice_coordinates
-from cryotwin_nb.models.networks import Networks
-from cryotwin_nb.models.options import CoordinateOptions
+from cryotwin_nb.models.networks import CoordinateOptions, Networks
 from cryotwin_nb.particles.formation import Chunks, ImageBatch, ImageFormation
 from cryotwin_nb.runtime import distributed
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cryotwin_nb.errors import InputError, choice, positive, whole
-from cryotwin_nb.imaging.fourier import grid, require_box_size
+from cryotwin_nb.imaging.fourier import require_box_size
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.moments import MixtureMoments, StoredMixture
 from cryotwin_nb.models.coordinate import CoordinateNetworks
@@ -52,13 +52,11 @@ class CryoTwin(nn.Module):
     seed : int
         Of the initial weights.
     **options
-        Of the architecture: those of `SubspaceOptions` (`n_basis`, `width`, `contrast`, `tight_mask`) or of
-        `CoordinateOptions` (`width`, `depth`, `n_features`).
+        Of the architecture: `n_basis`, `width`, `contrast`, `tight_mask` of `SubspaceOptions`, or `width`, `depth`,
+        `n_features` of `CoordinateOptions`.
 
     Attributes
     ----------
-    prior : GaussianMixture
-        The density of the latents.
     history : History
         Of the training; empty before.
     """
@@ -200,22 +198,12 @@ class CryoTwin(nn.Module):
         if not bool(torch.isfinite(z).all()):
             raise InputError("volumes", "latents that are not finite", expected, "Look for NaN in the latents.")
         maps = self.networks.volumes(z.to(self.device)).cpu()
-        return maps - maps[:, self._solvent].mean(1)[:, None, None, None]
-
-    @property
-    def _solvent(self) -> Tensor:
-        """Mask (D, D, D) of the voxels outside the particle and the soft edge that windows and masks give it."""
-        size = self.config["box_size"]
-        return grid(size, 3).float().norm(dim=-1) >= self.imaging.particle_radius + size / 16
+        return maps - maps[:, self.imaging.solvent].mean(1)[:, None, None, None]
 
     def payload(self) -> dict:
         """Everything needed to make this model again: plain containers and tensors."""
-        return {
-            "format": FORMAT,
-            "config": self.config,
-            "history": asdict(self.history),
-            "state": {name: value.clone() for name, value in self.state_dict().items()},  # views: without the rest
-        }
+        state = {name: value.clone() for name, value in self.state_dict().items()}  # views: without the rest
+        return {"format": FORMAT, "config": self.config, "history": asdict(self.history), "state": state}
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the model to a .safetensors file, complete or not at all; folders are made.

@@ -19,7 +19,7 @@ from torch import Tensor
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic, make_folder, require_file
 from cryotwin_nb.imaging.fourier import n_shells
-from cryotwin_nb.models.options import NetworkOptions
+from cryotwin_nb.models.networks import NetworkOptions
 
 FORMAT = "cryotwin_nb model 4"
 _EARLIER = {"cryotwin_nb model 3": "402ee49"}

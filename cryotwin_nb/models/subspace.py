@@ -20,9 +20,7 @@ from cryotwin_nb.imaging.lattice import HalfBall
 from cryotwin_nb.imaging.masks import map_mask, spherical_mask
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.moments import StoredMixture
-from cryotwin_nb.models.curve import Curve
-from cryotwin_nb.models.networks import Networks
-from cryotwin_nb.models.options import SubspaceOptions
+from cryotwin_nb.models.networks import Curve, Networks, SubspaceOptions
 from cryotwin_nb.models.records import Records, deconvolved, linearised, pack, transformed, unpack
 from cryotwin_nb.particles.formation import Chunks, ImageBatch, ImageFormation
 from cryotwin_nb.reconstruction.backprojection import MARGIN
@@ -42,15 +40,10 @@ class SubspaceNetworks(Networks):
 
     Parameters
     ----------
-    imaging : ImageFormation
-        Of the data set.
-    latent_dim, n_components : int
-        d and C.
-    noise_width : float
-        T.
-    options : SubspaceOptions
-    seed : int
-        Of the closed-form passes.
+    imaging, latent_dim, noise_width, options
+        As in `Networks`.
+    n_components, seed : int
+        C; of the closed-form passes.
     """
 
     Options = SubspaceOptions
@@ -171,8 +164,6 @@ class SubspaceNetworks(Networks):
         ratio = float(weighted.diagonal(dim1=-2, dim2=-1)[:, : self.latent_dim].mean())
         return (6 * beta / self.noise_width**2 / ratio) ** 0.5
 
-    # Encoder ---------------------------------------------------------------------------------------------------------
-
     def prepare(self, batch: ImageBatch) -> Records:
         """The records of images."""
         found, imaging = self.eigenvolumes, self.imaging
@@ -199,8 +190,6 @@ class SubspaceNetworks(Networks):
     def score_head(self) -> tuple[Tensor, Tensor]:
         """The rows of the last layer that give w: weight (C, width) and bias (C,), to be changed in place."""
         return self.last.weight[self.latent_dim :], self.last.bias[self.latent_dim :]
-
-    # Decoder ---------------------------------------------------------------------------------------------------------
 
     def coefficients(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients c (m, K) at latents z (m, d), and the Jacobians dc/dz (m, K, d)."""
@@ -247,8 +236,6 @@ class SubspaceNetworks(Networks):
         z = self.encode(records)[0].detach()
         b, G = linearised(records.b, unpack(records.precision), z, *self.coefficients(z))
         return deconvolved(b, G, z.double().var(0), start)
-
-    # Storage ---------------------------------------------------------------------------------------------------------
 
     def _lattice(self, ball: HalfBall) -> Tensor:
         """The maps on the lattice, made once for each basis."""

@@ -111,6 +111,12 @@ class ImageFormation(nn.Module):
         """True once `measure` has seen a data set."""
         return float(self.pixel_size) > 0
 
+    @property
+    def solvent(self) -> Tensor:
+        """Mask (D, D, D) of the voxels outside the particle and the soft edge that windows and masks give it."""
+        size = self.plane.box_size
+        return grid(size, 3).float().norm(dim=-1) >= self.particle_radius + size / 16
+
     def measure(self, particles: Particles, n_images: int = 2000, min_group: int = 1000) -> None:
         """Measure the noise power and <CTF^2> of a data set in each shell.
 

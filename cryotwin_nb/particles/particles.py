@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,16 +13,17 @@ from torch import Tensor
 
 from cryotwin_nb.errors import InputError, choice, positive, warn_user
 from cryotwin_nb.formats.files import require_suffix
-from cryotwin_nb.formats.metadata import CTF_FIELDS, column, make_ctf, select
+from cryotwin_nb.formats.metadata import CTF_FIELDS, column, make_ctf, require_consistent, select
 from cryotwin_nb.formats.poses import require_rotations
-from cryotwin_nb.formats.reading import ReadRequest, read_parts
+from cryotwin_nb.formats.reading import ReadRequest, read_beside, read_parts
 from cryotwin_nb.formats.stacks import ImageSource, NoImages, as_source, read_finite
 from cryotwin_nb.formats.star import WHITENED
 from cryotwin_nb.imaging.optics import CTF
-from cryotwin_nb.particles.beside import files_beside, read_beside
 from cryotwin_nb.particles.whitening import Whitening
-from cryotwin_nb.particles.writing import described, in_chunks, refuse_overwriting, write_star_and_stack
+from cryotwin_nb.particles.writing import described, files_beside, in_chunks, refuse_overwriting, write_star_and_stack
 from cryotwin_nb.truth.truth import Truth
+
+_PARTS = ("rotations", "ctf", "optics_group", "truth", "whitening", "source_rows")  # and the shifts: one of each image
 
 
 class Particles:
@@ -31,10 +33,8 @@ class Particles:
     ----------
     images : (n, D, D) float32, an ImageSource, or None
         As recorded; None for metadata only.
-    rotations : (n, 3, 3), optional
-        R of v = R nu.
-    shifts : (n, 2), optional
-        Å, added to the image to centre it; zeros by default.
+    rotations, shifts : (n, 3, 3), (n, 2), optional
+        R of v = R nu, the transpose of what cryoDRGN stores; Å, added to the image to centre it, zeros by default.
     ctf : CTF, optional
         Of (n,) arrays.
     pixel_size : float
@@ -43,19 +43,14 @@ class Particles:
         From 0.
     contrast : {"dark", "light"}
         Of the particles as recorded.
-    truth : Truth, optional
-        Ground truth of a simulated set.
-    whitening : Whitening, optional
-        How the images were whitened when they were prepared; `ImageFormation` undoes it.
+    truth, whitening : Truth, Whitening, optional
+        Ground truth of a simulated set; how prepared images were whitened, which `ImageFormation` undoes.
     box_size : int, optional
         D, pixels, where there are no images.
     source_rows : (n,) int, optional
         Which particle of the file that they are read from each is, from 0; by default all in order.
 
-    Attributes
-    ----------
-    rotations, shifts, ctf, pixel_size, optics_group, contrast, truth, whitening, source_rows
-        As given, or by default; None where unknown. R is the transpose of what cryoDRGN stores.
+    All but the images and the box are attributes of the same name, None where unknown.
 
     Raises
     ------
@@ -87,27 +82,10 @@ class Particles:
         self.ctf = None if ctf is None else make_ctf(where, **{f: getattr(ctf, f) for f in CTF_FIELDS})
         self.optics_group = np.zeros(n, np.int64) if optics_group is None else np.asarray(optics_group, np.int64)
         self.source_rows = np.arange(n) if source_rows is None else np.asarray(source_rows, np.int64)
-        self.pixel_size, self.contrast = float(pixel_size), contrast
+        self.pixel_size, self.contrast = positive(f"{where}: pixel_size", pixel_size, "Give it in Å."), contrast
         self.truth, self.whitening = truth, whitening
-        self._check()
-
-    def _check(self) -> None:
-        n, where = len(self._source), self._where
-        if n == 0:
-            raise InputError(where, "no particles", "at least one", "Check the file and the selection.")
-        positive(f"{where}: pixel_size", self.pixel_size, "Give pixel_size= in Å.")
-        choice(f"{where}: contrast", self.contrast, ("dark", "light"))
-        if self.shifts.shape != (n, 2):
-            found = f"shifts of shape {self.shifts.shape}"
-            raise InputError(where, found, f"({n}, 2)", "Give x and y in Å for each particle.")
-        if len(self.optics_group) and self.optics_group.min() < 0:
-            found = f"optics group {self.optics_group.min()}"
-            raise InputError(where, found, "groups numbered from 0", "Number them with np.unique(return_inverse=True).")
-        for name in ("rotations", "ctf", "optics_group", "truth", "whitening", "source_rows"):
-            part = getattr(self, name)
-            if part is not None and len(part) != n:
-                remedy = "Give the file that belongs to these particles, unfiltered or filtered like them."
-                raise InputError(where, f"{name} of {len(part)} particles", f"{n}", remedy)
+        choice(f"{where}: contrast", contrast, ("dark", "light"))
+        require_consistent(where, n, self.shifts, self.optics_group, {name: getattr(self, name) for name in _PARTS})
 
     @classmethod
     def read(
@@ -156,12 +134,10 @@ class Particles:
         UserWarning
             On choices made on the user's behalf: contrast, amplitude contrast, class of the poses.
         """
-        request = ReadRequest(
-            path, datadir, poses, ctf, indices, contrast, images, amplitude_contrast, box_size, pixel_size
-        )
-        arguments, total, rows, notes = read_parts(request)
-        truth = read_beside(Truth, Path(path), total, rows)
-        whitening = read_beside(Whitening, Path(path), total, rows) if images else None
+        added = (poses, ctf, indices, contrast, images, amplitude_contrast, box_size, pixel_size)
+        arguments, total, rows, notes = read_parts(ReadRequest(path, datadir, *added))
+        truth = read_beside(Truth, path, ".truth.npz", total, rows)
+        whitening = read_beside(Whitening, path, ".whitening.npz", total, rows) if images else None
         for note in dict.fromkeys(notes):
             warn_user(note)
         return cls(**arguments, truth=truth, whitening=whitening, source_rows=rows)
@@ -196,8 +172,7 @@ class Particles:
     def __getitem__(self, indices: Any) -> Particles:
         """A subset of the particles, sharing the images; `indices` as in NumPy, none of them negative."""
         rows = select(indices, len(self), self._where)
-        names = ("rotations", "shifts", "ctf", "optics_group", "truth", "whitening", "source_rows")
-        parts: dict[str, Any] = {name: getattr(self, name) for name in names}
+        parts: dict[str, Any] = {name: getattr(self, name) for name in ("shifts", *_PARTS)}
         parts = {name: None if part is None else part[rows] for name, part in parts.items()}
         common: dict[str, Any] = {"pixel_size": self.pixel_size, "contrast": self.contrast, "where": self._where}
         return Particles(self._source[rows], **parts, **common)
@@ -210,9 +185,9 @@ class Particles:
         Raises
         ------
         InputError
-            If an image holds NaN or infinity, naming file and image, or there are no images.
+            If there are none, or one holds NaN or infinity.
         """
-        images = self.recorded(select(indices, len(self), self._where, allow_empty=True))
+        images = read_finite(self._source, select(indices, len(self), self._where, allow_empty=True))
         return -images if self.contrast == "light" else images
 
     def unwhitened(self, indices: Any, device: torch.device | None = None) -> Tensor:
@@ -229,28 +204,18 @@ class Particles:
         InputError
             If either is missing.
         """
-        for name, value, argument in (("poses", self.rotations, "poses"), ("CTF parameters", self.ctf, "ctf")):
+        for name, value, what in (("poses", self.rotations, "poses"), ("ctf", self.ctf, "CTF parameters")):
             if value is None:
-                remedy = f"Refine the particles first, or read them with {argument}=... from cryoDRGN."
-                raise InputError(self._where, f"no {name}", "poses and CTF parameters of every image", remedy)
+                remedy = f"Refine the particles first, or read them with {name}=... from cryoDRGN."
+                raise InputError(self._where, f"no {what}", f"{what} of every image", remedy)
         return cast(np.ndarray, self.rotations), cast(CTF, self.ctf)
 
     def require_truth(self) -> Truth:
-        """The ground truth, which only simulated sets have.
-
-        Raises
-        ------
-        InputError
-            If there is none.
-        """
+        """The ground truth, which only simulated sets have; `InputError` if there is none."""
         if self.truth is None:
             remedy = "Use one of the embedded sets: ct.data.fetch('assembly-small')."
             raise InputError(self._where, "no ground truth", "a simulated set", remedy)
         return self.truth
-
-    def recorded(self, rows: np.ndarray) -> np.ndarray:
-        """Some of the images (m, D, D) float32 in the contrast in which they were recorded; all must be finite."""
-        return read_finite(self._source, rows)
 
     def write(self, path: str | os.PathLike, progress: bool = True) -> None:
         """Write `path` (.star, RELION 3.1) and the stack of the same name (.mrcs) beside it, complete or not at all.
@@ -264,28 +229,19 @@ class Particles:
             If the files cannot be written, or what the particles are read from would be overwritten.
         """
         path = require_suffix(path, ".star")
-        self.refuse_overwriting(path)
-        columns = {name: getattr(self, name) for name in ("optics_group", "rotations", "shifts", "ctf")}
-        columns["prepared"] = None if self.whitening is None else {WHITENED: 1}
-        images = in_chunks(self.recorded, len(self), self.box_size, progress)
+        refuse_overwriting(path, self.files, self.source)
+        columns: dict[str, Any] = {k: getattr(self, k) for k in ("optics_group", "rotations", "shifts", "ctf")}
+        columns |= {} if self.whitening is None else {"prepared": {WHITENED: 1}}
+        images = in_chunks(partial(read_finite, self._source), len(self), self.box_size, progress)
         beside = files_beside(path, self.truth, self.whitening)
         write_star_and_stack(path, images, (len(self), self.box_size), self.pixel_size, columns, beside)
-
-    def refuse_overwriting(self, path: Path) -> None:
-        """Raise `InputError` if writing `path` and the stack beside it would overwrite what the particles are in."""
-        refuse_overwriting(path, [*self.files, *([] if self.source is None else [self.source])])
 
     def __repr__(self) -> str:
         return f"<{self.summary()}>"
 
     def summary(self) -> str:
         """Number, box, pixel size, defocus, contrast and what is known, in a few lines."""
-        unknown = isinstance(self._source, NoImages) and not self._source.stated_box_size
-        groups, box = len(np.unique(self.optics_group)), None if unknown else self.box_size
-        has_poses = self.rotations is not None
-        lines = described(len(self), box, self.pixel_size, self.contrast, self.ctf, has_poses, groups)
-        if isinstance(self._source, NoImages):
-            lines.append("images: none (metadata only)")
-        if self.truth is not None:
-            lines.append("simulated: with ground truth")
-        return "\n".join(lines)
+        box = self._source.stated_box_size if isinstance(self._source, NoImages) else self.box_size
+        known = {name for name in ("rotations", "truth") if getattr(self, name) is not None}
+        known |= set() if isinstance(self._source, NoImages) else {"images"}
+        return described(len(self), box, self.pixel_size, self.contrast, self.ctf, self.optics_group, known)

@@ -12,14 +12,16 @@ from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic
-from cryotwin_nb.formats.mrc import write_stack
-from cryotwin_nb.formats.star import write_star
+from cryotwin_nb.formats.mrc_writing import write_stack
+from cryotwin_nb.formats.star_writing import write_star
+from cryotwin_nb.imaging.optics import CTF
 
 _CHUNK_BYTES = 64 * 2**20
 
 
-def refuse_overwriting(path: Path, read_from: Iterable[Path]) -> None:
+def refuse_overwriting(path: Path, stacks: Iterable[Path], source: Path | None) -> None:
     """Raise `InputError` if writing `path` and the stack beside it would overwrite what particles are read from."""
+    read_from = [*stacks, *([] if source is None else [source])]
     if {path.resolve(), path.with_suffix(".mrcs").resolve()} & {file.resolve() for file in read_from}:
         raise InputError(path, "the files these particles are read from", "another name", "Write elsewhere.")
 
@@ -59,10 +61,21 @@ def in_chunks(read: Callable[[np.ndarray], np.ndarray], n: int, box_size: int, p
             bar.update(len(images))
 
 
+def files_beside(path: Path, truth: Any, whitening: Any) -> dict[Path, Any]:
+    """The files beside a STAR file, and what is written to each; None where an older one must go."""
+    return {path.with_suffix(".truth.npz"): truth, path.with_suffix(".whitening.npz"): whitening}
+
+
 def described(
-    n: int, box_size: int | None, pixel_size: float, contrast: str, ctf: Any, poses: bool, groups: int
-) -> list[str]:
-    """Number, box, pixel size, defocus, contrast and what is known, in a few lines."""
+    n: int,
+    box_size: int | None,
+    pixel_size: float,
+    contrast: str,
+    ctf: CTF | None,
+    optics_group: np.ndarray,
+    known: set[str],
+) -> str:
+    """Number, box, pixel size, defocus, contrast and what is known of rotations, images and truth, in a few lines."""
     box = "unknown" if box_size is None else box_size
     lines = [f"{n:,} particles, box {box} px at {pixel_size:.4g} Å/px, {contrast} contrast"]
     if ctf is None:
@@ -70,4 +83,6 @@ def described(
     else:
         defocus = np.concatenate([ctf.defocus_u, ctf.defocus_v])
         lines.append(f"CTF: defocus {defocus.min():,.0f} to {defocus.max():,.0f} Å, {ctf.voltage.mean():.0f} kV")
-    return [*lines, f"poses: {'yes' if poses else 'none'}; optics groups: {groups}"]
+    lines.append(f"poses: {'yes' if 'rotations' in known else 'none'}; optics groups: {len(np.unique(optics_group))}")
+    lines += [] if "images" in known else ["images: none (metadata only)"]
+    return "\n".join([*lines, "simulated: with ground truth"] if "truth" in known else lines)

@@ -14,7 +14,7 @@ from cryotwin_nb.plotting.pictures import scale_bar
 from cryotwin_nb.plotting.style import COLOURS, DENSITY, GREY, as_numpy, styled
 
 if TYPE_CHECKING:
-    from cryotwin_nb.preparation.look import FirstLook
+    from cryotwin_nb.preparation.findings import FirstLook
     from cryotwin_nb.preparation.report import Preparation
 
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from cryotwin_nb.plotting.style import COLOURS, GREY, HALO, styled
 
 if TYPE_CHECKING:
-    from cryotwin_nb.evaluation.support import PathwaySupport
+    from cryotwin_nb.evaluation.support_result import PathwaySupport
 
 _VAGUE = 0.2  # standard error of a share beyond which it says nothing
 

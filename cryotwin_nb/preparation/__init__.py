@@ -1,6 +1,7 @@
 """From a refined stack to one fit for training: cropped, whitened, written compactly; and a first look at it."""
 
-from cryotwin_nb.preparation.look import Finding, FirstLook, first_look
+from cryotwin_nb.preparation.findings import Finding, FirstLook
+from cryotwin_nb.preparation.look import first_look
 from cryotwin_nb.preparation.report import Preparation
 from cryotwin_nb.preparation.stack import prepare
 

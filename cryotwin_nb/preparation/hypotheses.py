@@ -8,7 +8,6 @@ be compared without a reference. A mirror image of the molecule predicts the sam
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -16,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryotwin_nb.formats.poses import euler_from_rotations, rotations_from_euler
 from cryotwin_nb.imaging.fourier import shell_mean
 from cryotwin_nb.imaging.lattice import half_ball
 from cryotwin_nb.imaging.masks import spherical_mask
@@ -27,8 +25,6 @@ from cryotwin_nb.preparation.cropping import cropped
 from cryotwin_nb.reconstruction.eigenvolumes import begin
 
 _READING = 2.5  # padding of the lattice that slices are read from
-_UPSIDE_DOWN = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
-_QUARTER_TURN = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 
 
 @dataclass(frozen=True)
@@ -184,88 +180,6 @@ class Sample:
                 sums[sign] += torch.stack([p.sum() for p in self.products(prediction, self.data(state, rows))])
         best = sums[:, 0].clamp_min(0).square() / (2 * sums[:, 1].clamp_min(1e-30)) / len(self)
         return float(best[0]), float(best[1])
-
-
-Change = Callable[[Assumption], Assumption]
-
-
-def pose_changes(seed: int) -> dict[str, Change]:
-    """Other ways to read the rotations. A half turn of all images is a mirror image of the molecule."""
-
-    def turned(state: Assumption, matrix: Tensor) -> Assumption:
-        return replace(state, rotations=state.rotations @ matrix)
-
-    def transposed(state: Assumption) -> Assumption:
-        return replace(state, rotations=state.rotations.mT.contiguous())
-
-    def opposite_psi(state: Assumption) -> Assumption:
-        rot, tilt, psi = euler_from_rotations(state.rotations.numpy())
-        return replace(state, rotations=torch.as_tensor(rotations_from_euler(rot, tilt, -psi)))
-
-    def exchanged(state: Assumption) -> Assumption:
-        order = np.random.default_rng(seed).permutation(len(state.rotations))
-        return replace(state, rotations=state.rotations[order])
-
-    return {
-        OTHERS: exchanged,
-        "rotations transposed": transposed,
-        "images upside down": lambda state: turned(state, _UPSIDE_DOWN),
-        "images turned by 90°": lambda state: turned(state, _QUARTER_TURN),
-        "x and y exchanged": lambda state: turned(state, _UPSIDE_DOWN @ _QUARTER_TURN),
-        "rot and psi exchanged": lambda state: turned(transposed(state), _UPSIDE_DOWN),
-        "psi of opposite sign": opposite_psi,
-    }
-
-
-OTHERS = "poses of other particles"  # how much is due to what all views share
-
-
-def shift_changes(pixel_size: float) -> dict[str, Change]:
-    """Other ways to read the shifts."""
-
-    def scaled(factor: float) -> Change:
-        return lambda state: replace(state, shifts=factor * state.shifts)
-
-    return {
-        "shifts of opposite sign": scaled(-1.0),
-        "shifts left out": scaled(0.0),
-        "shifts in pixels taken for Å": scaled(pixel_size),
-        "shifts in Å taken for pixels": scaled(1 / pixel_size),
-        "x and y of shifts exchanged": lambda state: replace(state, shifts=state.shifts.flip(1)),
-    }
-
-
-def ctf_changes() -> dict[str, Change]:
-    """Other ways in which the images may have come by their contrast."""
-
-    def of_kind(kind: int) -> Change:
-        return lambda state: replace(state, kind=torch.full_like(state.kind, kind))
-
-    def overfocus(state: Assumption) -> Assumption:
-        ctf = state.ctf
-        return replace(state, ctf=replace(ctf, defocus_u=-ctf.defocus_u, defocus_v=-ctf.defocus_v))
-
-    return {
-        "CTF missing": of_kind(1),
-        "phases flipped": of_kind(2),
-        "CTF multiplied twice": of_kind(3),
-        "defocus of opposite sign": overfocus,
-    }
-
-
-def pixel_changes() -> dict[str, Change]:
-    """Other pixel sizes: up to 15 % off, as calibrations are, and what a forgotten or doubled binning gives."""
-
-    def times(factor: float) -> Change:
-        return lambda state: replace(state, pixel=factor)
-
-    factors = (0.5, 0.75, 0.85, 0.9, 0.95, 1.05, 1.1, 1.15, 1.3, 2.0)
-    return {pixel_name(f): times(f) for f in factors}
-
-
-def pixel_name(factor: float) -> str:
-    """What a wrong pixel size is called: by how much the true one differs."""
-    return f"pixel size {100 * (factor - 1):+.0f} %"
 
 
 def without_ctf(sample: Sample, state: Assumption, rounds: int = 15) -> Assumption:

@@ -21,13 +21,15 @@ from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic, make_folder, require_suffix
-from cryotwin_nb.formats.mrc import set_statistics
+from cryotwin_nb.formats.mrc_writing import set_statistics
 from cryotwin_nb.formats.partial import PartialStack
-from cryotwin_nb.formats.star import SIGN, WHITENED, write_star
+from cryotwin_nb.formats.star import SIGN, WHITENED
+from cryotwin_nb.formats.star_writing import write_star
 from cryotwin_nb.imaging.fourier import filter_images
 from cryotwin_nb.particles.formation import ImageFormation
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.whitening import Whitening
+from cryotwin_nb.particles.writing import refuse_overwriting
 from cryotwin_nb.preparation.cropping import cropped
 from cryotwin_nb.preparation.report import Preparation, report
 
@@ -90,7 +92,7 @@ def prepare(
     particles = particles if isinstance(particles, Particles) else Particles.read(particles)
     output = require_suffix(output, ".star")
     make_folder(output.parent)
-    particles.refuse_overwriting(output)
+    refuse_overwriting(output, particles.files, particles.source)
     small = cropped(particles, box_size or particles.box_size)
     stack = PartialStack(
         output.with_suffix(".mrcs"), len(small), small.box_size, small.pixel_size, _TYPES[dtype], _CHUNK

@@ -19,11 +19,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cryotwin_nb.imaging.fourier import fft3, grid, ifft3, n_shells, shell_mean
+from cryotwin_nb.imaging.fourier import fft3, grid, ifft3
 from cryotwin_nb.imaging.lattice import HalfBall, half_ball
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
 from cryotwin_nb.reconstruction.backprojection import MARGIN, NormalEquations, SignalPower
+from cryotwin_nb.reconstruction.principal import _bounded, _continued, _orthonormal, _power, _principal
 from cryotwin_nb.reconstruction.statistics import Projections, Statistics, contrasts, posterior, projections
 from cryotwin_nb.runtime import distributed
 
@@ -216,81 +217,3 @@ def iterate(
         contrast_spread=max(spread, 0.01) if before.contrast_spread else 0.0,
     )
     return new, evidence / step.count, (torch.linalg.inv(change[1:, 1:]).T, change[0, 1:])
-
-
-def _bounded(uncertainty: Tensor, box_size: int) -> Tensor:
-    """The covariances (n_shells, Q, Q) with no direction more uncertain than a hundred times its own length.
-
-    Such a direction explains nothing, and numbers that grow from pass to pass would overflow.
-    """
-    shell = grid(box_size, 3, uncertainty.device).reshape(-1, 3).float().norm(dim=-1).round().long()
-    counts = torch.bincount(shell, minlength=len(uncertainty))
-    energy = counts.double() @ uncertainty.diagonal(dim1=-2, dim2=-1)
-    limit = (100 / energy).clamp_max(1).sqrt()
-    limit[0] = 1
-    return uncertainty * limit[:, None] * limit
-
-
-def _orthonormal(maps: Tensor) -> Tensor:
-    """Maps (K, D, D, D) made orthonormal, the first ones first; what is 0 in all of them stays 0."""
-    flat = maps.flatten(1)
-    triangle = torch.linalg.qr(flat.T, mode="r").R
-    basis = torch.linalg.solve_triangular(triangle.T, flat, upper=False)
-    return (triangle.diagonal().sign()[:, None] * basis).view_as(maps)
-
-
-def _power(maps: Tensor) -> Tensor:
-    """Mean power (n_shells, Q) of the Fourier coefficients of maps (Q, D, D, D) in each shell."""
-    size = maps.shape[-1]
-    shell = grid(size, 3, maps.device).reshape(-1, 3).float().norm(dim=-1).round().long()
-    return torch.stack([shell_mean(fft3(m).flatten().abs().square(), shell, n_shells(size)) for m in maps], dim=1)
-
-
-def _continued(power: Tensor, reference: Tensor, radius: float) -> Tensor:
-    """The power (n_shells, Q) with what lies beyond `radius` replaced by a reference spectrum, scaled to fit on."""
-    last = int(radius - MARGIN)
-    outer = slice(max(1, last // 2), last + 1)
-    ratio = (power[outer].log().mean(0) - reference[outer].log().mean()).exp()
-    return torch.cat([power[: last + 1], ratio * reference[last + 1 :, None]])
-
-
-def _principal(maps: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, float]:
-    """The frame in which maps (Q, D, D, D) are an average and orthonormal principal components.
-
-    Parameters
-    ----------
-    first, second : (Q,), (Q, Q)
-        Mean and second moment over the images of a (1, c), the coefficients of `maps`.
-
-    Returns
-    -------
-    change : (Q, Q)
-        change @ maps are V_0 and the U_k.
-    variances : (K,)
-        Of their coefficients, falling.
-    spread : float
-        Standard deviation of the contrasts.
-
-    Notes
-    -----
-    Coefficients w = a c are centred by adding to V_0. What of the contrast a goes along with w is taken into the U_k,
-    which images determine only up to multiples of V_0.
-    """
-    average = first[1:] / first[0]
-    centring = torch.eye(len(maps)).to(second)
-    centring[1:, 0] = -average
-    second = centring @ second @ centring.T  # of (a, w - a average)
-    slope = torch.linalg.solve(second[1:, 1:], second[1:, 0])
-    contrast = second[0, 0] - first[0] ** 2 - slope @ second[1:, 0]
-    flat = maps.flatten(1).double()
-    flat = torch.cat([flat[:1] + average @ flat[1:], flat[1:]])
-    directions = flat[1:] + slope[:, None] * flat[:1]
-    factor = torch.linalg.cholesky(second[1:, 1:])
-    variances, axes = torch.linalg.eigh(factor.T @ (directions @ directions.T) @ factor)
-    variances, axes = variances.flip(0), axes.flip(1)
-    turn = (factor @ axes / variances.clamp_min(1e-14 * variances[0]).sqrt()).T
-    change = torch.eye(len(maps)).to(second)
-    change[0, 1:] = average
-    change[1:, 1:] = turn @ (change[1:, 1:] + slope[:, None] * average)
-    change[1:, 0] = turn @ slope
-    return change, variances.clamp_min(1e-8 * variances[0]), float(contrast.clamp_min(0).sqrt())

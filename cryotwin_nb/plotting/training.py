@@ -1,0 +1,116 @@
+"""How a training went, when it is over and while it runs."""
+
+from __future__ import annotations
+
+import io
+import sys
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from cryotwin_nb.plotting.style import COLOURS, GREY, styled
+
+if TYPE_CHECKING:
+    from cryotwin_nb.models.history import History
+
+
+@styled
+def training_curves(history: History) -> Figure:
+    """The gain in log-evidence of each closed-form pass, where there were any, and Eq. 3's two terms in each epoch.
+
+    The evidence of passes that use other frequencies is of other data: lines join passes up to the same |k| only, and
+    each line starts at zero. Grey is where beta or the resolution of the epochs still rises. A first epoch far above
+    the others is given as a number only.
+    """
+    closed_form = bool(history.log_evidence)
+    figure, panels = plt.subplots(1, 2 + closed_form, figsize=(11 if closed_form else 8, 2.9))
+    if closed_form:
+        _passes(history, panels[0])
+    _epochs(history, panels[-2], "distortion", "distortion per image", COLOURS[0])
+    _epochs(history, panels[-1], "rate", "rate per image (nats)", COLOURS[1])
+    if history.epochs:
+        note = f"{np.mean(history.seconds):.1f} s an epoch, β = {history.beta[-1]:.3g}"
+        panels[-1].text(1, 1, note, transform=panels[-1].transAxes, ha="right", va="bottom", color=GREY, size=8)
+    return figure
+
+
+def _passes(history: History, panel: Axes) -> None:
+    """Gain in log-evidence since the first pass at the same radius, with that radius above the panel."""
+    radius, evidence = np.array(history.pass_radius), np.array(history.log_evidence)
+    starts = [0, *(np.flatnonzero(np.diff(radius)) + 1), len(radius)]
+    for first, end in pairwise(starts):
+        rows = np.arange(first, end)[np.isfinite(evidence[first:end])]
+        if len(rows) == 0:
+            continue
+        panel.plot(rows + 1, evidence[rows] - evidence[rows[0]], "o-", ms=3, color=COLOURS[2])
+        if first:
+            panel.axvline(first + 0.5, color="0.85", lw=0.8, zorder=0)
+        label = {"x": (rows[0] + rows[-1]) / 2 + 1, "y": 1, "s": f"{radius[first]:.3g}"}
+        panel.text(**label, transform=panel.get_xaxis_transform(), ha="center", va="bottom", color=GREY, size=8)
+    note = f"{sum(history.pass_seconds):.0f} s in all"
+    panel.text(0.98, 0.03, note, transform=panel.transAxes, ha="right", va="bottom", color=GREY, size=8)
+    panel.text(0, 1, "|k| to ", transform=panel.transAxes, ha="right", va="bottom", color=GREY, size=8)
+    panel.set(xlabel="closed-form pass", ylabel="gain in log-evidence (nats)", xlim=(0.5, len(radius) + 0.5))
+    panel.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+
+
+def _epochs(history: History, panel: Axes, name: str, label: str, colour: str) -> None:
+    """One term of the objective against the epoch."""
+    values, epochs = np.array(getattr(history, name)), np.arange(1, history.epochs + 1)
+    ramps = {"β": history.beta, "resolution": history.radius}
+    last = {term: _last_rise(ramp) for term, ramp in ramps.items() if _last_rise(ramp)}
+    if last:
+        note = " and ".join(last) + (" rise" if len(last) > 1 else " rises")
+        panel.axvspan(0.5, max(last.values()) + 1, color="0.93", lw=0)
+        panel.text(0.5, 1.0, f" {note}", transform=panel.get_xaxis_transform(), va="bottom", color=GREY, size=8)
+    first = int(len(values) > 2 and values[0] - values[1:].max() > np.ptp(values[1:]))
+    panel.plot(epochs[first:], values[first:], "o-", ms=3, color=colour)
+    if first:
+        note = f" epoch 1: {values[0]:,.0f}"
+        panel.text(0.5, 0.98, note, transform=panel.get_xaxis_transform(), va="top", color=GREY, size=8)
+        panel.margins(y=0.15)
+    panel.set(xlabel="epoch", ylabel=label, xlim=(0.5, max(2, len(epochs)) + 0.5))
+    panel.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+
+
+def _last_rise(values: list[float]) -> int:
+    """Index of the last value above the one before; 0 where there is none."""
+    rises = [i for i in range(1, len(values)) if values[i] > values[i - 1] * (1 + 1e-9)]
+    return rises[-1] if rises else 0
+
+
+class LivePlot:
+    """A callback for `fit` that redraws the training curves under the notebook cell after each epoch.
+
+        history = ct.fit(model, particles, callbacks=[ct.plotting.LivePlot()])
+
+    Outside a notebook it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._display: Any = None
+
+    def __call__(self, history: History, model: object = None) -> None:
+        """Draw the history so far; the picture, a PNG, replaces the previous one."""
+        if not _in_notebook():
+            return
+        from IPython.display import Image, display
+
+        figure, png = training_curves(history), io.BytesIO()
+        figure.savefig(png, format="png")
+        plt.close(figure)
+        if self._display is None:
+            self._display = display(Image(png.getvalue()), display_id=True)
+        else:
+            self._display.update(Image(png.getvalue()))
+
+
+def _in_notebook() -> bool:
+    """True in a Jupyter kernel (not in plain Python, nor in a terminal's IPython)."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return getattr(shell, "kernel", None) is not None
