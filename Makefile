@@ -33,7 +33,7 @@ $(stamp): pyproject.toml constraints.txt
 	@$(venv) -c '$(supported)' 2>/dev/null || $(PYTHON) -m venv --clear .venv
 	@echo "Installing the pinned versions into .venv; PyTorch makes this take some minutes."
 	@$(venv) -m pip install --quiet --disable-pip-version-check --progress-bar off $(PIP_FLAGS) \
-		--constraint constraints.txt --editable '.[test]'
+		--constraint constraints.txt --editable '.[notebooks,test]'
 	@touch $@
 
 test: setup  ## Run the tests, the notebooks included, and the style and type checks

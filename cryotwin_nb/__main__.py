@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import InputError, MissingExtraError
 from cryotwin_nb.formats.files import atomic, make_folder, remove_partials
 
 _SEVERAL_PROCESSES = """Several GPUs or processors share the work: torchrun --standalone --nproc-per-node 4
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _note  # type: ignore[assignment]
             options.run(options)
-    except (InputError, FloatingPointError, OSError, MemoryError) as error:
+    except (InputError, MissingExtraError, FloatingPointError, OSError, MemoryError) as error:
         number = os.environ.get("RANK", "0")  # of several processes, as torchrun counts them
         print(f"error{f' in process {number}' if number != '0' else ''}: {error}", file=sys.stderr)
         return 2

@@ -40,7 +40,7 @@ class MissingExtraError(ImportError):
 _EXTRAS = {
     "notebooks": (
         *("IPython", "PIL", "anywidget", "cycler", "ipywidgets", "matplotlib", "nbclient", "nbconvert", "nbformat"),
-        *("nglview", "openTSNE", "sklearn", "traitlets"),
+        *("nglview", "openTSNE", "traitlets"),
     )
 }
 

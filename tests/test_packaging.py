@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import nbformat
@@ -17,14 +19,19 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import cryotwin_nb
+from cryotwin_nb.errors import _EXTRAS
 
 ROOT = Path(__file__).parents[1]
+OWN = "cryotwin_nb["
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def by_name(requirements: list[str]) -> dict[str, SpecifierSet]:
-    parsed = [Requirement(text) for text in requirements]
-    return {canonicalize_name(r.name): r.specifier for r in parsed}
+    found: dict[str, SpecifierSet] = {}
+    for parsed in map(Requirement, requirements):
+        name = canonicalize_name(parsed.name)
+        found[name] = found.get(name, SpecifierSet()) & parsed.specifier
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +41,8 @@ def project() -> dict:
 
 @pytest.fixture(scope="module")
 def bounds(project) -> dict[str, SpecifierSet]:
-    return by_name(project["dependencies"] + project["optional-dependencies"]["test"])
+    extras = project["optional-dependencies"]
+    return by_name([*project["dependencies"], *(r for extra in extras.values() for r in extra if OWN not in r)])
 
 
 def test_constraints_pin_every_direct_dependency_within_its_bounds(bounds):
@@ -59,11 +67,105 @@ def test_conda_environment_has_the_same_names_and_bounds(bounds, project):
     assert set(SpecifierSet(project["requires-python"])) <= set(conda["python"])
 
 
+def imports(path: Path) -> set[str]:
+    """The packages that a file imports, wherever in it."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        text = "\n".join(re.sub(r"^[%!].*$", "", cell, flags=re.M) for cell in cells)
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.add(node.module.partition(".")[0])
+    return names - sys.stdlib_module_names - {"cryotwin_nb"}
+
+
+def distributions(names: set[str]) -> set[str]:
+    known = packages_distributions()
+    return {canonicalize_name(known[name][0]) for name in names}
+
+
+def test_every_imported_package_is_declared(project, bounds):
+    """What the package imports is declared where it is needed, what tests and notebooks import in any extra."""
+    extras = project["optional-dependencies"]
+    run = set(by_name([*project["dependencies"], *extras["notebooks"]]))
+    for path in (ROOT / "cryotwin_nb").rglob("*.py"):
+        assert distributions(imports(path)) <= run, path
+    for path in [*NOTEBOOKS, *(ROOT / "tests").glob("*.py")]:
+        assert distributions(imports(path) - {"browser", "conftest"}) <= set(bounds), path
+
+
+def test_what_an_extra_brings_is_known_where_its_absence_is_told(project):
+    base, extra = (set(by_name(part)) for part in (project["dependencies"], extras_of(project, "notebooks")))
+    used = set().union(*(imports(path) for path in (ROOT / "cryotwin_nb").rglob("*.py")))
+    known = packages_distributions()
+    needs = {name for name in used if canonicalize_name(known[name][0]) in extra - base}
+    assert needs == set(_EXTRAS["notebooks"])
+
+
+def extras_of(project: dict, name: str) -> list[str]:
+    return [text for text in project["optional-dependencies"][name] if OWN not in text]
+
+
+BASE_ONLY = """
+import sys, warnings
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+import numpy as np, cryotwin_nb as ct
+from cryotwin_nb.__main__ import main
+
+particles = ct.simulate.assembly(120, 16, snr=2.0, progress=False)
+particles.write("p.star", progress=False)
+command = "train p.star --contrast dark --output out --latent-dim 2 --components 3 --epochs 1"
+assert main(command.split()) == 0
+assert main("look p.star --contrast dark".split()) == 0
+assert main("prepare p.star --contrast dark --output prepared.star".split()) == 0
+model = ct.CryoTwin.load("out/model.safetensors")
+model.prior = ct.GaussianMixture([0.5, 0.5], [[-1.0, 0], [1, 0]], [np.eye(2)] * 2)
+model.save("two.safetensors")
+assert main("pathway two.safetensors --list".split()) == 0
+assert main("pathway two.safetensors --start 0 --end 1 --max-flux --output path".split()) == 0
+assert main("select two.safetensors p.star --contrast dark --state 0 --least 0 --output s.star".split()) == 0
+z, truth = model.embed(particles), particles.truth
+assert -1 <= ct.isometry(model, z, seed=0).correlation <= 1
+assert set(ct.evaluation.coordinate_r2(z, truth)) == set(truth.coordinate_names)
+missing = 0
+for ask in (
+    lambda: ct.plotting.map_montage,
+    lambda: ct.PathwayExplorer,
+    lambda: ct.name_components,
+    lambda: ct.embed_tsne(z, model.prior),
+    lambda: main("look p.star --contrast dark --output look".split()) == 2 or 1 / 0,
+):
+    try:
+        ask()
+    except ct.MissingExtraError as error:
+        assert "pip install 'cryotwin_nb[notebooks]'" in str(error), error
+        missing += 1
+assert missing == 4, missing
+"""
+
+
+def test_the_base_alone_trains_looks_prepares_and_finds_paths(tmp_path):
+    program = f"BLOCKED = {set(_EXTRAS['notebooks'])}\n{BASE_ONLY}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run([sys.executable, "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "cryotwin_nb[notebooks]" in run.stderr  # what the command line said of the picture
+
+
 def test_import_is_light():
     code = "import sys, cryotwin_nb; print(*{name.partition('.')[0] for name in sys.modules})"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert not {"matplotlib", "nglview", "openTSNE", "sklearn", "IPython", "ipywidgets"} & set(run.stdout.split())
+    assert not {"matplotlib", "nglview", "openTSNE", "sklearn", "IPython", "pandas"} & set(run.stdout.split())
 
 
 @pytest.mark.parametrize("name", cryotwin_nb.__all__)

@@ -106,7 +106,7 @@ def kl_neighbours(
     samples; a mixture that overfits with a few latents in each component is seen by neither, but by
     `held_out_log_likelihood`. Where latents lie far outside the prior both are too small, in many dimensions by much.
     """
-    from sklearn.neighbors import NearestNeighbors
+    from scipy.spatial import cKDTree
 
     points = torch.as_tensor(z).double().cpu()
     if len(points) <= 2 * n_neighbours:
@@ -116,8 +116,9 @@ def kl_neighbours(
     samples = prior.sample(len(points), seed=seed).double().cpu()
     factor = torch.linalg.cholesky(torch.linalg.inv(points.T.cov().reshape(points.shape[1], -1)))
     points, samples = (points @ factor).numpy(), (samples @ factor).numpy()
-    own = NearestNeighbors(n_neighbors=n_neighbours + 1).fit(points).kneighbors(points)[0][:, -1]
-    other = NearestNeighbors(n_neighbors=n_neighbours).fit(samples).kneighbors(points)[0][:, -1]
+    own, other = (
+        cKDTree(p).query(points, [k])[0][:, 0] for p, k in ((points, n_neighbours + 1), (samples, n_neighbours))
+    )
     n, d = points.shape
     return float(d * np.log((other + 1e-300) / (own + 1e-300)).mean() + np.log(n / (n - 1)))
 

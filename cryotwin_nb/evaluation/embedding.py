@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import InputError, extras_told
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 
 
@@ -60,7 +60,8 @@ def embed_tsne(
     perplexity : float
         Effective number of neighbours of each latent; lowered to (n - 1) / 3 where there are few.
     """
-    from openTSNE import TSNE
+    with extras_told():
+        from openTSNE import TSNE
 
     points = _array(z)
     if len(points) < 30:

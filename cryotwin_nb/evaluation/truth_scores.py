@@ -33,12 +33,16 @@ def r2_interval(z: Tensor, truth: Truth, n_neighbours: int = 10) -> dict[str, In
 
 
 def _held_out(z: Tensor, truth: Truth, n_neighbours: int) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted and true coordinates (m, q) of the second half of the particles."""
-    from sklearn.neighbors import KNeighborsRegressor
+    """Predicted and true coordinates (m, q) of the second half of the particles.
+
+    A prediction is the mean over the nearest neighbours in the first half, weighted by 1 / distance.
+    """
+    from scipy.spatial import cKDTree
 
     half, target = len(z) // 2, truth.coordinates
-    neighbours = KNeighborsRegressor(n_neighbours, weights="distance")
-    return neighbours.fit(np.asarray(z[:half]), target[:half]).predict(np.asarray(z[half:])), target[half:]
+    distance, nearest = cKDTree(np.asarray(z[:half])).query(np.asarray(z[half:]), np.arange(1, n_neighbours + 1))
+    weights = 1 / np.maximum(distance, 1e-12)[..., None]
+    return (weights * target[:half][nearest]).sum(1) / weights.sum(1), target[half:]
 
 
 def _r2(predicted: np.ndarray, target: np.ndarray) -> float:

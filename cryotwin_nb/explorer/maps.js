@@ -8,6 +8,8 @@
                   showStart: false, showChange: false, unseen: true };
   view.cryotwin = view.el.cryotwin = Object.assign(state, { stage });
   view.el.classList.add("cryotwin-maps");
+  // Private parts of nglview 4.0. Breaks when a view no longer holds its picking line and its jQuery UI container under
+  // these names: the view then shows atoms' names on hover, or keeps a fixed width.
   view.$pickingInfo.hide();
   view.$container.resizable("destroy");  // it follows the notebook's width
   stage.setParameters({ backgroundColor: "white", lightIntensity: 1.15, ambientIntensity: 0.35, clipDist: 0 });

@@ -71,6 +71,8 @@ class Still:
         """The picture, as HTML with a name that a live widget knows, and plain."""
         png = base64.b64encode(self._draw()).decode()
         mine = f"cryotwin-still-{self.name}"
+        # Class names of JupyterLab 4. Breaks when these are renamed: a reader without a kernel then sees a line "model
+        # not found" above the picture.
         not_found = f".jp-OutputArea-child:has(+ .jp-OutputArea-child .{mine}) .jupyter-widgets:not(:has(*))"
         style = f"<style>{not_found} {{ display: none !important }}</style>"
         picture = f'<img class="{mine}" alt="The explorer as it was last used" src="data:image/png;base64,{png}">'
