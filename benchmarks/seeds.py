@@ -37,7 +37,7 @@ def trained(name: str, seed: int, folder: Path, images: bool = True) -> tuple[ct
         return ct.CryoTwin.load(stored), simulated(data_set, seed, images)
     particles = simulated(data_set, seed)
     settings = SETTINGS[f"{data_set.removesuffix('-small')}-small"]
-    model = ct.CryoTwin(particles.box_size, "subspace", **settings, **({"tight_mask": 1} if masked else {}))
+    model = ct.CryoTwin(particles.box_size, "subspace", **settings, **({"tight_mask": True} if masked else {}))
     ct.fit(model, particles, progress=False)
     model.save(stored)
     torch.save(model.embed(particles), folder / f"{name}-{seed}-latents.pt")

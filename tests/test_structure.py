@@ -13,9 +13,9 @@ import cryotwin_nb
 PACKAGE = Path(cryotwin_nb.__file__).parent
 ORDER = [
     "errors",
+    "runtime",
     "mixture",
     "imaging",
-    "runtime",
     "pathways",
     "formats",
     "truth",
