@@ -10,8 +10,8 @@ from scipy import integrate, stats
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways import Landscape, PathConfidence, bootstrap_path, max_flux, profile
-from cryotwin_nb.pathways.profile import log_line_density
 from cryotwin_nb.pathways.network import typical_width
+from cryotwin_nb.pathways.profile import log_line_density
 from cryotwin_nb.pathways.ridgeline import pathway_from_knots
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -19,7 +19,7 @@ from cryotwin_nb.formats import chimerax, cryodrgn
 from cryotwin_nb.formats.cryosparc import read_cs
 from cryotwin_nb.formats.files import atomic, find_stack
 from cryotwin_nb.formats.mrc import read_header, read_map, read_stack_header
-from cryotwin_nb.formats.mrc_writing import write_map, write_stack
+from cryotwin_nb.formats.mrc_writing import map_bytes, write_map, write_stack
 from cryotwin_nb.formats.poses import euler_from_rotations, rotations_from_euler, rotations_from_vectors
 from cryotwin_nb.formats.star import read_star
 from cryotwin_nb.imaging.optics import CTF
@@ -431,3 +431,12 @@ def test_a_session_names_its_maps_relative_to_itself(tmp_path):
 def test_path_colors_run_from_blue_to_orange():
     assert chimerax.path_colors(1) == ["#0072b2"]
     assert chimerax.path_colors(3) == ["#0072b2", "#bebebe", "#d55e00"]
+
+
+def test_a_map_for_the_viewer_has_its_origin_in_the_middle(tmp_path):
+    values = np.arange(8**3, dtype=np.int64).reshape(8, 8, 8).astype(np.int8)
+    (tmp_path / "map.mrc").write_bytes(map_bytes(values, 2.5))
+    with mrcfile.open(tmp_path / "map.mrc") as file:
+        assert [int(file.header[name]) for name in ("nxstart", "nystart", "nzstart")] == [-4, -4, -4]
+        assert float(file.voxel_size.x) == 2.5
+        np.testing.assert_array_equal(file.data, values)

@@ -155,3 +155,67 @@ def test_help_explains(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])
     assert stop.value.code == 0 and len(capsys.readouterr().out) > 300
+
+
+TRAIN_OPTIONS = {
+    "latent-dim": ("3", "latent_dim", 3),
+    "components": ("4", "n_components", 4),
+    "n-basis": ("12", "n_basis", 12),
+    "noise-width": ("2.5", "noise_width", 2.5),
+    "weighting": ("paper", "weighting", "paper"),
+    "particle-radius": ("0.35", "particle_radius", 0.35),
+    "seed": ("7", "seed", 7),
+    "epochs": ("3", "epochs", 3),
+    "beta": ("1.5", "beta", 1.5),
+    "batch-size": ("11", "batch_size", 11),
+    "learning-rate": ("0.002", "learning_rate", 0.002),
+    "precision": ("float32", "precision", "float32"),
+    "device": ("cpu", "device", "cpu"),
+    "checkpoint-minutes": ("3", "checkpoint_minutes", 3.0),
+    "cache-gib": ("0.5", "cache_gib", 0.5),
+}
+
+
+@pytest.mark.parametrize("option", TRAIN_OPTIONS)
+def test_each_option_of_train_reaches_what_it_sets(option, run, tmp_path, monkeypatch):
+    value, name, expected = TRAIN_OPTIONS[option]
+    seen = {}
+
+    def fit(model, particles, config, resume=None):
+        seen.update(vars(config) | model.config)
+        seen.update({"seed of the run": config.seed})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cryotwin_nb.training.fit", fit)
+    arguments = ["train", f"{run[0] / 'p.star'}", "--output", f"{tmp_path}", "--contrast", "dark", f"--{option}", value]
+    assert main(arguments) == 130
+    assert seen[name] == expected
+    if name == "seed":
+        assert seen["seed of the run"] == expected
+
+
+@pytest.fixture
+def far_apart(run, tmp_path):
+    """A model of two narrow components far apart, and one between them off the straight line."""
+    model = ct.CryoTwin.load(run[0] / "out" / "model.safetensors")
+    means = [[0.0, 0.0], [40.0, 0.0], [20.0, 12.0]]
+    model.prior = ct.GaussianMixture([0.4, 0.3, 0.3], means, np.stack([np.eye(2)] * 3))
+    model.save(tmp_path / "far.safetensors")
+    files = (f"{tmp_path / 'far.safetensors'}", "--output", f"{tmp_path / 'path'}")
+    return ["pathway", *files, "--start", "0", "--end", "1"]
+
+
+@pytest.mark.parametrize(("options", "method"), [([], "ridgeline"), (["--max-flux"], "MaxFlux")])
+def test_the_method_asked_for_is_used(far_apart, tmp_path, options, method):
+    assert main([*far_apart, *options]) == 0
+    assert json.loads((tmp_path / "path" / "path.json").read_text())["method"] == method
+
+
+def test_a_high_barrier_is_noted_and_a_low_one_is_not(far_apart, run, tmp_path, capsys):
+    assert main(far_apart) == 0
+    assert "note: the density falls to e^-" in capsys.readouterr().err
+    model = ct.CryoTwin.load(run[0] / "out" / "model.safetensors")
+    model.prior = ct.GaussianMixture([0.5, 0.5], [[0.0, 0.0], [2.0, 0.0]], np.stack([np.eye(2)] * 2))
+    model.save(tmp_path / "far.safetensors")
+    assert main(far_apart) == 0
+    assert "note: the density" not in capsys.readouterr().err

@@ -16,7 +16,9 @@ from torch import Tensor
 
 import cryotwin_nb.mixture.gaussian as mixture_module
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.mixture import fitting
 from cryotwin_nb.mixture.components import Components
+from cryotwin_nb.mixture.em import Latents
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.moments import MixtureMoments
 
@@ -565,3 +567,26 @@ def test_everything_runs_on_a_gpu_and_gives_the_same():
 def test_whole_numbers_as_latents_give_densities_that_are_not():
     mixture = GaussianMixture([1.0], [[0.0, 0.0]], np.eye(2)[None])
     assert float(mixture.log_prob(torch.tensor([[0, 1]]))[0]) == pytest.approx(-math.log(2 * math.pi) - 0.5)
+
+
+def test_the_ladder_goes_on_past_one_rung_that_brings_nothing(monkeypatch):
+    """Three components may be no better than two where four are; the second rung without gain ends the climb."""
+    held_out = {1: 0.0, 2: 1.0, 3: 0.9, 4: 2.0, 6: 1.9, 8: 1.8, 11: 5.0}
+    tried = []
+
+    class Scored(Latents):
+        def subset(self, index):
+            return Scored(self.x[index], self.weights[index])
+
+        def expect(self, count):
+            return None, held_out[count]
+
+    def best(self, latents, count, strength):
+        tried.append(count)
+        return count
+
+    monkeypatch.setattr(fitting._Search, "best", best)
+    search = fitting._Search(torch.ones(2, dtype=torch.float64), torch.Generator().manual_seed(0), 2, 10, 1e-3)
+    x = torch.randn(9000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    assert search.select(Scored(x, torch.ones(9000, dtype=torch.float64)), 100, False)[0] == 4
+    assert 8 in tried and 11 not in tried

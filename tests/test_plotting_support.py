@@ -72,3 +72,17 @@ def test_shares_are_shown_where_they_are_known():
 def test_it_draws_into_a_figure_given():
     figure = plt.figure()
     assert path_support(support(), figure=figure) is figure and len(figure.axes) == 4
+
+
+def test_a_share_is_flagged_only_where_it_lies_beyond_its_noise():
+    """Half of the amplitude missing is no evidence where the share is uncertain by 0.2, in shells and in regions."""
+    given = support()
+    given.shell_support[0, 4] = 0.5
+    for error, flagged in ((0.2, (1, 2)), (0.05, (0, 1, 2))):
+        given.shell_error[0, 4] = error
+        assert given.flagged == flagged
+    given.shell_support[0, 4] = 0.99
+    given.local_support[0, 8, 8, 8] = 0.3
+    for error, flagged in ((0.2, (1, 2)), (0.05, (0, 1, 2))):
+        given.local_error[0, 8, 8, 8] = error
+        assert given.flagged == flagged

@@ -379,3 +379,31 @@ def test_the_command(raw, tmp_path, capsys):
 
 def test_every_processor_is_used_by_default():
     assert 1 <= preparing._processors() <= (os.cpu_count() or 1)
+
+
+def test_what_a_crash_cut_off_is_gone_before_more_is_noted(raw, tmp_path, monkeypatch, small_chunks):
+    """Else the next line would be joined to it, and a third attempt could read neither."""
+    journal = tmp_path / ".p.unfinished.jsonl"
+    for count in (2, 1):
+        with monkeypatch.context() as patch:
+            interrupted_after(patch, count)
+            with pytest.raises(KeyboardInterrupt):
+                ct.prepare(raw, tmp_path / "p.star", 16, workers=1, progress=False)
+        with open(journal, "a") as file:
+            file.write('{"chunk": 5, "mea')
+    interrupted_after(monkeypatch, 3)
+    assert ct.prepare(raw, tmp_path / "p.star", 16, **QUIET).n == 300
+
+
+def test_the_scale_of_half_precision_is_undone(tmp_path):
+    """A spike of 10^6 noise amplitudes is divided by a power of two to be stored, and comes back at its height."""
+    particles = ct.simulate.assembly(8, 16, snr=0.5, progress=False)
+    images = particles.images(slice(None)).copy()
+    images[3, 8, 8] = 1e6 * images.std()
+    spiked = Particles(images, particles.rotations, particles.shifts, particles.ctf, pixel_size=particles.pixel_size)
+    ct.prepare(spiked, tmp_path / "p.star", whiten=False, workers=1, progress=False)
+    prepared = read(tmp_path / "p.star")
+    assert prepared.whitening.scale[3] > 1
+    back = prepared.unwhitened([2, 3]).numpy()
+    ratio = np.ptp(back[1]) / np.ptp(back[0])
+    assert ratio == pytest.approx(np.ptp(images[3]) / np.ptp(images[2]), rel=0.05)

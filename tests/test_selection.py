@@ -375,3 +375,10 @@ def test_cryodrgn_reads_the_subset_as_it_reads_those_particles(project):
     )
     assert small.shape == (3, 8, 8) and small.std() > 0
     np.testing.assert_array_equal(small, expected)
+
+
+def test_equally_sure_particles_keep_their_order():
+    prior = ct.GaussianMixture([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.0]], np.stack([np.eye(2)] * 2))
+    z = np.tile([[0.5, 0.0], [1.5, 0.0], [-2.0, 0.0]], (200, 1))
+    rows = ct.select_state(z, prior, 1)
+    np.testing.assert_array_equal(rows, np.concatenate([np.arange(1, 600, 3), np.arange(0, 600, 3)]))
