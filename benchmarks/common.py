@@ -17,7 +17,7 @@ import torch
 
 import cryotwin_nb as ct
 from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
-from cryotwin_nb.reconstruction import eigenvolumes as subspace
+from cryotwin_nb.reconstruction.eigenvolumes import begin
 
 RESULTS = Path(__file__).parent / "results"
 AFTER_WARM_START = ct.TrainingConfig(epochs=3, warmup=0, start_radius=1, learning_rate=2e-4)
@@ -91,7 +91,7 @@ def untrained(particles: ct.Particles, n_basis: int) -> ct.CryoTwin:
     model = ct.CryoTwin(particles.box_size, "subspace", latent_dim=n_basis, n_components=1, n_basis=n_basis)
     model.imaging.measure(particles)
     first = prepared(model.imaging, particles[: min(256, len(particles))])
-    model.networks.eigenvolumes = subspace.begin(model.imaging, first, model.networks.mask, n_basis)
+    model.networks.eigenvolumes = begin(model.imaging, first, model.networks.mask, n_basis)
     return model
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import sys
+import threading
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import cryotwin_nb
+import cryotwin_nb as ct
 
 PACKAGE = Path(cryotwin_nb.__file__).parent
 ORDER = [
@@ -99,3 +102,56 @@ def test_each_room_says_what_it_is_for(path):
     documentation = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     first = documentation.split("\n")[0]
     assert len(first) > 30 and first.endswith(".")
+
+
+STRAIGHT = [
+    "particles/particles.py",
+    "formats/reading.py",
+    "formats/star.py",
+    "formats/stacks.py",
+    "formats/mrc.py",
+    "models/cryotwin.py",
+    "particles/streaming.py",
+    "particles/formation.py",
+    "models/subspace.py",
+    "reconstruction/statistics.py",
+    "imaging/lattice.py",
+    "plotting/rendering.py",
+]
+"""Where an image is, one after the other, from its file to the surface of its map."""
+MOST_VISITED = 26
+
+
+def walk(star: Path, model: ct.CryoTwin) -> list[str]:
+    """The files whose functions run when an image is read, embedded, decoded and drawn, in the order of their turn."""
+    render, level = ct.plotting.render_surface, ct.plotting.contour_level
+    visited: dict[str, None] = {}
+
+    def enter(frame, event, _):
+        name = Path(frame.f_code.co_filename)
+        if event == "call" and PACKAGE in name.parents and frame.f_code.co_name != "<module>":
+            visited.setdefault(str(name.relative_to(PACKAGE)))
+
+    threading.setprofile(enter)
+    sys.setprofile(enter)
+    try:
+        particles = ct.Particles.read(star, contrast="dark")
+        maps = model.volumes(model.embed(particles[:1]))
+        render(maps[0], level(maps, 2.0))
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+    return list(visited)
+
+
+def test_an_image_goes_a_short_way_from_its_file_to_a_surface(tmp_path):
+    particles = ct.simulate.assembly(40, 16, progress=False)
+    model = ct.CryoTwin(16, latent_dim=2, n_components=2)
+    ct.fit(model, particles, ct.TrainingConfig(epochs=1, device="cpu"), progress=False)
+    particles.truth = None  # recorded images have none
+    particles.write(tmp_path / "p.star", progress=False)
+    walk(tmp_path / "p.star", model)  # what is loaded late is loaded
+    visited = walk(tmp_path / "p.star", model)
+    assert [name for name in visited if name in STRAIGHT] == STRAIGHT
+    assert len(visited) <= MOST_VISITED
+    assert all(len((PACKAGE / name).read_text(encoding="utf-8").splitlines()) <= MOST_LINES for name in visited)
