@@ -188,7 +188,7 @@ def test_missing_on_the_server_and_offline(manifest, server, tmp_path):
 
 def test_folder_that_cannot_be_made(manifest, tmp_path):
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(InputError, match="a folder that can be written"):
+    with pytest.raises(InputError, match="cache cannot be made"):
         download(manifest(), tmp_path)
 
 

@@ -135,8 +135,8 @@ class Spoilt(Shrinks):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (Shrinks, r"particles\.mrcs: found a file that ends \d+ bytes early"),
-        (Vanishes, r"particles\.mrcs: found .*No such file"),
+        (Shrinks, r"particles\.mrcs can no longer be read: a file that ends \d+ bytes early"),
+        (Vanishes, r"particles\.mrcs can no longer be read: .*No such file"),
         (Spoilt, r"image 78 of .*particles\.mrcs: found NaN or infinity"),
     ],
 )
@@ -184,7 +184,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_training(star, tm
     )
     assert main(command(star, tmp_path / "out")) == 2
     error = capsys.readouterr().err
-    assert "out: found [Errno 13] Permission denied" in error and error.count("\n") == 2
+    assert "out cannot be written to: [Errno 13] Permission denied" in error and error.count("\n") == 2
 
 
 def test_resume_without_a_checkpoint_starts(star, tmp_path):

@@ -206,7 +206,7 @@ def test_nothing_is_left_when_saving_fails(model, tmp_path):
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "m.safetensors").mkdir()
     for path in (tmp_path / "file" / "model.safetensors", tmp_path / "m.safetensors"):
-        with pytest.raises(InputError, match=r"(?s)found .* expected"):
+        with pytest.raises(InputError, match=r"cannot be (made|written)"):
             model.save(path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "m.safetensors"]
 

@@ -174,7 +174,7 @@ def test_other_endings_and_a_missing_ffmpeg_are_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"'\.avi'.*\.gif or \.mp4"):
         small(tmp_path / "path.avi", blobs(2))
     monkeypatch.setattr(FFMpegWriter, "isAvailable", classmethod(lambda cls: False))
-    with pytest.raises(InputError, match=r"(?s)no ffmpeg.*write a \.gif"):
+    with pytest.raises(InputError, match=r"(?s)needs ffmpeg.*write a \.gif"):
         small(tmp_path / "path.mp4", blobs(2))
     with pytest.raises(InputError, match="shape"):
         small(tmp_path / "path.gif", torch.zeros(4, 4))

@@ -310,7 +310,7 @@ def test_an_image_with_nan_is_named_and_nothing_is_left(raw, tmp_path):
 
 def test_the_input_is_not_overwritten(raw):
     before = raw.where.with_suffix(".mrcs").read_bytes()
-    with pytest.raises(InputError, match="Write elsewhere"):
+    with pytest.raises(InputError, match="would overwrite the files"):
         ct.prepare(raw, raw.where, **QUIET)
     assert raw.where.with_suffix(".mrcs").read_bytes() == before
 

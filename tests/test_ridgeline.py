@@ -210,7 +210,7 @@ def test_curves_are_cut_finely_and_evenly():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"end": 0}, "the same as start"),
+        ({"end": 0}, "Start and end are the same component"),
         ({"start": 3}, "start: found component 3, expected an integer from 0 to 2"),
         ({"end": -1}, "end: found component -1"),
         ({"start": 0.5}, "component 0.5"),
@@ -220,7 +220,7 @@ def test_curves_are_cut_finely_and_evenly():
         ({"omega": math.nan}, "omega"),
         ({"n_samples": 0}, "n_samples"),
         ({"concentration": 0.0}, "concentration"),
-        ({"prior": two_wells().unchecked(torch.ones(1), torch.zeros(1, 1), torch.ones(1, 1, 1))}, "1 component,"),
+        ({"prior": two_wells().unchecked(torch.ones(1), torch.zeros(1, 1), torch.ones(1, 1, 1))}, "a single component,"),
     ],
 )
 def test_bad_input_is_refused(changes, message):

@@ -361,7 +361,7 @@ def test_a_progress_bar_counts_the_draws(diamond, capsys):
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        ((0, torch.tensor([0.2, 0.1])), {}, "both ends in the state S"),
+        ((0, torch.tensor([0.2, 0.1])), {}, "Both ends belong to the state S"),
         ((0, 4), {}, "component 4"),
         ((0, torch.zeros(3)), {}, "2 finite numbers"),
         ((0, 3), {"max_routes": 0}, "max_routes: found 0"),

@@ -78,7 +78,7 @@ def test_a_state_takes_the_particles_that_most_likely_belong_to_it():
 @pytest.mark.parametrize(
     ("choose", "message"),
     [
-        (lambda z: ct.select_near(z, z[0]), "neither n nor radius"),
+        (lambda z: ct.select_near(z, z[0]), "needs n, radius or both"),
         (lambda z: ct.select_near(z, z[0], n=0), "n: found 0"),
         (lambda z: ct.select_near(z, z[0], radius=float("nan")), "radius: found nan"),
         (lambda z: ct.select_near(z, z[0, :1], n=1), r"\(20, 2\) and points of shape \(1, 1\)"),
@@ -262,7 +262,7 @@ def test_a_file_that_lost_particles_since_it_was_read_is_refused(project):
     path = write_flavour(project, "RELION 3.1")
     particles = Particles.read(path, images=False)
     path.write_text("".join(path.read_text().splitlines(True)[:-3]))
-    with pytest.raises(InputError, match=r"(?s)run_data\.star.*10 particles.*numbered 11"):
+    with pytest.raises(InputError, match=r"(?s)run_data\.star.*row 11 .from 0. is missing"):
         ct.write_selection(project / "subset.star", particles, [1, 11])
     assert not (project / "subset.star").exists()
 
@@ -320,14 +320,14 @@ def test_particles_of_bare_stacks_and_of_memory_give_a_list(project):
     [
         ("subset.cs", [0], None, r"run_data\.star, expected ones read from a \.cs file"),
         ("subset.mrcs", [0], None, r"\.star or \.cs or \.pkl"),
-        ("Refine3D/run_data.star", [0], None, "the file these particles are read from"),
+        ("Refine3D/run_data.star", [0], None, "is the file that these particles are read from"),
         ("subset.star", [0, 0], None, "twice"),
         ("subset.star", [N], None, "indices from 12 to 12"),
         ("subset.star", [], None, "empty"),
         ("subset.star", [0, 1], {"score": [1.0]}, r"score.*\(2,\)"),
         ("subset.star", [0], {"score": [None]}, "object"),
         ("subset.star", [0], {"two words": [1]}, "'two words'"),
-        ("ind.pkl", [0], {"score": [1]}, "columns for a list"),
+        ("ind.pkl", [0], {"score": [1]}, "a list of row numbers has no columns"),
         ("none/subset.star", [0], None, "no such folder"),
     ],
 )

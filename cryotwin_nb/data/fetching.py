@@ -87,7 +87,8 @@ def download(
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(place, f"{error}", "a folder that can be written", "Choose another `folder`.") from error
+        sentence = f"The folder {place} cannot be made: {error}."
+        raise InputError(place, f"{error}", "a writable folder", "Choose another `folder`.", sentence) from error
     for file in dataset.files:
         _obtain(file, place / file.name, progress)
     return {file.name: place / file.name for file in dataset.files}

@@ -107,7 +107,7 @@ def pathway_support(
     decode = as_decode(model)
     points = torch.as_tensor(getattr(path, "latents", path), dtype=torch.float32).detach().cpu()
     if latents is None and not hasattr(model, "embed"):
-        raise InputError("latents", "none", "the latents of the particles", "A decode function does not know them.")
+        raise InputError("latents", "no latents", "those of the particles", "A decode function does not know them.")
     z = torch.as_tensor(model.embed(particles, progress=progress) if latents is None else latents).float().cpu()
     _require(points, z, len(particles), bandwidth)
     own = getattr(model, "imaging", None)

@@ -71,7 +71,9 @@ class CryodrgnRun:
         weights = require_file(self.folder / f"weights.{self.epoch}.pkl", "weights file of this epoch")
         config, folder = require_file(self.folder / "config.yaml"), make_folder(output)
         if any(folder.glob("vol_*.mrc")):
-            raise InputError(folder, "maps (vol_*.mrc)", "a folder without", "Give another folder, or delete them.")
+            remedy = "Give another folder, or delete the maps."
+            sentence = f"{folder} already holds maps (vol_*.mrc)."
+            raise InputError(folder, "maps (vol_*.mrc)", "a folder without maps", remedy, sentence)
         table = folder / "z.txt"
         write_latents_table(table, z)
         command = [program, "eval_vol", weights, "--config", config, "--zfile", table]

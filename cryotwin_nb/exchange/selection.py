@@ -63,7 +63,8 @@ def select_near(
     from scipy.spatial import cKDTree
 
     if n is None and radius is None:
-        raise InputError("select_near", "neither n nor radius", "one of them or both", "Give n=1000, for example.")
+        sentence = "select_near needs n, radius or both."
+        raise InputError("select_near", "neither n nor radius", "one or both", "Give n=1000, for example.", sentence)
     for name, value in {"n": n, "radius": radius}.items():
         if value is not None and not value > 0:
             raise InputError(f"select_near, {name}", f"{value}", "a positive number", "Choose another value.")
@@ -171,16 +172,18 @@ def write_selection(
     source_rows, extra = source_rows[order], {name: values[order] for name, values in extra.items()}
     if path.suffix.lower() == ".pkl":
         if extra:
-            raise InputError(path, "columns for a list of numbers", "none", "Write a .star or .cs file.")
+            sentence = f"{path}: a list of row numbers has no columns."
+            raise InputError(path, "columns", "none", "Write a .star or .cs file, or leave columns out.", sentence)
         write_indices(path, source_rows)
         return path
     source = particles.source
     if source is None or source.suffix.lower() != path.suffix.lower():
-        found = f"particles of {source or 'no file'}"
+        found = f"particles read from {source or 'no file'}"
         remedy = "Choose the suffix of the file that they were read from, or .pkl for a list of row numbers."
         raise InputError(path, found, f"ones read from a {path.suffix} file", remedy)
     if path.resolve() == source.resolve():
-        raise InputError(path, "the file these particles are read from", "another name", "Write elsewhere.")
+        sentence = f"{path} is the file that these particles are read from."
+        raise InputError(path, "the source", "another file", "Choose another name or folder.", sentence)
     moved = _SUBSETS[path.suffix.lower()](path, source, source_rows, extra)
     if moved:
         text = f"{path}: stacks keep their names, like {moved!r}, which is not found from here as it was from {source}."

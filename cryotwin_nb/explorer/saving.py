@@ -27,7 +27,8 @@ def write_exploration(
 ) -> list[Path]:
     """Write maps, latents, a ChimeraX script, a movie, a picture and the note; returns the files."""
     if view.path is None or view.maps is None:
-        raise InputError("export", "no path", "a computed path", "Choose two stars and press Compute.")
+        sentence = "There is no path to export yet."
+        raise InputError("export", "no path", "a computed path", "Choose two stars and press Compute.", sentence)
     folder = make_folder(folder)
     write_pathway(folder, view.path, view.maps, view.voxel_size, level=view.level)
     titles = [f"step {k}" for k in range(len(view.maps))]

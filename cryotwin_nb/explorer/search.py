@@ -125,14 +125,16 @@ def find_paths(
     if request.method == "Algorithm 1":
         return [ridgeline(prior, *ends, n_steps, request.omega, seed=seed)]
     if request.start == request.end:
-        raise InputError("end", f"{request.end}, the same as start", "another component", "Choose two stars.")
+        sentence = f"Start and end are the same component, {request.end}."
+        raise InputError("end", f"{request.end}", "another component", "Choose two different stars.", sentence)
     if request.method == "MaxFlux":
         return [max_flux(prior, *ends, n_steps, seed=seed, landscape=landscape())]
     options: dict[str, Any] = {"evidence": evidence, "seed": seed, "landscape": landscape()}
     routes: list[Pathway] = [*find_routes(prior, *ends, n_steps=n_steps, **options)]
     if not routes:
-        expected, remedy = "at least one", "Choose ends that particles join, or MaxFlux."
-        raise InputError("routes", f"none between components {request.start} and {request.end}", expected, remedy)
+        sentence = f"No route joins the components {request.start} and {request.end}."
+        remedy = "Choose ends that particles join, or the method MaxFlux."
+        raise InputError("routes", "none", "at least one", remedy, sentence)
     return routes
 
 

@@ -49,13 +49,15 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     if not path.parent.is_dir():
         raise InputError(path, "no such folder", "an existing folder", f"Create {path.parent} first.")
     if path.is_dir():
-        raise InputError(path, "a folder of that name", "a file name", "Choose another name.")
+        sentence = f"{path} cannot be written: it is a folder."
+        raise InputError(path, "a folder of that name", "a file name", "Choose another name.", sentence)
     try:
         yield partial
         os.replace(partial, path)
     except OSError as error:
         remedy = "Free space or choose a folder you may write to."
-        raise InputError(path, f"{error}", "a file that can be written", remedy) from error
+        sentence = f"{path} cannot be written: {error}."
+        raise InputError(path, f"{error}", "a file that can be written", remedy, sentence) from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -122,7 +124,8 @@ def make_folder(path: str | os.PathLike) -> Path:
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(path, f"{error}", "a folder that can be made", "Choose another folder.") from error
+        sentence = f"The folder {path} cannot be made: {error}."
+        raise InputError(path, f"{error}", "a folder", "Choose another folder.", sentence) from error
     return Path(path)
 
 
@@ -132,7 +135,8 @@ def require_writable(folder: str | os.PathLike) -> None:
         with tempfile.TemporaryFile(dir=make_folder(folder)):
             pass
     except OSError as error:
-        raise InputError(folder, f"{error}", "a folder you may write to", "Choose another folder.") from error
+        sentence = f"The folder {folder} cannot be written to: {error}."
+        raise InputError(folder, f"{error}", "a writable folder", "Choose another folder.", sentence) from error
 
 
 def is_file(path: Path) -> bool:

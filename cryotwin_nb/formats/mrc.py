@@ -72,8 +72,9 @@ class Header:
                         file.seek(self.offset + int(run[0]) * target[0].nbytes)
                         _fill(file, target.reshape(-1).view(np.uint8).data)
         except (OSError, EOFError) as error:
-            remedy = "It was complete when it was opened: see whether it was moved or replaced, and its disk."
-            raise InputError(self.path, f"{error}", "a stack that can be read", remedy) from error
+            remedy = "It was complete when it was opened: check whether it was moved or replaced, and its disk."
+            sentence = f"{self.path} can no longer be read: {error}."
+            raise InputError(self.path, f"{error}", "a stack that can be read", remedy, sentence) from error
         return values
 
 

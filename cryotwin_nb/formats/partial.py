@@ -134,7 +134,8 @@ class PartialStack:
                 raise
             except OSError as error:
                 remedy = "Free space and start again: what is finished is kept and continued."
-                raise InputError(self.stack, f"{error}", "a file that can be written", remedy) from error
+                sentence = f"{self.stack} cannot be written: {error}."
+                raise InputError(self.stack, f"{error}", "a writable file", remedy, sentence) from error
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 

@@ -125,7 +125,7 @@ def _merge_optics(particles: pd.DataFrame, optics: pd.DataFrame | None, path: Pa
     for name, frame in {"optics": optics, "particles": particles}.items():
         if "rlnOpticsGroup" not in frame:
             remedy = "Export the file again; RELION 3.1 and later write that column."
-            raise InputError(path, f"no rlnOpticsGroup in data_{name}", "it in both tables", remedy)
+            raise InputError(path, f"no rlnOpticsGroup in data_{name}", "that column in both tables", remedy)
     undefined = set(particles["rlnOpticsGroup"]) - set(optics["rlnOpticsGroup"])
     if undefined or optics["rlnOpticsGroup"].duplicated().any():
         found = f"undefined optics groups {sorted(map(str, undefined))}" if undefined else "a group defined twice"
@@ -141,7 +141,8 @@ def _require_plain_ctf(table: pd.DataFrame, path: Path) -> None:
     for name in ("rlnCtfDataAreCtfPremultiplied", "rlnCtfDataArePhaseFlipped"):
         if name in table and (pd.to_numeric(table[name], errors="coerce").fillna(0) != 0).any():
             remedy = "Extract the particles again with the CTF left as it is."
-            raise InputError(path, f"{name} set", "images as recorded", remedy)
+            sentence = f"{path}: the images were already corrected for the CTF ({name} is set)."
+            raise InputError(path, f"{name} set", "images as recorded", remedy, sentence)
 
 
 def _require_whitening(table: pd.DataFrame, path: Path) -> None:
@@ -149,7 +150,8 @@ def _require_whitening(table: pd.DataFrame, path: Path) -> None:
     sidecar = path.with_suffix(".whitening.npz")
     if WHITENED in table and not sidecar.is_file():
         remedy = "Read the STAR file that `prepare` wrote, with indices= for a part of it, and keep its files together."
-        raise InputError(path, f"whitened images without {sidecar.name}", "that file beside it", remedy)
+        sentence = f"{path}: the images are whitened, but {sidecar.name} is missing beside it."
+        raise InputError(path, f"no {sidecar.name}", "that file beside it", remedy, sentence)
 
 
 def _image_names(table: pd.DataFrame, path: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:

@@ -74,8 +74,9 @@ def _copy(
             written += 1
         out.write(line)
     if written < len(rows):
-        remedy = "It has changed since it was read: read it again and select anew."
-        raise InputError(source, f"{row + 1} particles", f"one numbered {rows[written]}, from 0", remedy)
+        sentence = f"{source} has changed since it was read: row {rows[written]} (from 0) is missing."
+        remedy = "Read the file again and repeat the selection."
+        raise InputError(source, f"{row + 1} particles", f"row {rows[written]}", remedy, sentence)
     return first
 
 
@@ -111,8 +112,8 @@ def _label(line: bytes) -> bytes:
 def _more_labels(header: list[bytes], labels: list[bytes], source: Path) -> bytes:
     there = sorted({_label(line) for line in header} & set(labels))
     if there:
-        found = f"a column {there[0].decode()}"
-        raise InputError(source, found, "none of that name", "Give the new column another name.")
+        found, sentence = there[0].decode(), f"{source} already has a column {there[0].decode()}."
+        raise InputError(source, found, "a new name", "Give the new column another name.", sentence)
     last = header[-1]
     end = last[len(last.rstrip()) :].lstrip(b" \t") or b"\n"
     return b"".join(b"_%s #%d" % (label, len(header) + i) + end for i, label in enumerate(labels, 1))
@@ -126,12 +127,14 @@ def write_cs_subset(path: Path, source: Path, rows: np.ndarray, columns: Columns
     """Write some rows of a .cs file with all its fields; parameters, result and exceptions as `write_star_subset`."""
     table = read_table(source)
     if len(rows) and rows[-1] >= len(table):
-        remedy = "It has changed since it was read: read it again and select anew."
-        raise InputError(source, f"{len(table)} particles", f"one numbered {rows[-1]}, from 0", remedy)
+        sentence = f"{source} has changed since it was read: row {rows[-1]} (from 0) is missing."
+        remedy = "Read the file again and repeat the selection."
+        raise InputError(source, f"{len(table)} particles", f"row {rows[-1]}", remedy, sentence)
     added = {f"cryotwin/{name}": _stored(values) for name, values in columns.items()}
     there = sorted(set(added) & set(table.dtype.names or ()))
     if there:
-        raise InputError(source, f"a field {there[0]}", "none of that name", "Give the new column another name.")
+        sentence = f"{source} already has a field {there[0]}."
+        raise InputError(source, there[0], "a new name", "Give the new column another name.", sentence)
     subset = table[rows]
     if added:
         fields = [(name, table.dtype[name]) for name in table.dtype.names or ()]

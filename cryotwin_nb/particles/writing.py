@@ -23,7 +23,8 @@ def refuse_overwriting(path: Path, stacks: Iterable[Path], source: Path | None) 
     """Raise `InputError` if writing `path` and the stack beside it would overwrite what particles are read from."""
     read_from = [*stacks, *([] if source is None else [source])]
     if {path.resolve(), path.with_suffix(".mrcs").resolve()} & {file.resolve() for file in read_from}:
-        raise InputError(path, "the files these particles are read from", "another name", "Write elsewhere.")
+        sentence = f"Writing {path} would overwrite the files that these particles are read from."
+        raise InputError(path, "the source", "another file", "Choose another name or folder.", sentence)
 
 
 def write_star_and_stack(

@@ -75,7 +75,8 @@ def max_flux(
     prior = prior.detach()
     ends = torch.stack([end_point(prior, "start", start), end_point(prior, "end", end)])
     if torch.equal(*ends):
-        raise InputError("end", "the same point as start", "another one", "Choose two different ends.")
+        sentence = "Start and end are the same point."
+        raise InputError("end", "the start", "another point", "Choose two different ends.", sentence)
     reverse = tuple(ends[0].tolist()) > tuple(ends[1].tolist())  # one solution for both directions
     ordered = ends.flip(0) if reverse else ends
     landscape = landscape or Landscape.of(prior, exponent)

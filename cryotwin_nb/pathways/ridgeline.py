@@ -208,7 +208,7 @@ def _require(
     """Raise `InputError` unless Algorithm 1 can run."""
     count = prior.n_components
     if count < 2:
-        raise InputError("mixture", f"{count} component", "at least 2", "Fit a mixture with more components.")
+        raise InputError("mixture", "a single component", "at least 2", "Fit a mixture with more components.")
     for name, component in (("start", start), ("end", end)):
         try:
             valid = 0 <= operator.index(component) < count
@@ -219,7 +219,8 @@ def _require(
             raise InputError(name, f"component {component}", f"an integer from 0 to {count - 1}", remedy)
     whole = all(float(value).is_integer() for value in (n_steps, n_samples))
     if start == end:
-        raise InputError("end", f"{end}, the same as start", "another component", "Choose two different components.")
+        sentence = f"Start and end are the same component, {end}."
+        raise InputError("end", f"{end}", "another component", "Choose two different components.", sentence)
     for name, good, found, expected, remedy in (
         (
             "n_steps",

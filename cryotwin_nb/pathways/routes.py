@@ -138,8 +138,9 @@ def _states(
     everything = list(states) if states is not None else find_states(prior, landscape=landscape)
     first, last = assign(prior, everything, ends).tolist()
     if first == last:
-        found = f"both ends in the state {everything[first].name}"
-        raise InputError("find_routes", found, "ends in different states", "Choose others, or a higher threshold.")
+        sentence = f"Both ends belong to the state {everything[first].name}."
+        remedy = "Choose ends in different states, or find the states with a higher threshold."
+        raise InputError("find_routes", "one state", "ends in different states", remedy, sentence)
     kept = [i for i, s in enumerate(everything) if states is not None or s.mass >= _LEAST_MASS or i in (first, last)]
     return [everything[i] for i in kept], (kept.index(first), kept.index(last))
 

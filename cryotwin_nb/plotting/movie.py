@@ -109,5 +109,6 @@ def _writer(file: Path, frames_per_second: int) -> PillowWriter | FFMpegWriter:
     if file.suffix.lower() != ".mp4":
         raise InputError(file, f"the ending {file.suffix!r}", ".gif or .mp4", "Choose another name.")
     if not FFMpegWriter.isAvailable():
-        raise InputError(file, "no ffmpeg on this machine", "ffmpeg on the PATH", "Install it, or write a .gif.")
+        sentence = f"{file}: writing .mp4 needs ffmpeg, which is not on the PATH."
+        raise InputError(file, "no ffmpeg", "ffmpeg on the PATH", "Install ffmpeg, or write a .gif.", sentence)
     return FFMpegWriter(fps=frames_per_second, codec="h264", extra_args=["-pix_fmt", "yuv420p", "-vf", _EVEN])

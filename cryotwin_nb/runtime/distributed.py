@@ -39,8 +39,9 @@ def joined(device: str | None = None) -> Iterator[None]:
     if on_gpu:
         local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= gpus:
-            remedy = "Start torchrun with --nproc-per-node of at most that, or give --device cpu."
-            raise InputError("torchrun", f"more processes than GPUs ({gpus})", "a GPU for each", remedy)
+            remedy = f"Start torchrun with --nproc-per-node {gpus} or less, or give --device cpu."
+            sentence = f"torchrun started more processes than this machine has GPUs ({gpus})."
+            raise InputError("torchrun", f"{gpus} GPUs", "a GPU for each process", remedy, sentence)
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
     yield
@@ -130,7 +131,9 @@ def first(function: Callable[[], T]) -> T:
 def require_enough(n: int) -> None:
     """Raise `InputError` unless every process has at least one of n images."""
     if n < world():
-        raise InputError("torchrun", f"{world()} processes for {n} images", "an image for each", "Start fewer.")
+        raise InputError(
+            "torchrun", f"{world()} processes for {n} images", "an image for each", "Start fewer processes."
+        )
 
 
 def _together(function: Callable[[], object]) -> None:
@@ -138,5 +141,6 @@ def _together(function: Callable[[], object]) -> None:
     try:
         function()
     except RuntimeError as error:
-        remedy = "Its message, above or below this one, says why."
-        raise InputError("torchrun", "a process that has stopped", f"{world()} processes", remedy) from error
+        remedy = "Read its message, above or below this one."
+        sentence = f"One of the {world()} processes has stopped."
+        raise InputError("torchrun", "a stopped process", f"{world()} processes", remedy, sentence) from error

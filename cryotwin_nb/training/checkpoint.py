@@ -93,14 +93,18 @@ def read_checkpoint(
     finished = Path(path).suffix.lower() == ".safetensors"
     payload = {} if finished else distributed.first(lambda: read_payload(path))
     if "training" not in payload:
-        raise InputError(path, "a finished model", "a checkpoint written by fit", _REMEDY)
+        sentence = f"{path} is a finished model, not a checkpoint written by fit."
+        raise InputError(path, "a finished model", "a checkpoint written by fit", _REMEDY, sentence)
     if payload["config"] != model.config:
-        raise InputError(path, f"a model {payload['config']}", f"{model.config}", _REMEDY)
+        sentence = f"{path} holds another model: {payload['config']} instead of {model.config}."
+        raise InputError(path, f"{payload['config']}", f"{model.config}", _REMEDY, sentence)
     training = payload["training"]
     stored = training["config"]
     changed = {k: (stored.get(k), identity.get(k)) for k in stored | identity if stored.get(k) != identity.get(k)}
     if changed:
-        raise InputError(path, f"other settings (stored, given): {changed}", "the same", _REMEDY)
+        told = ", ".join(f"{name} {before!r}, now {now!r}" for name, (before, now) in changed.items())
+        sentence = f"{path} was written by another run: {told}."
+        raise InputError(path, f"other settings: {told}", "the same settings", _REMEDY, sentence)
     model.restore(payload["state"])
     optimizer.load_state_dict(training["optimizer"])
     model.history = History(**payload["history"])

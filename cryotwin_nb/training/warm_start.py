@@ -121,11 +121,13 @@ def _decoder_error(model: CryoTwin, source: CryoTwin, batch: ImageBatch, z: Tens
 def _require_pair(model: CryoTwin, source: CryoTwin) -> None:
     if model.networks.makes_records or not source.networks.makes_records:
         found = f"{model.config['architecture']!r} started from {source.config['architecture']!r}"
-        raise InputError("warm_start", found, "'coordinate' from 'subspace'", "Give the models in this order.")
+        remedy = "Give the coordinate model first, then the trained subspace model."
+        raise InputError("warm_start", found, "'coordinate' from 'subspace'", remedy)
     for name in ("box_size", "latent_dim", "noise_width"):
         if model.config[name] != source.config[name]:
-            found = f"{name} {model.config[name]}, and {source.config[name]} of the source"
-            raise InputError("warm_start", found, "the same", "Make both models with the same settings.")
+            sentence = f"The models differ in {name}: {model.config[name]}, and {source.config[name]} of the source."
+            remedy = "Make both models with the same settings."
+            raise InputError("warm_start", f"{model.config[name]}", f"{source.config[name]}", remedy, sentence)
     if not source.imaging.measured:
         raise InputError("warm_start", "a source that has seen no images", "a trained model", "Fit the source first.")
     if source.prior.n_components > model.config["n_components"]:
