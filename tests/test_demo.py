@@ -28,7 +28,14 @@ def test_demo_runs_every_stage_and_reaches_its_numbers(tmp_path, monkeypatch, ca
     results = demo.run(tmp_path / "demo", "assembly-small")
     made = {str(p.relative_to(tmp_path / "demo")) for p in (tmp_path / "demo").rglob("*")}
     expected = {"particles/assembly-small.star", "particles/assembly-small.mrcs", "particles/assembly-small.truth.npz"}
-    expected |= {"model.safetensors", "checkpoint.pt", "latents.npy", "table.json", "quickstart.html", "pathway/pathway.cxc"}
+    expected |= {
+        "model.safetensors",
+        "checkpoint.pt",
+        "latents.npy",
+        "table.json",
+        "quickstart.html",
+        "pathway/pathway.cxc",
+    }
     expected |= {f"pathway/map_{k:03d}.mrc" for k in range(12)} | {"figures/pathway.png", "figures/latents.png"}
     assert expected <= made
     assert results["KL(latents from prior), nats"] <= 0.25

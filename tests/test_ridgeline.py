@@ -220,7 +220,10 @@ def test_curves_are_cut_finely_and_evenly():
         ({"omega": math.nan}, "omega"),
         ({"n_samples": 0}, "n_samples"),
         ({"concentration": 0.0}, "concentration"),
-        ({"prior": two_wells().unchecked(torch.ones(1), torch.zeros(1, 1), torch.ones(1, 1, 1))}, "a single component,"),
+        (
+            {"prior": two_wells().unchecked(torch.ones(1), torch.zeros(1, 1), torch.ones(1, 1, 1))},
+            "a single component,",
+        ),
     ],
 )
 def test_bad_input_is_refused(changes, message):
