@@ -24,8 +24,8 @@ import cryotwin_nb as ct
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 SETTINGS = {
-    "subspace": "--latent-dim 3 --components 8 --epochs 10 --batch-size 32",
-    "coordinate": "--latent-dim 2 --components 4 --epochs 3 --batch-size 16 --checkpoint-minutes 0.002",
+    "subspace": "--latent-dim 3 --n-components 8 --epochs 10 --batch-size 32",
+    "coordinate": "--latent-dim 2 --n-components 4 --epochs 3 --batch-size 16 --checkpoint-minutes 0.002",
 }
 
 

@@ -134,7 +134,7 @@ def test_one_process_alone_is_given_back_what_it_gives():
 def test_torchrun_trains_and_only_the_first_process_writes_and_speaks(tmp_path):
     particles = ct.simulate.hinge(60, 16, progress=False)
     particles.write(tmp_path / "p.star", progress=False)
-    arguments = f"train {tmp_path / 'p.star'} --contrast dark --latent-dim 2 --components 3 --epochs 1 --device cpu"
+    arguments = f"train {tmp_path / 'p.star'} --contrast dark --latent-dim 2 --n-components 3 --epochs 1 --device cpu"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launcher, "-m", "cryotwin_nb", *arguments.split(), "--output", f"{tmp_path / 'out'}", "--resume"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=600, env=ENVIRONMENT)

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import cryotwin_nb as ct
-from cryotwin_nb.__main__ import main
+from cryotwin_nb.cli.main import main
 from cryotwin_nb.training import TrainingConfig, fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,7 +43,7 @@ def read(star: Path) -> ct.Particles:
 
 
 def command(star: Path, output: Path, *options: str) -> list[str]:
-    settings = "--contrast dark --latent-dim 2 --components 3 --epochs 4 --batch-size 16 --device cpu --cache-gib 0"
+    settings = "--contrast dark --latent-dim 2 --n-components 3 --epochs 4 --batch-size 16 --device cpu --cache-gib 0"
     return ["train", f"{star}", "--output", f"{output}", *settings.split(), *options]
 
 

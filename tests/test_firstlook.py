@@ -11,7 +11,7 @@ import torch
 
 import cryotwin_nb as ct
 from cryotwin_nb import simulate
-from cryotwin_nb.__main__ import main
+from cryotwin_nb.cli.main import main
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.preparation.changes import pose_changes

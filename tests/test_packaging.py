@@ -119,19 +119,19 @@ class Blocked:
 
 sys.meta_path.insert(0, Blocked())
 import numpy as np, cryotwin_nb as ct
-from cryotwin_nb.__main__ import main
+from cryotwin_nb.cli.main import main
 
 particles = ct.simulate.assembly(120, 16, snr=2.0, progress=False)
 particles.write("p.star", progress=False)
-command = "train p.star --contrast dark --output out --latent-dim 2 --components 3 --epochs 1"
+command = "train p.star --contrast dark --output out --latent-dim 2 --n-components 3 --epochs 1"
 assert main(command.split()) == 0
 assert main("look p.star --contrast dark".split()) == 0
 assert main("prepare p.star --contrast dark --output prepared.star".split()) == 0
 model = ct.CryoTwin.load("out/model.safetensors")
 model.prior = ct.GaussianMixture([0.5, 0.5], [[-1.0, 0], [1, 0]], [np.eye(2)] * 2)
 model.save("two.safetensors")
-assert main("pathway two.safetensors --list".split()) == 0
-assert main("pathway two.safetensors --start 0 --end 1 --max-flux --output path".split()) == 0
+assert main("states two.safetensors".split()) == 0
+assert main("pathway two.safetensors --start 0 --end 1 --output path".split()) == 0
 assert main("select two.safetensors p.star --contrast dark --state 0 --least 0 --output s.star".split()) == 0
 z, truth = model.embed(particles), particles.truth
 assert -1 <= ct.isometry(model, z, seed=0).correlation <= 1

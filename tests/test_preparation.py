@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import cryotwin_nb as ct
 from cryotwin_nb import simulate
-from cryotwin_nb.__main__ import main
+from cryotwin_nb.cli.main import main
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats import partial
 from cryotwin_nb.imaging.fourier import crop_images, fft2, fft3, filter_images, n_shells
@@ -367,9 +367,7 @@ def test_the_report_says_what_the_particles_are(raw, tmp_path):
 def test_the_command(raw, tmp_path, capsys):
     output, picture = tmp_path / "out" / "p.star", tmp_path / "p.png"
     arguments = ["prepare", str(raw.where), "--output", str(output), "--contrast", "dark"]
-    assert (
-        main([*arguments, "--box-size", "16", "--dtype", "float32", "--no-whitening", "--picture", str(picture)]) == 0
-    )
+    assert main([*arguments, "--box-size", "16", "--dtype", "float32", "--no-whiten", "--picture", str(picture)]) == 0
     assert "float32, grey values as recorded" in capsys.readouterr().out
     assert picture.stat().st_size > 10_000
     assert Particles.read(output, contrast="dark").box_size == 16

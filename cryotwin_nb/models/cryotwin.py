@@ -55,10 +55,7 @@ class CryoTwin(nn.Module):
         Of the architecture: `n_basis`, `width`, `contrast`, `tight_mask` of `SubspaceOptions`, or `width`, `depth`,
         `n_features` of `CoordinateOptions`.
 
-    Attributes
-    ----------
-    history : History
-        Of the training; empty before.
+    Its `history` is that of the training, empty before.
     """
 
     networks: Any  # one of the two; what they have in common is in `Networks`
@@ -157,6 +154,14 @@ class CryoTwin(nn.Module):
 
         Of several processes that have joined (torchrun), each does its share: all have to call this.
 
+        Parameters
+        ----------
+        particles : Particles
+        batch_size : int
+            Images at once.
+        progress : bool
+            Show a bar.
+
         Raises
         ------
         InputError
@@ -206,13 +211,7 @@ class CryoTwin(nn.Module):
         return {"format": FORMAT, "config": self.config, "history": asdict(self.history), "state": state}
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the model to a .safetensors file, complete or not at all; folders are made.
-
-        Raises
-        ------
-        InputError
-            If the name ends differently, or the file cannot be written.
-        """
+        """Write the model to a .safetensors file, complete or not at all (else `InputError`); folders are made."""
         write_model(self.payload(), path)
 
     @classmethod

@@ -122,7 +122,7 @@ class Particles:
         images : bool
             False reads metadata only: no stack of a STAR or .cs file is opened.
         amplitude_contrast, box_size, pixel_size : float, int, float, optional
-            Fraction; pixels; Å. They replace what the file states, and supply what it lacks.
+            Fraction of amplitude contrast, box size in pixels, pixel size in Å: instead of what the file says or lacks.
 
         Raises
         ------

@@ -63,6 +63,10 @@ class TrainingConfig:
         Of the order of the images and of the latent noise.
     device : str, optional
         By default a GPU where there is one.
+    checkpoint_every : int
+        Epochs from one checkpoint to the next.
+    checkpoint_minutes : float
+        Minutes after which a checkpoint is also written within an epoch.
     checkpoint : str or path, optional
         File written after each closed-form pass, every `checkpoint_every` epochs, and within an epoch
         that takes longer than `checkpoint_minutes`; `fit(resume=...)` goes on from it.

@@ -1,0 +1,1 @@
+"""The command line: `cryotwin COMMAND`, its options generated from the functions that they reach."""

@@ -1,0 +1,31 @@
+"""`demo`: everything on embedded data."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from cryotwin_nb.cli.options import Option, options_of, values_of
+
+
+def add_demo(parser: argparse.ArgumentParser) -> None:
+    """Options of `demo`."""
+    output = Path("results/demo")
+    parser.add_argument("--output", type=Path, default=output, help=f"folder for all results (default: {output})")
+    for option in demo_options():
+        option.add_to(parser)
+
+
+def demo_options() -> list[Option]:
+    """The keywords of `demo.run`."""
+    from cryotwin_nb.demo import run
+
+    return options_of(run, skip=("output",))
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Simulate, train, find a path, and compare with the truth."""
+    from cryotwin_nb import demo as demonstration
+
+    demonstration.run(options.output, **values_of(options, demo_options()))
+    return 0

@@ -1,0 +1,212 @@
+"""`states`, `pathway`, `routes` and `support`: from a model to maps along paths, and what images say of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cryotwin_nb.cli.options import Option, options_of, values_of
+from cryotwin_nb.cli.reading import (
+    add_ends,
+    add_json,
+    add_model,
+    add_particles,
+    ends_of,
+    load_model,
+    read_particles,
+    read_points,
+    tell,
+)
+
+if TYPE_CHECKING:
+    from cryotwin_nb.models.cryotwin import CryoTwin
+    from cryotwin_nb.pathways.ridgeline import Pathway
+
+DONE = 0
+_HIGH = 15.0  # nats; a path whose barrier is higher passes where there are hardly any images
+_METHODS = ("max_flux", "ridgeline", "chain")
+_ENDS = ("prior", "start", "end", "landscape")  # keywords that the command supplies
+
+
+def add_states(parser: argparse.ArgumentParser) -> None:
+    """Options of `states`."""
+    add_model(parser)
+    for option in _state_options():
+        option.add_to(parser)
+    parser.add_argument("--components", action="store_true", help="list the mixture's components, too")
+    add_json(parser)
+
+
+def states(options: argparse.Namespace) -> int:
+    """List the states of a model's density with their masses."""
+    from cryotwin_nb.pathways import find_states
+
+    prior = load_model(options).prior
+    found = find_states(prior, **values_of(options, _state_options()))
+    result: dict[str, Any] = {
+        "states": [{"name": s.name, "mass": s.mass, "components": list(s.components)} for s in found]
+    }
+    lines = [f"state {s.name:4s}  mass {s.mass:6.1%}  {len(s.components)} components" for s in found]
+    if options.components:
+        owner = {c: s.name for s in found for c in s.components}
+        order = prior.weights.argsort(descending=True).tolist()
+        weights = [{"index": c, "weight": float(prior.weights[c]), "state": owner.get(c)} for c in order]
+        result["components"] = weights
+        lines += [f"component {w['index']:3d}  weight {w['weight']:6.1%}  state {w['state'] or '-'}" for w in weights]
+    tell(options, result, "\n".join(lines))
+    return DONE
+
+
+def _state_options() -> list[Option]:
+    from cryotwin_nb.pathways import find_states
+
+    return options_of(find_states, skip=("prior", "landscape"))
+
+
+def add_pathway(parser: argparse.ArgumentParser) -> None:
+    """Options of `pathway`."""
+    add_model(parser)
+    add_ends(parser)
+    parser.add_argument("--output", type=Path, required=True, help="folder for maps, latents and a ChimeraX script")
+    told = "max_flux: path of least resistance; ridgeline: Algorithm 1 of the paper; chain: its sub-paths, joined"
+    parser.add_argument("--method", choices=_METHODS, default="max_flux", help=f"{told} (default: max_flux)")
+    for option in _path_options():
+        option.add_to(parser)
+    for option in _writing_options():
+        option.add_to(parser)
+    add_json(parser)
+
+
+def _path_options() -> list[Option]:
+    """The keywords of all the methods, each once."""
+    from cryotwin_nb.pathways import max_flux, ridgeline
+
+    both = [*options_of(ridgeline, _ENDS), *options_of(max_flux, _ENDS)]
+    return list({option.keyword: option for option in both}.values())
+
+
+def _writing_options() -> list[Option]:
+    from cryotwin_nb.exchange import write_pathway
+
+    return options_of(write_pathway, skip=("folder", "path", "maps", "voxel_size"))
+
+
+def pathway(options: argparse.Namespace) -> int:
+    """Compute a path between two states and write its maps."""
+    from cryotwin_nb.pathways import max_flux, ridgeline, ridgeline_chain
+
+    model = load_model(options)
+    start, end = ends_of(model.prior, options)
+    given = values_of(options, _path_options())
+    own = {"max_flux": ("n_steps", "exponent", "spacing", "seed")}
+    names = own.get(options.method, ("n_steps", "omega", "n_samples", "seed", "concentration"))
+    methods: dict[str, Any] = {"max_flux": max_flux, "ridgeline": ridgeline, "chain": ridgeline_chain}
+    method = methods[options.method]
+    path = method(model.prior, start, end, **{name: given[name] for name in names})
+    _write(options, options.output, path, model)
+    result = {"maps": len(path.latents), "method": path.method, "barrier_nats": float(path.barrier)}
+    text = f"{options.output}: {len(path.latents)} maps, barrier {path.barrier:.2f} nats"
+    tell(options, result | {"folder": str(options.output)}, text)
+    if path.barrier > _HIGH:
+        low = f"the density falls to e^-{path.barrier:.0f} of that at the ends: hardly any image is near"
+        other = "other ends" if options.method == "max_flux" else "--method max_flux or other ends"
+        print(f"note: {low}. Try {other}; `cryotwin support` counts the images.", file=sys.stderr)
+    return DONE
+
+
+def _write(options: argparse.Namespace, folder: Path, path: Pathway, model: CryoTwin) -> None:
+    from cryotwin_nb.exchange import write_pathway
+
+    pixel_size, maps = float(model.imaging.pixel_size), model.volumes(path.latents)
+    write_pathway(folder, path, maps, pixel_size, **values_of(options, _writing_options()))
+
+
+def add_routes(parser: argparse.ArgumentParser) -> None:
+    """Options of `routes`."""
+    add_model(parser)
+    add_ends(parser)
+    told = "latents.npy of the particles, which then populate the routes instead of samples of the mixture"
+    parser.add_argument("--latents", type=Path, help=told)
+    parser.add_argument("--output", type=Path, help="folder for a folder of maps for each route")
+    for option in (*_route_options(), *_writing_options()):
+        option.add_to(parser)
+    add_json(parser)
+
+
+def _route_options() -> list[Option]:
+    from cryotwin_nb.pathways import find_routes
+
+    skip = ("prior", "start", "end", "evidence", "states", "progress", "landscape")
+    return options_of(find_routes, skip=skip)
+
+
+def routes(options: argparse.Namespace) -> int:
+    """Find all routes between two states, with their shares."""
+    import torch
+
+    from cryotwin_nb.pathways import find_routes
+
+    model = load_model(options)
+    start, end = ends_of(model.prior, options)
+    evidence = None if options.latents is None else torch.as_tensor(read_points(options.latents))
+    given = values_of(options, _route_options())
+    found = find_routes(model.prior, start, end, evidence=evidence, progress=True, **given)
+    listed: list[dict[str, Any]] = [
+        {"share": r.share, "states": [s.name for s in r.states], "barrier_nats": float(r.barrier)} for r in found
+    ]
+    lines = [f"{r['share']:6.1%}  {' -> '.join(r['states'])}  barrier {r['barrier_nats']:.2f} nats" for r in listed]
+    tell(options, {"routes": listed}, "\n".join(lines) or "no route")
+    if options.output:
+        for number, route in enumerate(found, 1):
+            _write(options, options.output / f"route_{number:02d}", route, model)
+    return DONE
+
+
+def add_support(parser: argparse.ArgumentParser) -> None:
+    """Options of `support`."""
+    add_model(parser)
+    add_particles(parser)
+    told = "folder that `pathway` wrote, or a .npy file of points (m, d)"
+    parser.add_argument("--path", type=Path, required=True, help=told)
+    parser.add_argument("--latents", type=Path, help="latents.npy of these particles; by default they are embedded")
+    parser.add_argument("--output", type=Path, help=".json file for resolution and images at each point")
+    for option in _support_options():
+        option.add_to(parser)
+    add_json(parser)
+
+
+def _support_options() -> list[Option]:
+    from cryotwin_nb.evaluation import pathway_support
+
+    return options_of(pathway_support, skip=("model", "particles", "path", "latents", "imaging", "halves", "progress"))
+
+
+def support(options: argparse.Namespace) -> int:
+    """Compare the maps of a path with maps made from the images near it."""
+    from cryotwin_nb.evaluation import pathway_support
+    from cryotwin_nb.formats.files import atomic
+
+    model, particles = load_model(options), read_particles(options)
+    points = read_points(options.path / "latents.npy" if options.path.is_dir() else options.path)
+    latents = None if options.latents is None else read_points(options.latents).astype(np.float32)
+    given = values_of(options, _support_options())
+    found = pathway_support(model, particles, points.astype(np.float32), latents=latents, progress=True, **given)
+    listed = [
+        {
+            "effective_images": float(n),
+            "resolution_angstrom": float(resolution) if math.isfinite(resolution) else None,
+            "reasons": found.reasons(point),
+        }
+        for point, (n, resolution) in enumerate(zip(found.n_effective, found.resolution, strict=True))
+    ]
+    tell(options, {"points": listed}, found.summary())
+    if options.output:
+        with atomic(options.output) as partial:
+            partial.write_text(json.dumps({"points": listed}, indent=1))
+    return DONE

@@ -1,0 +1,161 @@
+"""Options generated from signatures and NumPy docstrings, so that names, types, defaults and help have one source.
+
+A keyword `n_steps` becomes `--n-steps`; a boolean whose default is True becomes `--no-...`. Only plain values are
+accepted: numbers, words and paths. No option names a class or module to import.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import re
+import types
+import typing
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from docstring_parser import DocstringStyle, parse
+
+from cryotwin_nb.errors import InputError
+
+_PLAIN = (bool, int, float, str)
+_CHOICES = re.compile(r"\{(.+?)\}")
+
+
+class Option(NamedTuple):
+    """One keyword of a function as an option.
+
+    Attributes
+    ----------
+    keyword : str
+    kind : type
+        bool, int, float, str or Path.
+    default : object
+    help : str
+        The keyword's paragraph in the docstring.
+    choices : tuple of str or None
+        Where the docstring lists them.
+    spelled : str
+        What is typed instead of the keyword, where another option has that name.
+    """
+
+    keyword: str
+    kind: type
+    default: Any
+    help: str
+    choices: tuple[str, ...] | None
+    spelled: str = ""
+
+    @property
+    def flag(self) -> str:
+        """What is typed."""
+        name = (self.spelled or self.keyword).replace("_", "-")
+        return f"--no-{name}" if self.kind is bool and self.default is True else f"--{name}"
+
+    @property
+    def target(self) -> str:
+        """Its name among the parsed arguments."""
+        return self.spelled or self.keyword
+
+    def add_to(self, parser: argparse._ActionsContainer) -> None:
+        """Add it to a parser, or to one of its groups."""
+        if self.kind is bool:
+            action, text = (
+                ("store_false", f"Do not: {self.help}") if self.default is True else ("store_true", self.help)
+            )
+            parser.add_argument(self.flag, dest=self.target, action=action, help=text.replace("%", "%%"))
+            return
+        told = "" if self.default is None else f" (default: {self.default})"
+        shown = None if self.choices else self.kind.__name__.upper()
+        parser.add_argument(
+            self.flag,
+            dest=self.target,
+            type=self.kind,
+            default=self.default,
+            choices=self.choices,
+            metavar=shown,
+            help=(self.help + told).replace("%", "%%"),
+        )
+
+
+def options_of(function: Callable, skip: Collection[str] = ()) -> list[Option]:
+    """The options of a function or class: its keywords with plain types, without those skipped.
+
+    Parameters
+    ----------
+    function : callable
+        With type hints and a NumPy docstring that has a paragraph for each keyword.
+    skip : collection of str
+        Keywords that are not to become options.
+    """
+    described = documented(function)
+    hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    found = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind = plain_type(hints.get(name, str))
+        if (
+            name in ("self", *skip)
+            or kind is None
+            or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        ):
+            continue
+        about, type_name = described.get(name, ("", ""))
+        listed = _CHOICES.search(type_name)
+        choices = tuple(word.strip(" \"'") for word in listed[1].split(",")) if listed else None
+        default = None if parameter.default is parameter.empty else parameter.default
+        found.append(Option(name, kind, default, about, choices))
+    return found
+
+
+def documented(function: Callable) -> dict[str, tuple[str, str]]:
+    """Of each parameter or attribute in a docstring: its paragraph on one line, and its type."""
+    found = {}
+    for entry in parse(inspect.getdoc(function) or "", DocstringStyle.NUMPYDOC).params:
+        for name in entry.arg_name.split(","):
+            text = " ".join((entry.description or "").split()).replace("`", "")
+            found[name.strip()] = (text, entry.type_name or "")
+    return found
+
+
+def plain_type(hint: Any) -> type | None:
+    """The plain type that a hint allows: of a union the path, else the first plain one; None where there is none."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        members = [member for member in typing.get_args(hint) if member is not type(None)]
+        paths = [member for member in members if _is_path(member)]
+        plain = [plain_type(member) for member in paths or members]
+        return next((kind for kind in plain if kind is not None), None)
+    if _is_path(hint):
+        return Path
+    return hint if hint in _PLAIN else None
+
+
+def _is_path(hint: Any) -> bool:
+    return inspect.isclass(hint) and issubclass(hint, os.PathLike)
+
+
+def values_of(options: argparse.Namespace, wanted: list[Option]) -> dict[str, Any]:
+    """What was given for some options, or their defaults, by keyword."""
+    return {option.keyword: getattr(options, option.target) for option in wanted}
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises `InputError` instead of leaving, and answers former spellings with the present ones."""
+
+    renamed: Mapping[str, str] = {}
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As the standard library's; a former spelling is refused with the present one."""
+        for word in args or ():
+            name = str(word).partition("=")[0]
+            if name in self.renamed:
+                now = self.renamed[name]
+                raise InputError(name, "a former spelling", now, f"Use {now}.", f"{name} is now called {now}.")
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> typing.NoReturn:
+        """Refuse the arguments in one sentence."""
+        sentence = f"{self.prog}: {message[:1].upper()}{message[1:]}."
+        remedy = f"`{self.prog} --help` lists the options."
+        raise InputError(self.prog, message, "other arguments", remedy, sentence)

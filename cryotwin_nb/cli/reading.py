@@ -1,0 +1,131 @@
+"""Options of reading particles and models, and choosing states, that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cryotwin_nb.cli.options import Option, documented, options_of, values_of
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.files import atomic
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cryotwin_nb.mixture.gaussian import GaussianMixture
+    from cryotwin_nb.models.cryotwin import CryoTwin
+    from cryotwin_nb.particles.particles import Particles
+
+
+def reading_options(skip: tuple[str, ...] = ()) -> list[Option]:
+    """The keywords of `Particles.read`, but for the file itself."""
+    from cryotwin_nb.particles.particles import Particles
+
+    return options_of(Particles.read, skip=("path", "images", *skip))
+
+
+def add_particles(parser: argparse.ArgumentParser, skip: tuple[str, ...] = ()) -> None:
+    """A file of particles and the options of reading it."""
+    from cryotwin_nb.particles.particles import Particles
+
+    parser.add_argument("particles", type=Path, help=documented(Particles.read)["path"][0])
+    group = parser.add_argument_group("reading the particles")
+    for option in reading_options(skip):
+        option.add_to(group)
+
+
+def read_particles(options: argparse.Namespace, images: bool = True, skip: tuple[str, ...] = ()) -> Particles:
+    """The particles that the options describe."""
+    from cryotwin_nb.particles.particles import Particles
+
+    return Particles.read(options.particles, **values_of(options, reading_options(skip)), images=images)
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """A trained model, and where to compute."""
+    parser.add_argument("model", type=Path, help="trained model (.safetensors), or a checkpoint (.pt)")
+    parser.add_argument("--device", default="cpu", help="PyTorch device, such as cpu or cuda (default: cpu)")
+
+
+def load_model(options: argparse.Namespace) -> CryoTwin:
+    """The model that the options name."""
+    from cryotwin_nb.models.cryotwin import CryoTwin
+
+    return CryoTwin.load(options.model, options.device)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Machine-readable output."""
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, for scripts")
+
+
+def tell(options: argparse.Namespace, result: Any, text: str) -> None:
+    """Print a result: as JSON where that was asked for, else in words."""
+    print(json.dumps(result, indent=1) if options.json else text)
+
+
+def save_array(path: Path, values: Tensor) -> None:
+    """Write latents as .npy, complete or not at all."""
+    with atomic(path) as partial, open(partial, "wb") as file:
+        np.save(file, values.numpy())
+
+
+def read_points(path: Path) -> np.ndarray:
+    """Latents (n, d) float64 of a .npy file.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    """
+    try:
+        return np.array(np.load(path, mmap_mode="r"), dtype=np.float64)
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        expected, remedy = "an array (n, d) of numbers", "Give latents.npy as the commands write it."
+        raise InputError(path, f"no readable array ({error})", expected, remedy) from error
+
+
+def components_of(prior: GaussianMixture, name: str, labels: Path | None, where: str) -> list[int]:
+    """The components that a name stands for, the heaviest first: a state, a component's index, or a label.
+
+    Raises
+    ------
+    InputError
+        If nothing bears that name.
+    """
+    from cryotwin_nb.evaluation import read_labels
+    from cryotwin_nb.pathways import find_states
+
+    if labels is not None:
+        names = read_labels(labels, prior)
+        known = {label: [c for c in names if names[c] == label] for label in names.values()}
+    else:
+        known = {state.name: list(state.components) for state in find_states(prior)}
+        known |= {str(c): [c] for c in range(prior.n_components)}
+    if name not in known:
+        named = [label for label in known if not label.isdigit()]
+        numbers = "" if labels is not None else f", or a component from 0 to {prior.n_components - 1}"
+        expected = f"one of {', '.join(named)}{numbers}"
+        raise InputError(where, repr(name), expected, "`cryotwin states MODEL` lists them.")
+    return sorted(known[name], key=lambda c: -float(prior.weights[c]))
+
+
+def ends_of(prior: GaussianMixture, options: argparse.Namespace) -> tuple[int, int]:
+    """The heaviest components of the states given as --start and --end."""
+    if options.start is None or options.end is None:
+        remedy = "Give --start and --end; `cryotwin states MODEL` lists the states."
+        sentence = "A path needs two ends."
+        raise InputError("--start, --end", "no start or no end", "two states or components", remedy, sentence)
+    start, end = (components_of(prior, getattr(options, name), None, f"--{name}")[0] for name in ("start", "end"))
+    return start, end
+
+
+def add_ends(parser: argparse.ArgumentParser) -> None:
+    """The two ends of a path."""
+    named = "a state such as S1, for its heaviest component, or a component's index"
+    parser.add_argument("--start", help=f"where the path begins: {named}")
+    parser.add_argument("--end", help=f"where the path ends: {named}")

@@ -1,0 +1,215 @@
+"""`prepare`, `look`, `train` and `embed`: from a file of particles to a model and latents."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from cryotwin_nb.cli.options import Option, options_of, values_of
+from cryotwin_nb.cli.reading import (
+    add_json,
+    add_model,
+    add_particles,
+    load_model,
+    read_particles,
+    save_array,
+    tell,
+)
+from cryotwin_nb.errors import InputError, extras_told
+from cryotwin_nb.formats.files import atomic, make_folder, remove_partials
+
+DONE, MEND = 0, 1
+
+
+def add_prepare(parser: argparse.ArgumentParser) -> None:
+    """Options of `prepare`."""
+    add_particles(parser, skip=("box_size",))
+    parser.add_argument("--output", type=Path, required=True, help=".star file to write; the stack goes beside it")
+    for option in _preparing():
+        option.add_to(parser)
+    parser.add_argument("--picture", type=Path, help=".png file: what is remarkable about the particles")
+
+
+def prepare(options: argparse.Namespace) -> int:
+    """Write a compact stack."""
+    from cryotwin_nb.preparation import prepare as run
+
+    if options.picture:
+        with extras_told():
+            from cryotwin_nb.plotting import preparation
+    particles = read_particles(options, skip=("box_size",))
+    report = run(particles, options.output, **values_of(options, _preparing()))
+    print(report.summary())
+    if options.picture:
+        with atomic(options.picture) as partial:
+            preparation(report).savefig(partial, dpi=120, bbox_inches="tight")
+    return DONE
+
+
+def _preparing() -> list[Option]:
+    from cryotwin_nb.preparation import prepare as run
+
+    return options_of(run, skip=("particles", "output", "progress"))
+
+
+def add_look(parser: argparse.ArgumentParser) -> None:
+    """Options of `look`."""
+    add_particles(parser)
+    for option in _looking():
+        option.add_to(parser)
+    parser.add_argument("--output", type=Path, help="folder for look.png, map.mrc and the two half maps")
+    add_json(parser)
+
+
+def look(options: argparse.Namespace) -> int:
+    """Check poses, CTF and contrast; 1 if something must be mended first."""
+    from cryotwin_nb.preparation import first_look
+
+    if options.output:
+        with extras_told():
+            from cryotwin_nb import plotting
+
+            draw = plotting.first_look
+    found = first_look(read_particles(options), progress=True, **values_of(options, _looking()))
+    findings = [{"name": f.name, "evidence": f.evidence, "advice": f.advice} for f in found.findings]
+    numbers = {"n_images": found.n_images, "resolution_angstrom": found.resolution, "gain_nats": found.gain}
+    numbers |= {"pose_error_degrees": found.pose_error, "shift_error_angstrom": found.shift_error}
+    tell(options, numbers | {"findings": findings}, found.summary())
+    if options.output:
+        from cryotwin_nb.formats.mrc_writing import write_map
+
+        folder = make_folder(options.output)
+        for name, volume in {"map": found.map, "half1": found.half_maps[0], "half2": found.half_maps[1]}.items():
+            write_map(folder / f"{name}.mrc", volume.numpy(), found.voxel_size)
+        with atomic(folder / "look.png") as partial:
+            draw(found).savefig(partial, dpi=120, bbox_inches="tight")
+    return MEND if findings else DONE
+
+
+def _looking() -> list[Option]:
+    from cryotwin_nb.preparation import first_look
+
+    return options_of(first_look, skip=("particles", "progress"))
+
+
+def add_train(parser: argparse.ArgumentParser) -> None:
+    """Options of `train`."""
+    add_particles(parser)
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder for model.safetensors, checkpoint.pt and latents.npy"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")
+    model, networks, training = model_options(), network_options(), training_options()
+    for title, group in {"model": model, "training": training}.items():
+        section = parser.add_argument_group(title)
+        for option in group:
+            option.add_to(section)
+    for title, group in networks.items():
+        section = parser.add_argument_group(f"{title} architecture")
+        for option in group:
+            if option.keyword not in _shared(networks) or title == "subspace":
+                option._replace(default=None).add_to(section)
+
+
+def model_options() -> list[Option]:
+    """The keywords of `CryoTwin`, but for the box and the architecture's own."""
+    from cryotwin_nb.models.cryotwin import CryoTwin
+
+    return options_of(CryoTwin, skip=("box_size", "options"))
+
+
+def network_options() -> dict[str, list[Option]]:
+    """The keywords of each architecture's options."""
+    from cryotwin_nb.models.networks import CoordinateOptions, SubspaceOptions
+
+    spelled = {"contrast": "fit_contrast"}  # --contrast is that of the recorded images
+    return {
+        kind.architecture: [o._replace(spelled=spelled.get(o.keyword, "")) for o in options_of(kind)]
+        for kind in (SubspaceOptions, CoordinateOptions)
+    }
+
+
+def training_options() -> list[Option]:
+    """The keywords of `TrainingConfig`; the seed is also the model's."""
+    from cryotwin_nb.training.config import TrainingConfig
+
+    return options_of(TrainingConfig, skip=("seed",))
+
+
+def _shared(networks: dict[str, list[Option]]) -> set[str]:
+    first, second = ({option.keyword for option in group} for group in networks.values())
+    return first & second
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train a model, in this process or together with others that torchrun has started."""
+    from cryotwin_nb.runtime import distributed
+
+    with distributed.joined(options.device):
+        _train(options, speaks=distributed.rank() == 0)
+    return DONE
+
+
+def _train(options: argparse.Namespace, speaks: bool) -> None:
+    """Train together with others, one of which speaks and writes."""
+    from cryotwin_nb.models.cryotwin import CryoTwin
+    from cryotwin_nb.runtime import distributed
+    from cryotwin_nb.training import TrainingConfig, fit
+
+    particles = read_particles(options)
+    if speaks:
+        print(particles.summary())
+        remove_partials(make_folder(options.output))
+    settings = values_of(options, model_options()) | _given(options)
+    model = CryoTwin(particles.box_size, **settings)
+    values = values_of(options, training_options())
+    checkpoint = values["checkpoint"] = values["checkpoint"] or options.output / "checkpoint.pt"
+    resumes = distributed.first(lambda: options.resume and checkpoint.exists())
+    fit(model, particles, TrainingConfig(seed=options.seed, **values), resume=checkpoint if resumes else None)
+    if speaks:
+        model.save(options.output / "model.safetensors")
+    latents = model.embed(particles, progress=True)
+    if speaks:
+        save_array(options.output / "latents.npy", latents)
+        print(f"{options.output}: {model.prior.n_components} components in {model.config['latent_dim']} dimensions")
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """The architecture's own options that were given; those of the other are refused."""
+    networks = network_options()
+    own = {option.keyword for option in networks[options.architecture]}
+    given = {}
+    for option in (option for group in networks.values() for option in group):
+        value = getattr(options, option.target)
+        if value is None or value is False:
+            continue
+        if option.keyword not in own:
+            sentence = f"{option.flag} does not belong to the {options.architecture} architecture."
+            raise InputError(option.flag, f"{value}", "an option of this architecture", "Leave it out.", sentence)
+        given[option.keyword] = value
+    return given
+
+
+def add_embed(parser: argparse.ArgumentParser) -> None:
+    """Options of `embed`."""
+    add_model(parser)
+    add_particles(parser)
+    parser.add_argument("--output", type=Path, required=True, help=".npy file for the latents (n, d)")
+    for option in _embedding():
+        option.add_to(parser)
+
+
+def embed(options: argparse.Namespace) -> int:
+    """Write the latents of particles under a model."""
+    make_folder(options.output.parent)
+    model = load_model(options)
+    z = model.embed(read_particles(options), progress=True, **values_of(options, _embedding()))
+    save_array(options.output, z)
+    return DONE
+
+
+def _embedding() -> list[Option]:
+    from cryotwin_nb.models.cryotwin import CryoTwin
+
+    return options_of(CryoTwin.embed, skip=("particles", "progress"))
