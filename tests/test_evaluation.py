@@ -419,3 +419,20 @@ def test_the_divergence_is_that_of_latents_which_the_kernels_have_not_seen():
     prior = ct.GaussianMixture([1.0], [[0.0] * 4], [np.eye(4)])
     found = [ct.kl_divergence(prior.sample(60, seed=seed), prior, seed=seed) for seed in range(8)]
     assert np.mean(found) < 0.02
+
+
+def test_what_is_drawn_follows_the_seed_and_the_default_is_zero(monkeypatch):
+    prior = ct.GaussianMixture([1.0], [[0.0, 0.0]], [np.eye(2)])
+    z = prior.sample(400, seed=5)
+    for estimate in (ct.kl_divergence, evaluation.kl_neighbours, evaluation.kl_lower_bound):
+        assert estimate(z, prior) == estimate(z, prior, seed=0)
+    drawn, fitted = [], []
+    sample, fit = ct.GaussianMixture.sample, ct.GaussianMixture.fit.__func__
+    monkeypatch.setattr(ct.GaussianMixture, "sample", lambda *a, seed=0: drawn.append(seed) or sample(*a, seed=seed))
+    monkeypatch.setattr(
+        ct.GaussianMixture, "fit", classmethod(lambda *a, seed=0: fitted.append((a[2], seed)) or fit(*a, seed=seed))
+    )
+    ct.kl_divergence(z, prior, seed=3)
+    evaluation.kl_neighbours(z, prior, seed=3)
+    evaluation.kl_lower_bound(z, prior, seed=3)
+    assert drawn == [3, 3] and fitted == [(100, 3)]

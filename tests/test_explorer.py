@@ -22,6 +22,7 @@ from PIL import Image
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.explorer import job, maps, planes, search
+from cryotwin_nb.explorer.figure import draw_view
 from cryotwin_nb.explorer.job import Job, Stopped
 from cryotwin_nb.explorer.request import fingerprint
 from cryotwin_nb.explorer.search import path_title
@@ -523,3 +524,28 @@ def test_bytes_of_a_map_are_a_valid_mrc_file(tmp_path):
     with mrcfile.open(tmp_path / "map.mrc") as file:
         np.testing.assert_array_equal(file.data, values)
         assert file.voxel_size.z == 2.5
+
+
+def test_maps_use_all_of_their_byte(explorer):
+    """The densest voxel becomes 127, what lies at two standard deviations below the mean -127."""
+    explorer.choose(0, 1).compute()
+    viewer = explorer.screen.viewer
+    offset, factor = viewer._scale
+    assert (float(explorer.maps.max()) - offset) * factor == pytest.approx(127, abs=0.01)
+    values = np.frombuffer(viewer._maps[int(explorer.maps.amax((1, 2, 3)).argmax())][1024:], np.int8)
+    assert values.max() == 127 and values.min() >= -127
+
+
+def test_the_highest_value_has_the_colour_at_the_end_of_the_ramp():
+    coloured = planes.colouring("x", np.linspace(0, 1, 1001))
+    last = "#" + "".join(f"{channel:02x}" for channel in coloured.rgb[-1])
+    distance = max(abs(int(last[i : i + 2], 16) - int(coloured.legend["ramp"][-1][i : i + 2], 16)) for i in (1, 3, 5))
+    assert distance <= 1
+
+
+def test_the_picture_of_a_view_is_cut_to_the_molecule(explorer):
+    explorer.choose(0, 1).compute()
+    figure = draw_view(explorer.screen.view(), pixels=200)
+    (right,) = [axes for axes in figure.axes if axes.get_title().startswith("step")]
+    height, width = right.images[0].get_array().shape[:2]
+    assert min(height, width) < 190

@@ -440,3 +440,14 @@ def test_a_map_for_the_viewer_has_its_origin_in_the_middle(tmp_path):
         assert [int(file.header[name]) for name in ("nxstart", "nystart", "nzstart")] == [-4, -4, -4]
         assert float(file.voxel_size.x) == 2.5
         np.testing.assert_array_equal(file.data, values)
+
+
+def test_translations_beyond_the_box_are_refused(tmp_path):
+    eye = np.broadcast_to(np.eye(3, dtype=np.float32), (2, 3, 3))
+    for shift, good in ((1.0, True), (-1.0, True), (1.4, False)):
+        (tmp_path / "poses.pkl").write_bytes(pickle.dumps((eye, np.full((2, 2), shift, np.float32))))
+        if good:
+            cryodrgn.read_poses(tmp_path / "poses.pkl")
+        else:
+            with pytest.raises(InputError, match=r"a translation of 1\.4, expected fractions of the box"):
+                cryodrgn.read_poses(tmp_path / "poses.pkl")

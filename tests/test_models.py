@@ -273,3 +273,9 @@ def test_foreign_optics_groups_fall_back_on_the_pooled_noise(particles):
     model.embed(both)
     with pytest.warns(UserWarning, match="pooled noise"):
         model.embed(both[np.arange(1, 40, 2)])
+
+
+def test_the_encoder_sees_what_lies_within_the_window(model):
+    inside = int((model.imaging.window > 0).sum())
+    assert inside < 16 * 16
+    assert model.networks.encoder.first.in_features == inside + 3

@@ -389,3 +389,8 @@ def test_distance_of_curves_is_the_larger_of_the_two_ways_round():
     along = np.linspace(0, 5, 64)
     expected = np.hypot(np.maximum(along - 1, 0), 1).mean()
     assert distance(short, long) == pytest.approx(distance(long, short)) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", [Network, State, Landscape])
+def test_results_cannot_be_changed(kind):
+    assert kind.__dataclass_params__.frozen and not kind.__dataclass_params__.eq
