@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import cryotwin_nb as ct
-from cryotwin_nb import demo
+from cryotwin_nb.demo import running as demo
 
 STORED = Path(__file__).parents[1] / "notebooks" / "models" / "assembly-small.safetensors"
 

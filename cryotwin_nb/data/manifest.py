@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -93,17 +92,8 @@ def datasets(manifest: str | Path | None = None) -> dict[str, Dataset]:
 
 
 def manifest_path(manifest: str | Path | None = None) -> Path:
-    """Where the manifest is: the argument, else the repository beside the package, else the installed copy."""
-    if manifest is not None:
-        return Path(manifest)
-    beside = Path(__file__).resolve().parents[2] / "data_manifest.yaml"
-    if beside.exists():
-        return beside
-    with suppress(importlib.metadata.PackageNotFoundError):
-        for file in importlib.metadata.files("cryotwin_nb") or ():
-            if file.name == "data_manifest.yaml":
-                return Path(str(file.locate()))
-    return beside
+    """Where the manifest is: the argument, else the package's own copy of the repository's data_manifest.yaml."""
+    return Path(str(files("cryotwin_nb.data") / "data_manifest.yaml")) if manifest is None else Path(manifest)
 
 
 def _entry(path: Path, name: object, values: object) -> Dataset:

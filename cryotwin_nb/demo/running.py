@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from cryotwin_nb import data, evaluation
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import MissingExtraError, extras_told
 from cryotwin_nb.exchange.export import write_pathway
 from cryotwin_nb.models.cryotwin import CryoTwin
 from cryotwin_nb.particles.particles import Particles
@@ -24,7 +25,7 @@ from cryotwin_nb.pathways import ridgeline_chain
 from cryotwin_nb.pathways.ridgeline import Pathway, ridgeline
 from cryotwin_nb.training import TrainingConfig, fit
 
-NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "00_quickstart.ipynb"
+NOTEBOOK = files("cryotwin_nb.demo") / "00_quickstart.ipynb"
 
 
 class Stages:
@@ -64,9 +65,6 @@ def run(
     seed : int
         Of the training and the path.
     """
-    if not NOTEBOOK.is_file():
-        remedy = "Run the demo in a checkout of the repository, installed with pip install -e."
-        raise InputError(NOTEBOOK, "no such file", "the quick-start notebook", remedy)
     output, stage = Path(output), Stages()
     (output / "particles").mkdir(parents=True, exist_ok=True)
     star = output / "particles" / f"{dataset}.star"
@@ -92,9 +90,12 @@ def run(
         write_pathway(output / "pathway", path, maps, particles.pixel_size)
     with stage("evaluate"):
         results = evaluate(model, particles, z, direct, path)
-    with stage("figures and notebook"):
-        _draw(output / "figures", particles, model, z, direct, path)
-        _execute_notebook(output, star, dataset, architecture)
+    try:
+        with stage("figures and notebook"), extras_told():
+            _draw(output / "figures", particles, model, z, direct, path)
+            _execute_notebook(output, star, dataset, architecture)
+    except MissingExtraError as error:
+        print(f"Figures and notebook are left out. {error}")
     results["seconds"] = {name: round(value, 1) for name, value in stage.seconds.items()}
     (output / "table.json").write_text(json.dumps(results, indent=1))
     print(table(results))
@@ -175,12 +176,12 @@ def _execute_notebook(output: Path, star: Path, dataset: str, architecture: str)
     from nbclient import NotebookClient
     from nbconvert import HTMLExporter
 
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook = nbformat.reads(NOTEBOOK.read_text(encoding="utf-8"), as_version=4)
     position = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
     files = {"PARTICLES": str(star.resolve()), "MODEL": str((output / "model.safetensors").resolve())}
     values = {"DATASET": dataset, "ARCHITECTURE": architecture, **files}
     source = "\n".join(f"{name} = {value!r}" for name, value in values.items())
     notebook.cells.insert(position + 1, nbformat.v4.new_code_cell(f"# The demo's own files\n{source}"))
-    NotebookClient(notebook, timeout=1200, store_widget_state=False).execute(cwd=str(NOTEBOOK.parent))
+    NotebookClient(notebook, timeout=1200, store_widget_state=False).execute(cwd=str(output))
     page, _ = HTMLExporter().from_notebook_node(notebook)
     (output / "quickstart.html").write_text(page, encoding="utf-8")

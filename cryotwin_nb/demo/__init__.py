@@ -1,0 +1,5 @@
+"""The end-to-end demo on embedded data: simulate, write, read, train, find a path, decode, compare with the truth."""
+
+from cryotwin_nb.demo.running import evaluate, run, table
+
+__all__ = ["evaluate", "run", "table"]
