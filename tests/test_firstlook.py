@@ -13,6 +13,7 @@ import cryotwin_nb as ct
 from cryotwin_nb import simulate
 from cryotwin_nb.cli.main import main
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.imaging.fourier import fft2, grid, ifft2
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.preparation.changes import pose_changes
 from cryotwin_nb.preparation.hypotheses import Sample
@@ -211,3 +212,26 @@ def test_the_figure_and_the_command(clean, look, tmp_path, capsys):
     assert "120 images to 20 Å" in capsys.readouterr().out
     assert {p.name for p in (tmp_path / "look").iterdir()} == {"map.mrc", "half1.mrc", "half2.mrc", "look.png"}
     assert ct.read_map(tmp_path / "look" / "map.mrc")[1] == pytest.approx(10.0)
+
+
+def test_the_images_of_a_sample_are_not_windowed():
+    """The noise of their coefficients stays white and of unit power."""
+    sample = Sample(simulate.assembly(300, 32, snr=0.05, seed=6, progress=False), 300, 32, 0)
+    assert not sample.imaging.windowed
+    assert float(sample.batch.data[:, 20:].abs().square().mean()) == pytest.approx(1, abs=0.1)
+
+
+def test_the_share_of_phase_flipped_images_is_estimated_with_its_error():
+    """A quarter of the images, multiplied by the sign of the CTF: what they say of the others' share is 1/4."""
+    particles = simulate.assembly(1200, 32, snr=2.0, seed=6, progress=False)
+    frequencies = grid(32, 2).reshape(-1, 2) / (32 * particles.pixel_size)
+    rows = np.arange(0, 1200, 4)
+    images = particles.images(slice(None)).copy()
+    sign = particles.ctf[rows](frequencies).sign().unflatten(-1, (32, 32))
+    images[rows] = -ifft2(fft2(torch.as_tensor(images[rows])) * sign).real.numpy()
+    mixed = Particles(images, particles.rotations, particles.shifts, particles.ctf, pixel_size=particles.pixel_size)
+    sample = Sample(mixed, 1200, 32, 0)
+    gain, share, error = sample.flips(sample.stated())
+    assert share == pytest.approx(0.25, abs=0.06)
+    assert 0 < error < 0.1
+    assert len(gain) == 1200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import re
 import subprocess
@@ -19,6 +20,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import cryotwin_nb
+import cryotwin_nb as ct
 from cryotwin_nb.errors import _EXTRAS
 
 ROOT = Path(__file__).parents[1]
@@ -216,3 +218,24 @@ def test_notebook_is_kept_with_pictures_and_without_widget_state(path):
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert not [output.evalue for output in outputs if output.output_type == "error"]
     assert any("image/png" in output.get("data", {}) for output in outputs)
+
+
+def test_defaults_are_the_papers_where_it_has_them_and_otherwise_as_documented():
+    """(C, T) = (100, 3), d = 8, (K, omega, M) = (11, 2, 1000); others are what the documentation says."""
+    documented = {
+        ct.CryoTwin: dict(latent_dim=8, n_components=100, noise_width=3.0, particle_radius=0.4, weighting="volume"),
+        ct.ridgeline: dict(n_steps=11, omega=2.0, n_samples=1000, concentration=1.0, seed=0),
+        ct.max_flux: dict(n_steps=11, exponent=1.0, spacing="length", seed=0),
+        ct.find_routes: dict(max_routes=8, n_steps=11, least_share=0.02, n_draws=0),
+        ct.warm_start: dict(epochs=12, batch_size=16, learning_rate=1e-3, seed=0),
+        ct.prepare: dict(dtype="float16", whiten=True, resume=True, box_size=None),
+        ct.first_look: dict(n_images=2000, seed=0),
+        ct.plotting.write_movie: dict(sigma=2.0, frames_per_second=8, n_between=2, turn=0.0, reference="first"),
+        ct.write_pathway: dict(sigma=3.0, level=None, box_size=None),
+        ct.GaussianMixture.fit: dict(n_components=100, select=True, strength=2.0, n_init=8, max_iter=300, tol=1e-5),
+    }
+    for function, defaults in documented.items():
+        parameters = inspect.signature(function).parameters
+        assert {name: parameters[name].default for name in defaults} == defaults, function
+    config = dict(beta=2.0, learning_rate=1e-3, warmup=0.4, start_radius=0.5, isometry=10.0, cache_gib=4.0)
+    assert config.items() <= vars(ct.TrainingConfig()).items()

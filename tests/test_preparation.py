@@ -405,3 +405,17 @@ def test_the_scale_of_half_precision_is_undone(tmp_path):
     back = prepared.unwhitened([2, 3]).numpy()
     ratio = np.ptp(back[1]) / np.ptp(back[0])
     assert ratio == pytest.approx(np.ptp(images[3]) / np.ptp(images[2]), rel=0.05)
+
+
+def test_the_level_outside_the_particle_is_taken_off(tmp_path):
+    """Images on a background of 50 with the particle in the middle are stored with the background at zero."""
+    particles = ct.simulate.assembly(40, 32, pixel_size=10.0, snr=0.5, progress=False)
+    parts = (particles.rotations, particles.shifts, particles.ctf)
+    raised = Particles(
+        particles.images(slice(None)) + 50 * particles.images(slice(None)).std(), *parts, pixel_size=10.0
+    )
+    ct.prepare(raised, tmp_path / "p.star", workers=1, progress=False)
+    with mrcfile.open(tmp_path / "p.mrcs") as file:
+        stored = file.data.astype(np.float64)
+    radius = np.hypot(*(np.indices((32, 32)) - 16))
+    assert abs(stored[:, radius > 15.5].mean()) < 0.1 * stored.std()

@@ -143,3 +143,21 @@ def test_truth_survives_a_round_trip(kind, tmp_path):
 def test_impossible_requests_are_refused(arguments):
     with pytest.raises(InputError, match=r"(?s)found .* expected"):
         simulate.assembly(**({"n_particles": 4, "box_size": 16, "progress": False} | arguments))
+
+
+def test_a_rod_reaches_from_its_start_to_its_stop():
+    start, stop = np.array([10.0, -20.0, 5.0]), np.array([40.0, 10.0, -15.0])
+    points = molecules._rod(start, stop, 3.0, 400)
+    along = (stop - start) / np.linalg.norm(stop - start)
+    position = (points - start) @ along
+    assert position.min() >= 0 and position.max() <= np.linalg.norm(stop - start)
+    assert position.min() < 2 and position.max() > np.linalg.norm(stop - start) - 2
+    assert np.linalg.norm(points - start - position[:, None] * along, axis=1).max() <= 3.0 + 1e-9
+
+
+@pytest.mark.parametrize(("size", "snr"), [(64, 0.25), (32, 1.0), (16, 4.0)])
+def test_the_default_dose_is_the_same_at_every_box(size, snr):
+    given, default = (
+        simulate.hinge(3, size, snr=s, seed=2, pixel_size=20.0, progress=False).images(slice(None)) for s in (snr, None)
+    )
+    np.testing.assert_array_equal(given, default)

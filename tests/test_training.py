@@ -8,6 +8,7 @@ import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.models.history import History
 from cryotwin_nb.training import TrainingConfig, fit, has_bfloat16
+from cryotwin_nb.training.trainer import Trainer
 
 SMALL = dict(architecture="coordinate", latent_dim=2, n_components=4, width=16, depth=1, n_features=16)
 
@@ -199,3 +200,11 @@ def test_a_checkpoint_has_a_prior_and_numpy_settings_can_be_read_back(particles,
 
 def test_history_starts_empty():
     assert History().epochs == 0
+
+
+def test_the_schedule_moves_evenly_over_all_steps_of_all_epochs(particles, monkeypatch):
+    seen, step = [], Trainer._step
+    monkeypatch.setattr(Trainer, "_step", lambda self, b, n, share, g: seen.append(share) or step(self, b, n, share, g))
+    fit(ct.CryoTwin(16, **SMALL), particles, config(epochs=3, final_em=False), progress=False)
+    assert len(seen) % 3 == 0 and len(seen) > 6
+    np.testing.assert_allclose(seen, np.arange(len(seen)) / len(seen))
