@@ -16,7 +16,7 @@ export OMP_WAIT_POLICY ?= passive
 venv := .venv/bin/python
 stamp := .venv/installed
 
-.PHONY: help setup test demo lab clean
+.PHONY: help setup test demo docs lab clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -33,7 +33,7 @@ $(stamp): pyproject.toml constraints.txt
 	@$(venv) -c '$(supported)' 2>/dev/null || $(PYTHON) -m venv --clear .venv
 	@echo "Installing the pinned versions into .venv; PyTorch makes this take some minutes."
 	@$(venv) -m pip install --quiet --disable-pip-version-check --progress-bar off $(PIP_FLAGS) \
-		--constraint constraints.txt --editable '.[notebooks,test]'
+		--constraint constraints.txt --editable '.[notebooks,test,docs]'
 	@touch $@
 
 test: setup  ## Run the tests, the notebooks included, and the style and type checks
@@ -45,9 +45,12 @@ test: setup  ## Run the tests, the notebooks included, and the style and type ch
 demo: setup  ## Images to pathway on the embedded data set, into results/demo
 	$(venv) -m cryotwin_nb demo --output results/demo
 
+docs: setup  ## Build the documentation into docs/_build/html, without a network
+	COLUMNS=100 $(venv) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
 lab: setup  ## Open JupyterLab on the notebooks
 	$(venv) -m jupyterlab notebooks
 
 clean:  ## Remove the environment, the caches and the results
-	rm -rf .venv results build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv results build docs/_build docs/_generated docs/notebooks *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

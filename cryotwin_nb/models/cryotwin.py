@@ -32,6 +32,8 @@ _ARCHITECTURES: dict[str, Any] = {"subspace": SubspaceNetworks, "coordinate": Co
 class CryoTwin(nn.Module):
     """An auto-encoder of particle images whose prior is a Gaussian mixture (Yamazaki et al. 2023).
 
+    `history` is the record of its training, empty before.
+
     Parameters
     ----------
     box_size : int
@@ -54,8 +56,6 @@ class CryoTwin(nn.Module):
     **options
         Of the architecture: `n_basis`, `width`, `contrast`, `tight_mask` of `SubspaceOptions`, or `width`, `depth`,
         `n_features` of `CoordinateOptions`.
-
-    Its `history` is that of the training, empty before.
     """
 
     networks: Any  # one of the two; what they have in common is in `Networks`

@@ -27,7 +27,7 @@ _PARTS = ("rotations", "ctf", "optics_group", "truth", "whitening", "source_rows
 
 
 class Particles:
-    """Images with their poses and CTF.
+    """Images with their poses and CTF: all parameters but images and box are attributes too, None where unknown.
 
     Parameters
     ----------
@@ -49,8 +49,6 @@ class Particles:
         D, pixels, where there are no images.
     source_rows : (n,) int, optional
         Which particle of the file that they are read from each is, from 0; by default all in order.
-
-    All but the images and the box are attributes of the same name, None where unknown.
 
     Raises
     ------
