@@ -548,4 +548,4 @@ def test_the_picture_of_a_view_is_cut_to_the_molecule(explorer):
     figure = draw_view(explorer.screen.view(), pixels=200)
     (right,) = [axes for axes in figure.axes if axes.get_title().startswith("step")]
     height, width = right.images[0].get_array().shape[:2]
-    assert min(height, width) < 190
+    assert 40 < min(height, width) < 190

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import importlib
 import sys
 import threading
 from graphlib import TopologicalSorter
@@ -156,3 +158,13 @@ def test_an_image_goes_a_short_way_from_its_file_to_a_surface(tmp_path):
     assert [name for name in visited if name in STRAIGHT] == STRAIGHT
     assert len(visited) <= MOST_VISITED
     assert all(len((PACKAGE / name).read_text(encoding="utf-8").splitlines()) <= MOST_LINES for name in visited)
+
+
+def test_results_and_settings_cannot_be_changed():
+    """Every dataclass is frozen, but the record that a training writes to."""
+    loose = set()
+    for name in MODULES - {"cryotwin_nb.__main__"}:
+        for value in vars(importlib.import_module(name)).values():
+            if dataclasses.is_dataclass(value) and value.__module__ == name and not value.__dataclass_params__.frozen:
+                loose.add(value.__name__)
+    assert loose == {"History"}
