@@ -59,11 +59,11 @@ def run(
     dataset : str
         An embedded set of data_manifest.yaml whose truth is known.
     architecture : {"subspace", "coordinate"}
-        Of the model.
+        Architecture of the model.
     epochs : int, optional
-        Of the training; by default as many as suit the architecture.
+        Passes over the images; by default the architecture's own number.
     seed : int
-        Of the training and the path.
+        Seed of the training and of the path.
     """
     output, stage = Path(output), Stages()
     (output / "particles").mkdir(parents=True, exist_ok=True)

@@ -145,7 +145,7 @@ def held_out_log_likelihood(
     z : (n, d)
         Latents.
     n_components : sequence of int
-        Fixed numbers of components to compare with the number that `GaussianMixture.fit` selects by itself, with the
+        Fixed numbers of components to compare with the number that `GaussianMixture.fit` selects, with the
         largest of these as its bound.
 
     Returns

@@ -67,7 +67,7 @@ def pathway_support(
         With poses and CTF. Images that the model was not trained on make the stricter test.
     path : Pathway or (m, d) float
     latents : (n, d) float, optional
-        Of the particles; by default the model's.
+        Latents of the particles; by default the model's.
     bandwidth : float, optional
         Radius of the kernel, in standard errors of one image's latent. By default chosen for each point among
         `BANDWIDTHS` by cross-validation.
@@ -76,7 +76,7 @@ def pathway_support(
     halves : (n,) int, optional
         0 or 1, the half of each image; by default drawn at random.
     seed : int
-        Of the halves.
+        Seed of the division into halves.
     progress : bool
         Show a bar.
 

@@ -34,13 +34,13 @@ class PathwaySupport:
     maps : (m, D, D, D) float32
         From the images near each point alone, zyx, image grey value per Å.
     frequency : (D/2,) float64
-        Of the curves, 1/Å.
+        Frequencies of the curves, 1/Å.
     half_map_fsc : (m, D/2) float64
         Between the half maps of each point.
     resolution : (m,) float64
         Å, where that falls below 0.143: the resolution that the images near the point support; infinite for none.
     decoded_fsc : (m, D/2) float64
-        Of the maps from images with the decoded maps.
+        Correlation of the maps from images with the decoded maps.
     departure : (m,) float64
         Å, where that falls below 0.5.
     shell_support : (m, D/2) float64

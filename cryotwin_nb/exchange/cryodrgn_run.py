@@ -39,7 +39,7 @@ class CryodrgnRun:
     latents : (n, d) float32
         Posterior means.
     log_variances : (n, d) float32 or None
-        Of the posteriors.
+        Log variances of the posteriors.
     indices : (n,) int64
         The particle of the stack that each latent belongs to, from 0.
     box_size : int

@@ -44,7 +44,7 @@ def select_near(
     z : (N, d)
         Latents of the particles.
     place : Pathway, (d,) or (m, d)
-        Of a `Pathway` its whole curve counts, not only the points that are decoded.
+        For a `Pathway`, its whole curve counts, not only the decoded points.
     n : int, optional
         At most this many, the nearest.
     radius : float, optional

@@ -41,7 +41,7 @@ class PathwayExplorer(widgets.VBox):
     prior : GaussianMixture
         On any latents: `model.prior`, or a mixture fitted to those of cryoDRGN.
     latents : (n, d) float
-        Of the particles.
+        Latents of the particles.
     decode : callable
         Latents (m, d) to maps (m, D, D, D), such as `model.volumes`.
     voxel_size : float

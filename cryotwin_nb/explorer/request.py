@@ -28,9 +28,9 @@ class PathRequest:
     n_steps : int
         K.
     omega : float
-        Of Algorithm 1.
+        As in Algorithm 1.
     seed : int
-        Of samples.
+        Seed of the samples.
     """
 
     start: int

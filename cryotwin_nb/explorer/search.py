@@ -63,11 +63,11 @@ class PathSearch:
     ----------
     prior : GaussianMixture
     latents : (n, d) float
-        Of the particles.
+        Latents of the particles.
     decode : callable
         Latents (m, d) to maps (m, D, D, D).
     evidence
-        Of `find_routes`.
+        As in `find_routes`.
     support : callable, optional
         A path to what images say of it; see `PathwayExplorer`.
     """

@@ -84,7 +84,7 @@ class StarPicker(anywidget.AnyWidget):
             self.curve, self.steps = placed[:_CORNERS].tolist(), placed[_CORNERS:].tolist()
 
     def _texts(self, component: int) -> dict[str, str]:
-        """A star's name, its label (beside the heaviest of all that bear the name) and its tip."""
+        """A star's name, its label (only at the heaviest star of that name) and its tip."""
         name = self._names.get(component, "")
         label = name if self._heaviest.get(name) == component else ""
         tip = f"component {component}, weight {self._weights[component]:.1%}"

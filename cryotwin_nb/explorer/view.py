@@ -23,9 +23,9 @@ class View:
     Attributes
     ----------
     plane, colouring
-        Of the scatter.
+        Projection and colours of the scatter plot.
     weights : (C,) float
-        Of the mixture.
+        Weights of the mixture.
     names : mapping of component to name
     path, profile, maps : optional
         Where a path was computed.

@@ -74,7 +74,7 @@ def read_ctf(path: str | os.PathLike | np.ndarray) -> tuple[CTF, np.ndarray, np.
     Returns
     -------
     ctf : CTF
-        Of (n,) float32 arrays.
+        CTF parameters as (n,) float32 arrays.
     box_size : (n,) float64
         Pixels.
     pixel_size : (n,) float64

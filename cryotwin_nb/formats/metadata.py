@@ -40,7 +40,7 @@ class Metadata:
     shifts : (n, 2) float32 or None
         Å, added to the image to centre it.
     ctf : CTF or None
-        Of (n,) arrays; `amplitude_contrast` is NaN where unknown.
+        CTF parameters as (n,) arrays; `amplitude_contrast` is NaN where unknown.
     sign : (n,) float64 or None
         Where the file declares it: -1 for particles dark on light, 1 for light on dark.
     notes : tuple of str

@@ -37,7 +37,7 @@ class Header:
     shape : (3,) int
         Sections, rows, columns; a single image has one section.
     dtype : numpy.dtype
-        Of the data, with its byte order.
+        Data type, including the byte order.
     offset : int
         Where the data block starts, bytes.
     voxel_size : float

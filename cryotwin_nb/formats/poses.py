@@ -17,7 +17,7 @@ from cryotwin_nb.formats.metadata import column
 
 def rotations_from_euler(rot: np.ndarray, tilt: np.ndarray, psi: np.ndarray) -> np.ndarray:
     """Rotations R (n, 3, 3) float32, v = R nu, from RELION's angles (n,) in degrees."""
-    from scipy.spatial.transform import Rotation  # slow to import, and whoever loads a model needs none of it
+    from scipy.spatial.transform import Rotation  # slow to import, not needed to load a model
 
     angles = np.stack([rot, tilt, psi], axis=-1)
     return Rotation.from_euler("ZYZ", angles, degrees=True).as_matrix().astype(np.float32)
@@ -29,7 +29,7 @@ def euler_from_rotations(rotations: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     At tilt 0 or 180, where only one combination of rot and psi is determined, psi is 0; the angles reproduce the matrix
     everywhere.
     """
-    from scipy.spatial.transform import Rotation  # slow to import, and whoever loads a model needs none of it
+    from scipy.spatial.transform import Rotation  # slow to import, not needed to load a model
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Gimbal lock")
@@ -39,7 +39,7 @@ def euler_from_rotations(rotations: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 
 def rotations_from_vectors(vectors: np.ndarray) -> np.ndarray:
     """Rotations R = exp([v]x) (n, 3, 3) float32 from cryoSPARC's rotation vectors (n, 3) in radians."""
-    from scipy.spatial.transform import Rotation  # slow to import, and whoever loads a model needs none of it
+    from scipy.spatial.transform import Rotation  # slow to import, not needed to load a model
 
     return Rotation.from_rotvec(np.asarray(vectors, dtype=np.float64)).as_matrix().astype(np.float32)
 

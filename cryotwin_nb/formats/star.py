@@ -1,6 +1,6 @@
 """RELION STAR files of particles: 3.0 (one table), 3.1 and 5 (an optics and a particles table, in any order).
 
-pandas is imported where a table is read or written: whoever loads a model need not wait for it.
+pandas is imported where a table is read or written: it is slow to import and not needed to load a model.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def map_mask(
     InputError
         If no voxel lies above the level.
     """
-    from scipy import ndimage  # takes a while, and whoever loads a model needs none of it
+    from scipy import ndimage  # slow to import, not needed to load a model
 
     values = torch.as_tensor(volume).detach().cpu().numpy()
     level = 0.1 * float(np.quantile(values, 0.999)) if level is None else level

@@ -1,6 +1,6 @@
 """Fitting a Gaussian mixture to a whole set of latents, and how many components it should have.
 
-The number of components is what expectation-maximisation cannot choose by itself: too many describe the sample and
+The number of components is what expectation-maximisation cannot choose: too many describe the sample and
 not the density it came from. `fit_components` scores mixtures on latents left out of them, along a geometric ladder of
 component numbers and for several strengths of the covariance prior, and refits with the best of both on all latents.
 Everything runs in coordinates in which the latents have unit covariance, so that their units do not matter.

@@ -45,14 +45,14 @@ class CoordinateNetworks(Networks):
     Parameters
     ----------
     imaging : ImageFormation
-        Of the data set.
+        Image formation of the data set.
     latent_dim, n_components : int
         d and C: lengths of z and w.
     noise_width : float
         T. The encoder's output is multiplied by it, the decoder's input divided.
     options : CoordinateOptions
     seed : int
-        Of the positional features.
+        Seed of the positional features.
     """
 
     Options = CoordinateOptions

@@ -52,10 +52,10 @@ class CryoTwin(nn.Module):
     particle_radius : float
         Fraction of the box within which the particle lies.
     seed : int
-        Of the initial weights.
+        Seed of the initial weights and of all that is random in the closed-form passes.
     **options
-        Of the architecture: `n_basis`, `width`, `contrast`, `tight_mask` of `SubspaceOptions`, or `width`, `depth`,
-        `n_features` of `CoordinateOptions`.
+        Options of the architecture: `n_basis`, `width`, `contrast`, `tight_mask` (`SubspaceOptions`), or `width`,
+        `depth`, `n_features` (`CoordinateOptions`).
     """
 
     networks: Any  # one of the two; what they have in common is in `Networks`
@@ -152,7 +152,7 @@ class CryoTwin(nn.Module):
     def embed(self, particles: Particles, batch_size: int = 256, progress: bool = False) -> Tensor:
         """Latents of particles, (n, d) float32 on the CPU.
 
-        Of several processes that have joined (torchrun), each does its share: all have to call this.
+        If several processes have joined (torchrun), each does its share: all must call this.
 
         Parameters
         ----------

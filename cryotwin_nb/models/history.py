@@ -22,7 +22,7 @@ class History:
     skipped : list of int
         Steps left out because a gradient was not finite.
     log_evidence, pass_radius, pass_seconds : list of float
-        Of each closed-form pass over the images that went before the epochs (subspace architecture): mean over the
+        For each closed-form pass over the images before the epochs (subspace architecture): mean over the
         images, nats, before the pass (NaN for the first); highest |k| used, grid units; time.
     n_components : int or None
         Components that the final mixture uses.

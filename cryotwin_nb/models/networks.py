@@ -127,7 +127,7 @@ class Networks(nn.Module):
     Parameters
     ----------
     imaging : ImageFormation
-        Of the data set.
+        Image formation of the data set.
     latent_dim : int
         d.
     noise_width : float
@@ -138,7 +138,7 @@ class Networks(nn.Module):
     Options : type
         What can be chosen about the architecture.
     imaging_options : dict
-        Of the `ImageFormation` that it needs.
+        Options of the `ImageFormation` that it needs.
     training_defaults : dict
         Epochs and batch size.
     coarse_to_fine : bool

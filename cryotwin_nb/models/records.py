@@ -22,7 +22,7 @@ class Records(NamedTuple):
     expected : (m, K) float32
         Posterior mean of the coefficients under their density.
     contrast : (m,) float32
-        Of the image.
+        Contrast of the image.
     b, precision : (m, K), (m, K (K + 1) / 2) float32
         The likelihood exp(b.c - c.Gc / 2), G as its lower triangle.
     b_weighted, G_weighted, energy : (m, K), (m, K (K + 1) / 2), (m,) float32

@@ -36,13 +36,13 @@ class Particles:
     rotations, shifts : (n, 3, 3), (n, 2), optional
         R of v = R nu, the transpose of what cryoDRGN stores; Å, added to the image to centre it, zeros by default.
     ctf : CTF, optional
-        Of (n,) arrays.
+        CTF parameters as (n,) arrays.
     pixel_size : float
         Å.
     optics_group : (n,) int, optional
         From 0.
     contrast : {"dark", "light"}
-        Of the particles as recorded.
+        Contrast of the particles as recorded.
     truth, whitening : Truth, Whitening, optional
         Ground truth of a simulated set; how prepared images were whitened, which `ImageFormation` undoes.
     box_size : int, optional
@@ -116,7 +116,7 @@ class Particles:
         indices : path-like or (m,) int or (n,) bool, optional
             Particles to keep, from 0; a path is cryoDRGN's ind.pkl. `poses` and `ctf` may be for all or for these.
         contrast : {"auto", "dark", "light"}
-            Of the particles as recorded; "auto" takes what a .cs file declares, or measures it.
+            Contrast of the particles as recorded; "auto" uses what a .cs file declares, or measures it.
         images : bool
             False reads metadata only: no stack of a STAR or .cs file is opened.
         amplitude_contrast, box_size, pixel_size : float, int, float, optional

@@ -37,7 +37,7 @@ def write_star_and_stack(
     columns : dict
         The other arguments of `write_star`.
     beside : dict
-        Of `files_beside`.
+        As `files_beside` gives it.
     """
     stack = path.with_suffix(".mrcs")
     with ExitStack() as files:

@@ -32,11 +32,11 @@ class PathConfidence:
     latents : (B, K+1, d) float32
         The path of each draw, at equal distances.
     log_cost, barrier : (B,) float64
-        Of each draw; see `Pathway`.
+        Cost and barrier of each draw; see `Pathway`.
     line_barrier : (B,) float64
-        Of the population for each unit of length; see `PathProfile.line_energy`.
+        Barrier of the population per unit of length; see `PathProfile.line_energy`.
     radius : (K+1,) float64
-        Of the tube that holds 90 % of the draws' points.
+        Radius of the tube that holds 90 % of the draws' points.
     """
 
     latents: Tensor
@@ -73,7 +73,7 @@ def bootstrap_path(
     latents : (n, d) float
         The particles that `prior` was fitted to.
     path : Pathway
-        Of `max_flux` or `find_routes`; each draw finds it anew in its neighbourhood. Ends that are components move
+        From `max_flux` or `find_routes`; each draw finds it again in its neighbourhood. Ends that are components move
         with their means.
     n_draws : int
         100 to 200 are enough for intervals of 90 %.
@@ -87,7 +87,7 @@ def bootstrap_path(
     Notes
     -----
     Each draw takes ten steps of expectation-maximisation from `prior`. The same steps with equal weights tell how far
-    they would move by themselves, for want of convergence or by another prior on the covariances; that much is taken
+    they would move anyway, because EM had not converged or by another prior on the covariances; that much is taken
     off the draws of barrier and cost.
     """
     if n_draws < 1:

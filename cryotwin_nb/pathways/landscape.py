@@ -114,7 +114,7 @@ class Landscape:
         """Points from start to end with the least sum of resistances, of those `allowed` (N,); None if there is no way.
 
         Sums of doubles cannot tell resistances 36 nats below the largest one from zero, so each part of the path on
-        either side of its worst edge is found anew by itself.
+        either side of its worst edge is searched again on its own.
         """
         graph = self.graph(allowed)
         tree = _minimum_spanning_tree(graph)

@@ -51,7 +51,7 @@ def max_flux(
         The points are at equal distances along the path, or at equal shares of its resistance: then they stand
         where the passages are.
     seed : int
-        Of the Algorithm 1 that competes.
+        Seed of the samples of Algorithm 1, which competes.
     landscape : Landscape, optional
         That of `prior` and `exponent`, when many paths are computed.
 

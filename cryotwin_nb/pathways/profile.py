@@ -33,7 +33,7 @@ class PathProfile:
     step_position : (K+1,) float64
         Length travelled at the path's points.
     particles : tuple of (m,) int64 arrays
-        Of each of the K+1 points, the particles that it is the nearest point to and that are within `radius`.
+        For each of the K+1 points, the number of particles that are nearest to it and within `radius`.
     radius : float
     """
 
@@ -56,7 +56,7 @@ def profile(path: Pathway, prior: GaussianMixture, latents: Tensor, radius: floa
     Parameters
     ----------
     latents : (n, d) float
-        Of all particles.
+        Latents of all particles.
     radius : float, optional
         Farthest distance from the curve, latent units; by default three standard deviations of a typical component.
     """

@@ -80,8 +80,8 @@ def ridgeline(
     seed : int
         For the samples.
     concentration : float
-        Of the Dirichlet distribution from which the shares of the other components are drawn; 1 is uniform on the
-        simplex, smaller values let single components attract the path.
+        Concentration of the Dirichlet distribution of the other components' shares; 1 is uniform on the simplex,
+        smaller values let single components attract the path.
 
     Returns
     -------

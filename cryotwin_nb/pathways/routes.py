@@ -30,7 +30,7 @@ class Route(Pathway):
     Attributes
     ----------
     share : float
-        Of the flux from start to end.
+        Share of the flux from start to end.
     states : tuple of State
         Those that it passes, the ends included.
     populations : tuple of float
@@ -83,7 +83,7 @@ def find_routes(
     n_draws : int
         Draws of the Bayesian bootstrap for intervals and frequencies; 100 are a good number.
     seed : int
-        Of the samples and of the draws.
+        Seed of the samples and of the draws.
     progress : bool
         Show a progress bar.
     landscape : Landscape, optional

@@ -154,7 +154,7 @@ _SPOTS: dict[str, Any] = {"s": 4, "linewidths": 0, "rasterized": True}
 
 
 def _draw_labelled(ax: Axes, xy: np.ndarray, labels: np.ndarray) -> None:
-    """Points coloured by label, in random order lest the last label cover the others."""
+    """Points coloured by label, in random order, so that no label covers the others."""
     names = sorted(set(labels))
     palette = np.array([COLOURS[i % 6] for i in range(len(names))])
     order = np.random.default_rng(0).permutation(len(xy))

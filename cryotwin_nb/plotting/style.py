@@ -50,7 +50,7 @@ def styled(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @wraps(function)
     def drawn(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        plt.draw_if_interactive()  # loads the backend, lest what a notebook's sets be undone with the style
+        plt.draw_if_interactive()  # select the backend first: inside rc_context that would be rolled back
         with plt.rc_context(STYLE):
             return function(*args, **kwargs)
 

@@ -43,7 +43,7 @@ class FirstLook:
     half_maps : (2, D, D, D) float32
         From either half of the images.
     fsc : FscCurve
-        Of the half maps.
+        Correlation of the half maps.
     gain : float
         How much likelier the map of one half makes the images of the other, nats per image: 0 is pure noise.
     scores : dict of str to float

@@ -62,7 +62,7 @@ class Sample:
     n_images : int
         At most this many, drawn at random.
     box_size : int
-        Of the coarse grid, pixels.
+        Box of the coarse grid, pixels.
     """
 
     def __init__(self, particles: Particles, n_images: int, box_size: int, seed: int) -> None:

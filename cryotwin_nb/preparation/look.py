@@ -52,7 +52,7 @@ def first_look(particles: Particles, n_images: int = 2000, seed: int = 0, progre
     n_images : int
         At most this many are looked at, drawn at random.
     seed : int
-        Of the draw.
+        Seed of the random draw.
 
     Returns
     -------

@@ -29,9 +29,9 @@ class Preparation:
     n, box_size, pixel_size : int, int, float
         Images; D in pixels; Å.
     contrast : {"dark", "light"}
-        Of the particles as they were recorded; in the stack they are dark.
+        Contrast of the particles as recorded; in the stack they are dark.
     dtype : str
-        Of the stack.
+        Data type of the stack.
     whitened : bool
         Divided by the noise's spectrum; otherwise, in half precision, by its standard deviation.
     defocus : (n,) float64 or None
@@ -39,7 +39,7 @@ class Preparation:
     views : (n, 3) float32 or None
         Direction in which each particle is looked at, in the molecule's frame.
     evenness : float or None
-        Of the views over the sphere (`view_evenness`).
+        Evenness of the views over the sphere (`view_evenness`).
     suspicious : dict of int to str
         Images to look at, by their number from 0, and why.
     examples : dict of int to (D, D) float32

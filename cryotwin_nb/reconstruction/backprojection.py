@@ -150,7 +150,7 @@ class NormalEquations:
         piece: the share is 1 + <g M, misfit> / <g M, M> with g a Gaussian window of `width` voxels. NaN where the
         window holds less than a fiftieth of what the densest does.
         """
-        from scipy.ndimage import gaussian_filter  # whoever loads a model needs none of it
+        from scipy.ndimage import gaussian_filter  # slow to import, not needed to load a model
 
         self.close()
         ball, shells = self.ball, len(self.imaging.ctf_power)

@@ -120,7 +120,7 @@ def solve_pair(pair: Pair, power: Tensor, voxel_size: float) -> tuple[Tensor, Fs
     Parameters
     ----------
     power : (n_shells,)
-        Of the density, the prior of the half maps.
+        Power of the density, the prior of the half maps.
     """
     half_maps, (whole, second) = pair.half_maps(power).cpu(), pair
     curve = fsc(half_maps[0], half_maps[1], voxel_size)

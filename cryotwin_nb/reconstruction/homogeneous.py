@@ -85,11 +85,11 @@ def reconstruct(
     particles : Particles
         With poses and CTF.
     weights : (n,) float, optional
-        Of the images, at least 0; by default all alike. Images of weight 0 are not read.
+        Weights of the images, at least 0; by default all equal. Images of weight 0 are not read.
     particle_radius : float
         Fraction of the box within which the particle lies; maps are masked there, noise is measured outside.
     seed : int
-        Of the division into halves.
+        Seed of the division into halves.
     halves : (n,) int, optional
         0 or 1, the half of each image, for example those of a refinement (rlnRandomSubset - 1).
     imaging : ImageFormation, optional

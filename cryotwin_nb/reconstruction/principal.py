@@ -58,7 +58,7 @@ def _principal(maps: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Ten
     change : (Q, Q)
         change @ maps are V_0 and the U_k.
     variances : (K,)
-        Of their coefficients, falling.
+        Variances of their coefficients, descending.
     spread : float
         Standard deviation of the contrasts.
 

@@ -14,8 +14,8 @@ _UNLIMITED = 2**60  # cgroup v1 writes a huge number where there is no limit
 def available(device: torch.device | str = "cpu", root: Path = Path("/")) -> float:
     """Bytes that can still be allocated on a device; infinity where nothing says.
 
-    On the CPU the least of: free memory; what is left of the limits of the control groups (version 1 or 2) that the
-    process is in, as batch queues and containers set them; and of the limits on its address space and data.
+    On the CPU, the minimum of free memory, of what remains of the limits of the process's control groups (version 1 or
+    2, as batch queues and containers set them), and of the limits on its address space and data.
 
     Parameters
     ----------

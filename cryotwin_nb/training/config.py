@@ -60,7 +60,7 @@ class TrainingConfig:
         Weight, in units of beta, of the penalty on a departure of the decoder from isometry (subspace, where it is
         curved).
     seed : int
-        Of the order of the images and of the latent noise.
+        Seed of the order of the images and of the latent noise.
     device : str, optional
         By default a GPU where there is one.
     checkpoint_every : int

@@ -55,7 +55,7 @@ def fit(
 
     Notes
     -----
-    Of several processes that have joined (`distributed.joined`; `torchrun ... -m cryotwin_nb train` does it) all call
+    When several processes have joined (`distributed.joined`; `torchrun ... -m cryotwin_nb train` does it) all call
     this, with the same arguments. They share the work, end with the same model, and the first writes and shows.
     """
     config = config or TrainingConfig()

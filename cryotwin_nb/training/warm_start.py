@@ -43,7 +43,7 @@ def warm_start(
     Parameters
     ----------
     model : CryoTwin
-        Of the coordinate architecture; its components are at least as many as those of `source.prior`.
+        A model of the coordinate architecture; its components are at least as many as those of `source.prior`.
     source : CryoTwin
         A trained subspace model of the same box, d and T.
     particles : Particles
@@ -55,7 +55,7 @@ def warm_start(
     learning_rate : float
         Peak rate of RAdam; falls to zero along a cosine.
     seed : int
-        Of the order of the images and of the noise on the latents that are decoded.
+        Seed of the order of the images and of the noise on the decoded latents.
     progress : bool
         Show a bar.
 
@@ -67,8 +67,8 @@ def warm_start(
     Notes
     -----
     Not in the paper. The decoder's error is summed over slices with the weight |k|, which makes it a distance of
-    volumes (projection-slice theorem), relative to the power of each shell, lest the fine detail come last; at latents
-    with the uniform noise of Eq. 3. The encoder's error is that of the latents in units of T, and the cross entropy of
+    volumes (projection-slice theorem), relative to the power of each shell, so that fine detail is not learned
+    last, at latents with the uniform noise of Eq. 3. The encoder's error is that of the latents in units of T, and the cross entropy of
     its scores with the source's responsibilities.
     """
     _require_pair(model, source)
