@@ -1,4 +1,4 @@
-"""Phrases that a native expert of the field would not write (CONTRIBUTING.md, English) stay out of code, docs and README."""
+"""Phrases that a native expert would not write (CONTRIBUTING.md, English) stay out of code, docs and README."""
 
 from __future__ import annotations
 
