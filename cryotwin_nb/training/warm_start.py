@@ -67,9 +67,9 @@ def warm_start(
     Notes
     -----
     Not in the paper. The decoder's error is summed over slices with the weight |k|, which makes it a distance of
-    volumes (projection-slice theorem), relative to the power of each shell, so that fine detail is not learned last; it is
-    taken at latents with the uniform noise of Eq. 3. The encoder's error is that of the latents in units of T, and the
-    cross entropy of its scores with the source's responsibilities.
+    volumes (projection-slice theorem), relative to the power of each shell, so that fine detail is not learned last.
+    It is taken at latents with the uniform noise of Eq. 3. The encoder's error is that of the latents in units of T,
+    and the cross entropy of its scores with the source's responsibilities.
     """
     _require_pair(model, source)
     for either in (model, source):
