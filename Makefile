@@ -40,7 +40,7 @@ test: setup  ## Run the tests, the notebooks included, and the style and type ch
 	$(venv) -m ruff check .
 	$(venv) -m ruff format --check .
 	$(venv) -m mypy
-	OMP_NUM_THREADS=1 $(venv) -m pytest --numprocesses $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(venv) -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 demo: setup  ## Images to pathway on the embedded data set, into results/demo
 	$(venv) -m cryotwin_nb demo --output results/demo

@@ -207,7 +207,7 @@ def test_the_figure_and_the_command(clean, look, tmp_path, capsys):
     bars = next(axis for axis in figure.axes if "nats per image" in axis.get_xlabel())
     assert {label.get_text() for label in bars.get_yticklabels()} == set(look.scores)
     read_back(clean, tmp_path)
-    options = ["--images", "120", "--contrast", "dark", "--output", str(tmp_path / "look")]
+    options = ["--n-images", "120", "--contrast", "dark", "--output", str(tmp_path / "look")]
     assert main(["look", str(tmp_path / "p.star"), *options]) == 0
     assert "120 images to 20 Å" in capsys.readouterr().out
     assert {p.name for p in (tmp_path / "look").iterdir()} == {"map.mrc", "half1.mrc", "half2.mrc", "look.png"}

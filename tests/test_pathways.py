@@ -55,7 +55,7 @@ def test_straight_resistances_agree_with_fine_quadrature(corner):
 
 @pytest.mark.parametrize("arguments", [(0, 0), (0, 9), (-1, 2), (0, 2, 1)])
 def test_impossible_chains_are_refused(corner, arguments):
-    with pytest.raises(InputError, match=r"(?s)found .* expected"):
+    with pytest.raises(InputError, match=r"(?s)found .* expected|same component"):
         ridgeline_chain(corner, *arguments)
 
 
