@@ -205,7 +205,7 @@ CASES: dict[str, tuple[Callable[[Path], None], str, dict[str, Any], str]] = {
     "negative size": (header_field("nz", -3), "stack.mrcs", {}, r"stack\.mrcs.*dimensions"),
     "no pixel size in the header": (images((N, 8, 8), 0.0), "stack.mrcs", {}, r"stack\.mrcs.*pixel_size="),
     "missing stack": (remove("stack.mrcs"), "stack.star", {}, r"stack\.star.*stack\.mrcs.*datadir"),
-    "missing bare stack": (remove("stack.mrcs"), "stack.mrcs", {}, r"stack\.mrcs.*no such file"),
+    "missing bare stack": (remove("stack.mrcs"), "stack.mrcs", {}, r"stack\.mrcs does not exist"),
     "another box than stated": (images((N, 10, 10)), "stack.star", {}, r"stack\.star.*10 pixels.*8"),
     "another box than given": (nothing, "stack.mrcs", {"box_size": 16}, r"stack\.mrcs.*8 pixels.*16"),
     # lists
@@ -216,7 +216,7 @@ CASES: dict[str, tuple[Callable[[Path], None], str, dict[str, Any], str]] = {
     "list naming what no file can be called": (text("x" * 5000, "list.txt"), "list.txt", {}, r"list\.txt"),
     "binary list": (lambda f: (f / "list.txt").write_bytes(b"\xff\xfe\x00") and None, "list.txt", {}, r"list\.txt"),
     # STAR files
-    "missing STAR": (remove("stack.star"), "stack.star", {}, r"stack\.star.*no such file"),
+    "missing STAR": (remove("stack.star"), "stack.star", {}, r"stack\.star does not exist"),
     "folder": (nothing, ".", {}, r"a folder"),
     "unknown extension": (text("x", "stack.xyz"), "stack.xyz", {}, r"stack\.xyz.*'\.xyz'"),
     "empty STAR": (text(""), "stack.star", {}, r"stack\.star.*\(none\)"),
@@ -311,7 +311,7 @@ CASES: dict[str, tuple[Callable[[Path], None], str, dict[str, Any], str]] = {
     "poses of another kind": (content("poses.pkl", "rot"), "stack.star", POSES, r"poses\.pkl.*found a str"),
     "poses in a dictionary": (content("poses.pkl", {"rot": 1}), "stack.star", POSES, r"poses\.pkl.*EMPTY_DICT"),
     "poses of text": (content("poses.pkl", (np.full((N, 3, 3), "x"),)), "stack.star", POSES, r"poses\.pkl"),
-    "missing poses": (remove("poses.pkl"), "stack.star", POSES, r"poses\.pkl.*no such file"),
+    "missing poses": (remove("poses.pkl"), "stack.star", POSES, r"poses\.pkl does not exist"),
     "truncated poses": (cut("poses.pkl", 100), "stack.star", POSES, r"poses\.pkl"),
     "empty poses": (cut("poses.pkl", 0), "stack.star", POSES, r"poses\.pkl"),
     "ctf of another set": (content("ctf.pkl", np.ones((9, 9))), "stack.star", PARAMETERS, r"ctf\.pkl.*9 particles.*4"),

@@ -129,9 +129,12 @@ def test_select_writes_the_particles_of_a_state_and_those_near_points(run, tmp_p
         expected = ct.Particles.read(folder / "p.star", contrast="dark").images(np.sort(rows))
         np.testing.assert_array_equal(subset.images(slice(None)), expected)
     for options, said in (
-        (["--state", "S1", "--latents", f"{tmp_path / 'points.npy'}"], "1 latents, expected 60"),
+        (["--state", "S1", "--latents", f"{tmp_path / 'points.npy'}"], "1 latents, expected 60, one for each particle"),
         (["--state", "shut", *given], "'shut', expected one of S1, S2, or a component from 0 to 1"),
-        (["--state", "S1", "--latents", f"{tmp_path / 'names.json'}"], "no readable array"),
+        (
+            ["--state", "S1", "--latents", f"{tmp_path / 'names.json'}"],
+            "names.json cannot be read as an array (n, d) of numbers",
+        ),
     ):
         assert main([*command, f"{tmp_path / 'x.star'}", *options]) == 2
         assert said in capsys.readouterr().err

@@ -181,14 +181,16 @@ def test_missing_on_the_server_and_offline(manifest, server, tmp_path):
         f"http://127.0.0.1:{server.server_port}/missing": "404",
         f"http://127.0.0.1:{port}/stack.mrcs": "Connection",
     }.items():
-        with pytest.raises(InputError, match=f"(?s){re.escape(url)}: .*{found}(.|\n)*by other means"):
+        with pytest.raises(
+            InputError, match=f"(?s){re.escape(url)} could not be downloaded completely: .*{found}(.|\n)*by other means"
+        ):
             download(manifest(url=url), tmp_path)
     assert not list((tmp_path / "cache").iterdir())
 
 
 def test_folder_that_cannot_be_made(manifest, tmp_path):
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(InputError, match="cache cannot be made"):
+    with pytest.raises(InputError, match="cache cannot be created"):
         download(manifest(), tmp_path)
 
 

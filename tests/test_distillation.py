@@ -161,12 +161,12 @@ def made(**changes) -> ct.CryoTwin:
 @pytest.mark.parametrize(
     ("model", "given", "message"),
     [
-        (ct.CryoTwin(16, **SOURCE), None, r"'subspace' started from 'subspace', expected 'coordinate' from 'subspace'"),
+        (ct.CryoTwin(16, **SOURCE), None, r"a coordinate model .* not 'subspace' started from 'subspace'"),
         (made(), made(), r"'coordinate' started from 'coordinate'"),
         (ct.CryoTwin(16, **SOURCE), made(), r"'subspace' started from 'coordinate'"),
-        (made(box_size=18), None, r"differ in box_size: 18, and 16 of the source"),
-        (made(latent_dim=3), None, r"differ in latent_dim: 3, and 2 of the source"),
-        (made(noise_width=1.0), None, r"differ in noise_width: 1.0, and 3.0 of the source"),
+        (made(box_size=18), None, r"differ in box_size: 18 here, 16 in the source"),
+        (made(latent_dim=3), None, r"differ in latent_dim: 3 here, 2 in the source"),
+        (made(noise_width=1.0), None, r"differ in noise_width: 1.0 here, 3.0 in the source"),
         (made(n_components=1), None, r"components in the source's prior, expected at most 1"),
         (made(), ct.CryoTwin(16, **SOURCE), r"seen no images"),
     ],

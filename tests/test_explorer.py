@@ -549,3 +549,11 @@ def test_the_picture_of_a_view_is_cut_to_the_molecule(explorer):
     (right,) = [axes for axes in figure.axes if axes.get_title().startswith("step")]
     height, width = right.images[0].get_array().shape[:2]
     assert 40 < min(height, width) < 190
+
+
+def test_a_linear_plane_has_axes_in_latent_units_and_an_embedding_has_none(explorer):
+    stars = explorer.screen.stars
+    for plane in explorer.screen._planes.values():
+        stars.show_plane(plane, planes.colouring("x", np.zeros(len(plane.points))))
+        assert (stars.unit == "latent units") == any(plane.axes)
+        assert stars.axes == (list(plane.axes) if any(plane.axes) else ["embedding", ""])

@@ -576,7 +576,7 @@ def test_no_file_takes_more_memory_than_it_justifies(valid, work, case):
     finally:
         shutil.copyfile(valid / name, work / name)
     if case == "an archive of zeros":  # what PyTorch takes is not counted: it must not come to that
-        assert "cannot be read (ValueError)" in str(error)
+        assert "cannot be read as a checkpoint (.pt): ValueError" in str(error)
     if case not in OVERHEARD:
         assert error is not None and name in str(error)
         assert "MemoryError" not in str(error) and len(str(error)) < 5000

@@ -151,7 +151,9 @@ def damaged(kind: str, path, model) -> None:
 def test_files_that_are_no_models_are_refused(kind, name, model, tmp_path):
     path = tmp_path / name
     damaged(kind, path, model)
-    with pytest.raises(InputError, match=f"(?s){name}.*found .* expected"):
+    with pytest.raises(
+        InputError, match=f"(?s){name} (does not exist|is a|is not a|cannot be read as|holds no weights)"
+    ):
         ct.CryoTwin.load(path)
 
 
@@ -168,7 +170,7 @@ def test_a_flipped_bit_is_noticed(share, model, tmp_path):
     content = bytearray(path.read_bytes())
     content[int(share * len(content))] ^= 4
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"damaged|cannot be read|no weights"):
+    with pytest.raises(InputError, match=r"is damaged|cannot be read as|holds no weights"):
         ct.CryoTwin.load(path)
 
 
@@ -206,7 +208,7 @@ def test_nothing_is_left_when_saving_fails(model, tmp_path):
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "m.safetensors").mkdir()
     for path in (tmp_path / "file" / "model.safetensors", tmp_path / "m.safetensors"):
-        with pytest.raises(InputError, match=r"cannot be (made|written)"):
+        with pytest.raises(InputError, match=r"cannot be (created|written)"):
             model.save(path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "m.safetensors"]
 

@@ -114,7 +114,7 @@ def test_names_are_those_of_the_states_by_default(prior, path):
 
 
 def test_names_of_another_mixture_are_refused(prior, path):
-    with pytest.raises(InputError, match=r"names of \[6\], expected components from 0 to 5"):
+    with pytest.raises(InputError, match=r"names of components \[6\], expected components from 0 to 5"):
         ct.name_components(prior, decode, path, {6: "B"})
 
 

@@ -318,7 +318,7 @@ def test_particles_of_bare_stacks_and_of_memory_give_a_list(project):
 @pytest.mark.parametrize(
     ("name", "rows", "columns", "message"),
     [
-        ("subset.cs", [0], None, r"run_data\.star, expected ones read from a \.cs file"),
+        ("subset.cs", [0], None, r"needs particles read from a \.cs file, not .*run_data\.star"),
         ("subset.mrcs", [0], None, r"\.star or \.cs or \.pkl"),
         ("Refine3D/run_data.star", [0], None, "is the file that these particles are read from"),
         ("subset.star", [0, 0], None, "twice"),
@@ -327,8 +327,8 @@ def test_particles_of_bare_stacks_and_of_memory_give_a_list(project):
         ("subset.star", [0, 1], {"score": [1.0]}, r"score.*\(2,\)"),
         ("subset.star", [0], {"score": [None]}, "object"),
         ("subset.star", [0], {"two words": [1]}, "'two words'"),
-        ("ind.pkl", [0], {"score": [1]}, "a list of row numbers has no columns"),
-        ("none/subset.star", [0], None, "no such folder"),
+        ("ind.pkl", [0], {"score": [1]}, r"cannot hold columns: a \.pkl file is a list of row numbers"),
+        ("none/subset.star", [0], None, "the folder .*none does not exist"),
     ],
 )
 def test_what_cannot_be_written_is_refused_and_leaves_nothing(project, name, rows, columns, message):

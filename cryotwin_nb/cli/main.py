@@ -105,7 +105,7 @@ def _run(words: list[str]) -> int:
         return 0
     if words[0] not in COMMANDS:
         known = ", ".join(COMMANDS)
-        raise InputError("cryotwin", f"the command {words[0]!r}", f"one of {known}", "`cryotwin --help` explains them.")
+        raise InputError("cryotwin", f"the command {words[0]!r}", f"one of {known}", "See `cryotwin --help`.")
     try:
         options = parser_of(words[0]).parse_args(words[1:])
     except SystemExit as end:  # after printing the help

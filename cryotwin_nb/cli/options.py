@@ -157,5 +157,5 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> typing.NoReturn:
         """Refuse the arguments in one sentence."""
         sentence = f"{self.prog}: {message[:1].upper()}{message[1:]}."
-        remedy = f"`{self.prog} --help` lists the options."
+        remedy = f"Run `{self.prog} --help` for a list of the options."
         raise InputError(self.prog, message, "other arguments", remedy, sentence)

@@ -85,8 +85,9 @@ def read_points(path: Path) -> np.ndarray:
     try:
         return np.array(np.load(path, mmap_mode="r"), dtype=np.float64)
     except (OSError, ValueError, TypeError, EOFError) as error:
-        expected, remedy = "an array (n, d) of numbers", "Give latents.npy as the commands write it."
-        raise InputError(path, f"no readable array ({error})", expected, remedy) from error
+        expected, remedy = "an array (n, d) of numbers", "Give a latents.npy file written by `cryotwin`."
+        sentence = f"{path} cannot be read as {expected}: {error}."
+        raise InputError(path, f"no readable array ({error})", expected, remedy, sentence) from error
 
 
 def components_of(prior: GaussianMixture, name: str, labels: Path | None, where: str) -> list[int]:
@@ -110,14 +111,14 @@ def components_of(prior: GaussianMixture, name: str, labels: Path | None, where:
         named = [label for label in known if not label.isdigit()]
         numbers = "" if labels is not None else f", or a component from 0 to {prior.n_components - 1}"
         expected = f"one of {', '.join(named)}{numbers}"
-        raise InputError(where, repr(name), expected, "`cryotwin states MODEL` lists them.")
+        raise InputError(where, repr(name), expected, "List them with `cryotwin states MODEL`.")
     return sorted(known[name], key=lambda c: -float(prior.weights[c]))
 
 
 def ends_of(prior: GaussianMixture, options: argparse.Namespace) -> tuple[int, int]:
     """The heaviest components of the states given as --start and --end."""
     if options.start is None or options.end is None:
-        remedy = "Give --start and --end; `cryotwin states MODEL` lists the states."
+        remedy = "Give --start and --end; list the states with `cryotwin states MODEL`."
         sentence = "A path needs two ends."
         raise InputError("--start, --end", "no start or no end", "two states or components", remedy, sentence)
     start, end = (components_of(prior, getattr(options, name), None, f"--{name}")[0] for name in ("start", "end"))

@@ -39,13 +39,13 @@ def select(options: argparse.Namespace) -> int:
     model = load_model(options)
     particles = read_particles(options, images=options.latents is None)
     if options.latents is None and particles.box_size != model.config["box_size"]:
-        found, expected = f"images of {particles.box_size} pixels", f"{model.config['box_size']} pixels"
-        remedy = "Give the latents of these particles: --latents latents.npy, as the commands write it."
+        found, expected = f"images of {particles.box_size} pixels", f"the model's {model.config['box_size']} pixels"
+        remedy = "Give the latents of these particles with --latents: a latents.npy file written by `cryotwin`."
         raise InputError(options.particles, found, expected, remedy)
     z = model.embed(particles, progress=True) if options.latents is None else read_points(options.latents)
     if len(z) != len(particles):
         remedy = "Give the latents of the same particles, in their order."
-        raise InputError(options.latents, f"{len(z)} latents", f"{len(particles)}", remedy)
+        raise InputError(options.latents, f"{len(z)} latents", f"{len(particles)}, one for each particle", remedy)
     if options.near is not None:
         rows = select_near(z, read_points(options.near), n=options.n, radius=options.radius)
     else:

@@ -49,7 +49,8 @@ def fetch(
         return _simulate(dataset, progress)
     if not dataset.reader:
         remedy = f"See {dataset.landing_page}."
-        raise InputError(f"data set {name!r}", "nothing to read as particles", "a `reader` in the manifest", remedy)
+        sentence = f"The data set {name!r} cannot be read as particles: the manifest states no `reader` for it."
+        raise InputError(f"data set {name!r}", "no `reader`", "a `reader` in the manifest", remedy, sentence)
 
     from cryotwin_nb.particles.particles import Particles
 
@@ -87,7 +88,7 @@ def download(
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        sentence = f"The folder {place} cannot be made: {error}."
+        sentence = f"The folder {place} cannot be created: {error}."
         raise InputError(place, f"{error}", "a writable folder", "Choose another `folder`.", sentence) from error
     for file in dataset.files:
         _obtain(file, place / file.name, progress)
@@ -122,7 +123,9 @@ def truth_hash(truth: Truth) -> str:
 def _find(name: str, manifest: str | Path | None) -> Dataset:
     known = datasets(manifest)
     if name not in known:
-        raise InputError("data set", f"{name!r}", f"one of {', '.join(known)}", "See cryotwin_nb.data.datasets().")
+        raise InputError(
+            "data set", f"{name!r}", f"one of {', '.join(known)}", "List them with cryotwin_nb.data.datasets()."
+        )
     return known[name]
 
 
@@ -197,7 +200,8 @@ def _transfer(url: str, part: Path, progress: bool) -> None:
         if size == 0:
             part.unlink(missing_ok=True)
         remedy = (
-            "Check the connection and the space on the disk and call again; what had arrived is kept and continued. "
-            f"Or get the file by other means and put it there as {part.with_suffix('')}."
+            "Check the connection and the free disk space and call again; the download resumes where it stopped. "
+            f"Or get the file by other means and save it as {part.with_suffix('')}."
         )
-        raise InputError(url, f"no complete download ({error})", "the whole file", remedy) from error
+        sentence = f"{url} could not be downloaded completely: {error}."
+        raise InputError(url, f"no complete download ({error})", "the whole file", remedy, sentence) from error

@@ -87,7 +87,7 @@ def datasets(manifest: str | Path | None = None) -> dict[str, Dataset]:
     content = read_yaml(path, "Correct the manifest.")
     entries = content.get("datasets") if isinstance(content, dict) else None
     if not isinstance(entries, dict):
-        raise InputError(path, "no data sets", "a mapping datasets: {name: entry}", "Correct the manifest.")
+        raise InputError(path, "no data sets", "a mapping `datasets: {name: entry}`", "Correct the manifest.")
     return {name: _entry(path, name, values) for name, values in entries.items()}
 
 
@@ -137,11 +137,11 @@ def _record(cls: type[_T], where: str, values: object) -> _T:
         needed <= keys <= known,
         where,
         f"keys {sorted(map(str, keys))}",
-        f"{sorted(needed)}, perhaps {sorted(known - needed)}",
+        f"{sorted(needed)} and, optionally, {sorted(known - needed)}",
     )
     return cls(**values)  # type: ignore[arg-type]
 
 
 def _require(good: object, where: object, found: str, expected: str) -> None:
     if not good:
-        raise InputError(where, found, expected, "Correct the manifest; its head describes the keys.")
+        raise InputError(where, found, expected, "Correct the manifest; the comment at its top describes the keys.")

@@ -74,8 +74,9 @@ def read_labels(path: str | os.PathLike, prior: GaussianMixture | None = None) -
     try:
         names = {int(c): str(name) for c, name in json.loads(path.read_text()).items()}
     except (ValueError, AttributeError, RecursionError) as error:
-        remedy = "Give a file written by write_labels."
-        raise InputError(path, f"no table of names ({error})", '{"7": "B", ...}', remedy) from error
+        expected, remedy = 'a table of names such as {"7": "B"}', "Give a file written by write_labels."
+        sentence = f"{path} cannot be read as {expected}: {error}."
+        raise InputError(path, f"no table of names ({error})", expected, remedy, sentence) from error
     if prior is not None:
         _require_components(prior, names, path)
     return names
@@ -85,12 +86,12 @@ def _require_components(prior: GaussianMixture, names: Names, where: object) -> 
     unknown = sorted(c for c in names if not 0 <= c < prior.n_components)
     if unknown:
         expected = f"components from 0 to {prior.n_components - 1}"
-        raise InputError(where, f"names of {unknown}", expected, "Use the names given to this model's prior.")
+        raise InputError(where, f"names of components {unknown}", expected, "Use names written for this model's prior.")
 
 
 def _checked(prior: GaussianMixture, z: Tensor, labels: np.ndarray) -> np.ndarray:
     labels = np.asarray(labels).astype(str)
     if labels.shape != (len(z),):
         found = f"labels of shape {labels.shape} for {len(z)} latents"
-        raise InputError("labels", found, "one for each latent", "Select both alike.")
+        raise InputError("labels", found, "one label per latent", "Select the same particles for both.")
     return labels

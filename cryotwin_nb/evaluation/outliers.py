@@ -62,7 +62,7 @@ def outlier_scores(
     The score is the sum of the standardised residual and the standardised lack of correlation, standardised again.
     """
     if len(particles) < 2:
-        raise InputError("outlier_scores", "one particle", "a set of particles", "Score all particles of the data set.")
+        raise InputError("outlier_scores", "one particle", "at least 2 particles", "Score the whole data set.")
     imaging = model.imaging
     weights, parts = imaging.multiplicity[1:], []  # all but the mean, which depends on what was taken for background
     for batch in batches(model.imaging, particles, batch_size, "outlier scores" if progress else None):

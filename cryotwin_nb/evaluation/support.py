@@ -107,7 +107,8 @@ def pathway_support(
     decode = as_decode(model)
     points = torch.as_tensor(getattr(path, "latents", path), dtype=torch.float32).detach().cpu()
     if latents is None and not hasattr(model, "embed"):
-        raise InputError("latents", "no latents", "those of the particles", "A decode function does not know them.")
+        remedy = "Give them with latents=: a decode function cannot embed particles."
+        raise InputError("latents", "None", "the latents of the particles", remedy)
     z = torch.as_tensor(model.embed(particles, progress=progress) if latents is None else latents).float().cpu()
     _require(points, z, len(particles), bandwidth)
     own = getattr(model, "imaging", None)
@@ -143,12 +144,13 @@ def pathway_support(
 def _require(points: Tensor, z: Tensor, n: int, bandwidth: float | None) -> None:
     remedy = "Give a pathway of this model, and the latents of these particles in their order."
     if points.ndim != 2 or len(points) == 0 or not bool(torch.isfinite(points).all()):
-        raise InputError("path", f"points of shape {tuple(points.shape)}", "finite latents (m, d)", remedy)
+        sentence = f"path must hold finite latents of shape (m, d); found points of shape {tuple(points.shape)}."
+        raise InputError("path", f"points of shape {tuple(points.shape)}", "finite latents (m, d)", remedy, sentence)
     if tuple(z.shape) != (n, points.shape[1]) or not bool(torch.isfinite(z).all()):
-        found = f"an array of shape {tuple(z.shape)}, or values that are not finite"
-        raise InputError("latents", found, f"finite latents ({n}, {points.shape[1]})", remedy)
+        found, expected = f"an array of shape {tuple(z.shape)}", f"finite values of shape ({n}, {points.shape[1]})"
+        raise InputError("latents", found, expected, remedy, f"latents must be {expected}; found {found}.")
     if bandwidth is not None and not 0 < bandwidth < np.inf:
-        remedy = "It is a number of standard errors; leave it out to have it chosen."
+        remedy = "Give a number of standard errors, or leave it out for an automatic choice."
         raise InputError("bandwidth", f"{bandwidth}", "a positive number", remedy)
 
 

@@ -76,7 +76,7 @@ def component_of_state(prior: GaussianMixture, z: Tensor, labels: np.ndarray, st
     members = np.flatnonzero(np.asarray(labels) == state)
     if len(members) == 0:
         known = ", ".join(sorted(set(map(str, labels))))
-        raise InputError("component_of_state", f"no particle labelled {state!r}", f"one of {known}", "Choose another.")
+        raise InputError("component_of_state", f"no particle labelled {state!r}", f"one of {known}", "Choose one.")
     return int(prior.responsibilities(torch.as_tensor(z)[members]).sum(0).argmax())
 
 

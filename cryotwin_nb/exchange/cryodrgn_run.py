@@ -91,7 +91,7 @@ class CryodrgnRun:
         table = require_file(Path(folder) / "z.txt")
         wanted = sum(1 for line in table.read_bytes().splitlines() if line.strip())
         if len(files) != wanted:
-            remedy = "Run the command of `decode_command` to its end, into a folder of its own."
+            remedy = "Run the command from `decode_command` to completion, with an empty output folder."
             raise InputError(folder, f"{len(files)} maps (vol_*.mrc)", f"{wanted}, one for each latent", remedy)
         maps = [read_map(file) for file in files]
         return torch.stack([torch.as_tensor(volume) for volume, _ in maps]), float(maps[0][1])
@@ -129,16 +129,18 @@ def read_cryodrgn(folder: str | os.PathLike, epoch: int | None = None) -> Cryodr
 
 def _read_config(path: Path) -> dict:
     if not path.exists() and path.with_suffix(".pkl").exists():
-        remedy = "Write it anew with a later version of cryoDRGN, which stores config.yaml."
-        raise InputError(path, "config.pkl, of an old version", "config.yaml", remedy)
+        remedy = "Train again with a later version of cryoDRGN, which writes config.yaml."
+        sentence = f"{path} is missing, and config.pkl, of an old version of cryoDRGN, is not supported."
+        raise InputError(path, "config.pkl, of an old version", "config.yaml", remedy, sentence)
     require_file(path, "configuration of a cryoDRGN run")
-    config = read_yaml(path, "Give the folder as cryoDRGN left it.")
+    config = read_yaml(path, "Give the folder as cryoDRGN wrote it.")
     parts = config if isinstance(config, dict) else {}
     lattice, dataset = parts.get("lattice_args"), parts.get("dataset_args")
     known = isinstance(lattice, dict) and type(lattice.get("D")) is int and isinstance(dataset, dict)
     if not known or not isinstance(parts["dataset_args"].get("ind"), (str, int, type(None))):
-        expected = "dataset_args, and lattice_args with D"
-        raise InputError(path, "no configuration of a run", expected, "Give the folder as cryoDRGN left it.")
+        expected, remedy = "dataset_args, and lattice_args with D", "Give the folder as cryoDRGN wrote it."
+        sentence = f"{path} is not the configuration of a cryoDRGN run: it must hold {expected}."
+        raise InputError(path, "another configuration", expected, remedy, sentence)
     return parts
 
 
@@ -150,10 +152,11 @@ def _read_selection(folder: Path, name: str | int, n: int) -> np.ndarray:
     path = next((c for c in candidates if is_file(c)), None)
     if path is None:
         found, remedy = f"no selection {name!r}", "Copy the .pkl given to --ind into the run folder."
-        raise InputError(folder / "config.yaml", found, "the file that the run was started with", remedy)
+        sentence = f"{folder / 'config.yaml'} names the selection {name!r}, which was not found."
+        raise InputError(folder / "config.yaml", found, "the file given to --ind", remedy, sentence)
     indices = read_indices(path)
     indices = np.flatnonzero(indices) if indices.dtype == bool else indices.astype(np.int64)
     if len(indices) != n:
         remedy = "Give the selection that the run was started with."
-        raise InputError(path, f"{len(indices)} particles", f"{n}, as many as latents", remedy)
+        raise InputError(path, f"{len(indices)} particles", f"{n}, one for each latent", remedy)
     return indices

@@ -67,7 +67,7 @@ def select_near(
         raise InputError("select_near", "neither n nor radius", "one or both", "Give n=1000, for example.", sentence)
     for name, value in {"n": n, "radius": radius}.items():
         if value is not None and not value > 0:
-            raise InputError(f"select_near, {name}", f"{value}", "a positive number", "Choose another value.")
+            raise InputError(f"select_near, {name}", f"{value}", "a positive number", "Choose a positive value.")
     latents = _array(z)
     points = np.atleast_2d(_array(place.curve if isinstance(place, Pathway) else place))
     if (
@@ -77,7 +77,7 @@ def select_near(
         or 0 in (*latents.shape, len(points))
     ):
         found = f"latents of shape {latents.shape} and points of shape {points.shape}"
-        raise InputError("select_near", found, "(N, d) and (m, d)", "Give latents and points of one model.")
+        raise InputError("select_near", found, "shapes (N, d) and (m, d)", "Give latents and points of one model.")
     distance, _ = cKDTree(points).query(latents)
     rows = np.argsort(distance, kind="stable")
     within = len(rows) if radius is None else int(np.searchsorted(distance[rows], radius, side="right"))
@@ -115,7 +115,7 @@ def select_state(
         expected = f"components from 0 to {prior.n_components - 1}"
         raise InputError("select_state", f"components {components}", expected, "Give a state of this mixture.")
     if not 0 <= least < 1:
-        raise InputError("least", f"{least}", "a probability from 0 to below 1", "0.5 tells states apart.")
+        raise InputError("least", f"{least}", "a probability from 0 to below 1", "Use 0.5 for disjoint states.")
     share = prior.responsibilities(torch.as_tensor(z))[:, components].sum(1).double().cpu().numpy()
     rows = np.argsort(-share, kind="stable")
     return rows[share[rows] > least]
@@ -167,12 +167,14 @@ def write_selection(
     extra = {name: _values(name, values, len(rows), path) for name, values in (columns or {}).items()}
     source_rows = particles.source_rows[rows]
     if len(np.unique(source_rows)) < len(source_rows):
-        raise InputError(path, "a particle selected twice", "each at most once", "Remove the repeated indices.")
+        sentence = f"{path} cannot be written: a particle is selected twice."
+        remedy = "Remove the repeated indices."
+        raise InputError(path, "a particle selected twice", "each at most once", remedy, sentence)
     order = np.argsort(source_rows)
     source_rows, extra = source_rows[order], {name: values[order] for name, values in extra.items()}
     if path.suffix.lower() == ".pkl":
         if extra:
-            sentence = f"{path}: a list of row numbers has no columns."
+            sentence = f"{path} cannot hold columns: a .pkl file is a list of row numbers."
             raise InputError(path, "columns", "none", "Write a .star or .cs file, or leave columns out.", sentence)
         write_indices(path, source_rows)
         return path
@@ -180,7 +182,8 @@ def write_selection(
     if source is None or source.suffix.lower() != path.suffix.lower():
         found = f"particles read from {source or 'no file'}"
         remedy = "Choose the suffix of the file that they were read from, or .pkl for a list of row numbers."
-        raise InputError(path, found, f"ones read from a {path.suffix} file", remedy)
+        sentence = f"{path} cannot be written: it needs particles read from a {path.suffix} file, not {found}."
+        raise InputError(path, found, f"particles read from a {path.suffix} file", remedy, sentence)
     if path.resolve() == source.resolve():
         sentence = f"{path} is the file that these particles are read from."
         raise InputError(path, "the source", "another file", "Choose another name or folder.", sentence)
@@ -198,11 +201,11 @@ def _array(values: Tensor | np.ndarray) -> np.ndarray:
 def _values(name: str, values: Any, n: int, path: Path) -> np.ndarray:
     """A column to add: numbers, or words without spaces."""
     if not re.fullmatch("[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
-        raise InputError(path, f"a column named {name!r}", "a name like 'outlier_score'", "Rename it.")
+        raise InputError(path, f"a column named {name!r}", "a name like 'outlier_score'", "Rename the column.")
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if array.shape != (n,) or array.dtype.kind not in "fiubU":
         found = f"column {name!r} of shape {array.shape} and type {array.dtype}"
-        raise InputError(path, found, f"({n},) numbers or words", "Give one value for each of `rows`.")
+        raise InputError(path, found, f"numbers or words of shape ({n},)", "Give one value for each of `rows`.")
     if array.dtype.kind == "U":
         return np.array([re.sub(r"[\s#'\"]+", "_", word) or "none" for word in array.tolist()])
     return array

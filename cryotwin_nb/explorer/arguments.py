@@ -26,7 +26,7 @@ def latents_of(prior: GaussianMixture, latents: Any) -> Tensor:
     z = torch.as_tensor(latents).detach().cpu().float()
     if z.ndim != 2 or z.shape[1] != prior.latent_dim or len(z) < 2:
         expected = f"(n, {prior.latent_dim}) with n at least 2"
-        raise InputError("latents", f"shape {tuple(z.shape)}", expected, "Give those that the prior was fitted to.")
+        raise InputError("latents", f"shape {tuple(z.shape)}", expected, "Give latents that the prior was fitted to.")
     return z
 
 

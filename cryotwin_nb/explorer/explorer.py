@@ -153,8 +153,8 @@ class PathwayExplorer(widgets.VBox):
         """Choose the components at the ends, as clicks on their stars do."""
         for name, component in (("start", start), ("end", end)):
             if not 0 <= component < self.prior.n_components:
-                expected = f"0 to {self.prior.n_components - 1}"
-                raise InputError(name, f"component {component}", expected, "The stars' tips show the components.")
+                expected = f"a component from 0 to {self.prior.n_components - 1}"
+                raise InputError(name, f"component {component}", expected, "Hover over a star to see its component.")
         self.controls.start.value, self.controls.end.value = int(start), int(end)
         return self
 

@@ -128,7 +128,7 @@ def _new_widget() -> Any:
     """An nglview widget; its version is checked, for others do not draw in JupyterLab."""
     found = version("nglview")
     if found != NGLVIEW:
-        remedy = f"pip install nglview=={NGLVIEW}, then restart the kernel and JupyterLab."
+        remedy = f"Run `pip install nglview=={NGLVIEW}`, then restart the kernel and JupyterLab."
         raise InputError("nglview", f"version {found}", f"version {NGLVIEW}", remedy)
     with capture_output():  # importing it displays a widget
         import nglview

@@ -80,7 +80,7 @@ def _embedded(
     name = "t-SNE" if isinstance(embedding, Embedding) else "embedding"
     known = np.asarray(embedding.latents if isinstance(embedding, Embedding) else embedding, dtype=float)
     if known.shape != (len(latents), 2):
-        remedy = "Give embed_tsne(latents, prior), or any other embedding, of the same latents."
+        remedy = "Give embed_tsne(latents, prior), or another embedding of the same latents."
         raise InputError("embedding", f"shape {known.shape}", f"({len(latents)}, 2)", remedy)
     z = latents.double()
 
@@ -168,7 +168,7 @@ def to_colour_by(
     found |= {str(name): np.asarray(values) for name, values in (extra or {}).items()}
     for name, values in found.items():
         if np.shape(values) != (n,):
-            found_here, remedy = f"shape {np.shape(values)}", "Select latents and column alike."
+            found_here, remedy = f"shape {np.shape(values)}", "Select the same particles for both."
             raise InputError(f"column {name!r}", found_here, f"({n},), one value for each latent", remedy)
     return found
 

@@ -81,11 +81,12 @@ def read_note(path: str | os.PathLike, prior: GaussianMixture) -> tuple[PathRequ
     try:
         note = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
-        raise InputError(path, f"no JSON ({error})", f"a {_KIND} note", remedy) from error
+        sentence = f"{path} cannot be read as JSON: {error}."
+        raise InputError(path, f"no JSON ({error})", f"a {_KIND} note", remedy, sentence) from error
     if not isinstance(note, dict) or note.get("kind") != _KIND or not isinstance(note.get("shown"), dict):
-        raise InputError(path, "something else", f"a {_KIND} note", remedy)
+        raise InputError(path, "something else", f"a {_KIND} note", remedy, f"{path} is not a {_KIND} note.")
     request = PathRequest.from_dict(note.get("request"), path)
     if note.get("prior") != fingerprint(prior):
-        found, expected = f"a path on mixture {note.get('prior')}", f"one on this mixture, {fingerprint(prior)}"
+        found, expected = f"a path on the mixture {note.get('prior')}", f"one on this mixture, {fingerprint(prior)}"
         raise InputError(path, found, expected, "Load the model that it was made with.")
     return request, note["shown"], note.get("latents", [])

@@ -108,7 +108,7 @@ class PathSearch:
             shape, expected = np.shape(getattr(support, name, ())), (len(answer.path.latents),)
             if shape != expected:
                 where, remedy = f"support(path).{name}", "Give what pathway_support returns for the path."
-                raise InputError(where, f"shape {shape}", f"{expected}, one for each point", remedy)
+                raise InputError(where, f"shape {shape}", f"{expected}, one value for each point", remedy)
         return replace(answer, support=support)
 
     def _of_prior(self) -> Landscape:
@@ -132,8 +132,8 @@ def find_paths(
     options: dict[str, Any] = {"evidence": evidence, "seed": seed, "landscape": landscape()}
     routes: list[Pathway] = [*find_routes(prior, *ends, n_steps=n_steps, **options)]
     if not routes:
-        sentence = f"No route joins the components {request.start} and {request.end}."
-        remedy = "Choose ends that particles join, or the method MaxFlux."
+        sentence = f"No route connects the components {request.start} and {request.end}."
+        remedy = "Choose ends that are connected by particles, or use the method MaxFlux."
         raise InputError("routes", "none", "at least one", remedy, sentence)
     return routes
 

@@ -52,9 +52,9 @@ def write_session(
         raise InputError(path, "no maps", "at least one", "Write the maps first.")
     if len(palette) != len(files):
         found = f"{len(palette)} colours for {len(files)} maps"
-        raise InputError(path, found, "one colour per map", "Leave colors out for the default ones.")
+        raise InputError(path, found, "one colour per map", "Leave colors out to use the defaults.")
     if not np.isfinite(level):
-        raise InputError(path, f"a contour level of {level}", "a finite number", "Choose it from the maps' values.")
+        raise InputError(path, f"a contour level of {level}", "a finite number", "Choose it from the map values.")
     folder = Path(path).resolve().parent
     every = f"#1-{len(files)}" if len(files) > 1 else "#1"
     title = " ".join(title.replace('"', "'").split())

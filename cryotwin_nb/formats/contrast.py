@@ -37,8 +37,9 @@ def choose_contrast(
     images = source.read(rows)
     usable = np.array([bool(np.isfinite(image).all()) and image.min() < image.max() for image in images])
     if not usable.any():
-        found = f"no image that is finite and not constant, among {len(rows)} looked at"
-        raise InputError(where, found, "images of particles", "Check the stack, or give contrast= 'dark' or 'light'.")
+        found = f"images that are constant or not finite (all {len(rows)} examined)"
+        remedy = "Check the stack, or give contrast='dark' or contrast='light'."
+        raise InputError(where, found, "images of particles", remedy)
     score = contrast_score(images[usable], None if ctf is None else ctf[rows[usable]], pixel_size)
     measured = "" if abs(score) <= 2 else "light" if score > 0 else "dark"
     chosen = declared or measured or "dark"

@@ -53,7 +53,7 @@ def read_poses(path: str | os.PathLike | tuple | np.ndarray) -> tuple[np.ndarray
     parts = list(content) if isinstance(content, (tuple, list)) else [content]
     if not 1 <= len(parts) <= 2 or not all(isinstance(part, np.ndarray) for part in parts):
         raise InputError(
-            where, f"a {type(content).__name__}", "(rotations, translations)", "Give cryoDRGN's poses.pkl."
+            where, f"a {type(content).__name__}", "a tuple (rotations, translations)", "Give cryoDRGN's poses.pkl."
         )
     rotations = require_rotations(parts[0], where).swapaxes(1, 2)
     if len(parts) == 1:
@@ -61,7 +61,7 @@ def read_poses(path: str | os.PathLike | tuple | np.ndarray) -> tuple[np.ndarray
     translations = column(parts[1], where, "translation")
     if translations.shape != (len(rotations), 2):
         found = f"translations of shape {translations.shape} for {len(rotations)} rotations"
-        raise InputError(where, found, f"({len(rotations)}, 2)", "Export the poses again.")
+        raise InputError(where, found, f"the shape ({len(rotations)}, 2)", "Export the poses again.")
     if np.abs(translations).max(initial=0.0) > 1:
         remedy = "Divide them by the box size; old versions of cryoDRGN stored pixels."
         raise InputError(where, f"a translation of {np.abs(translations).max():g}", "fractions of the box", remedy)
@@ -93,7 +93,7 @@ def read_ctf(path: str | os.PathLike | np.ndarray) -> tuple[CTF, np.ndarray, np.
     table = column(content, where, "CTF parameter")
     if (table[:, :2] <= 0).any():
         remedy = "Run cryoDRGN's parse_ctf_star again with the right -D and --Apix."
-        raise InputError(where, "a box or pixel size that is not positive", "pixels and Å", remedy)
+        raise InputError(where, "a box or pixel size that is not positive", "positive values in pixels and Å", remedy)
     return make_ctf(where, **dict(zip(_COLUMNS, table.T[2:]))), table[:, 0], table[:, 1]
 
 
@@ -109,7 +109,7 @@ def read_indices(path: str | os.PathLike) -> np.ndarray:
     listed = isinstance(content, (list, tuple)) and all(isinstance(i, (int, np.integer)) for i in content)
     indices = np.asarray(content) if listed or isinstance(content, np.ndarray) else np.zeros((0, 0))
     if indices.ndim != 1 or indices.dtype.kind not in "iub":
-        found = f"a {type(content).__name__} that is no list of integers"
+        found = f"a {type(content).__name__} that is not a list of integers"
         raise InputError(where, found, "integers from 0", "Give cryoDRGN's ind.pkl.")
     return indices
 
@@ -125,7 +125,8 @@ def read_latents(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray | None
     parts = read_pickles(path, most=2)
     for part in parts:
         if not isinstance(part, np.ndarray) or part.ndim != 2 or part.shape != parts[0].shape:
-            raise InputError(path, f"{type(part).__name__}", "arrays (n, d)", "Give cryoDRGN's z.N.pkl.")
+            found = f"an object of type {type(part).__name__}"
+            raise InputError(path, found, "arrays of one shape (n, d)", "Give cryoDRGN's z.N.pkl.")
     arrays = [column(part, path, "latent").astype(np.float32) for part in parts]
     return arrays[0], arrays[1] if len(arrays) > 1 else None
 

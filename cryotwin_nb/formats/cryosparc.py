@@ -86,13 +86,14 @@ def read_table(path: Path) -> np.ndarray:
     try:
         mapped = open_memmap(path, mode="r")  # which compares the size that the header claims with that of the file
     except Exception as error:  # a damaged header raises almost anything
-        remedy = "Give a .cs file as cryoSPARC's jobs write it (files with Python objects are refused: they are code)."
-        raise InputError(path, f"no readable array ({error})", "a NumPy structured array", remedy) from error
+        remedy = "Give a .cs file written by a cryoSPARC job (files with Python objects are refused as unsafe)."
+        expected, sentence = "a NumPy structured array", f"{path} cannot be read as a NumPy structured array: {error}."
+        raise InputError(path, f"no readable array ({error})", expected, remedy, sentence) from error
     kinds = {name: mapped.dtype[name].kind for name in mapped.dtype.names or ()} if mapped.ndim == 1 else {}
     missing = [name for name, kind in (("blob/path", "SU"), ("blob/idx", "iu")) if kinds.get(name, "V") not in kind]
     if missing:
         remedy = "Give the job's particles file (not its passthrough file), or export the particle group in cryoSPARC."
-        raise InputError(path, f"no {' and '.join(missing)}", "a .cs file of particles", remedy)
+        raise InputError(path, f"no {' or '.join(missing)}", "the fields of a .cs file of particles", remedy)
     if mapped.nbytes == 0:
         raise InputError(path, "no particles", "at least one", "Check the job that wrote it.")
     return np.array(mapped)
@@ -151,7 +152,7 @@ def _best_class(table: np.ndarray, path: Path, notes: list[str]) -> tuple[list[s
     posteriors = [f"{prefix}/class_posterior" for prefix in prefixes]
     if len(prefixes) > 1 and not all(name in names for name in posteriors):
         remedy = "Give the particles file of one class, or of a refinement."
-        raise InputError(path, "poses in several classes", "class_posterior of each", remedy)
+        raise InputError(path, "poses in several classes", "class_posterior for each class", remedy)
     if not prefixes:
         return [], np.zeros(len(table), dtype=np.int64)
     text = f"{path}: no alignments3D; using the poses of each particle's best class among {', '.join(prefixes)}."
@@ -168,7 +169,7 @@ def _ctf(table: np.ndarray, path: Path) -> CTF | None:
     missing = [name for name in _CTF.values() if name not in names and name not in _OPTIONAL]
     if missing:
         remedy = "Give the particles file of a job that carries the CTF, or ctf= from cryoDRGN."
-        raise InputError(path, f"no {', '.join(missing)}", "all the ctf/ fields or none", remedy)
+        raise InputError(path, f"no {', '.join(missing)}", "all ctf/ fields or none", remedy)
     values = {
         key: _numbers(table, path, name) if name in names else np.full(len(table), _OPTIONAL[name])
         for key, name in _CTF.items()

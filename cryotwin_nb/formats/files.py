@@ -20,9 +20,11 @@ def require_file(path: str | os.PathLike, what: str = "file") -> Path:
     """Return `path` as a Path if it is an existing file, else raise `InputError`."""
     path = Path(path)
     if path.is_dir():
-        raise InputError(path, "a folder", f"a {what}", "Give the file inside it.")
+        sentence = f"{path} is a folder (expected: {what})."
+        raise InputError(path, "a folder", f"{what}", "Give the file inside it.", sentence)
     if not path.is_file():
-        raise InputError(path, "no such file", f"an existing {what}", "Check the path and its spelling.")
+        sentence = f"{path} does not exist (expected: {what})."
+        raise InputError(path, "no such file", f"an existing {what}", "Check the path and its spelling.", sentence)
     return path
 
 
@@ -47,7 +49,8 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     if not path.parent.is_dir():
-        raise InputError(path, "no such folder", "an existing folder", f"Create {path.parent} first.")
+        sentence = f"{path} cannot be written: the folder {path.parent} does not exist."
+        raise InputError(path, "no such folder", "an existing folder", f"Create {path.parent} first.", sentence)
     if path.is_dir():
         sentence = f"{path} cannot be written: it is a folder."
         raise InputError(path, "a folder of that name", "a file name", "Choose another name.", sentence)
@@ -82,8 +85,9 @@ def read_yaml(path: Path, remedy: str) -> Any:
             raise ValueError("more than 1 MB")
         return yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)
     except Exception as error:  # the parser raises much more than its own errors
-        found = f"no readable YAML ({type(error).__name__}: {error})"
-        raise InputError(path, found, "a YAML file of plain values", remedy) from error
+        found = f"{type(error).__name__}: {error}"
+        sentence = f"{path} cannot be read as a YAML file of plain values ({found})."
+        raise InputError(path, found, "a YAML file of plain values", remedy, sentence) from error
 
 
 def array_headers(path: str | os.PathLike) -> dict[str, tuple[tuple[int, ...], str, int]]:
@@ -124,7 +128,7 @@ def make_folder(path: str | os.PathLike) -> Path:
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        sentence = f"The folder {path} cannot be made: {error}."
+        sentence = f"The folder {path} cannot be created: {error}."
         raise InputError(path, f"{error}", "a folder", "Choose another folder.", sentence) from error
     return Path(path)
 
@@ -164,6 +168,7 @@ def find_stack(name: str, listed_in: Path, datadir: str | os.PathLike | None = N
     for candidate in tried:
         if is_file(candidate):
             return candidate
-    found = f"no stack {name[:200]!r} (looked in {', '.join(str(c.parent)[:200] for c in tried[:3])} and above)"
+    looked = f"looked in {', '.join(str(c.parent)[:200] for c in tried[:3])} and above"
     remedy = "Give datadir=, the folder that the paths in this file start from, or images=False for metadata only."
-    raise InputError(listed_in, found, "every stack it names", remedy)
+    sentence = f"{listed_in} names the stack {name[:200]!r}, which was not found ({looked})."
+    raise InputError(listed_in, f"no stack {name[:200]!r} ({looked})", "every stack it names", remedy, sentence)

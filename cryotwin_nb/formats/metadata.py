@@ -81,8 +81,8 @@ class Metadata:
         low, high = float(values.min()), float(values.max())
         if high - low > tolerance * abs(high):
             found = f"{name.replace('_', ' ')}s from {low:g} to {high:g} among the selected particles"
-            remedy = "Select one optics group with indices=, or bring all to one grid first."
-            raise InputError(self.path, found, "a single one", remedy)
+            remedy = "Select one optics group with indices=, or resample all images to one grid first."
+            raise InputError(self.path, found, "a single value", remedy)
         return float(np.median(values))
 
 
@@ -102,7 +102,8 @@ def column(values: object, where: object, name: str) -> np.ndarray:
             numbers = given.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         remedy = "Correct that column, or export the file again."
-        raise InputError(where, f"{name} that is no number ({error})", "numbers", remedy) from error
+        sentence = f"{where}: the {name} values cannot be read as numbers ({error})."
+        raise InputError(where, f"{name} that is not a number ({error})", "numbers", remedy, sentence) from error
     bad = ~(np.abs(numbers) <= np.finfo(np.float32).max)  # what single precision, in which images are, cannot hold
     if bad.any():
         first, others = np.argwhere(bad)[0][0] + 1, len(np.unique(np.argwhere(bad)[:, 0])) - 1
@@ -120,7 +121,8 @@ def whole_numbers(values: np.ndarray, where: object, name: str) -> np.ndarray:
         If one is beyond what counts anything in a data set.
     """
     if (np.abs(values) > 2**40).any():
-        raise InputError(where, f"{name} = {values[np.abs(values) > 2**40][0]:g}", "a count", "Correct that column.")
+        found = f"{name} = {values[np.abs(values) > 2**40][0]:g}"
+        raise InputError(where, found, "an integer of at most 2^40", "Correct that column.")
     return values.astype(np.int64)
 
 
@@ -138,7 +140,7 @@ def make_ctf(where: object, **values: np.ndarray) -> CTF:
         if (name == "voltage" and (known <= 0).any()) or (name == "amplitude_contrast" and (abs(known) > 1).any()):
             found = f"{name.replace('_', ' ')} from {known.min():g} to {known.max():g}"
             remedy = "Correct the file; voltages are in kV, amplitude contrast is a fraction."
-            raise InputError(where, found, "a positive voltage and a fraction", remedy)
+            raise InputError(where, found, "a positive voltage and a fractional amplitude contrast", remedy)
     return CTF(**{name: np.asarray(values[name], dtype=np.float32) for name in CTF_FIELDS})
 
 
@@ -157,15 +159,15 @@ def select(indices: object, n: int, where: object, allow_empty: bool = False, un
     remedy = f"Select among the {n} particles, numbered from 0."
     if rows.dtype == bool:
         if rows.shape != (n,):
-            raise InputError(where, f"a mask of {rows.size}", f"one of {n}", remedy)
+            raise InputError(where, f"a mask of {rows.size} entries", f"a mask of {n} entries", remedy)
         rows = np.flatnonzero(rows)
     if rows.size == 0 and not allow_empty:
         raise InputError(where, "an empty selection", "at least one particle", remedy)
     if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
-        raise InputError(where, f"indices of type {rows.dtype}, shape {rows.shape}", "integers or a mask", remedy)
+        raise InputError(where, f"indices of type {rows.dtype}, shape {rows.shape}", "integers or a bool mask", remedy)
     rows = rows.astype(np.int64)
     if rows.size and (rows.min() < 0 or rows.max() >= n):
-        raise InputError(where, f"indices from {rows.min()} to {rows.max()}", f"0 to {n - 1}", remedy)
+        raise InputError(where, f"indices from {rows.min()} to {rows.max()}", f"indices from 0 to {n - 1}", remedy)
     if unique and len(np.unique(rows)) < len(rows):
         raise InputError(where, "a particle selected twice", "each at most once", "Remove the repeated indices.")
     return rows
@@ -185,4 +187,4 @@ def require_consistent(
     for name, part in parts.items():
         if part is not None and len(part) != n:
             remedy = "Give the file that belongs to these particles, unfiltered or filtered like them."
-            raise InputError(where, f"{name} of {len(part)} particles", f"{n}", remedy)
+            raise InputError(where, f"{name} of {len(part)} particles", f"{name} of {n}", remedy)

@@ -72,7 +72,7 @@ class Header:
                         file.seek(self.offset + int(run[0]) * target[0].nbytes)
                         _fill(file, target.reshape(-1).view(np.uint8).data)
         except (OSError, EOFError) as error:
-            remedy = "It was complete when it was opened: check whether it was moved or replaced, and its disk."
+            remedy = "Check the disk, and whether the file was moved or replaced: it was complete when it was opened."
             sentence = f"{self.path} can no longer be read: {error}."
             raise InputError(self.path, f"{error}", "a stack that can be read", remedy, sentence) from error
         return values
@@ -109,13 +109,14 @@ def read_header(path: str | os.PathLike) -> Header:
             extended = int(np.frombuffer(length, header.nsymbt.dtype)[0])
     except (ValueError, OSError) as error:
         size = path.stat().st_size
-        raise InputError(path, f"{size} bytes ({error})", "an MRC header of 1024 bytes", remedy) from error
+        sentence = f"{path} ({size} bytes) has no readable MRC header of 1024 bytes: {error}."
+        raise InputError(path, f"{size} bytes", "an MRC header of 1024 bytes", remedy, sentence) from error
     try:
         dtype = data_dtype_from_header(header)
     except ValueError as error:
         raise InputError(path, f"MRC mode {int(header.mode)}", "mode 0, 1, 2, 6 or 12", remedy) from error
     if dtype.kind == "c":
-        raise InputError(path, "complex data (mode 4)", "real images", "Transform back to real space first.")
+        raise InputError(path, "complex data (mode 4)", "real images", "Transform the images to real space first.")
     shape = int(header.nz), int(header.ny), int(header.nx)
     offset = HEADER_BYTES + extended
     if min(shape) < 1 or extended < 0:
@@ -123,7 +124,7 @@ def read_header(path: str | os.PathLike) -> Header:
     missing = offset + dtype.itemsize * shape[0] * shape[1] * shape[2] - path.stat().st_size
     if missing > 0:
         found = f"a file that ends {missing} bytes early"
-        raise InputError(path, found, f"{shape[0]} sections of {shape[1]} x {shape[2]}", remedy)
+        raise InputError(path, found, f"{shape[0]} sections of {shape[1]} x {shape[2]} pixels", remedy)
     axes = int(header.mapc), int(header.mapr), int(header.maps)
     return Header(path, shape, dtype, offset, _voxel_size(header), axes)
 
@@ -162,7 +163,7 @@ def read_map(path: str | os.PathLike) -> tuple[np.ndarray, float]:
     """
     header = read_header(path)
     if len(set(header.shape)) != 1:
-        raise InputError(path, f"a map of {header.shape}", "a cube", "Pad or crop the map to a cubic box.")
+        raise InputError(path, f"a map of shape {header.shape}", "a cube", "Pad or crop the map to a cubic box.")
     if header.voxel_size <= 0:
         remedy = "Set the voxel size, for example with relion_image_handler --rescale_angpix."
         raise InputError(path, "no voxel size", "a voxel size in the header", remedy)

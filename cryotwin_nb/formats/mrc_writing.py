@@ -97,9 +97,9 @@ def write_map(path: str | os.PathLike, volume: np.ndarray, voxel_size: float, bo
     if values.ndim != 3 or len(set(values.shape)) != 1:
         raise InputError(path, f"an array of shape {values.shape}", "a cube (D, D, D)", "Write one map at a time.")
     if not np.isfinite(values).all():
-        raise InputError(path, "NaN or infinity in the map", "finite values", "Check what made the map.")
+        raise InputError(path, "NaN or infinity in the map", "finite values", "Check how the map was made.")
     if not (np.isfinite(voxel_size) and voxel_size > 0):
-        raise InputError(path, f"a voxel size of {voxel_size} Å", "a positive one", "Give particles.pixel_size.")
+        raise InputError(path, f"a voxel size of {voxel_size} Å", "a positive size", "Give particles.pixel_size.")
     if box_size is not None:
         values, voxel_size = _finer(path, values, voxel_size, box_size)
     with atomic(path) as partial, mrcfile.new(partial, overwrite=True) as file:
@@ -112,7 +112,8 @@ def _finer(path: object, values: np.ndarray, voxel_size: float, box_size: int) -
     size = len(values)
     if size % 2 or box_size % 2 or box_size < size:
         remedy = "Give the box of the original images, or leave box_size out."
-        raise InputError(path, f"a map of {size} for a box of {box_size}", "even boxes, the second no smaller", remedy)
+        found = f"a map of {size} for a box of {box_size} pixels"
+        raise InputError(path, found, "even sizes, the box no smaller than the map", remedy)
     return fourier_padded(torch.as_tensor(values), box_size).numpy(), voxel_size * size / box_size
 
 

@@ -92,8 +92,10 @@ class PartialStack:
     def _require_same(self, before: dict[str, Any], now: dict[str, Any]) -> None:
         changed = [f"{name} {now[name]} instead of {before.get(name)}" for name in now if before.get(name) != now[name]]
         if changed:
-            remedy = "Use what was used then, or begin anew with resume=False (--no-resume)."
-            raise InputError(self.stack, ", ".join(changed), "the input and options it was begun with", remedy)
+            remedy = "Use the same input and options, or start over with resume=False (--no-resume)."
+            found, expected = ", ".join(changed), "the same input and options"
+            sentence = f"{self.stack} cannot be resumed with {found}."
+            raise InputError(self.stack, found, expected, remedy, sentence)
 
     def _require_room(self) -> None:
         n, size, _ = self.shape
@@ -101,7 +103,7 @@ class PartialStack:
         needed, free = missing * size**2 * self.dtype.itemsize, shutil.disk_usage(self.target.parent).free
         if needed > 0.98 * free:
             found, expected = f"{free / 2**30:.1f} GiB free", f"{needed / 2**30:.1f} GiB for {missing} images"
-            remedy = "Free space, write elsewhere, or choose a smaller box or float16."
+            remedy = "Free disk space, write elsewhere, or choose a smaller box or float16."
             raise InputError(self.target.parent, found, expected, remedy)
 
     @property
@@ -133,7 +135,7 @@ class PartialStack:
                 self.discard()
                 raise
             except OSError as error:
-                remedy = "Free space and start again: what is finished is kept and continued."
+                remedy = "Free disk space and run again; finished images are kept."
                 sentence = f"{self.stack} cannot be written: {error}."
                 raise InputError(self.stack, f"{error}", "a writable file", remedy, sentence) from error
             finally:

@@ -46,7 +46,7 @@ def read_pickles(path: str | os.PathLike, most: int = 1) -> list[Any]:
             parts.append(_ArrayUnpickler(content).load())
     except Exception as error:  # a damaged pickle raises almost anything
         found = f"a pickle that does not hold plain arrays ({type(error).__name__}: {error})"
-        remedy = "Nothing in it was run. Use the file that cryoDRGN wrote, or save its arrays anew."
+        remedy = "Nothing in it was run. Use the file that cryoDRGN wrote, or save its arrays again."
         raise InputError(path, found, "NumPy arrays only", remedy) from error
     return parts
 

@@ -117,7 +117,7 @@ def _check_options(request: ReadRequest) -> None:
     flag("images", request.images)
     fraction = request.amplitude_contrast
     if fraction is not None and not 0 <= fraction <= 1:
-        remedy = "0.1 is usual for cryo-EM, 0.07 at 300 kV."
+        remedy = "Use 0.1, the usual value for cryo-EM, or 0.07 at 300 kV."
         raise InputError("amplitude_contrast", f"{fraction}", "a fraction from 0 to 1", remedy)
     if request.pixel_size is not None:
         positive("pixel_size", request.pixel_size, "Give the pixel size in Å.")
@@ -143,7 +143,7 @@ def _foreign_ctf(given: Any) -> tuple[CTF, int | None, float | None]:
         if np.ptp(values) > 1e-3 * values.max():
             where = given if isinstance(given, (str, os.PathLike)) else "ctf"
             found = f"{name} from {values.min():g} to {values.max():g}"
-            raise InputError(where, found, "a single one", "Give the parameters of one optics group.")
+            raise InputError(where, found, "a single value", "Give the parameters of one optics group.")
     return ctf, int(box[0]), float(pixel[0])
 
 
@@ -167,7 +167,7 @@ def _rows_for(n: int, total: int, rows: np.ndarray, name: str, given: Any) -> np
     where = given if isinstance(given, (str, os.PathLike)) else name
     expected = f"{total}" if len(rows) == total else f"{total} (all) or {len(rows)} (selected)"
     remedy = "Give the file that belongs to these particles."
-    raise InputError(where, f"{n} particles", f"{expected}, as in the file of particles", remedy)
+    raise InputError(where, f"{n} particles", f"{expected}, as in the particle file", remedy)
 
 
 def _stated_box(table: Metadata, parameters: tuple[CTF, int | None, float | None] | None) -> int | None:
@@ -194,7 +194,7 @@ def _pixel_size(
             notes.append(text)
         return pixel
     if stated <= 0:
-        raise InputError(table.path, "no pixel size in the header", "one in Å", "Give pixel_size= in Å.")
+        raise InputError(table.path, "no pixel size in the header", "a pixel size in Å", "Give pixel_size= in Å.")
     return stated
 
 
@@ -206,7 +206,7 @@ def _check_box(path: Path, source: ImageSource, given: int | None, stated: int |
         if box is not None and box != source.box_size:
             remedy = "If the images were rescaled, give their pixel_size= in Å; otherwise use the original stack."
             found = f"images of {source.box_size} pixels"
-            raise InputError(path, found, f"{box} as in {origin}", remedy)
+            raise InputError(path, found, f"{box} pixels as in {origin}", remedy)
 
 
 def _with_amplitude_contrast(ctf: CTF | None, given: float | None, path: Path, notes: list[str]) -> CTF | None:

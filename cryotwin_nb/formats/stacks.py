@@ -152,14 +152,15 @@ def open_stacks(table: Metadata, datadir: str | os.PathLike | None = None) -> St
     sizes = {header.shape[-1]: header.path for header in headers.values()}
     if len(sizes) > 1:
         listed = " and ".join(f"{size} ({path})" for size, path in sorted(sizes.items()))
-        remedy = "Select one optics group with indices=, or bring all to one grid first."
-        raise InputError(table.path, f"box sizes {listed}", "a single one", remedy)
+        remedy = "Select one optics group with indices=, or resample all images to one grid first."
+        raise InputError(table.path, f"box sizes {listed}", "a single box size", remedy)
     length = np.array([headers[i].shape[0] if i in headers else 0 for i in range(len(table.stacks))])
     beyond = np.flatnonzero((table.image_number >= length[table.stack_number]) | (table.image_number < 0))
     if len(beyond):
         header = headers[int(table.stack_number[beyond[0]])]
-        past = f"image {table.image_number[beyond[0]] + 1} of {header.path}, which holds {header.shape[0]}"
-        raise InputError(table.path, past, "images that exist", "Use the stack that this file was written for.")
+        past = f"image {table.image_number[beyond[0]] + 1} of {header.path}, which holds {header.shape[0]} images"
+        remedy = "Use the stack that this file was written for."
+        raise InputError(table.path, past, "images that exist", remedy, f"{table.path} names {past}.")
     return StackImages(tuple(headers.get(i) for i in range(len(length))), table.stack_number, table.image_number)
 
 
@@ -174,7 +175,7 @@ def as_source(images: Any, parts: tuple, box_size: int | None, where: object) ->
         array = np.asarray(images)
         if array.ndim != 3 or array.shape[1] != array.shape[2] or array.dtype.kind not in "fiu":
             found = f"images of shape {array.shape} and type {array.dtype}"
-            raise InputError(where, found, "(n, D, D) real numbers", "Give square images in one array.")
+            raise InputError(where, found, "real numbers of shape (n, D, D)", "Give square images in one array.")
         images = ArrayImages(array, np.arange(len(array)))
     if not isinstance(images, NoImages) or images.stated_box_size is not None:
         require_box_size(images.box_size, where)
@@ -202,7 +203,7 @@ def listed(path: Path, datadir: str | os.PathLike | None) -> list[Path]:
     try:
         names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except UnicodeDecodeError as error:
-        raise InputError(path, "no text", "one stack per line", "Give a plain text file.") from error
+        raise InputError(path, "binary data", "one stack per line", "Give a plain text file.") from error
     if not any(names):
         raise InputError(path, "an empty list", "one stack per line", "Write the names of the stacks into it.")
     found = [find_stack(name, path, datadir) for name in names if name]

@@ -81,7 +81,9 @@ def _tables(path: Path) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         blocks = starfile.read(path, always_dict=True, parse_as_string=["rlnImageName", "rlnOpticsGroupName"])
     except Exception as error:  # starfile raises whatever its parsing meets
         remedy = "Export it again from RELION, or check it with relion_star_printtable."
-        raise InputError(path, f"{type(error).__name__}: {error}", "a readable STAR file", remedy) from error
+        found = f"{type(error).__name__}: {error}"
+        sentence = f"{path} cannot be read as a STAR file ({found})."
+        raise InputError(path, found, "a readable STAR file", remedy, sentence) from error
     frames = {name: block for name, block in blocks.items() if isinstance(block, pd.DataFrame)}
     for name, frame in frames.items():
         if frame.columns.duplicated().any():
@@ -115,7 +117,7 @@ def _require_plain_lines(path: Path) -> None:
             )
             if found:
                 remedy = "Export it again from RELION."
-                raise InputError(f"{path}, line {number}", found, "a table of particles as RELION writes it", remedy)
+                raise InputError(f"{path}, line {number}", found, "a particle table as written by RELION", remedy)
 
 
 def _merge_optics(particles: pd.DataFrame, optics: pd.DataFrame | None, path: Path) -> pd.DataFrame:
@@ -140,7 +142,7 @@ def _require_plain_ctf(table: pd.DataFrame, path: Path) -> None:
 
     for name in ("rlnCtfDataAreCtfPremultiplied", "rlnCtfDataArePhaseFlipped"):
         if name in table and (pd.to_numeric(table[name], errors="coerce").fillna(0) != 0).any():
-            remedy = "Extract the particles again with the CTF left as it is."
+            remedy = "Extract the particles again without CTF correction."
             sentence = f"{path}: the images were already corrected for the CTF ({name} is set)."
             raise InputError(path, f"{name} set", "images as recorded", remedy, sentence)
 

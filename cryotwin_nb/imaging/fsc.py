@@ -76,7 +76,7 @@ def fsc(
     size = require_box_size(maps[0].shape[-1], "fsc")
     for m in maps:
         if tuple(m.shape) != (size,) * 3:
-            raise InputError("fsc", f"a map of shape {tuple(m.shape)}", f"{(size,) * 3}", "Bring both to one box.")
+            raise InputError("fsc", f"a map of shape {tuple(m.shape)}", f"{(size,) * 3}", "Use maps of equal size.")
     left, right = (fft3(m * maps[2] if mask is not None else m).flatten() for m in maps[:2])
     shell = grid(size, 3).reshape(-1, 3).double().norm(dim=-1).round().long()
     cross, power_a, power_b = (

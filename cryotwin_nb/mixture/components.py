@@ -40,10 +40,10 @@ class Components(NamedTuple):
         require(abs(weights.sum() - 1) < 1e-6, "weights", f"a sum of {weights.sum():.6g}", "a sum of 1")
         largest = covariances.abs().amax((-2, -1)).clamp_min(_TINY)
         asymmetry = (covariances - covariances.mT).abs().amax((-2, -1)) / largest
-        where = f"component {int(asymmetry.argmax())} not symmetric"
-        require((asymmetry < 1e-6).all(), "covariances", where, "symmetry")
+        where = f"component {int(asymmetry.argmax())}, which is not symmetric"
+        require((asymmetry < 1e-6).all(), "covariances", where, "symmetric matrices")
         failed = torch.linalg.cholesky_ex(covariances).info.nonzero()
-        where = f"component {int(failed[0])} not positive definite" if len(failed) else ""
+        where = f"component {int(failed[0])}, which is not positive definite" if len(failed) else ""
         require(not len(failed), "covariances", where, "positive definite matrices")
 
     def factorised(self, window: float) -> Factors:

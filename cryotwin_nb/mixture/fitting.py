@@ -196,8 +196,9 @@ def _require_data(
         raise InputError("n_components", f"{count} components for {n} latents", f"1 to {n}", remedy)
     weights = z.new_ones(n) if weights is None else torch.as_tensor(weights).to(z)
     if weights.shape != (n,) or not (weights >= 0).all() or not weights.sum() > 0:
-        found = f"shape {tuple(weights.shape)} or a negative or no positive weight"
-        raise InputError("weights", found, f"({n},) numbers of at least 0", "Give one weight per latent.")
+        found, expected = f"weights of shape {tuple(weights.shape)}", f"{n} numbers of at least 0, not all of them 0"
+        remedy = "Give one weight per latent."
+        raise InputError("weights", found, expected, remedy, f"weights must be {expected}; found {found}.")
     if noise is not None:
         noise = torch.as_tensor(noise).to(z)
         if noise.shape != (n, dim, dim):
@@ -205,9 +206,9 @@ def _require_data(
             raise InputError("noise_covariances", f"shape {tuple(noise.shape)}", f"{(n, dim, dim)}", remedy)
         lowest = torch.linalg.eigvalsh(torch.nan_to_num(noise))[:, 0]
         if (lowest < -1e-6 * noise.diagonal(dim1=-2, dim2=-1).abs().amax(-1)).any():
-            worst = f"one with the eigenvalue {lowest.min():.3g}"
+            worst = f"a matrix with the eigenvalue {lowest.min():.3g}"
             raise InputError("noise_covariances", worst, "no negative eigenvalue", "Give covariances, not precisions.")
     for name, values in (("latents", z), ("weights", weights), ("noise_covariances", noise)):
         if values is not None and not values.isfinite().all():
-            raise InputError(name, "NaN or infinity", "finite numbers", "Look for diverged training or empty images.")
+            raise InputError(name, "NaN or infinity", "finite numbers", "Check for diverged training and empty images.")
     return z, noise, weights

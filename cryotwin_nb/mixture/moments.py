@@ -64,7 +64,7 @@ class MixtureMoments(nn.Module):
     def __init__(self, n_components: int, latent_dim: int, decay: float = 0.9) -> None:
         super().__init__()
         if not 0 <= decay < 1:
-            raise InputError("decay", f"{decay}", "a number in [0, 1)", "0.9 averages over about ten batches.")
+            raise InputError("decay", f"{decay}", "a number in [0, 1)", "Use 0.9 to average over about ten batches.")
         self.decay = decay
         self.mass: Tensor
         self.first: Tensor
@@ -102,8 +102,8 @@ class MixtureMoments(nn.Module):
         count = len(self.mass)
         if mixture.n_components > count or mixture.latent_dim != self.first.shape[1]:
             found = f"{mixture.n_components} components in {mixture.latent_dim} dimensions"
-            expected = f"at most {count} in {self.first.shape[1]}"
-            raise InputError("mixture", found, expected, "Make MixtureMoments for this mixture's size.")
+            expected = f"at most {count} in {self.first.shape[1]} dimensions"
+            raise InputError("mixture", found, expected, "Create MixtureMoments for this mixture's size.")
         mass = mixture.weights.detach().to(self.mass)
         mean = mixture.means.detach().to(self.mass)
         second = mass[:, None, None] * (mixture.covariances.detach().to(self.mass) + mean[:, :, None] * mean[:, None])

@@ -78,7 +78,7 @@ class CryoTwin(nn.Module):
         latent_dim = whole("latent_dim", latent_dim, "The paper uses d = 8.")
         n_components = whole("n_components", n_components, "The paper uses C = 100.")
         self.noise_width = positive("noise_width", noise_width, "The paper uses T = 3.")
-        remedy = "It is a fraction of the box: 0.4 leaves a tenth of the box on each side."
+        remedy = "Give a fraction of the box: 0.4 leaves a tenth of the box on each side."
         particle_radius = positive("particle_radius", particle_radius, remedy)
         if not particle_radius < 0.5:
             raise InputError("particle_radius", f"{particle_radius}", "a number between 0 and 0.5", remedy)
@@ -127,8 +127,9 @@ class CryoTwin(nn.Module):
             If the architecture does not tell the error of a latent, or the model is untrained.
         """
         if not self.networks.makes_records or not self.imaging.measured:
-            found = f"a model of the architecture {self.config['architecture']!r}, or an untrained one"
-            raise InputError("deconvolved_prior", found, "a trained subspace model", "Use `prior`, or fit the model.")
+            found, needed = f"the architecture {self.config['architecture']!r}", "a trained subspace model"
+            sentence = f"deconvolved_prior needs {needed}; this model is untrained or has {found}."
+            raise InputError("deconvolved_prior", found, needed, "Use `prior`, or fit the model.", sentence)
         return self._deconvolved.mixture.to("cpu")
 
     @deconvolved_prior.setter
@@ -201,7 +202,7 @@ class CryoTwin(nn.Module):
         if z.ndim != 2 or z.shape[1] != self.config["latent_dim"] or len(z) == 0:
             raise InputError("volumes", f"latents of shape {tuple(z.shape)}", expected, "For one map give z[None].")
         if not bool(torch.isfinite(z).all()):
-            raise InputError("volumes", "latents that are not finite", expected, "Look for NaN in the latents.")
+            raise InputError("volumes", "latents that are not finite", expected, "Remove NaN and infinity.")
         maps = self.networks.volumes(z.to(self.device)).cpu()
         return maps - maps[:, self.imaging.solvent].mean(1)[:, None, None, None]
 
@@ -237,8 +238,9 @@ class CryoTwin(nn.Module):
             model.history = History(**payload["history"])
             model.restore(payload["state"])
         except (RuntimeError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-            found, expected = "no weights, or those of another network", "those of its configuration"
-            raise InputError(where, found, expected, str(error)) from error
+            remedy = "Give a file written by CryoTwin.save, or train the model again."
+            expected, sentence = "its weights", f"{where} holds no weights that fit its configuration ({error})."
+            raise InputError(where, "other weights", expected, remedy, sentence) from error
         return model
 
     def restore(self, state: dict[str, Tensor]) -> None:

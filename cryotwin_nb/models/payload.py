@@ -53,14 +53,15 @@ def read_payload(path: str | os.PathLike) -> dict:
         _require_plain_archive(path)
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zipfile and torch raise many kinds for damaged or hostile files
-        found = f"a file that cannot be read ({type(error).__name__})"
-        raise InputError(path, found, "a checkpoint (.pt)", remedy) from error
+        sentence = f"{path} cannot be read as a checkpoint (.pt): {type(error).__name__}."
+        raise InputError(path, type(error).__name__, "a checkpoint (.pt)", remedy, sentence) from error
     stored = payload.get("format") if isinstance(payload, dict) else None
     if stored in _EARLIER:
         sentence = f"{path} was written by an earlier build; the last that can read it is commit {_EARLIER[stored]}."
         raise InputError(path, f"a {stored!r} file", f"a {FORMAT!r} file", "Train the model again.", sentence)
     if stored != FORMAT:
-        raise InputError(path, "something else", f"a {FORMAT!r} file", remedy)
+        sentence = f"{path} is not a {FORMAT!r} file."
+        raise InputError(path, "something else", f"a {FORMAT!r} file", remedy, sentence)
     return payload
 
 

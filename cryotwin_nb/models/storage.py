@@ -60,13 +60,15 @@ def read_model(path: str | os.PathLike) -> dict[str, Any]:
         config, history = (json.loads(about.get(name, "{}"), parse_constant=_refuse) for name in ("config", "history"))
         history = _with_nan(history)
     except Exception as error:  # damaged files raise many kinds
-        found = f"a file that cannot be read ({type(error).__name__}: {error})"
-        raise InputError(path, found[:300], "a model (.safetensors)", _REMEDY) from error
+        found = f"{type(error).__name__}: {error}"[:300]
+        sentence = f"{path} cannot be read as a model (.safetensors): {found}."
+        raise InputError(path, found, "a model (.safetensors)", _REMEDY, sentence) from error
     if about.get("format") != FORMAT:
-        raise InputError(path, "something else", f"a {FORMAT!r} file", _REMEDY)
+        sentence = f"{path} is not a {FORMAT!r} file."
+        raise InputError(path, "something else", f"a {FORMAT!r} file", _REMEDY, sentence)
     if digest != expected:
-        sentence = f"{path} is damaged: what it holds is not what was written."
-        raise InputError(path, "other numbers than were written", "those written", _REMEDY, sentence)
+        sentence = f"{path} is damaged: its contents do not match its checksum."
+        raise InputError(path, "contents of another checksum", "the contents as written", _REMEDY, sentence)
     return {"format": FORMAT, "config": config, "history": history, "state": tensors}
 
 

@@ -158,7 +158,7 @@ class ImageFormation(nn.Module):
         if self.windowed:
             power *= float(self.window.square().mean())
         if not bool(torch.isfinite(power).all()) or float(power[1 : self.plane.box_size // 2].min()) <= 0:
-            remedy = "Give the images as extracted (not masked), or a smaller particle_radius."
+            remedy = "Give unmasked images as extracted, or a smaller particle_radius."
             where = f"{len(indices)} images"
             raise InputError(where, "no noise outside the particle", "images whose background was kept", remedy)
         return power / particles.pixel_size**2

@@ -211,7 +211,7 @@ class Particles:
     def require_truth(self) -> Truth:
         """The ground truth, which only simulated sets have; `InputError` if there is none."""
         if self.truth is None:
-            remedy = "Use one of the embedded sets: ct.data.fetch('assembly-small')."
+            remedy = "Use a simulated set, such as ct.data.fetch('assembly-small')."
             raise InputError(self._where, "no ground truth", "a simulated set", remedy)
         return self.truth
 

@@ -55,7 +55,7 @@ def require_suitable(imaging: ImageFormation, particles: Particles) -> None:
     where, size = "particles", imaging.plane.box_size
     if particles.box_size != size:
         remedy = f"Resample the images, or make the model with CryoTwin({particles.box_size})."
-        raise InputError(where, f"a box of {particles.box_size} pixels", f"{size} pixels", remedy)
+        raise InputError(where, f"a box of {particles.box_size} pixels", f"a box of {size} pixels", remedy)
     known = float(imaging.pixel_size)
     if imaging.measured and abs(particles.pixel_size / known - 1) > 1e-3:
         found, expected = f"a pixel size of {particles.pixel_size:.4g} Å", f"{known:.4g} Å"
@@ -77,7 +77,7 @@ def batches(
     """
     require_suitable(imaging, particles)
     if not imaging.measured:
-        raise InputError("model", "one that has seen no images", "a trained model", "Run fit, or load a model.")
+        raise InputError("model", "a model that has seen no images", "a trained model", "Run fit, or load a model.")
     if not imaging.knows_groups(particles):
         warn_user("The optics groups are not those of the training; all images are whitened by its pooled noise.")
     rows = np.arange(len(particles)) if rows is None else rows

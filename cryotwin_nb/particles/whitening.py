@@ -65,7 +65,7 @@ class Whitening:
         InputError
             If the file is not a whitening, or one of another number of images.
         """
-        remedy = "Prepare the particles again: without it the images cannot be brought back to what was recorded."
+        remedy = "Prepare the particles again: without this file the recorded images cannot be restored."
         try:
             headers = array_headers(path)
             (groups, shells), count = headers["amplitude"][0], headers["row"][0][0]
@@ -73,7 +73,7 @@ class Whitening:
             if {name: header[:2] for name, header in headers.items()} != shapes or groups * shells > 10**8:
                 raise ValueError("arrays of other shapes or types")
             if n not in (None, count):
-                raise InputError(path, f"the whitening of {count} images", f"{n}", remedy)
+                raise InputError(path, f"the whitening of {count} images", f"that of {n}", remedy)
             with np.load(path, allow_pickle=False) as stored:
                 fields = {name: stored[name] for name in cls.__dataclass_fields__}
             positive = all(
@@ -84,5 +84,6 @@ class Whitening:
         except InputError:
             raise
         except Exception as error:  # a damaged archive raises almost anything
-            raise InputError(path, f"no readable whitening ({error})", "a file by Whitening.save", remedy) from error
+            expected, sentence = "a file written by Whitening.save", f"{path} holds no readable whitening: {error}."
+            raise InputError(path, f"no readable whitening ({error})", expected, remedy, sentence) from error
         return cls(**fields)

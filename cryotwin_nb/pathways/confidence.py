@@ -49,8 +49,8 @@ class PathConfidence:
         """Interval of "barrier", "line_barrier" or "log_cost" that holds the share `level` of the draws."""
         known = ("barrier", "line_barrier", "log_cost")
         if name not in known or not 0 < level < 1:
-            expected = f"one of {', '.join(known)}, and 0 to 1"
-            raise InputError("interval", f"{name!r}, {level}", expected, "Choose one of them.")
+            found, expected = f"{name!r} and the level {level}", f"one of {', '.join(known)} and a level from 0 to 1"
+            raise InputError("interval", found, expected, "Correct the name or the level.")
         low, high = np.quantile(getattr(self, name), [(1 - level) / 2, (1 + level) / 2]).tolist()
         return low, high
 
@@ -91,7 +91,7 @@ def bootstrap_path(
     off the draws of barrier and cost.
     """
     if n_draws < 1:
-        raise InputError("n_draws", f"{n_draws}", "at least 1", "100 are enough for intervals of 90 %.")
+        raise InputError("n_draws", f"{n_draws}", "at least 1", "Use 100, which are enough for 90 % intervals.")
     prior, generator = prior.detach(), torch.Generator().manual_seed(seed)
     latents, curve = torch.as_tensor(latents).double(), path.curve.to(prior.means)
     n, places = len(latents), len(path.latents)

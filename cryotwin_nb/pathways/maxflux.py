@@ -226,7 +226,7 @@ def end_point(prior: GaussianMixture, name: str, value: End) -> Tensor:
     if isinstance(value, (int, np.integer)):
         if not 0 <= value < prior.n_components:
             expected = f"an integer from 0 to {prior.n_components - 1}, or a latent"
-            raise InputError(name, f"component {value}", expected, "prior.weights lists them by weight.")
+            raise InputError(name, f"component {value}", expected, "Choose one by its weight in prior.weights.")
         return prior.means[int(value)]
     point = torch.as_tensor(value.latent if isinstance(value, State) else value, dtype=prior.means.dtype)
     if point.shape != (prior.latent_dim,) or not bool(torch.isfinite(point).all()):
@@ -237,8 +237,8 @@ def end_point(prior: GaussianMixture, name: str, value: End) -> Tensor:
 
 def _require(n_steps: int, exponent: float, spacing: str) -> None:
     if n_steps != int(n_steps) or n_steps < 2:
-        raise InputError("n_steps", f"{n_steps}", "an integer of at least 2", "The path has n_steps + 1 points.")
+        raise InputError("n_steps", f"{n_steps}", "an integer of at least 2", "Use 11 for a path of 12 points.")
     if not 0 < exponent < np.inf:
-        raise InputError("exponent", f"{exponent}", "a positive number", "1 is MaxFlux.")
+        raise InputError("exponent", f"{exponent}", "a positive number", "Use 1 for MaxFlux.")
     if spacing not in ("length", "flux"):
-        raise InputError("spacing", repr(spacing), "'length' or 'flux'", "Choose one.")
+        raise InputError("spacing", repr(spacing), "'length' or 'flux'", "Choose one of them.")

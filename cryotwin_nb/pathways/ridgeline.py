@@ -215,7 +215,7 @@ def _require(
         except TypeError:
             valid = False
         if not valid:
-            remedy = "Give the index of a component; prior.responsibilities(z) tells which one a latent belongs to."
+            remedy = "Give the index of a component; find that of a latent with prior.responsibilities(z)."
             raise InputError(name, f"component {component}", f"an integer from 0 to {count - 1}", remedy)
     whole = all(float(value).is_integer() for value in (n_steps, n_samples))
     if start == end:
@@ -227,17 +227,17 @@ def _require(
             whole and n_steps >= 2,
             n_steps,
             "an integer of at least 2",
-            "The path has n_steps + 1 points.",
+            "Use 11 for a path of 12 points.",
         ),
-        ("omega", 1 < omega < math.inf, omega, "a number above 1", "The paper uses 2."),
+        ("omega", 1 < omega < math.inf, omega, "a number above 1", "Use 2, as in the paper."),
         (
             "n_samples",
             whole and n_samples >= 1,
             n_samples,
             "an integer of at least 1",
-            "The paper uses 1000.",
+            "Use 1000, as in the paper.",
         ),
-        ("concentration", 0 < concentration < math.inf, concentration, "a positive number", "1 is uniform."),
+        ("concentration", 0 < concentration < math.inf, concentration, "a positive number", "Use 1, which is uniform."),
     ):
         if not good:
             raise InputError(name, f"{found}", expected, remedy)

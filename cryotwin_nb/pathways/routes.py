@@ -102,12 +102,12 @@ def find_routes(
     for name, value, good, expected in (
         ("max_routes", max_routes, max_routes >= 1, "a positive number"),
         ("n_draws", n_draws, n_draws >= 0, "a positive number, or 0"),
-        ("least_share", least_share, 0 <= least_share < 1, "a number from 0 to 1"),
-        ("n_steps", n_steps, n_steps >= 2, "at least 2"),
+        ("least_share", least_share, 0 <= least_share < 1, "a number from 0 to below 1"),
+        ("n_steps", n_steps, n_steps >= 2, "a number of at least 2"),
     ):
         if not good:
             raise InputError(
-                name, f"{value}", expected, "8 routes of 11 steps and 2 %, and 100 draws are good numbers."
+                name, f"{value}", expected, "Start with 8 routes of 11 steps, a least share of 0.02 and 100 draws."
             )
     prior = prior.detach()
     ends = torch.stack([end_point(prior, "start", start), end_point(prior, "end", end)])

@@ -67,7 +67,7 @@ def find_states(
     falling density, the lower to the higher (the merge tree: Chazal, Guibas, Oudot and Skraba 2013).
     """
     if not 0 < threshold < 1:
-        raise InputError("threshold", f"{threshold}", "a number between 0 and 1", "Hennig's 0.2 is a good start.")
+        raise InputError("threshold", f"{threshold}", "a number between 0 and 1", "Start with Hennig's 0.2.")
     landscape = landscape or Landscape.of(prior)
     group = _merged(landscape, -float(np.log(threshold)))
     owner = group[: prior.n_components]

@@ -71,7 +71,7 @@ def write_movie(
     file, cubes = Path(file), _cubes(maps)
     writer = _writer(file, frames_per_second)
     if titles is not None and len(titles) != len(cubes):
-        raise InputError("titles", f"{len(titles)}", f"{len(cubes)}, one for each map", "Leave them out for numbers.")
+        raise InputError("titles", f"{len(titles)}", f"{len(cubes)}, one for each map", "Omit titles to number maps.")
     if reference not in (None, "first"):
         raise InputError("reference", repr(reference), "'first' or None", "Choose one of them.")
     level = contour_level(cubes, sigma) if level is None else level

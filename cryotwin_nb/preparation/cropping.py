@@ -50,7 +50,7 @@ def cropped(particles: Particles, box_size: int) -> Particles:
     """
     size = particles.box_size
     if require_box_size(box_size) > size:
-        found, remedy = f"{box_size} pixels", "Cropping cannot add what was not recorded."
+        found, remedy = f"{box_size} pixels", "Choose a smaller box: cropping cannot enlarge images."
         raise InputError("box_size", found, f"at most the {size} pixels of the images", remedy)
     if box_size == size:
         return particles

@@ -72,7 +72,7 @@ def first_look(particles: Particles, n_images: int = 2000, seed: int = 0, progre
     particles.require_views()
     if min(len(particles), n_images) < 100:
         found = f"{min(len(particles), n_images)} images"
-        raise InputError("first_look", found, "at least 100", "Look at more particles at once.")
+        raise InputError("first_look", found, "at least 100", "Give more particles.")
     size = particles.box_size
     sample = Sample(particles, n_images, min(size, max(_LEAST, min(_LARGEST, size // 4 * 2))), seed)
     with tqdm(desc="first look", unit="hypothesis", disable=not progress) as bar:

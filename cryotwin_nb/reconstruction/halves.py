@@ -52,9 +52,9 @@ def measured(particles: Particles, particle_radius: float, imaging: ImageFormati
         imaging = ImageFormation(particles.box_size, particle_radius=particle_radius, windowed=False, margin=MARGIN)
         imaging.measure(particles)
     if not imaging.measured or imaging.plane.box_size != particles.box_size:
-        found = f"one for a box of {imaging.plane.box_size} pixels" if imaging.measured else "one that saw no images"
+        found = f"a model for {imaging.plane.box_size} pixels" if imaging.measured else "a model that saw no images"
         remedy = "Call imaging.measure(particles), or leave it out."
-        raise InputError("imaging", found, f"one measured on images of {particles.box_size} pixels", remedy)
+        raise InputError("imaging", found, f"a model measured on images of {particles.box_size} pixels", remedy)
     return imaging
 
 

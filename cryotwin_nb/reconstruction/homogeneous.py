@@ -117,7 +117,7 @@ def reconstruct(
     shape = (len(particles),)
     weights = np.ones(shape) if weights is None else np.asarray(weights, dtype=np.float64)
     if weights.shape != shape:
-        found, remedy = f"an array of shape {weights.shape}", "For several weightings use reconstruct_many."
+        found, remedy = f"an array of shape {weights.shape}", "Use reconstruct_many for several sets of weights."
         raise InputError("weights", found, f"{shape}, one for each image", remedy)
     options = {"particle_radius": particle_radius, "seed": seed, "halves": halves, "imaging": imaging}
     return reconstruct_many(particles, weights[None], progress=progress, **options)[0]  # type: ignore[arg-type]
@@ -153,4 +153,4 @@ def _require_weights(weights: np.ndarray, n: int) -> None:
     if not np.isfinite(weights).all() or (weights < 0).any():
         raise InputError("weights", "negative or infinite values, or NaN", "finite values of at least 0", remedy)
     if not weights.any():
-        raise InputError("weights", "0 for every image", "at least one image of a positive weight", remedy)
+        raise InputError("weights", "0 for every image", "at least one positive weight", remedy)

@@ -132,7 +132,7 @@ def require_enough(n: int) -> None:
     """Raise `InputError` unless every process has at least one of n images."""
     if n < world():
         raise InputError(
-            "torchrun", f"{world()} processes for {n} images", "an image for each", "Start fewer processes."
+            "torchrun", f"{world()} processes for {n} images", "an image for each process", "Start fewer processes."
         )
 
 
@@ -141,6 +141,6 @@ def _together(function: Callable[[], object]) -> None:
     try:
         function()
     except RuntimeError as error:
-        remedy = "Read its message, above or below this one."
+        remedy = "Read its error message, above or below this one."
         sentence = f"One of the {world()} processes has stopped."
         raise InputError("torchrun", "a stopped process", f"{world()} processes", remedy, sentence) from error

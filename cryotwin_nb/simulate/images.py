@@ -139,12 +139,12 @@ def _simulate(
     """
     n, size, pixel = len(truth), require_box_size(truth.box_size), truth.pixel_size
     if not 0 <= junk <= 1:
-        raise InputError("junk", f"{junk}", "a fraction from 0 to 1", "Choose another value.")
+        raise InputError("junk", f"{junk}", "a fraction from 0 to 1", "Give 0.1 for 10 % junk.")
     if n < 1:
         raise InputError("n_particles", f"{n}", "at least 1", "Ask for more images.")
     snr = snr if snr is not None else 0.25 * (64 / size) ** 2
     if snr <= 0:
-        raise InputError("snr", f"{snr}", "a positive ratio", "0.25 is realistic at box 64, 1.0 at box 32.")
+        raise InputError("snr", f"{snr}", "a positive ratio", "Use 0.25 for 64 pixels, 1.0 for 32.")
     rng = np.random.default_rng([seed, 3])
     rotations, ctf = random_rotations(n, rng), _random_ctf(n, rng)
     shifts = rng.normal(0, shift_std, (n, 2)).astype(np.float32)

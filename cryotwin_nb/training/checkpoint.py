@@ -102,8 +102,8 @@ def read_checkpoint(
     stored = training["config"]
     changed = {k: (stored.get(k), identity.get(k)) for k in stored | identity if stored.get(k) != identity.get(k)}
     if changed:
-        told = ", ".join(f"{name} {before!r}, now {now!r}" for name, (before, now) in changed.items())
-        sentence = f"{path} was written by another run: {told}."
+        told = ", ".join(f"{name} was {before!r} and is now {now!r}" for name, (before, now) in changed.items())
+        sentence = f"{path} was written by a run with other settings: {told}."
         raise InputError(path, f"other settings: {told}", "the same settings", _REMEDY, sentence)
     model.restore(payload["state"])
     optimizer.load_state_dict(training["optimizer"])

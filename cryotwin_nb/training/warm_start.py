@@ -122,10 +122,11 @@ def _require_pair(model: CryoTwin, source: CryoTwin) -> None:
     if model.networks.makes_records or not source.networks.makes_records:
         found = f"{model.config['architecture']!r} started from {source.config['architecture']!r}"
         remedy = "Give the coordinate model first, then the trained subspace model."
-        raise InputError("warm_start", found, "'coordinate' from 'subspace'", remedy)
+        sentence = f"warm_start needs a coordinate model started from a subspace model, not {found}."
+        raise InputError("warm_start", found, "'coordinate' started from 'subspace'", remedy, sentence)
     for name in ("box_size", "latent_dim", "noise_width"):
         if model.config[name] != source.config[name]:
-            sentence = f"The models differ in {name}: {model.config[name]}, and {source.config[name]} of the source."
+            sentence = f"The models differ in {name}: {model.config[name]} here, {source.config[name]} in the source."
             remedy = "Make both models with the same settings."
             raise InputError("warm_start", f"{model.config[name]}", f"{source.config[name]}", remedy, sentence)
     if not source.imaging.measured:

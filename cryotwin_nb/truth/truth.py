@@ -122,8 +122,8 @@ class Truth:
         try:
             count = _count(path)
             if n not in (None, count):
-                remedy = f"Remove or rename it: it belongs to another set than one of {n} particles."
-                raise InputError(path, f"the ground truth of {count} particles", f"{n}", remedy)
+                remedy = f"Remove or rename this file: it does not belong to this set of {n} particles."
+                raise InputError(path, f"the ground truth of {count} particles", f"that of {n}", remedy)
             with np.load(path, allow_pickle=False) as stored:
                 fields: dict[str, Any] = {name: stored[name] for name in cls.__dataclass_fields__ if name in stored}
             fields |= {"kind": str(fields["kind"]), "box_size": require_box_size(int(fields["box_size"]), path)}
@@ -138,7 +138,8 @@ class Truth:
             raise
         except Exception as error:  # a damaged archive raises almost anything
             remedy = "Delete the file to read the particles without their ground truth, or simulate them again."
-            raise InputError(path, f"no readable ground truth ({error})", "a file by Truth.save", remedy) from error
+            expected, sentence = "a file written by Truth.save", f"{path} holds no readable ground truth: {error}."
+            raise InputError(path, f"no readable ground truth ({error})", expected, remedy, sentence) from error
         return cls(**fields)
 
 
