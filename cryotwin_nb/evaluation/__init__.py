@@ -1,4 +1,4 @@
-"""How good is a model? Isometry, fit of the prior, a map of the latents, scores against a ground truth, support.
+"""How good is a model? Isometry, fit of the prior, a t-SNE of the latents, scores against a ground truth, support.
 
 Every function takes arrays, a mixture or a decode function, so that it also works on another program's results.
 """

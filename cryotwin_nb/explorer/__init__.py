@@ -1,4 +1,4 @@
-"""Choose two stars, watch the molecule change: paths between means of a mixture, in a notebook.
+"""A notebook widget: choose two components of a mixture and watch the molecule change between their means.
 
     ct.PathwayExplorer(model.prior, z, decode=model.volumes, voxel_size=particles.pixel_size)
 

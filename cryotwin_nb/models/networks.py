@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
@@ -16,7 +17,7 @@ _Self = TypeVar("_Self", bound="NetworkOptions")
 
 
 @dataclass(frozen=True)
-class NetworkOptions:
+class NetworkOptions(ABC):
     """Options of an architecture."""
 
     architecture: ClassVar[str]
@@ -33,14 +34,14 @@ class NetworkOptions:
         known_options(f"The {cls.architecture} architecture", given, [field.name for field in fields(cls)])
         return cls(**given).checked(latent_dim)
 
+    @abstractmethod
     def checked(self: _Self, latent_dim: int) -> _Self:
         """The same as plain numbers, or `InputError`."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def least_numbers(cls, config: dict[str, Any]) -> dict[str, float]:
         """How many numbers at least each setting of a stored model must have brought with it."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class CoordinateOptions(NetworkOptions):
         }
 
 
-class Networks(nn.Module):
+class Networks(nn.Module, ABC):
     """Encoder and decoder of an architecture.
 
     Parameters
@@ -161,33 +162,33 @@ class Networks(nn.Module):
         self.imaging = imaging
         self.latent_dim, self.noise_width = latent_dim, noise_width
 
+    @abstractmethod
     def passes(self, chunks: Chunks, beta: float, done: int = 0) -> Iterator[tuple[float, float, float]]:
         """The passes that are left after `done`; of each the radius, the mean log-evidence and seconds."""
-        raise NotImplementedError
 
+    @abstractmethod
     def encode(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Latents z (m, d) and component scores w (m, C) of images, or of their records."""
-        raise NotImplementedError
 
+    @abstractmethod
     def score_head(self) -> tuple[Tensor, Tensor]:
         """The rows of the last layer that give w: weight (C, width) and bias (C,), to be changed in place."""
-        raise NotImplementedError
 
+    @abstractmethod
     def distortion(self, batch: Any, z: Tensor, n: int | None = None) -> Tensor:
         """|| W (X - prediction) ||^2 (m,) of images, or records, decoded at z (m, d), over the first n coefficients."""
-        raise NotImplementedError
 
     def anisometry(self, z: Tensor) -> Tensor:
         """How far the decoder departs from an isometry at latents z (m, d); 0 where that is not penalised."""
         return z.new_zeros(())
 
+    @abstractmethod
     def slices(self, rotations: Tensor, z: Tensor, n: int | None = None) -> Tensor:
         """Central slices (m, P) of the densities at z (m, d), seen from `rotations`; the first n coefficients."""
-        raise NotImplementedError
 
+    @abstractmethod
     def volumes(self, z: Tensor) -> Tensor:
         """Densities (m, D, D, D) at z (m, d)."""
-        raise NotImplementedError
 
     def in_bfloat16(self, wanted: bool) -> AbstractContextManager[None]:
         """A context in which products may be computed in bfloat16; latents and maps stay float32 outside it."""

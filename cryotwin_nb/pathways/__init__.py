@@ -1,4 +1,4 @@
-"""Paths through a density: Algorithm 1, the path of least resistance, states, all routes; and how sure they are."""
+"""Paths through a density: the paper's Algorithm 1, the path of least resistance, routes, states, confidence."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The embedded molecules, and what is known of simulated images because they were made."""
+"""The molecules that come with the package, and the ground truth of simulated images."""
 
 from cryotwin_nb.truth.truth import Truth
 
