@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine, clocks, peak memory, and legs that run in processes of their own."""
+"""Code shared by the benchmarks: machine description, clocks, peak memory, and runs in separate processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cryotwin_nb.reconstruction.eigenvolumes import begin
 
 RESULTS = Path(__file__).parent / "results"
 AFTER_WARM_START = ct.TrainingConfig(epochs=3, warmup=0, start_radius=1, learning_rate=2e-4)
-"""How coordinate models that `warm_start` has prepared go on."""
+"""Training settings of coordinate models after `warm_start`."""
 
 
 def machine() -> dict:
@@ -41,7 +41,7 @@ def write_results(name: str, results: dict) -> None:
 
 
 def in_own_process(script: str, *arguments: object) -> dict:
-    """Run a script that prints JSON as its last line, so that its peak memory is its own."""
+    """Run a script that prints JSON as its last line in a separate process, so that its peak memory is separate."""
     command = [sys.executable, script, *map(str, arguments)]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return json.loads(output.splitlines()[-1])
@@ -50,7 +50,7 @@ def in_own_process(script: str, *arguments: object) -> dict:
 def peak_memory(process: int | str = "self") -> float:
     """Peak resident memory of a process, GiB; 0 if it has ended.
 
-    Where the system keeps it: what `getrusage` says of a child includes the parent that it was forked from.
+    Read from /proc where it exists, because `getrusage` of a child includes the parent that it was forked from.
     """
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
@@ -63,7 +63,7 @@ def peak_memory(process: int | str = "self") -> float:
 
 
 class Stopwatch:
-    """Seconds since it was made, without those spent inside `with stopwatch.paused() as seconds:`."""
+    """Seconds since creation, excluding time spent inside `with stopwatch.paused() as seconds:`."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
@@ -74,20 +74,20 @@ class Stopwatch:
 
     @contextmanager
     def paused(self) -> Iterator[float]:
-        """Stop; gives the seconds so far."""
+        """Pause the clock; yield the seconds so far."""
         began = time.perf_counter()
         yield began - self._started
         self._started += time.perf_counter() - began
 
 
 def prepared(imaging: ImageFormation, particles: ct.Particles, size: int = 256) -> Iterator[ImageBatch]:
-    """The images in their order, made ready as they are asked for."""
+    """Yield the images in order, prepared on request."""
     for start in range(0, len(particles), size):
         yield imaging.batch(particles, np.arange(start, min(start + size, len(particles))))
 
 
 def untrained(particles: ct.Particles, n_basis: int) -> ct.CryoTwin:
-    """A subspace model that has measured the noise, and has random directions to start from."""
+    """Return a subspace model with measured noise and random initial directions."""
     model = ct.CryoTwin(particles.box_size, "subspace", latent_dim=n_basis, n_components=1, n_basis=n_basis)
     model.imaging.measure(particles)
     first = prepared(model.imaging, particles[: min(256, len(particles))])
@@ -96,7 +96,7 @@ def untrained(particles: ct.Particles, n_basis: int) -> ct.CryoTwin:
 
 
 def warm_up(architecture: str) -> None:
-    """Compile the loops, or load them, and import what is imported late, by a fit to a few tiny images."""
+    """Compile or load the loops and trigger lazy imports by a fit to a few tiny images."""
     particles = ct.simulate.assembly(256, 16, progress=False)
     model = ct.CryoTwin(16, architecture, latent_dim=2, n_components=2)
     ct.fit(model, particles, ct.TrainingConfig(epochs=1), progress=False)

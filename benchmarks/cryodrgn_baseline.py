@@ -1,14 +1,15 @@
-"""Keep what the notebooks need of cryoDRGN's run: python benchmarks/cryodrgn_baseline.py --cryodrgn PATH.
+"""Store the results of cryoDRGN's run that the notebooks need: python benchmarks/cryodrgn_baseline.py --cryodrgn PATH.
 
-From the folder of `vs_cryodrgn.py` (its leg "cryodrgn" first), writes notebooks/models/cryodrgn-assembly-small.npz:
+Reads the folder of `vs_cryodrgn.py` (run its leg "cryodrgn" first) and writes
+notebooks/models/cryodrgn-assembly-small.npz:
 
-latents (n, 8)               posterior means of all the images, float16
+latents (n, 8)               posterior means of all images, float16
 state_names (s,)             the states of the ground truth
 state_latents (s, 8)         for each, the latent nearest to the median of its images
 state_maps (s, D, D, D)      decoded there, float16, in units of their largest value
 prior_maps (9, D, D, D)      decoded at samples of its prior, the standard normal density; likewise
 isometry_products (2, n)     dz1.dz2 and dV1.dV2, by `evaluation.isometry` with its defaults
-fsc (m, D/2)                 correlation of the maps of m single images with their true maps
+fsc (m, D/2)                 FSC of the maps of m single images with their true maps
 recipe                       JSON: versions, the command, epochs, hashes of inputs and weights
 """
 
@@ -36,7 +37,7 @@ OUTPUT = Path(__file__).parents[1] / "notebooks" / "models" / "cryodrgn-assembly
 
 
 def state_latents(z: Tensor, truth: Truth) -> tuple[list[str], Tensor]:
-    """For each state, the latent of the image nearest to the median of its images."""
+    """Return the state names and, for each state, the latent nearest to the median of its images."""
     chosen = []
     for name in truth.states:
         members = np.flatnonzero((truth.labels == name) & ~truth.between)
@@ -46,7 +47,7 @@ def state_latents(z: Tensor, truth: Truth) -> tuple[list[str], Tensor]:
 
 
 def small(maps: Tensor) -> np.ndarray:
-    """Maps as float16, in units of the largest value."""
+    """Return maps as float16, in units of the largest value."""
     return (maps / maps.max()).numpy().astype(np.float16)
 
 

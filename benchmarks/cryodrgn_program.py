@@ -1,4 +1,4 @@
-"""cryoDRGN as a program of its own: commands are run and the files it writes are read; nothing of it is imported."""
+"""cryoDRGN as an external program: run its commands and read its output files, without importing any of its code."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Run:
     executable : str
         The command.
     stem : Path
-        Of the inputs that `write_inputs` wrote.
+        Stem of the inputs that `write_inputs` wrote.
     folder : Path
-        Of the run; the epochs in it are kept and continued.
+        Folder of the run; epochs already in it are kept and continued.
     options : tuple of str
-        Besides those of every run. Without --uninvert-data the maps of these particles come out negative.
+        Options in addition to those of every run. Without --uninvert-data the maps of these particles are negative.
     """
 
     executable: str
@@ -64,7 +64,7 @@ class Run:
 
     @property
     def seconds(self) -> list[float]:
-        """Of each epoch, from the log; without the embedding of all images that follows an epoch."""
+        """Seconds of each epoch, from the log, excluding the embedding of all images that follows an epoch."""
         found = {}
         for line in (self.folder / "run.log").read_text().splitlines():
             if match := re.search(r"=====> Epoch: (\d+) .*Finished in (\d+):(\d+):([\d.]+)", line):
@@ -74,11 +74,11 @@ class Run:
 
     @property
     def peak_memory(self) -> float:
-        """GiB, of all the blocks trained so far."""
+        """Peak memory of all blocks trained so far, GiB."""
         return max(map(float, (self.folder / "peak_memory.txt").read_text().split()))
 
     def train(self, epochs: int) -> None:
-        """Train until there are so many epochs; each block of them shuffles with a seed of its own."""
+        """Train up to the given number of epochs; each block of epochs shuffles with a different seed."""
         done, peak = self.epochs, 0.0
         if done >= epochs:
             return
@@ -96,7 +96,7 @@ class Run:
             file.write(f"{peak}\n")
 
     def throughput(self, n_images: int) -> tuple[float, float]:
-        """Images per second once it is under way, and GiB, from the start of an epoch that is then stopped."""
+        """Return images per second in steady state and GiB, from the start of an epoch that is then stopped."""
         self.folder.mkdir(parents=True, exist_ok=True)
         seen: list[tuple[int, float]] = []
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
@@ -114,11 +114,11 @@ class Run:
         return (last - first) / (ended - began), peak
 
     def latents(self, epoch: int) -> Tensor:
-        """Means (n, 8) of the latents after an epoch."""
+        """Return the posterior means (n, 8) of the latents after an epoch."""
         return torch.as_tensor(cryodrgn.read_latents(self.folder / f"z.{epoch}.pkl")[0])
 
     def volumes(self, epoch: int, z: Tensor, pixel_size: float) -> Tensor:
-        """Maps (m, D, D, D) at latents (m, 8) after an epoch, by one call of `cryodrgn eval_vol`.
+        """Return maps (m, D, D, D) at latents (m, 8) after an epoch, by one call of `cryodrgn eval_vol`.
 
         As with `CryoTwin.volumes`, the mean density is set such that it is 0 outside the particle's radius.
         """
@@ -136,7 +136,7 @@ class Run:
 
 
 def in_one_call(measure: Callable, decode: Callable[[Tensor], Tensor], box_size: int) -> object:
-    """measure(decode) for a decoder whose calls are slow: a first round with any maps finds what will be asked for."""
+    """Return measure(decode) for a slow decoder: a dry run with dummy maps collects all latents for a single call."""
     asked: list[Tensor] = []
 
     def record(z: Tensor) -> Tensor:

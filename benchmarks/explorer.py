@@ -1,11 +1,11 @@
-"""How fast the explorer is in a real browser: python benchmarks/explorer.py [--repeats 5] [--movie].
+"""Response times of the explorer in a real browser: python benchmarks/explorer.py [--repeats 5] [--movie].
 
 JupyterLab and headless Chromium, WebGL in software, on this machine. For maps of 64 and 128 voxels (the stored model of
-assembly-small, its average and directions on finer grids): seconds from opening the notebook, JupyterLab and kernel
-included, to the stars; from Compute to the first map of a path of 12; and from a key on the slider to the next map.
+assembly-small, its average and directions on finer grids): seconds from opening the notebook to the stars, including
+JupyterLab and kernel; from Compute to the first map of a path of 12; and from a key on the slider to the next map.
 Medians are stored, with every value, in benchmarks/results/explorer.json.
 
-With --movie the README's animated picture is recorded instead: notebooks/figures/explorer.gif.
+With --movie the README's animation is recorded instead: notebooks/figures/explorer.gif.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ FIRST
 
 @contextmanager
 def notebook(size: int, first: str) -> Iterator[tuple[str, object, Path]]:
-    """A notebook in JupyterLab, and a browser to open it with."""
+    """Yield a notebook in JupyterLab and a browser to open it with."""
     with tempfile.TemporaryDirectory() as name:
         folder, home = Path(name) / "work", Path(name) / "home"
         folder.mkdir()
@@ -72,7 +72,7 @@ def notebook(size: int, first: str) -> Iterator[tuple[str, object, Path]]:
 
 
 def clocked(size: int, repeats: int) -> dict[str, list[float]]:
-    """Seconds of everything, for maps of one size."""
+    """Return the seconds of every action for maps of one size."""
     clock: dict[str, list[float]] = {"open": [], "compute": [], "step": []}
     with notebook(size, "explorer") as (address, browser, _):
         for _ in range(repeats):
@@ -82,9 +82,9 @@ def clocked(size: int, repeats: int) -> dict[str, list[float]]:
             page.page.wait_for_selector(".cryotwin-stars .star")
             clock["open"].append(time.perf_counter() - started)
             page.run_all()
-            page.press("Compute")  # once, for the density's landscape
+            page.press("Compute")  # once, to compute the landscape of the density
             page.all_loaded()
-            page.page.wait_for_timeout(2500)  # the picture for readers without a kernel is drawn
+            page.page.wait_for_timeout(2500)  # wait for the static picture for readers without a kernel
             version = page.version()
             started = time.perf_counter()
             page.press("Compute")
@@ -101,7 +101,7 @@ def clocked(size: int, repeats: int) -> dict[str, list[float]]:
 
 
 def movie(file: Path) -> None:
-    """The explorer in use, as an animated picture."""
+    """Record an animation of the explorer in use."""
     frames, durations = [], []
     with notebook(32, "explorer.controls.plane.value = 'PC 1, 2'\nexplorer") as (address, browser, _):
         page = ExplorerPage(browser, address, "explorer.ipynb", 1300, 900)

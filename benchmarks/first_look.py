@@ -1,8 +1,8 @@
-"""What the first look says of damaged data: python benchmarks/first_look.py [NAME ...].
+"""Findings of the first look on damaged data: python benchmarks/first_look.py [NAME ...].
 
 The embedded data sets are written as files and read back as they are, and with four kinds of damage: transposed
 rotations, inverted contrast, a pixel size off by 10 %, and half of the particles without their CTF parameters.
-Written to benchmarks/results/first_look.json; a minute for each data set.
+Writes benchmarks/results/first_look.json; takes a minute per data set.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NAMES = ("assembly-small", "hinge-small", "assembly", "hinge")
 
 
 def damaged(clean: ct.Particles, kind: str, star: Path) -> ct.Particles:
-    """The particles as somebody would read them whose files have that damage."""
+    """Return the particles as read from files with the given kind of damage."""
     rotations, ctf = clean.require_views()
     if kind == "transposed rotations":
         rotations = np.ascontiguousarray(rotations.swapaxes(1, 2))

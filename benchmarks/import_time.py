@@ -1,7 +1,7 @@
-"""How long importing takes beside PyTorch alone: python benchmarks/import_time.py
+"""Import time compared with PyTorch alone: python benchmarks/import_time.py
 
-Fresh processes in turn, twenty of each; the medians, and the packages that importing the package loads, go to
-results/import_time.json.
+Starts twenty fresh processes of each kind in turn. Writes the medians and the packages that importing this package
+loads to results/import_time.json.
 """
 
 from __future__ import annotations

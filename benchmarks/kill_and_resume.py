@@ -1,8 +1,8 @@
-"""Trainings killed at random moments and resumed: python benchmarks/kill_and_resume.py [--kills 20].
+"""Training runs killed at random times and resumed: python benchmarks/kill_and_resume.py [--kills 20].
 
-For each architecture, `python -m cryotwin_nb train ... --resume` is started again and again and killed (SIGKILL) after
-a random time, until it has been killed so often; the last run goes to its end. Model and latents must then equal those
-of a run that was never interrupted, to the bit.
+For each architecture, `python -m cryotwin_nb train ... --resume` is started repeatedly and killed (SIGKILL) after a
+random time, until it has been killed the given number of times; the last run finishes. Model and latents must then be
+bit-identical to those of an uninterrupted run.
 
 Writes benchmarks/results/kill_and_resume.json.
 """
@@ -40,18 +40,18 @@ def start(arguments: list[str]) -> subprocess.Popen:
 
 
 def modified(path: Path) -> int:
-    """When a file was last replaced, nanoseconds; 0 if there is none."""
+    """Return the modification time of a file in nanoseconds; 0 if it does not exist."""
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """What the finished run has left."""
+    """Return the tensors stored by a finished run."""
     latents = torch.as_tensor(np.load(folder / "latents.npy"))
     return ct.CryoTwin.load(folder / "model.safetensors").state_dict() | {"latents": latents}
 
 
 def kill_and_resume(folder: Path, star: Path, architecture: str, n_kills: int, rng: np.random.Generator) -> dict:
-    """One uninterrupted run, and one that is killed `n_kills` times."""
+    """Compare an uninterrupted run with one that is killed `n_kills` times."""
     whole, killed = folder / f"{architecture}-whole", folder / f"{architecture}-killed"
     began = time.perf_counter()
     assert start(command(star, whole, architecture)).wait() == 0
@@ -59,7 +59,7 @@ def kill_and_resume(folder: Path, star: Path, architecture: str, n_kills: int, r
     runs, moments, advanced = 0, [], 0
     while len(moments) < n_kills:
         process, before = start(command(star, killed, architecture)), modified(killed / "checkpoint.pt")
-        # any moment from the start of the process on; each third time only after it has come further
+        # any time after the start of the process; every third time only after further progress
         waits_for_progress = runs % 3 == 0
         began = time.perf_counter()
         while waits_for_progress and process.poll() is None and modified(killed / "checkpoint.pt") == before:
@@ -73,7 +73,7 @@ def kill_and_resume(folder: Path, star: Path, architecture: str, n_kills: int, r
             moments.append(round(time.perf_counter() - began, 3))
         advanced += modified(killed / "checkpoint.pt") > before
         runs += 1
-        if process.returncode == 0:  # it had reached the end: begin a new run
+        if process.returncode == 0:  # it finished before the kill: start a new run
             compare(whole, killed)
             for file in killed.iterdir():
                 file.unlink()
@@ -91,7 +91,7 @@ def kill_and_resume(folder: Path, star: Path, architecture: str, n_kills: int, r
 
 
 def compare(whole: Path, killed: Path) -> None:
-    """Stop unless two finished runs have left the same."""
+    """Exit with an error unless two finished runs stored the same results."""
     expected, found = tensors(whole), tensors(killed)
     different = [name for name, value in expected.items() if not torch.equal(value, found[name])]
     if different or expected.keys() != found.keys():
@@ -100,9 +100,9 @@ def compare(whole: Path, killed: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="for each architecture")
-    parser.add_argument("--n", type=int, default=200, help="images")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--kills", type=int, default=20, help="number of kills per architecture")
+    parser.add_argument("--n", type=int, default=200, help="number of images")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random times")
     parser.add_argument("--folder", type=Path, default=Path("results/kill_and_resume"))
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def main() -> None:
     results = {kind: kill_and_resume(args.folder, star, kind, args.kills, rng) for kind in SETTINGS}
     write_results("kill_and_resume", {"machine": machine(), "n": args.n, **results})
     for kind, result in results.items():
-        print(f"{kind}: killed {result['kills']} times, equal to the bit")
+        print(f"{kind}: killed {result['kills']} times, bit-identical")
 
 
 if __name__ == "__main__":

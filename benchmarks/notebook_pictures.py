@@ -1,4 +1,4 @@
-"""The README's pictures, taken out of the executed notebooks: python benchmarks/notebook_pictures.py.
+"""Extract the README's pictures from the executed notebooks: python benchmarks/notebook_pictures.py.
 
 Writes notebooks/figures/<name>.png: the n-th picture, from 0, of a notebook.
 """
@@ -25,7 +25,7 @@ PICTURES = {
 
 
 def pictures(name: str) -> list[bytes]:
-    """All PNG outputs of a notebook, in order."""
+    """Return all PNG outputs of a notebook, in order."""
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
     outputs = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
     return [base64.b64decode(o["data"]["image/png"]) for o in outputs if "image/png" in o.get("data", {})]

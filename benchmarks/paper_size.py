@@ -1,9 +1,10 @@
 """The paper's problem, 131,899 images of 128 x 128 pixels, C = 100, d = 8: python benchmarks/paper_size.py [--n 1000].
 
-All of it on a GPU; else a part of the images, and what the whole would take, extrapolated and called so. The images
-are simulated once, written, and streamed from disk in every pass. Of a larger set than `--distinct`, images repeat.
+On a GPU all images are used; otherwise a part of them, from which the time of the whole is extrapolated and labelled as
+such. The images are simulated once, written, and streamed from disk in every pass. Sets larger than `--distinct` repeat
+images.
 
-Writes benchmarks/results/paper_size.json: "measured" and "extrapolated" apart.
+Writes benchmarks/results/paper_size.json: "measured" and "extrapolated" values separately.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from common import Stopwatch, machine, peak_memory, warm_up, write_results
 import cryotwin_nb as ct
 
 N_PAPER, BOX, PIXEL_SIZE, N_COMPONENTS, LATENT_DIM = 131_899, 128, 2.5, 100, 8
-SAMPLE = 5000  # images that the fits of deconvolved densities use, however many there are
+SAMPLE = 5000  # images used by the fits of deconvolved densities, regardless of the total
 
 
 class Clock:
-    """Seconds by name of what a fit does: in the closed-form passes, in loops over the images, in other functions."""
+    """Seconds of each part of a fit, by name: closed-form passes, loops over the images, other functions."""
 
     def __init__(self, model: ct.CryoTwin) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
-        self.in_loops: list[float] = []  # of each pass
+        self.in_loops: list[float] = []  # seconds of each pass
         networks = model.networks
         self._passes, networks.passes = networks.passes, self.passes
         networks.deconvolve = self.timed(networks.deconvolve, "deconvolve")
@@ -44,7 +45,7 @@ class Clock:
         return called
 
     def passes(self, chunks: Callable[..., Iterable], *arguments) -> Iterator[tuple]:
-        """The passes, with the time spent in loops over the images."""
+        """Yield the passes, and record the time spent in loops over the images."""
         spent = 0.0
 
         def watched(*arguments) -> Iterator:
@@ -62,7 +63,7 @@ class Clock:
 
 
 def particles_on_disk(folder: Path, n: int, distinct: int) -> ct.Particles:
-    """n particles that are read from disk when needed, simulated the first time; the dose is that of `assembly`."""
+    """Return n particles read from disk on demand, simulated on the first call with the dose of `assembly`."""
     distinct = min(n, distinct)
     path = folder / f"paper-size-{distinct}.star"
     if not path.exists():
@@ -72,10 +73,10 @@ def particles_on_disk(folder: Path, n: int, distinct: int) -> ct.Particles:
 
 
 def run(particles: ct.Particles) -> tuple[ct.CryoTwin, dict]:
-    """Images to pathway, and the seconds of each part of it."""
+    """Run from images to a pathway; return the model and the seconds of each part."""
     model = ct.CryoTwin(BOX, "subspace", LATENT_DIM, min(N_COMPONENTS, len(particles)))
     clock, watch = Clock(model), Stopwatch()
-    history = ct.fit(model, particles, ct.TrainingConfig(cache_gib=0))  # streamed, as the whole has to be
+    history = ct.fit(model, particles, ct.TrainingConfig(cache_gib=0))  # streamed, as required for the full set
     training = watch.seconds
     latents, embedding = timed(lambda: model.embed(particles))
     first, second = farthest(model.prior)
@@ -112,17 +113,17 @@ def timed(function: Callable[[], object]) -> tuple:
 
 
 def farthest(prior: ct.GaussianMixture) -> tuple[int, int]:
-    """The two components whose means are farthest apart."""
+    """Return the two components whose means are farthest apart."""
     distances = torch.cdist(prior.means, prior.means)
     return divmod(int(distances.argmax()), prior.n_components)
 
 
 def extrapolate(model: ct.CryoTwin, measured: dict) -> dict:
-    """What the whole would take on this machine, from what a part of it took.
+    """Extrapolate the time of the full problem on this machine from that of a part.
 
-    Loops over the images take times N/n; the rest of a pass, the solution of the normal equations, does not depend on
-    n. What is fitted to a sample takes as much longer as the sample is larger. The mixture is fitted, and timed, at
-    full size: to as many latents drawn from the prior found.
+    The time of loops over the images scales with N/n; the rest of a pass, the solution of the normal equations, does
+    not depend on n. Fits to a sample scale with the sample size. The mixture is fitted and timed at full size, to N
+    latents drawn from the fitted prior.
     """
     ratio, sample_ratio = N_PAPER / measured["n"], min(SAMPLE, N_PAPER) / min(SAMPLE, measured["n"])
     passes = []
@@ -171,7 +172,7 @@ def main() -> None:
 
 
 def table(results: dict) -> str:
-    """The README's table, in Markdown."""
+    """Return the README's table, in Markdown."""
     measured, extrapolated = results["measured"], results.get("extrapolated")
     lines = ["| | images | seconds of passes | hours in all | peak memory, GiB |", "|---|---|---|---|---|"]
     row = (measured["seconds of passes"], measured["seconds in all"] / 3600, measured["peak memory, GiB"])

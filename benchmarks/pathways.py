@@ -1,14 +1,14 @@
-"""Paths and routes against the truth and against other ways to find them: python benchmarks/pathways.py PART ... .
+"""Paths and routes compared with the truth and with other methods: python benchmarks/pathways.py PART ... .
 
-The parts, each kept in benchmarks/results/pathways.json:
+The parts, each stored in benchmarks/results/pathways.json:
 
 routes    all routes from B to E5 on five seeds of `assembly` and `assembly-small`, from samples of the prior and from
-          the latents, of the latter also from the images; the L of `hinge-small`
+          the latents, for the latter also from the images; the L of `hinge-small`
 pairs     max_flux, Algorithm 1 with five seeds, the straight line and a graph of nearest latents (as in cryoDRGN's
           graph traversal) between the 20 heaviest means of `assembly-small`
 speed     one path, all routes and 100 draws of the bootstrap with C = 100 and d = 8
-coverage  how often the bootstrap's interval of the barrier holds the true one, where the density is known; and what
-          the noise of images does to the barrier, with and without deconvolution
+coverage  how often the bootstrap interval of the barrier contains the true one for a known density; and the effect of
+          image noise on the barrier, with and without deconvolution
 
 The models are those of `seeds.py`, in the folder given by --folder; missing ones are trained.
 """
@@ -41,7 +41,7 @@ SEEDS = range(5)
 
 
 def routes(folder: Path) -> dict:
-    """Scores of the routes from B to E5 and of the path along the L of the hinge."""
+    """Return scores of the routes from B to E5 and of the path along the L of the hinge."""
     found: dict = {}
     for name in ("assembly-small", "assembly"):
         for seed in SEEDS:
@@ -64,7 +64,7 @@ def routes(folder: Path) -> dict:
 
 
 def _hinge(folder: Path, seed: int) -> dict:
-    """Mean distances to the true L, for MaxFlux and the straight line between its ends, and Algorithm 1."""
+    """Return mean distances to the true L of MaxFlux, the straight line between its ends, and Algorithm 1."""
     model, particles = trained("hinge-small", seed, folder, images=False)
     z, truth = latents(model, particles, folder / f"hinge-small-{seed}-latents.pt"), particles.require_truth()
     along = np.linspace(0, 2, 81)
@@ -86,7 +86,7 @@ def latents(model: ct.CryoTwin, particles: ct.Particles, stored: Path) -> Tensor
 
 
 def pairs(folder: Path, every: int = 1) -> dict:
-    """J, barrier and seconds of four methods between each two of the 20 heaviest means, and of B to E5 its distance."""
+    """Return J, barrier and seconds of four methods for all pairs of the 20 heaviest means; for B to E5, distances."""
     model, particles = trained("assembly-small", 0, folder, images=False)
     z, truth = latents(model, particles, folder / "assembly-small-0-latents.pt"), particles.require_truth()
     prior = model.prior
@@ -126,7 +126,7 @@ def pairs(folder: Path, every: int = 1) -> dict:
 
 
 def _nearest_latents(z: Tensor, most: int = 10, on_average: int = 5) -> csr_matrix:
-    """Distances between latents and their nearest, at most `most` each and `on_average` in the mean."""
+    """Return the graph of nearest latents: at most `most` neighbours each and `on_average` in the mean."""
     distance, index = cKDTree(z.numpy()).query(z.numpy(), k=most + 1)
     rows, columns, lengths = np.repeat(np.arange(len(z)), most), index[:, 1:].ravel(), distance[:, 1:].ravel()
     kept = lengths <= np.sort(lengths)[min(on_average * len(z), len(lengths)) - 1]
@@ -134,7 +134,7 @@ def _nearest_latents(z: Tensor, most: int = 10, on_average: int = 5) -> csr_matr
 
 
 def _through(prior: ct.GaussianMixture, z: Tensor, graph: csr_matrix, i: int, j: int) -> Pathway:
-    """The shortest way over latents from the one nearest to a mean to the one nearest to another; straight if none."""
+    """Return the shortest path in the graph between the latents nearest to two means; a straight line if none."""
     first, last = torch.cdist(prior.means[[i, j]].float(), z).argmin(1).tolist()
     before = dijkstra(graph, directed=False, indices=first, return_predecessors=True)[1]
     way = [last]
@@ -146,7 +146,7 @@ def _through(prior: ct.GaussianMixture, z: Tensor, graph: csr_matrix, i: int, j:
 
 
 def speed(folder: Path) -> dict:
-    """Seconds with C = 100 and d = 8."""
+    """Return run times in seconds with C = 100 and d = 8."""
     model, particles = trained("assembly", 0, folder, images=False)
     z, truth = latents(model, particles, folder / "assembly-0-latents.pt"), particles.require_truth()
     prior = ct.GaussianMixture.fit(z, 100, select=False, n_init=2)
@@ -171,7 +171,7 @@ def speed(folder: Path) -> dict:
 
 
 def coverage(folder: Path, n_runs: int = 200) -> dict:
-    """Coverage of the 90 % interval of the barrier, latents drawn from a known mixture; the bias that images bring."""
+    """Return the coverage of the 90 % interval of the barrier for a known mixture, and the bias due to image noise."""
     known = ct.GaussianMixture(
         [0.3, 0.15, 0.25, 0.3],
         torch.tensor([[0.0, 0.0, 0.0], [3.7, 0.4, 0.0], [6.0, 3.4, 0.3], [6.2, 7.3, 0.0]]),
@@ -200,7 +200,7 @@ def coverage(folder: Path, n_runs: int = 200) -> dict:
 
 
 def _noise(folder: Path, seed: int) -> dict:
-    """Barriers between the ends of the hinge's L: of the structures without noise, of the latents, deconvolved."""
+    """Return barriers between the ends of the hinge's L for the noise-free, latent and deconvolved densities."""
     model, particles = trained("hinge-small", seed, folder)
     z, truth = latents(model, particles, folder / f"hinge-small-{seed}-latents.pt"), particles.require_truth()
     exact = evaluation.latents_at(z, truth, truth.coordinates)
@@ -219,7 +219,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--folder", type=Path, default=Path("results/seeds"))
-    parser.add_argument("--every", type=int, default=1, help="of the pairs, only every so many")
+    parser.add_argument("--every", type=int, default=1, help="use only every n-th pair")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for name in arguments.parts or PARTS:

@@ -1,8 +1,8 @@
-"""How much errors of the given poses and shifts cost: python benchmarks/pose_errors.py [NAME].
+"""Effect of errors of the given poses and shifts: python benchmarks/pose_errors.py [NAME].
 
-A subspace model is trained on an embedded data set whose recorded rotations, or shifts, are off by random amounts, and
-scored against the truth. The first look at the same particles is asked what it finds. Written to
-benchmarks/results/pose_errors.json. About a minute for each of the seven data sets.
+A subspace model is trained on an embedded data set with random errors of the recorded rotations or shifts, and scored
+against the truth. The findings of the first look at the same particles are recorded. Writes
+benchmarks/results/pose_errors.json. Takes about a minute for each of the seven data sets.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from stored_models import SETTINGS
 import cryotwin_nb as ct
 from cryotwin_nb import evaluation
 
-DEGREES = (0, 2, 5, 10)  # root mean square, of the rotations
-PIXELS = (0.5, 1, 2)  # standard deviation along each axis, of the shifts
+DEGREES = (0, 2, 5, 10)  # root mean square errors of the rotations
+PIXELS = (0.5, 1, 2)  # standard deviations of the shift errors along each axis
 
 
 def levels(pixel_size: float) -> dict[str, dict[str, float]]:
-    """What `simulate` is told for each data set."""
+    """Return the arguments of `simulate` for each data set."""
     rotations = {f"{degrees} degrees": {"pose_error": float(degrees)} for degrees in DEGREES}
     return rotations | {f"{pixels} px": {"shift_error": pixels * pixel_size} for pixels in PIXELS}
 
 
 def measure(particles: ct.Particles, settings: dict) -> dict:
-    """Figures of merit of a model trained on the particles, and what the first look says."""
+    """Return figures of merit of a model trained on the particles, and the findings of the first look."""
     started = time.perf_counter()
     look = ct.first_look(particles)
     looked = round(time.perf_counter() - started, 1)

@@ -1,7 +1,7 @@
 """Time and memory of one pass of expectation-maximisation: python benchmarks/scaling.py [--folder results/scaling].
 
-Against the number of images and against the box, with images streamed from disk, each size in a process of its own;
-and the rates of reading and inserting slices against the bandwidth of the memory. Set OMP_NUM_THREADS.
+Measured against the number of images and against the box size, with images streamed from disk and a separate process
+for each size. Also compares the rates of reading and inserting slices with the memory bandwidth. Set OMP_NUM_THREADS.
 
 Writes benchmarks/results/scaling.json and .png, and prints the README's table.
 """
@@ -24,14 +24,14 @@ from cryotwin_nb.imaging.lattice import half_ball
 from cryotwin_nb.plotting import style
 from cryotwin_nb.reconstruction import eigenvolumes as subspace
 
-NUMBERS = (1_000, 3_000, 10_000, 30_000, 100_000)  # of images of 32 x 32 pixels, K = 8
+NUMBERS = (1_000, 3_000, 10_000, 30_000, 100_000)  # numbers of images of 32 x 32 pixels, K = 8
 BOXES = ((32, 8, 2000), (64, 8, 2000), (128, 8, 1000), (128, 16, 1000))  # box, K, images
-DISTINCT = 10_000  # images simulated at most; larger sets repeat them
+DISTINCT = 10_000  # maximum number of simulated images; larger sets repeat them
 MEMORY_LIMIT = 8.0  # GiB
 
 
 def particles_on_disk(folder: Path, box: int, n: int) -> ct.Particles:
-    """n particles that are read from disk when needed, simulated the first time."""
+    """Return n particles read from disk on demand, simulated on the first call."""
     distinct = min(n, DISTINCT)
     path = folder / f"assembly-{box}-{distinct}.star"
     if not path.exists():
@@ -41,7 +41,7 @@ def particles_on_disk(folder: Path, box: int, n: int) -> ct.Particles:
 
 
 def one_pass(folder: Path, box: int, n_basis: int, n: int) -> dict:
-    """Seconds and peak memory of one pass at full resolution; the seconds of preparing the images are in it."""
+    """Return seconds (including preparation of the images) and peak memory of one pass at full resolution."""
     warm_up("subspace")
     particles, reading = particles_on_disk(folder, box, n), 0.0
     model = untrained(particles, n_basis)
@@ -71,7 +71,7 @@ def one_pass(folder: Path, box: int, n_basis: int, n: int) -> dict:
 
 
 def rates(box: int, n_basis: int = 8, n_images: int = 256) -> dict:
-    """GB/s of reading and inserting slices: bytes touched, 8 neighbours of each sample; best of three."""
+    """Return GB/s of reading and inserting slices, counting 8 neighbours of each sample; best of three."""
     n_maps = n_basis + 1
     ball = half_ball(box, box / 2 + subspace.MARGIN, 1.5)
     frequencies = ct.CryoTwin(box, n_components=1).imaging.frequencies.contiguous()
@@ -93,13 +93,13 @@ def rates(box: int, n_basis: int = 8, n_images: int = 256) -> dict:
 
 
 def bandwidth() -> float:
-    """GB/s of copying 1 GB from memory to memory, read and written."""
+    """Return GB/s of copying 1 GB in memory, counting reads and writes."""
     source, target = torch.ones(250_000_000), torch.zeros(250_000_000)
     return 2 * source.nbytes / best(lambda: target.copy_(source)) / 1e9
 
 
 def best(function: Callable[[], object]) -> float:
-    """Seconds of the fastest of three calls, after one that compiles."""
+    """Return the seconds of the fastest of three calls, after one call that compiles."""
     seconds = []
     for _ in range(4):
         began = time.perf_counter()
@@ -109,10 +109,10 @@ def best(function: Callable[[], object]) -> float:
 
 
 def measure(folder: Path, numbers: list[int], boxes: list[tuple[int, int, int]]) -> dict:
-    """Everything, each size in a process of its own."""
+    """Run all measurements, each size in a separate process."""
     sizes = [(32, 8, n) for n in numbers] + boxes
     for box, _, n in sizes:
-        particles_on_disk(folder, box, n)  # written here, so that no peak holds the simulation
+        particles_on_disk(folder, box, n)  # written here, so that no measured peak includes the simulation
     passes = [in_own_process(__file__, "--folder", folder, "--one", json.dumps(size)) for size in sizes]
     by_number, by_box = passes[: len(numbers)], passes[len(numbers) :]
     n, seconds = (np.array([p[key] for p in by_number]) for key in ("n", "seconds"))
@@ -132,7 +132,7 @@ def measure(folder: Path, numbers: list[int], boxes: list[tuple[int, int, int]])
 
 
 def table(results: dict) -> str:
-    """The README's tables, in Markdown."""
+    """Return the README's tables, in Markdown."""
     lines = ["| box | K | images | seconds | peak memory, GiB |", "|---|---|---|---|---|"]
     for p in results["against n"] + results["against the box"]:
         lines.append(f"| {p['box']} | {p['K']} | {p['n']:,} | {p['seconds']:.1f} | {p['peak memory, GiB']:.2f} |")
@@ -145,7 +145,7 @@ def table(results: dict) -> str:
 
 @style.styled
 def draw(results: dict) -> plt.Figure:
-    """Seconds and peak memory against n, seconds per 1000 images and peak memory against the box."""
+    """Plot seconds and peak memory against n, and seconds per 1000 images and peak memory against box size."""
     figure, (left, below, middle, right) = plt.subplots(1, 4, figsize=(13, 3.2))
     keys = ("n", "seconds", "peak memory, GiB")
     n, seconds, peak = (np.array([p[key] for p in results["against n"]]) for key in keys)
@@ -173,8 +173,8 @@ def draw(results: dict) -> plt.Figure:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("results/scaling"))
-    parser.add_argument("--one", type=json.loads, help="[box, K, images]: measure this one and print it")
-    parser.add_argument("--quick", action="store_true", help="few images, to try the script")
+    parser.add_argument("--one", type=json.loads, help="[box, K, images]: measure this size only and print the result")
+    parser.add_argument("--quick", action="store_true", help="use few images, to test the script")
     args = parser.parse_args()
     if args.one:
         print(json.dumps(one_pass(args.folder, *args.one)))

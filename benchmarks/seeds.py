@@ -1,9 +1,9 @@
-"""The figures of merit over simulation seeds: python benchmarks/seeds.py [NAME ...] [--seeds 5] [--folder F].
+"""Figures of merit over simulation seeds: python benchmarks/seeds.py [NAME ...] [--seeds 5] [--folder F].
 
-The names are those of the embedded data sets, and the same with "+mask" for a model with a tight mask. For each seed
-the data set is simulated anew and a subspace model trained and measured; benchmarks/results/seeds.json keeps every
-value and the medians. The models stay in the folder, where `pathways.py` finds them. Nothing is timed, so that the data
-sets may be shared out among processes. A minute for each seed of a small data set, four for the others.
+The names are those of the embedded data sets; append "+mask" for a model with a tight mask. For each seed the data set
+is simulated and a subspace model is trained and measured; benchmarks/results/seeds.json stores every value and the
+medians. The models remain in the folder, where `pathways.py` finds them. Nothing is timed, so the data sets can be
+distributed over processes. Takes a minute per seed for a small data set, four minutes for the others.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ NAMES = ("assembly-small", "hinge-small", "assembly", "hinge", "assembly+mask")
 
 
 def simulated(name: str, seed: int, images: bool = True) -> ct.Particles:
-    """An embedded data set, simulated with another seed."""
+    """Return an embedded data set, simulated with another seed."""
     entry = ct.data.datasets()[name]
     make = getattr(ct.simulate, str(entry.generator))
     return make(**(entry.arguments | {"seed": seed}), images=images, progress=False)
 
 
 def trained(name: str, seed: int, folder: Path, images: bool = True) -> tuple[ct.CryoTwin, ct.Particles]:
-    """The model of a data set of that seed, from the folder if it is there, and its particles."""
+    """Return the model for a data set and seed, from the folder if stored there, and its particles."""
     data_set, _, masked = name.partition("+")
     stored = folder / f"{name}-{seed}.safetensors"
     if stored.exists():
@@ -45,7 +45,7 @@ def trained(name: str, seed: int, folder: Path, images: bool = True) -> tuple[ct
 
 
 def medians(measured: dict[str, dict]) -> dict:
-    """The median over the seeds of every figure."""
+    """Return the median of every figure of merit over the seeds."""
     first = next(iter(measured.values()))
     return {
         name: medians({seed: m[name] for seed, m in measured.items()})

@@ -1,9 +1,8 @@
-"""Images on disk to maps along paths under a memory limit: python benchmarks/soak.py [--n 200000] [--limit-gib 4].
+"""Images on disk to maps along paths, under a memory limit: python benchmarks/soak.py [--n 200000] [--limit-gib 4].
 
 A stack of n images of 64 x 64 pixels (simulated ones, repeated) is written and streamed. Training, embedding, states,
-both kinds of path and their maps run in a process that may not hold more than the limit (RLIMIT_DATA: what it has
-allocated; where that is unknown, only the peak is recorded). Several --n, each in a process of its own, show how time
-and memory grow.
+both kinds of path and their maps run in a process whose allocated memory is limited (RLIMIT_DATA; on systems without
+it, only the peak is recorded). Several values of --n, each in a separate process, show how time and memory grow.
 
 Writes benchmarks/results/soak.json: seconds and peak memory of each phase.
 """
@@ -29,7 +28,7 @@ BOX, LATENT_DIM, N_COMPONENTS, DISTINCT = 64, 8, 100, 10_000
 
 
 def particles_on_disk(folder: Path, n: int) -> Path:
-    """A STAR file and a stack of n images, written the first time."""
+    """Return the path of a STAR file with a stack of n images, written on the first call."""
     distinct = min(n, DISTINCT)
     few, path = folder / f"assembly-{distinct}.star", folder / f"assembly-{n}.star"
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,15 +40,15 @@ def particles_on_disk(folder: Path, n: int) -> Path:
 
 
 class Phases:
-    """Seconds and peak memory of each part of a run."""
+    """Record seconds and peak memory of each part of a run."""
 
     def __init__(self) -> None:
         self.rows: dict[str, dict[str, float]] = {}
 
     @contextmanager
     def measured(self, name: str) -> Iterator[None]:
-        with suppress(OSError):  # where that cannot be done, the peak is that of all phases up to here
-            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        with suppress(OSError):  # if this is not possible, the peak covers all phases so far
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         began = time.perf_counter()
         yield
         self.rows[name] = {"seconds": time.perf_counter() - began, "peak memory, GiB": peak_memory()}
@@ -57,7 +56,7 @@ class Phases:
 
 
 def run(path: Path, output: Path, limit_gib: float, cache_gib: float) -> dict:
-    """Everything on one set, within the limit."""
+    """Run everything on one data set, within the limit."""
     warm_up("subspace")
     limit = int(limit_gib * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
@@ -73,7 +72,7 @@ def run(path: Path, output: Path, limit_gib: float, cache_gib: float) -> dict:
     with phases.measured("states"):
         states = ct.find_states(model.prior)
     distances = torch.cdist(model.prior.means, model.prior.means)
-    start, end = divmod(int(distances.argmax()), model.prior.n_components)  # those that are farthest apart
+    start, end = divmod(int(distances.argmax()), model.prior.n_components)  # the two that are farthest apart
     with phases.measured("Algorithm 1"):
         first = ct.ridgeline(model.prior, start, end)
     with phases.measured("path of maximum flux"):
@@ -100,9 +99,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, nargs="+", default=[200_000])
     parser.add_argument("--limit-gib", type=float, default=4.0)
-    parser.add_argument("--cache-gib", type=float, default=0.0, help="by default images are read in every pass")
+    parser.add_argument("--cache-gib", type=float, default=0.0, help="by default images are read again in every pass")
     parser.add_argument("--folder", type=Path, default=Path("results/soak"))
-    parser.add_argument("--one", type=Path, help="run this file's particles only, and print the result")
+    parser.add_argument("--one", type=Path, help="run only the particles of this file, and print the result")
     args = parser.parse_args()
     if args.one:
         print(json.dumps(run(args.one, args.folder / args.one.stem, args.limit_gib, args.cache_gib)))
@@ -118,7 +117,7 @@ def main() -> None:
 
 
 def table(runs: list[dict]) -> str:
-    """The README's table, in Markdown."""
+    """Return the README's table, in Markdown."""
     lines = ["| images | stack, GiB | phase | seconds | peak memory, GiB |", "|---|---|---|---|---|"]
     for r in runs:
         for name, row in r["phases"].items():

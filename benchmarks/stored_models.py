@@ -1,13 +1,13 @@
 """Train the small models that the notebooks load: python benchmarks/stored_models.py [assembly-small] [hinge-small].
 
-Writes notebooks/models/<data set>.safetensors and <data set>-latents.npz, what the model says of the images, for
-notebooks that open in seconds; and benchmarks/results/<data set>.json: the figures of merit, with the machine and the
-versions they were measured on. About a minute each on two cores. The README's pictures are made from the model of
+Writes notebooks/models/<data set>.safetensors and <data set>-latents.npz, the model's latents of the images, for
+notebooks that open in seconds; and benchmarks/results/<data set>.json, the figures of merit with the machine and the
+versions. Takes about a minute each on two cores. The README's pictures are made from the model of
 assembly-small.
 
-With --keep the stored models are not trained but measured anew. With --coordinate, models of the coordinate
-architecture are trained from scratch, which takes twelve minutes each, and measured but not stored:
-<data set>-coordinate.json. With --warm they are started from the stored subspace models, three minutes each:
+With --keep the stored models are measured again without training. With --coordinate, models of the coordinate
+architecture are trained from scratch (twelve minutes each) and measured but not stored:
+<data set>-coordinate.json. With --warm they are initialised from the stored subspace models (three minutes each):
 notebooks/models/<data set>-coordinate.safetensors and <data set>-warm.json.
 """
 
@@ -60,7 +60,7 @@ def run(name: str, kind: str) -> None:
 
 
 def keep_latents(name: str, model: ct.CryoTwin, particles: ct.Particles) -> None:
-    """Latents of all images, their place in a t-SNE map, and the states they were simulated in."""
+    """Store the latents of all images, their t-SNE coordinates, and the simulated states."""
     z = model.embed(particles)
     tsne = ct.embed_tsne(z, model.prior).latents.astype(np.float16)
     labels = particles.require_truth().labels
@@ -83,7 +83,7 @@ def measure(model: ct.CryoTwin, particles: ct.Particles) -> dict:
 
 
 def draw_pathways() -> None:
-    """The README's pictures: all routes from B to E5, and the maps along the joined sub-paths of Algorithm 1."""
+    """Draw the README's pictures: all routes from B to E5, and the maps along the joined sub-paths of Algorithm 1."""
     particles, model = ct.data.fetch("assembly-small"), ct.CryoTwin.load(MODELS / "assembly-small.safetensors")
     z, labels = model.embed(particles), particles.require_truth().labels
     ends = [evaluation.component_of_state(model.prior, z, labels, state) for state in ("B", "E5")]

@@ -1,7 +1,7 @@
-"""What the images say about decoded maps, against the truth: python benchmarks/support.py.
+"""Support of decoded maps by the images, compared with the truth: python benchmarks/support.py.
 
-With the stored model of assembly-small, at the states, the middles of planted edges and of edges that no route uses;
-with false detail added to its maps; and the seconds that 12 points take with 10,000 images of 64^2. Writes
+Uses the stored model of assembly-small, at the states and at the midpoints of simulated edges and of edges without a
+route; adds false detail to its maps; and measures the run time of 12 points with 10,000 images of 64^2. Writes
 benchmarks/results/support.json and support.png.
 """
 
@@ -28,7 +28,7 @@ STRENGTHS = (0.2, 0.5, 1.0)
 
 
 def blobbed(decode: Callable[[Tensor], Tensor], strength: float) -> Callable[[Tensor], Tensor]:
-    """A ball beside the particle, of that share of the map's largest density and as wide as the stalk."""
+    """Add a ball next to the particle, with the given share of the map's maximum and as wide as the stalk."""
 
     def function(z: Tensor) -> Tensor:
         maps = decode(z)
@@ -40,7 +40,7 @@ def blobbed(decode: Callable[[Tensor], Tensor], strength: float) -> Callable[[Te
 
 
 def rippled(decode: Callable[[Tensor], Tensor], strength: float) -> Callable[[Tensor], Tensor]:
-    """Noise in the band from D/4 to 3D/8, of that share of the map's amplitude there."""
+    """Add noise in the band from D/4 to 3D/8, with the given share of the map's amplitude there."""
 
     def function(z: Tensor) -> Tensor:
         maps = decode(z)
@@ -55,7 +55,7 @@ def rippled(decode: Callable[[Tensor], Tensor], strength: float) -> Callable[[Te
 
 
 def with_model() -> dict:
-    """Where the stored model is supported, and what is flagged."""
+    """Return where the stored model is supported, and which points are flagged."""
     particles = ct.data.fetch("assembly-small")
     model = ct.CryoTwin.load(Path(__file__).parents[1] / "notebooks" / "models" / "assembly-small.safetensors")
     z, truth = model.embed(particles), particles.require_truth()
@@ -90,7 +90,7 @@ def with_model() -> dict:
 
 
 def foretold(support: ct.PathwaySupport, truth: object) -> dict:
-    """Mean and largest error, over states and shells above 0.5, of sqrt(2 FSC / (1 + FSC)) for the states' maps."""
+    """Return the mean and largest error of sqrt(2 FSC / (1 + FSC)) over the states' maps and shells above 0.5."""
     curves = [
         ct.fsc(volume, truth.volume_at(np.array(occupancies)), support.voxel_size).correlation
         for volume, occupancies in zip(support.maps, STATES.values(), strict=True)
@@ -100,7 +100,7 @@ def foretold(support: ct.PathwaySupport, truth: object) -> dict:
 
 
 def seconds(n: int = 10_000, box_size: int = 64, n_points: int = 12) -> dict:
-    """Of `pathway_support` and `reconstruct`, with the true decoder; 500 different images, each 20 times."""
+    """Time `pathway_support` and `reconstruct` with the true decoder; 500 distinct images, 20 times each."""
     particles = ct.simulate.assembly(n // 20, box_size)[np.tile(np.arange(n // 20), 20)]
     truth = particles.require_truth()
     core = truth.volume_at(np.zeros(5))
@@ -111,7 +111,7 @@ def seconds(n: int = 10_000, box_size: int = 64, n_points: int = 12) -> dict:
     def decode(z: Tensor) -> Tensor:
         return core + torch.tensordot(z / 10, blocks, 1)
 
-    ct.reconstruct(particles[:300])  # compiles the loops, or loads them
+    ct.reconstruct(particles[:300])  # compiles or loads the loops
     began = (time.perf_counter(), time.process_time())
     ct.reconstruct(particles)
     middle = (time.perf_counter(), time.process_time())

@@ -1,9 +1,9 @@
-"""Quality against time, beside cryoDRGN on the same files: python benchmarks/vs_cryodrgn.py [--cryodrgn PATH].
+"""Quality against time, compared with cryoDRGN on the same files: python benchmarks/vs_cryodrgn.py [--cryodrgn PATH].
 
-cryoDRGN (GPL) is a program of its own here, in an environment of its own. The legs run one after the other, each in a
-process of its own, on one machine; what is spent on evaluation does not count. `--legs` repeats some of them and keeps
-what the folder holds of the others. cryoDRGN's epochs are kept in the folder and continued: an interrupted benchmark
-goes on. Set OMP_NUM_THREADS, which all of them follow.
+cryoDRGN (GPL) runs as an external program in a separate environment. The legs run one after the other on one machine,
+each in a separate process; time spent on evaluation is not counted. `--legs` repeats some legs and keeps the results of
+the others in the folder. cryoDRGN's epochs are kept in the folder, so that an interrupted benchmark can be resumed. Set
+OMP_NUM_THREADS, which applies to all legs.
 
 Writes benchmarks/results/vs_cryodrgn.json and .png, and prints the README's tables.
 """
@@ -43,16 +43,16 @@ from cryotwin_nb.reconstruction import eigenvolumes as subspace
 from cryotwin_nb.truth.truth import Truth
 
 EPOCHS_EVALUATED = (1, 2, 4, 8, 16, 24)
-LARGE = "assembly"  # 64 x 64 pixels, where only the rates are measured
+LARGE = "assembly"  # 64 x 64 pixels; only throughput is measured
 N_COMPONENTS = {"assembly-small": 60, "hinge-small": 30}
 LATENT_DIM = 8
 
 
-# What is measured of each method --------------------------------------------------------------------------------------
+# Figures of merit of each method --------------------------------------------------------------------------------------
 
 
 def figures_of_maps(decode: evaluation.Decode, z: Tensor, truth: Truth) -> dict:
-    """What a decoder and the latents z (n, d) of all the images are measured by; intervals are of 95 %."""
+    """Return figures of merit of a decoder and the latents z (n, d) of all images, with 95 % intervals."""
     of_images, n_active = evaluation.fsc_of_images(decode, z, truth), len(truth.coordinate_names)
     everywhere, active = (evaluation.isometry(decode, z, n_active=n) for n in (None, n_active))
     metric, axes = evaluation.metric_tensors(decode, z), evaluation.principal_axes(z)[1][:n_active]
@@ -71,7 +71,7 @@ def figures_of_maps(decode: evaluation.Decode, z: Tensor, truth: Truth) -> dict:
 
 
 def figures_of_latents(z: Tensor, prior: ct.GaussianMixture, truth: Truth) -> dict:
-    """What the latents z (n, d) of all the images and their prior are measured by; intervals are of 95 %."""
+    """Return figures of merit of the latents z (n, d) of all images and their prior, with 95 % intervals."""
     kl = [evaluation.kl_divergence(z, prior, seed=seed) for seed in range(5)]
     held_out = evaluation.held_out_log_likelihood(z)
     return {
@@ -86,12 +86,12 @@ def figures_of_latents(z: Tensor, prior: ct.GaussianMixture, truth: Truth) -> di
 
 
 def evenly_spread(n: int) -> np.ndarray:
-    """The 100 images that `evaluation.fsc_to_truth` takes."""
+    """Return the indices of the 100 images that `evaluation.fsc_to_truth` uses."""
     return np.linspace(0, n - 1, min(100, n)).astype(int)
 
 
 def fsc_of_maps(maps: Tensor, truth: Truth) -> np.ndarray:
-    """Mean correlation (D/2,) of maps (m, D, D, D) with the true maps of m images."""
+    """Return the mean FSC (D/2,) of maps (m, D, D, D) with the true maps of m images."""
     return evaluation.fsc_to_truth(lambda rows: maps[rows[:, 0]], torch.arange(len(maps))[:, None], truth)
 
 
@@ -124,7 +124,7 @@ def leg_cryodrgn(args: argparse.Namespace) -> dict:
         lambda z: run.volumes(until, z, pixel),
         truth.box_size,
     )
-    epoch_seconds = float(np.quantile(run.seconds[:until], 0.1))  # of the fast ones: the machine is shared
+    epoch_seconds = float(np.quantile(run.seconds[:until], 0.1))  # that of fast epochs: the machine is shared
     return measured | {
         "epochs": until,
         "seconds": until * epoch_seconds,
@@ -135,7 +135,7 @@ def leg_cryodrgn(args: argparse.Namespace) -> dict:
 
 
 def leg_cryodrgn_defaults(args: argparse.Namespace) -> dict:
-    """Throughput of its defaults, 1024 wide, on larger images."""
+    """Measure the throughput of cryoDRGN's defaults, 1024 wide, on larger images."""
     read(args, LARGE)
     run = Run(args.cryodrgn, stem(args, LARGE), args.folder / "cryodrgn-defaults")
     rate, peak = run.throughput(args.throughput_images)
@@ -153,7 +153,7 @@ def leg_subspace(args: argparse.Namespace) -> dict:
         for done in passes(*arguments):
             with watch.paused() as elapsed:
                 c = networks.prepare(model.imaging.batch(particles, rows)).expected
-                c = c if curves else torch.zeros_like(c)  # the first pass gives the average alone
+                c = c if curves else torch.zeros_like(c)  # the first pass estimates the average only
                 maps = networks.mean + torch.tensordot(c, networks.basis, 1)
                 curves.append(fsc_of_maps(maps, truth[rows]))
                 curve.append([elapsed, float(curves[-1].mean())])
@@ -179,7 +179,7 @@ def leg_subspace(args: argparse.Namespace) -> dict:
 
 
 def pass_rate(particles: ct.Particles) -> float:
-    """Images per second of a pass of expectation-maximisation at full resolution, with the images prepared."""
+    """Return images per second of an EM pass at full resolution, on prepared images."""
     model = untrained(particles, LATENT_DIM)
     batches = list(prepared(model.imaging, particles))
     began = time.perf_counter()
@@ -217,7 +217,7 @@ def leg_coordinate(args: argparse.Namespace) -> dict:
 
 
 def leg_warm(args: argparse.Namespace) -> dict:
-    """The coordinate networks started from a subspace solution, whose time counts, then trained on the images."""
+    """Train the coordinate networks from a subspace solution, whose time is counted."""
     particles = read(args, args.dataset)
     truth, rows = particles.require_truth(), evenly_spread(len(particles))
     options = {"latent_dim": LATENT_DIM, "n_components": args.n_components}
@@ -249,7 +249,7 @@ def leg_warm(args: argparse.Namespace) -> dict:
 
 
 def training_rate(particles: ct.Particles, precision: str) -> float:
-    """Images per second of an epoch at full resolution."""
+    """Return images per second of an epoch at full resolution."""
     model = ct.CryoTwin(particles.box_size, "coordinate", LATENT_DIM, n_components=60)
     config = ct.TrainingConfig(epochs=2, warmup=0, start_radius=1, precision=precision, final_em=False)
     return len(particles) / ct.fit(model, particles, config, progress=False).seconds[-1]
@@ -272,18 +272,18 @@ def stem(args: argparse.Namespace, dataset: str) -> Path:
 
 
 def read(args: argparse.Namespace, dataset: str) -> ct.Particles:
-    """The particles, from the files that cryoDRGN reads."""
+    """Return the particles, from the files that cryoDRGN reads."""
     path = stem(args, dataset).with_suffix(".star")
     if not path.exists():
         write_inputs(ct.data.fetch(dataset, progress=False)[: args.images], path.with_suffix(""))
     return ct.Particles.read(path, contrast="dark")
 
 
-# All of it -----------------------------------------------------------------------------------------------------------
+# Main program --------------------------------------------------------------------------------------------------------
 
 
 def merge(args: argparse.Namespace) -> dict:
-    """Everything that the folder holds, in the order of `LEGS`."""
+    """Return all results in the folder, in the order of `LEGS`."""
     particles = read(args, args.dataset)
     settings = {"dataset": args.dataset, "n_particles": len(particles), "box_size": particles.box_size}
     settings |= {"pixel_size": particles.pixel_size, "latent_dim": LATENT_DIM, "n_components": args.n_components}
@@ -301,13 +301,13 @@ def main() -> None:
     parser.add_argument("--dataset", default="assembly-small", choices=N_COMPONENTS)
     parser.add_argument("--folder", type=Path, default=Path("results/vs_cryodrgn"))
     parser.add_argument(
-        "--cryodrgn", default=shutil.which("cryodrgn"), help="the executable; its legs are left out else"
+        "--cryodrgn", default=shutil.which("cryodrgn"), help="the executable; without it, its legs are skipped"
     )
-    parser.add_argument("--epochs", type=int, default=200, help="of cryoDRGN, at most")
-    parser.add_argument("--skip-defaults", action="store_true", help="leave out the rate of cryoDRGN's defaults")
+    parser.add_argument("--epochs", type=int, default=200, help="maximum number of cryoDRGN epochs")
+    parser.add_argument("--skip-defaults", action="store_true", help="skip the throughput of cryoDRGN's defaults")
     parser.add_argument("--legs", nargs="*", default=list(LEGS), choices=LEGS)
-    parser.add_argument("--leg", choices=LEGS, help="run this one in this process and print its results")
-    parser.add_argument("--images", type=int, help="only so many, to try the script")
+    parser.add_argument("--leg", choices=LEGS, help="run this leg in this process and print its results")
+    parser.add_argument("--images", type=int, help="number of images to use, to test the script")
     parser.add_argument("--throughput-images", type=int, default=320)
     args = parser.parse_args()
     args.n_components = N_COMPONENTS[args.dataset]

@@ -1,4 +1,4 @@
-"""The table and the figure of `vs_cryodrgn.py`: python benchmarks/vs_cryodrgn_report.py makes both anew.
+"""Regenerate the tables and the figure of `vs_cryodrgn.py`: python benchmarks/vs_cryodrgn_report.py.
 
 Reads benchmarks/results/vs_cryodrgn.json, prints the README's tables, writes the .png beside it.
 """
@@ -17,7 +17,7 @@ from cryotwin_nb.plotting import style
 
 
 def table(results: dict) -> str:
-    """The README's tables, in Markdown: quality, then time, then speed."""
+    """Return the README's tables, in Markdown: quality, then time, then speed."""
     legs = {title(n, results): leg for n, leg in results.items() if isinstance(leg, dict) and "FSC area" in leg}
     lines = [f"| | {' | '.join(legs)} |", "|---" * (len(legs) + 1) + "|"]
     rows = {
@@ -26,16 +26,16 @@ def table(results: dict) -> str:
         "isometry r, active subspace": lambda leg: with_interval(leg, "isometry r, active subspace"),
         "relaxed distortion, active subspace": lambda leg: f"{leg['relaxed distortion, active subspace']:.2f}",
         "KL by KLIEP, nats (five seeds)": lambda leg: number_and_range(leg["KL, nats"], leg["KL, range of five seeds"]),
-        "KL at least, by held-out likelihood, nats": lambda leg: f"{leg['KL at least, nats']:.2f}",
+        "KL, lower bound by held-out likelihood, nats": lambda leg: f"{leg['KL at least, nats']:.2f}",
         **{f"kNN R², {name}": partial(r2, name) for name in next(iter(legs.values()))["R2"]},
         "training, s": lambda leg: f"{leg['seconds']:.0f}",
-        "until cryoDRGN's FSC, s": lambda leg: reached(leg, results),
+        "time to reach cryoDRGN's FSC, s": lambda leg: reached(leg, results),
         "peak memory, GiB": lambda leg: f"{leg['peak memory, GiB']:.2f}",
     }
     for name, cell in rows.items():
         lines.append(f"| {name} | {' | '.join(cell(leg) for leg in legs.values())} |")
     if "subspace" in results:
-        lines.append(f"\nThe average map alone: FSC {np.mean(results['subspace']['FSC of the average']):.3f}.")
+        lines.append(f"\nFSC of the average map alone: {np.mean(results['subspace']['FSC of the average']):.3f}.")
     lines += ["", "| | images per second |", "|---|---|"]
     for name, leg in results.items():
         if isinstance(leg, dict) and "images per second" in leg:
@@ -44,7 +44,7 @@ def table(results: dict) -> str:
 
 
 def with_interval(leg: dict, name: str) -> str:
-    """A figure with its 95 % interval."""
+    """Return a figure of merit with its 95 % interval."""
     return number_and_range(leg[name], leg[f"{name}, interval"])
 
 
@@ -57,13 +57,13 @@ def number_and_range(value: float, interval: list[float]) -> str:
 
 
 def reached(leg: dict, results: dict) -> str:
-    """Seconds of training until the FSC area that cryoDRGN ends with."""
+    """Return the seconds of training until cryoDRGN's final FSC area is reached."""
     target = results["cryodrgn"]["FSC area"] if "cryodrgn" in results else 1.0
     return next((f"{s:.0f}" for s, area in leg["curve"] if area >= target), "never")
 
 
 def title(leg: str, results: dict) -> str:
-    """How a leg is called in tables and figures."""
+    """Return the name of a leg in tables and figures."""
     if leg == "cryodrgn":
         return f"cryoDRGN {results['versions']['cryoDRGN']}, 256 wide, {results[leg]['epochs']} epochs"
     return {"cryodrgn-defaults": "cryoDRGN, defaults"}.get(leg, leg)
@@ -71,7 +71,7 @@ def title(leg: str, results: dict) -> str:
 
 @style.styled
 def draw(results: dict) -> plt.Figure:
-    """FSC area against seconds, and the final FSC; one legend for both.
+    """Plot FSC area against seconds, and the final FSC, with one legend for both.
 
     The subspace falls below the average map, its first point, while its passes are limited to low resolution.
     """
@@ -83,7 +83,7 @@ def draw(results: dict) -> plt.Figure:
     if "subspace" in legs:
         curves["the average map"] = legs["subspace"]["FSC of the average"]
         left.axhline(np.mean(curves["the average map"]), color=style.COLOURS[len(legs)], zorder=0)
-    left.set(xscale="log", xlabel="training (s)", ylabel="FSC area against the truth of single images")
+    left.set(xscale="log", xlabel="training (s)", ylabel="FSC area of single images against the truth")
     size, pixel = results["settings"]["box_size"], results["settings"]["pixel_size"]
     frequency = np.arange(1, size // 2 + 1) / (size * pixel)
     ct.plotting.fsc_curves([ct.FscCurve(frequency, np.array(c)) for c in curves.values()], list(curves), None, right)

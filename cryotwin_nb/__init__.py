@@ -1,14 +1,14 @@
-"""From single-particle cryo-EM images to an isometric latent space, a density on it, and conformational pathways.
+"""Heterogeneity analysis of single-particle cryo-EM images: isometric latent space, density on it, and pathways.
 
     import cryotwin_nb as ct
 
-The public names stand in `__init__.pyi` and load on first use, so that importing the package stays quick and needs
+Public names are listed in `__init__.pyi` and loaded on first use, so importing the package is fast and requires
 neither matplotlib nor a browser.
 """
 
 import lazy_loader
 
-from cryotwin_nb.errors import extras_told
+from cryotwin_nb.errors import extras_explained
 
 __version__ = "0.1.0"
 
@@ -16,5 +16,5 @@ _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> object:
-    with extras_told():
+    with extras_explained():
         return _load(name)

@@ -1,4 +1,4 @@
-"""`python -m cryotwin_nb`, the same as `cryotwin`."""
+"""Entry point of `python -m cryotwin_nb`, equivalent to the `cryotwin` command."""
 
 import sys
 

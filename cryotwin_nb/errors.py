@@ -1,4 +1,4 @@
-"""The exception that users of cryotwin_nb need to know, and checks of single arguments that raise it."""
+"""Exceptions for invalid input and missing packages, and checks of single arguments that raise them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """Something given to cryotwin_nb cannot be used; the message says what, why and, on its last line, what to do.
+    """Invalid input to cryotwin_nb; the message states what is wrong and, on its last line, how to fix it.
 
     Parameters
     ----------
     where : str
-        The file, argument or object at fault.
+        File, argument or object at fault.
     found : str
-        What was there.
+        What was found.
     expected : str
-        What should have been there.
+        What was expected.
     remedy : str
-        What the user can do about it: one or more sentences.
+        How to fix it: one or more imperative sentences.
     sentence : str, optional
-        What is wrong, as a finished sentence, where "WHERE: found FOUND, expected EXPECTED." would not be one.
+        Complete sentence that replaces the default message "WHERE: found FOUND, expected EXPECTED."
     """
 
     def __init__(self, where: object, found: str, expected: str, remedy: str, sentence: str | None = None) -> None:
@@ -34,7 +34,7 @@ class InputError(ValueError):
 
 
 class MissingExtraError(ImportError):
-    """A part of cryotwin_nb that was not installed is asked for; the message says how to install it."""
+    """An optional dependency of cryotwin_nb is not installed; the message states how to install it."""
 
 
 _EXTRAS = {
@@ -46,12 +46,13 @@ _EXTRAS = {
 
 
 @contextmanager
-def extras_told() -> Iterator[None]:
-    """Turn the failure to import a package of an extra into a sentence on how to install it.
+def extras_explained() -> Iterator[None]:
+    """Convert a failed import of an optional dependency into an error that states how to install it.
 
     Raises
     ------
     MissingExtraError
+        If a package of an extra is not installed.
     """
     try:
         yield
@@ -65,7 +66,7 @@ def extras_told() -> Iterator[None]:
 
 
 def warn_user(text: str) -> None:
-    """Warn of a choice made on the user's behalf, at the line outside this package that led to it."""
+    """Warn about a choice made on the user's behalf, at the line outside this package that caused it."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
         frame, level = frame.f_back, level + 1
@@ -73,42 +74,42 @@ def warn_user(text: str) -> None:
 
 
 def positive(name: str, value: Any, remedy: str) -> float:
-    """A positive finite number as a plain float, or `InputError`."""
+    """Return a positive finite number as a float, or raise `InputError`."""
     if not _is_number(value, Real) or not (value > 0 and math.isfinite(value)):
         raise InputError(name, repr(value), "a positive number", remedy)
     return float(value)
 
 
 def whole(name: str, value: Any, remedy: str, least: int = 1) -> int:
-    """A whole number of at least `least` as a plain int, or `InputError`."""
+    """Return an integer of at least `least` as an int, or raise `InputError`."""
     if not _is_number(value, Real) or not math.isfinite(value) or value != int(value) or value < least:
         expected = "a positive integer" if least == 1 else f"an integer of at least {least}"
         raise InputError(name, repr(value), expected, remedy)
     return int(value)
 
 
-def flag(name: str, value: Any, remedy: str = "Give True or False.") -> bool:
-    """True or False (or 1 or 0) as a plain bool, or `InputError`."""
+def flag(name: str, value: Any, remedy: str = "Pass True or False.") -> bool:
+    """Return True or False (or 1 or 0) as a bool, or raise `InputError`."""
     is_integer = _is_number(value, Integral) and value in (0, 1)
     if not is_integer and type(value).__name__ not in ("bool", "bool_"):
         raise InputError(name, repr(value), "True or False", remedy)
     return bool(value)
 
 
-def choice(name: str, value: Any, choices: Collection[str], remedy: str = "Choose one of these.") -> str:
-    """One of some words, or `InputError`."""
+def choice(name: str, value: Any, choices: Collection[str], remedy: str = "Pass one of these.") -> str:
+    """Return one of the allowed strings, or raise `InputError`."""
     if not isinstance(value, str) or value not in choices:
         raise InputError(name, repr(value), " or ".join(map(repr, choices)), remedy)
     return value
 
 
 def known_options(where: str, given: Collection[str], known: Collection[str]) -> None:
-    """Raise `InputError` if an option is none of those known."""
+    """Raise `InputError` if a given option is unknown."""
     unknown = [name for name in given if name not in known]
     if unknown:
         sentence = f"{where} has no option {' or '.join(map(repr, unknown))}."
-        options = f"Its options are {', '.join(known)}."
-        raise InputError(where, f"the option {unknown[0]!r}", f"one of {', '.join(known)}", options, sentence)
+        remedy = f"Use one of the options {', '.join(known)}."
+        raise InputError(where, f"the option {unknown[0]!r}", f"one of {', '.join(known)}", remedy, sentence)
 
 
 def _is_number(value: Any, kind: type) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tomllib
 from importlib.metadata import version as installed
 from pathlib import Path
 
@@ -38,6 +39,10 @@ html_theme = "furo"
 html_title = "cryotwin_nb"
 html_copy_source = False
 html_static_path: list[str] = []
+# The repository's address, once it is known, stands in pyproject.toml alone.
+_project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+if address := _project.get("urls", {}).get("Repository"):
+    html_theme_options = {"source_repository": address, "source_branch": "main", "source_directory": "docs/"}
 
 
 def _visit_math(self, node: nodes.math) -> None:

@@ -1,4 +1,4 @@
-"""A JupyterLab and a headless Chromium for tests: nothing of the user's, nothing from outside this machine."""
+"""JupyterLab and headless Chromium for tests, isolated from the user's settings and from the network."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from PIL import Image
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARTEFACTS = Path(__file__).parent.parent / "results" / "browser"
 MAPS = "document.querySelector('.cryotwin-maps')?.cryotwin"
-"""What the browser knows of the explorer's maps (see explorer/maps.js)."""
+"""State of the explorer's maps in the browser (see explorer/maps.js)."""
 _FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
 
 @contextlib.contextmanager
 def jupyter_lab(folder: Path, home: Path) -> Iterator[str]:
-    """A JupyterLab on `folder`, with a home of its own; gives its address."""
+    """Start JupyterLab in `folder` with a separate home directory; yield its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -34,7 +34,7 @@ def jupyter_lab(folder: Path, home: Path) -> Iterator[str]:
     own = {name: str(home / part) for name, part in names.items()} | {"JUPYTERLAB_SETTINGS_DIR": str(home / "settings")}
     for path in own.values():
         Path(path).mkdir(parents=True, exist_ok=True)
-    own["PYTHONPATH"] = str(Path(__file__).parent.parent)  # kernels take this copy of the package, not an installed one
+    own["PYTHONPATH"] = str(Path(__file__).parent.parent)  # kernels import this copy of the package
     quiet = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     quiet.parent.mkdir(parents=True)
     quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
@@ -71,9 +71,9 @@ class LabPage:
     ----------
     page : playwright Page
     errors : list of str
-        What the console called an error.
+        Errors reported by the console.
     outside : list of str
-        Addresses asked for that are not on this machine.
+        Requested addresses that are not on this machine.
     """
 
     def __init__(self, browser: Any, address: str, notebook: str, width: int = 1280, height: int = 800) -> None:
@@ -136,7 +136,7 @@ class ExplorerPage(LabPage):
         return self.page.locator(".widget-slider", has_text=name).locator(".noUi-handle")
 
     def version(self) -> int:
-        """Number of the path that the browser has."""
+        """Number of the path that the browser shows."""
         return self.page.evaluate(f"() => {MAPS}?.version ?? -1")
 
     def drawn(self, step: int, maps: int = 12, newer_than: int = -1) -> None:
@@ -149,7 +149,7 @@ class ExplorerPage(LabPage):
         self.page.wait_for_function(f"() => Boolean({MAPS}?.start)")
 
     def look(self) -> np.ndarray:
-        """What stands on the maps' canvas, (h, w, 3)."""
+        """Return the content of the maps' canvas, (h, w, 3)."""
         file = self.screenshot("canvas")
         self.page.locator(".cryotwin-maps canvas").first.screenshot(path=file)
         with Image.open(file) as picture:

@@ -72,7 +72,7 @@ def put(path: Path, position: int, value: float) -> None:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """A good data set in every format: each case spoils one thing in it."""
+    """A valid data set in every format; each case corrupts one thing in it."""
     images = np.random.default_rng(0).normal(size=(N, BOX, BOX)) - 5 * np.eye(BOX)
     write_images(tmp_path / "stack.mrcs", images)
     (tmp_path / "stack.star").write_text(STAR)
@@ -135,7 +135,7 @@ def images(shape: tuple[int, ...], pixel_size: float = 2.5, value: float | None 
 
 
 def cs(change: Callable[[np.ndarray], Any]) -> Callable[[Path], None]:
-    """Spoil the .cs file: `change` edits the table in place or returns another."""
+    """Corrupt the .cs file: `change` edits the table in place or returns another."""
 
     def spoil(folder: Path) -> None:
         table = cs_table()
@@ -161,7 +161,7 @@ def remove(name: str) -> Callable[[Path], None]:
 
 
 def nothing(folder: Path) -> None:
-    """The data set is good; what is asked of it is not."""
+    """Leave the data set valid; the request is invalid."""
 
 
 def two_sizes(folder: Path) -> None:
@@ -188,7 +188,7 @@ POSES, PARAMETERS, SELECTION = {"poses": "poses.pkl"}, {"ctf": "ctf.pkl"}, {"ind
 LONE_TABLE = "data_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnVoltage #2\n1 300\n\n"
 NO_ROWS = "data_particles\n\nloop_\n_rlnImageName #1\n_rlnAngleRot #2\n\n"
 
-# what it is: (what spoils the good data set, the file read, the options of read, what the message must say)
+# case: (function that corrupts the valid data set, file to read, options of read, text expected in the message)
 CASES: dict[str, tuple[Callable[[Path], None], str, dict[str, Any], str]] = {
     # stacks
     "truncated stack": (cut("stack.mrcs", -100), "stack.star", {}, r"stack\.mrcs.*ends 100 bytes early"),
@@ -241,7 +241,7 @@ CASES: dict[str, tuple[Callable[[Path], None], str, dict[str, Any], str]] = {
     "one quotation mark": (edit("1@stack", "'1@stack"), "stack.star", {}, r"stack\.star, line \d+.*quotation"),
     "carriage return": (edit("1@stack", "1@\rstack"), "stack.star", {}, r"stack\.star, line \d+.*carriage"),
     "image number no number": (edit("2@stack", "x@stack"), "stack.star", {}, r"stack\.star.*row 2"),
-    "row past the end": (edit("4@stack", "5@stack"), "stack.star", {}, r"stack\.star.*image 5 .*holds 4"),
+    "row past the end": (edit("4@stack", "5@stack"), "stack.star", {}, r"stack\.star.*image 5 .*contains 4"),
     "only some angles": (edit("_rlnAngleTilt", "_rlnOther"), "stack.star", {}, r"stack\.star.*without rlnAngleTilt"),
     "half the origins": (edit("_rlnOriginYAngst", "_rlnOther"), "stack.star", {}, r"stack\.star.*rlnOriginYAngst"),
     "half the CTF": (edit("_rlnDefocusV", "_rlnOther"), "stack.star", {}, r"stack\.star.*without rlnDefocusV"),
@@ -266,7 +266,7 @@ CASES: dict[str, tuple[Callable[[Path], None], str, dict[str, Any], str]] = {
     # .cs files
     "objects in .cs": (
         lambda f: save(f / "stack.cs", np.array([{"a": 1}], dtype=object), allow_pickle=True),
-        *("stack.cs", {}, r"stack\.cs.*refused"),
+        *("stack.cs", {}, r"stack\.cs.*rejected"),
     ),
     "no blob/path": (cs(without("blob/path")), "stack.cs", {}, r"stack\.cs.*blob/path"),
     "plain array as .cs": (cs(lambda _: np.zeros((3, 3))), "stack.cs", {}, r"stack\.cs.*blob/path"),
@@ -383,7 +383,7 @@ def test_a_mixed_set_is_read_once_one_group_is_selected(folder):
 
 
 class Bomb:
-    """A pickle of it runs a command when it is loaded."""
+    """Object whose pickle runs a command when it is loaded."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self.call = function, arguments
@@ -400,13 +400,13 @@ def test_a_pickle_that_would_run_a_command_is_refused_unrun(folder, read, wrap, 
     calls = [(os.system, f"touch {target}"), (eval, f"open({str(target)!r}, 'w')"), (os.mkdir, str(target))]
     for function, argument in calls:
         (folder / "bomb.pkl").write_bytes(pickle.dumps(wrap(Bomb(function, argument)), protocol=protocol))
-        with pytest.raises(InputError, match=r"(?s)bomb\.pkl.*Nothing in it was run"):
+        with pytest.raises(InputError, match=r"(?s)bomb\.pkl.*No code in this file was run"):
             read(folder / "bomb.pkl")
         assert not target.exists()
 
 
 def test_the_bomb_would_go_off(tmp_path):
-    """The test above means something: the plain unpickler does run it."""
+    """Control for the test above: the plain unpickler does run the command."""
     pickle.loads(pickle.dumps(Bomb(os.mkdir, str(tmp_path / "executed"))))
     assert (tmp_path / "executed").exists()
 

@@ -21,7 +21,7 @@ from cryotwin_nb.cli.options import Option
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A trained run on disk, made by the command itself."""
+    """A trained run on disk, created by the command."""
     folder = tmp_path_factory.mktemp("run")
     ct.simulate.hinge(60, 16, progress=False).write(folder / "p.star", progress=False)
     arguments = ["train", f"{folder / 'p.star'}", "--output", f"{folder / 'out'}", "--contrast", "dark"]
@@ -176,11 +176,11 @@ def test_help_explains(command, capsys):
 
 
 class Reached(KeyboardInterrupt):
-    """Raised where an option arrives."""
+    """Raised when an option reaches its function."""
 
 
 def reached(command: str, folder: Path, tmp_path: Path) -> list[str]:
-    """The arguments that a command cannot do without."""
+    """Return the required arguments of a command."""
     star, model = f"{folder / 'p.star'}", f"{folder / 'out' / 'model.safetensors'}"
     np.save(tmp_path / "points.npy", np.zeros((3, 2), np.float32))
     return {
@@ -198,7 +198,7 @@ def reached(command: str, folder: Path, tmp_path: Path) -> list[str]:
 
 
 def passing() -> list[tuple[str, str, Option]]:
-    """Every generated option of every command, and the function that it has to reach."""
+    """Return every generated option of every command, and the function that it must reach."""
     read = [(name, "cryotwin_nb.particles.particles.Particles.read", reading.reading_options()) for name in READERS]
     path = [
         (f"pathway --method {m}", f"cryotwin_nb.pathways.{f}", exploring._path_options()) for m, f in METHODS.items()
@@ -236,7 +236,7 @@ PATH_KEYWORDS = {
 
 
 def another(option: Option, tmp_path: Path) -> tuple[list[str], Any]:
-    """What to type for a value that is not the default, and the value."""
+    """Return command-line arguments for a value other than the default, and the value."""
     if option.kind is bool:
         return [option.flag], option.default is not True
     if option.choices:
@@ -251,7 +251,7 @@ def another(option: Option, tmp_path: Path) -> tuple[list[str], Any]:
 )
 def test_each_option_of_each_command_reaches_what_it_sets(command, where, option, run, tmp_path, monkeypatch):
     if command == "prepare" and where.endswith("read") and option.keyword == "box_size":
-        return  # there it is the box to crop to
+        return  # there it is the box size to crop to
     seen: dict[str, Any] = {}
 
     place, _, attribute = where.rpartition(".")
@@ -308,7 +308,7 @@ def test_the_extent_of_a_selection_reaches_it(option, keyword, run, tmp_path, mo
 )
 def test_a_former_spelling_is_answered_with_the_present_one(command, now, capsys):
     assert main([command, now[0]]) == 2
-    assert f"{now[0]} is now called {now[1]}." in capsys.readouterr().err
+    assert f"{now[0]} has been replaced by {now[1]}." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", commands.COMMANDS)
@@ -321,7 +321,7 @@ def test_every_option_is_explained(command):
 
 
 def test_no_value_names_something_to_import():
-    """Options are numbers, words and paths: nothing that is given is looked up in a module."""
+    """Options are numbers, words and paths; no value is looked up in a module."""
     kinds = {option.kind for _, _, option in passing()}
     assert kinds <= {bool, int, float, str, Path}
 
@@ -334,7 +334,7 @@ def test_exit_statuses(run, tmp_path, monkeypatch, capsys):
         (KeyboardInterrupt(), 130, "Interrupted. Resume"),
         (commands.Terminated(), 143, "Interrupted. Resume"),
         (MemoryError("no memory"), 2, "error: no memory"),
-        (ZeroDivisionError("x"), 70, "fault of cryotwin_nb"),
+        (ZeroDivisionError("x"), 70, "bug in cryotwin_nb"),
     ):
 
         def fail(*arguments, error=error, **keywords):
@@ -355,7 +355,7 @@ def test_look_tells_by_its_status_whether_something_must_be_mended(tmp_path, cap
 
 
 def test_a_terminated_training_can_be_resumed(run, tmp_path):
-    """SIGTERM, as a queue sends it, ends with its own status; the checkpoint is used by the next call."""
+    """SIGTERM, as sent by a batch queue, ends with a distinct status; the next call uses the checkpoint."""
     command = [sys.executable, "-m", "cryotwin_nb", "train", f"{run[0] / 'p.star'}", "--output", f"{tmp_path}"]
     command += ["--contrast", "dark", "--latent-dim", "2", "--n-components", "3", "--epochs", "4000", "--device", "cpu"]
     environment = os.environ | {"PYTHONPATH": f"{Path(ct.__file__).parents[1]}", "OMP_NUM_THREADS": "1"}
@@ -385,7 +385,7 @@ def test_routes_and_support_from_the_shell(far_apart, run, tmp_path, capsys):
 
 @pytest.fixture
 def far_apart(run, tmp_path):
-    """A model of two narrow components far apart, and one between them off the straight line."""
+    """A model with two narrow components far apart, and one between them off the straight line."""
     model = ct.CryoTwin.load(run[0] / "out" / "model.safetensors")
     means = [[0.0, 0.0], [40.0, 0.0], [20.0, 12.0]]
     model.prior = ct.GaussianMixture([0.4, 0.3, 0.3], means, np.stack([np.eye(2)] * 3))

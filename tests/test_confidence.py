@@ -1,4 +1,4 @@
-"""How sure a path is, on mixtures of two wells whose barrier is known; what it passes, against brute force."""
+"""Confidence of a path, on mixtures of two wells with a known barrier; path profiles, against brute force."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def two_wells(d: int = 1, apart: float = 4.0, share: float = 0.6) -> GaussianMix
 
 
 def true_barrier(apart: float = 4.0, share: float = 0.6) -> float:
-    """From the mean of the first well to the top, on the line between the two: the same in every dimension."""
+    """Return the barrier from the mean of the first well on the line between the two; the same in every dimension."""
     x = np.linspace(0, apart, 4001)
     density = share * stats.norm.pdf(x) + (1 - share) * stats.norm.pdf(x, apart)
     return float(np.log(density[0] / density.min()))
@@ -36,7 +36,7 @@ def fitted(truth: GaussianMixture, n: int, seed: int, **options) -> tuple[torch.
 
 
 def test_the_interval_holds_the_true_barrier_in_most_samples():
-    """Ten samples of 600; the widths of the intervals are those that the estimates scatter with."""
+    """Ten samples of 600; the widths of the intervals match the scatter of the estimates."""
     truth, held, estimates, widths = two_wells(1), 0, [], []
     for seed in range(10):
         z, prior = fitted(truth, 600, seed)
@@ -89,7 +89,7 @@ def test_draws_follow_from_the_seed(example):
 
 
 def test_ends_move_with_means_and_stay_where_they_are_latents(example):
-    """The mean of m particles scatters by 1 / sqrt(m) along each axis, here of 300."""
+    """The mean of m particles scatters by 1 / sqrt(m) along each axis; here m = 300."""
     z, prior = example
     ends = prior.means.float()
     of_means = bootstrap_path(prior, z, max_flux(prior, 0, 1), n_draws=25).latents[:, 0]
@@ -101,7 +101,7 @@ def test_ends_move_with_means_and_stay_where_they_are_latents(example):
 
 
 def test_the_tube_shrinks_with_the_number_of_particles():
-    """By the root of it: ten times from 200 to 20,000."""
+    """By its square root: a factor of ten from 200 to 20,000."""
     truth, radius = two_wells(2), []
     for n in (200, 20_000):
         z, prior = fitted(truth, n, seed=2)
@@ -110,7 +110,7 @@ def test_the_tube_shrinks_with_the_number_of_particles():
 
 
 def test_the_tube_is_wider_where_less_is_known():
-    """A path by way of a well of few particles, between two wells of many."""
+    """A path through a well with few particles, between two wells with many."""
     means = torch.tensor([[0.0, 0.0], [4.0, 4.0], [8.0, 0.0]])
     truth = GaussianMixture([0.48, 0.04, 0.48], means, torch.eye(2).expand(3, 2, 2))
     z, prior = fitted(truth, 1500, seed=0)
@@ -119,7 +119,7 @@ def test_the_tube_is_wider_where_less_is_known():
 
 
 def test_what_the_mixture_would_move_by_itself_is_taken_off():
-    """A density half as wide again as that of the particles: draws start from it and would all have higher barriers."""
+    """A density 1.5 times as wide as that of the particles: draws start from it and would all have higher barriers."""
     truth = two_wells(1)
     z = truth.sample(2000, 5)
     wide = GaussianMixture(truth.weights, truth.means, 1.5 * truth.covariances)
@@ -131,7 +131,7 @@ def test_what_the_mixture_would_move_by_itself_is_taken_off():
 
 
 def test_errors_of_latents_are_taken_off_in_every_draw():
-    """Noise of the wells' own variance hides half of the barrier from a bootstrap that does not know of it."""
+    """Noise with the variance of the wells hides half of the barrier from a bootstrap that ignores it."""
     truth, generator = two_wells(1), torch.Generator().manual_seed(0)
     z = truth.sample(4000, 1) + torch.randn(4000, 1, generator=generator)
     noise = torch.ones(4000, 1, 1)
@@ -166,7 +166,7 @@ def test_a_progress_bar_counts_the_draws(example, capsys):
     assert "2/2" in capsys.readouterr().err
 
 
-# What a path passes
+# Path profiles
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +231,7 @@ def test_the_mass_per_length_is_that_of_quadrature_across_the_path(d):
 
 
 def test_a_wider_passage_has_more_mass_for_the_same_density():
-    """Two wells, the passage's cross section twice as wide in the middle: the line's energy is lower by log 2 there."""
+    """Two wells with a passage twice as wide in the middle: the energy per length is lower by log 2 there."""
     means = torch.tensor([[0.0, 0.0], [3.0, 0.0], [6.0, 0.0]])
     wide = torch.diag_embed(torch.tensor([[1.0, 0.01], [1.0, 0.04], [1.0, 0.01]]))
     prior = GaussianMixture([0.4, 0.2, 0.4], means, wide)

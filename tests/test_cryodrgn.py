@@ -1,4 +1,4 @@
-"""cryoDRGN's run folders: made up in its layout, and, where the program is installed, by itself."""
+"""cryoDRGN's run folders: synthetic ones in its layout and, if the program is installed, real ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def latents(epoch: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_pickles(path: Path, *parts: object) -> None:
-    """One pickle after the other, as cryoDRGN does."""
+    """Write one pickle after the other, as cryoDRGN does."""
     with open(path, "wb") as file:
         for part in parts:
             pickle.dump(part, file)
@@ -46,7 +46,7 @@ def write_config(folder: Path, ind: str | None = None) -> None:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """A run of twelve epochs of which the second, the ninth and the last are kept; no selection."""
+    """A run of twelve epochs, of which the second, the ninth and the last are stored; no selection."""
     folder = tmp_path / "run of today"
     folder.mkdir()
     for epoch in (2, 9, 12):
@@ -60,7 +60,7 @@ def folder(tmp_path) -> Path:
 
 
 def test_the_last_epoch_is_read_by_default(folder):
-    write_pickles(folder / "z.pkl", np.zeros((1, 1)))  # as old versions left it at the end
+    write_pickles(folder / "z.pkl", np.zeros((1, 1)))  # as written at the end by old versions
     write_pickles(folder / "z.best.pkl", np.zeros((1, 1)))
     run = ct.read_cryodrgn(str(folder))
     assert (run.folder, run.epoch, run.box_size) == (folder, 12, BOX)
@@ -87,7 +87,7 @@ KEPT = np.array([0, 2, 3, 7, 8, 11])
 @pytest.mark.parametrize("kept", [KEPT, KEPT.tolist(), np.isin(np.arange(12), KEPT)], ids=["array", "list", "mask"])
 @pytest.mark.parametrize("noted", ["absolute", "of the start", "moved", "of the run"])
 def test_the_selection_tells_whose_latents_they_are(folder, tmp_path, noted, kept, monkeypatch):
-    """Where --ind was given to the program, relative to where it was started; or moved into the run folder since."""
+    """The file given by --ind is found relative to the working directory of the run, or in the run folder."""
     monkeypatch.chdir(tmp_path)
     path = (folder if noted in ("moved", "of the run") else tmp_path) / "chosen.pkl"
     path.write_bytes(pickle.dumps(kept))
@@ -137,24 +137,24 @@ def old_configuration(folder: Path) -> None:
 
 MEAN, LOG_VARIANCE = latents(12)
 
-# what it is: (what spoils the good run, what the message must say)
+# case: (function that corrupts the valid run, text expected in the message)
 CASES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "hostile mean": (content("z.12.pkl", Hostile()), r"z\.12\.pkl.*Nothing in it was run"),
-    "hostile variance": (content("z.12.pkl", MEAN, Hostile()), r"z\.12\.pkl.*Nothing in it was run"),
-    "hostile selection": (selection(Hostile()), r"ind\.pkl.*Nothing in it was run"),
+    "hostile mean": (content("z.12.pkl", Hostile()), r"z\.12\.pkl.*No code in this file was run"),
+    "hostile variance": (content("z.12.pkl", MEAN, Hostile()), r"z\.12\.pkl.*No code in this file was run"),
+    "hostile selection": (selection(Hostile()), r"ind\.pkl.*No code in this file was run"),
     "hostile configuration": (text("!!python/object/apply:os.system ['false']"), r"config\.yaml.*ConstructorError"),
     "two shapes": (content("z.12.pkl", MEAN, LOG_VARIANCE[:, :2]), r"z\.12\.pkl.*\(n, d\)"),
     "one dimension": (content("z.12.pkl", MEAN[:, 0]), r"z\.12\.pkl.*\(n, d\)"),
     "no numbers": (content("z.12.pkl", "latents"), r"z\.12\.pkl.*found an object of type str.*\(n, d\)"),
     "not finite": (content("z.12.pkl", np.full((N, DIM), np.inf)), r"z\.12\.pkl.*latent = inf"),
-    "cut latents": (cut_latents, r"z\.12\.pkl.*does not hold plain arrays"),
+    "cut latents": (cut_latents, r"z\.12\.pkl.*does not contain plain arrays"),
     "no latents": (no_latents, r"no latents, expected z\.N\.pkl.*train_vae"),
     "no selection": (selection(None), r"config\.yaml names the selection .*/gone/ind\.pkl.*Copy the \.pkl"),
     "another selection": (selection(np.arange(5)), r"ind\.pkl.*5 particles, expected 6"),
     "another mask": (selection(np.arange(12) < 7), r"ind\.pkl.*7 particles, expected 6"),
     "no indices": (selection(np.arange(6.0)), r"ind\.pkl.*is not a list of integers"),
     "no configuration": (no_configuration, r"config\.yaml does not exist"),
-    "old configuration": (old_configuration, r"config\.pkl, of an old version.*later version of cryoDRGN"),
+    "old configuration": (old_configuration, r"config\.pkl, from an old version.*later version of cryoDRGN"),
     "other yaml": (text("lattice_args: {extent: 0.5}"), r"config\.yaml.*dataset_args, and lattice_args with D"),
     "no lattice": (text("dataset_args: {}"), r"config\.yaml.*is not the configuration of a cryoDRGN run"),
     "empty yaml": (text("# nothing"), r"config\.yaml.*is not the configuration of a cryoDRGN run"),
@@ -179,7 +179,7 @@ def test_an_epoch_that_is_not_there_is_refused_with_those_that_are(folder):
 
 
 def recorded(command: str, folder: Path) -> list[str]:
-    """The arguments that a program gets from the shell."""
+    """Return the arguments that a program receives from the shell."""
     text = "import json, sys; print(json.dumps(sys.argv[1:]))"
     (folder / "program.py").write_text(text)
     program = f"{shlex.quote(sys.executable)} {shlex.quote(str(folder / 'program.py'))}"
@@ -216,7 +216,7 @@ def test_an_epoch_without_weights_cannot_be_decoded(folder, tmp_path):
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 8), (5, 1), (4, 8)])
 def test_latent_tables_come_back_through_numpy(tmp_path, shape):
-    """cryoDRGN reads the table by numpy.loadtxt(...).reshape(-1, d)."""
+    """cryoDRGN reads the table with numpy.loadtxt(...).reshape(-1, d)."""
     z = np.random.default_rng(0).normal(size=shape).astype(np.float32) * 1e-3
     cryodrgn.write_latents_table(tmp_path / "z.txt", z)
     np.testing.assert_array_equal(np.loadtxt(tmp_path / "z.txt").reshape(-1, shape[1]).astype(np.float32), z)
@@ -235,7 +235,7 @@ def write_maps(folder: Path, numbers: range, voxel_size: float = 2.5) -> None:
 
 @pytest.mark.parametrize("first", [1, 0, 995])
 def test_maps_come_in_the_order_of_the_latents(folder, tmp_path, first):
-    """Twelve of them: by number, also where a fourth digit begins; older versions count from 0."""
+    """Twelve maps, sorted by number, including across the change to four digits; older versions count from 0."""
     run, output = ct.read_cryodrgn(folder), tmp_path / "vol_7"
     run.decode_command(torch.zeros(12, DIM), output, 2.5)
     write_maps(output, range(first, first + 12))
@@ -260,7 +260,7 @@ def test_maps_without_their_latents_are_refused(folder, tmp_path):
         ct.read_cryodrgn(folder).read_maps(tmp_path)
 
 
-# The program itself
+# The real program
 
 
 @pytest.mark.skipif(shutil.which("cryodrgn") is None, reason="cryoDRGN is not installed")

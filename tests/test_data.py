@@ -1,4 +1,4 @@
-"""Named data sets, against a small web server on this machine that knows ranges, breaks off and lies."""
+"""Named data sets, against a local web server that supports ranges, drops connections and sends wrong data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Server(ThreadingHTTPServer):
-    """Serves CONTENT under every path; `ranges` turns range support off, `cut` breaks off after so many bytes."""
+    """Serves CONTENT under every path; `ranges` turns range support off, `cut` is the number of bytes before a drop."""
 
     ranges = True
     cut: int | None = None
@@ -34,7 +34,7 @@ class Server(ThreadingHTTPServer):
         self.asked: list[str | None] = []
 
     def handle_error(self, request, client_address):
-        """Clients that hang up are part of the tests."""
+        """Ignore errors: clients that disconnect are part of the tests."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -72,7 +72,7 @@ def server():
 
 @pytest.fixture
 def manifest(server, tmp_path):
-    """A function that writes a manifest of one downloaded data set, ``toy``, and returns its path."""
+    """Return a function that writes a manifest of one downloaded data set, ``toy``, and returns its path."""
 
     def write(**changes) -> Path:
         address = f"http://127.0.0.1:{server.server_port}/stack.mrcs"
@@ -101,7 +101,7 @@ def test_what_is_missing_is_told_until_it_is_there(manifest, tmp_path):
     path = manifest()
     files, folder = data.missing("toy", tmp_path / "data", path)
     assert [file.name for file in files] == ["stack.mrcs"] and folder == tmp_path / "data"
-    assert not folder.exists()  # asking makes nothing
+    assert not folder.exists()  # asking creates nothing
     data.download("toy", folder, progress=False, manifest=path)
     assert data.missing("toy", folder, path) == ((), folder)
     assert data.missing("assembly")[0] == ()

@@ -13,7 +13,7 @@ STORED = Path(__file__).parents[1] / "notebooks" / "models" / "assembly-small.sa
 
 @pytest.mark.notebooks
 def test_demo_runs_every_stage_and_reaches_its_numbers(tmp_path, monkeypatch, capsys):
-    """All of `make demo`, with fewer images of the small set, but the training, in whose place is the stored model."""
+    """All of `make demo` except training: fewer images of the small set, and the stored model."""
     few = ct.simulate.assembly(1500, 32, pixel_size=10.0, snr=1.0, seed=0, progress=False)
 
     def take_stored(model, particles, config):

@@ -1,4 +1,4 @@
-"""The coordinate networks started from a subspace solution: what they have learnt of it, and what `fit` makes of it."""
+"""Warm start of the coordinate networks from a subspace solution: what they learn, and how `fit` continues."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def latents(source, particles):
 
 @pytest.fixture(scope="module")
 def cold(particles):
-    """Networks with random weights; the decoder's output has been scaled."""
+    """Networks with random weights and a scaled decoder output."""
     model = ct.CryoTwin(16, **SMALL)
     model.imaging.measure(particles)
     model.networks.measure(model.imaging.batch(particles, np.arange(N)))
@@ -57,7 +57,7 @@ def warm(source, particles):
 
 
 def slice_error(model: ct.CryoTwin, source: ct.CryoTwin, particles: ct.Particles, z: Tensor) -> float:
-    """Squared difference of central slices, relative to the source's, at the frequencies of the model."""
+    """Return the squared difference of central slices relative to the source, at the frequencies of the model."""
     rotations, frequencies = torch.as_tensor(particles.rotations), model.imaging.frequencies
     assert torch.equal(source.imaging.frequencies[: len(frequencies)], frequencies)
     with torch.no_grad():
@@ -71,7 +71,7 @@ def test_slices_come_close_to_those_of_the_source(warm, cold, source, particles,
 
 
 def test_maps_are_those_of_the_source_in_every_shell(warm, cold, source, latents):
-    """Up to three quarters of Nyquist and beyond, so that the fine detail has not been left for later."""
+    """Up to three quarters of Nyquist and beyond, so that fine detail is learnt as well as coarse."""
     curves = []
     for model in (warm, cold):
         pairs = zip(model.volumes(latents[::12]), source.volumes(latents[::12]), strict=True)
@@ -103,7 +103,7 @@ def test_the_encoder_assigns_images_as_the_prior_does(warm, source, particles, l
     assert used > 1 and shares.shape[1] > used
     right = float((shares.argmax(1) == expected.argmax(1)).double().mean())
     most = float(expected.argmax(1).bincount().max()) / N
-    assert right > 0.9 > most + 0.2  # better than naming the largest component always
+    assert right > 0.9 > most + 0.2  # better than always naming the largest component
     assert shares[:, used:].mean() < 0.01
 
 
@@ -115,7 +115,7 @@ def test_the_prior_is_that_of_the_source_and_changes_slowly(warm, source):
     assert (warm.moments.mass[source.prior.n_components :] == 0).all()
     before, moments = warm.moments.mass.clone(), warm.moments.state_dict()
     moments = {name: value.clone() for name, value in moments.items()}
-    warm.moments.update(torch.zeros(16, 2), 50 * torch.eye(6)[:1].expand(16, 6))  # a batch of the first component only
+    warm.moments.update(torch.zeros(16, 2), 50 * torch.eye(6)[:1].expand(16, 6))  # a batch of one component only
     torch.testing.assert_close(warm.moments.mass, 0.9 * before + 0.1 * torch.eye(6)[0], rtol=1e-3, atol=1e-6)
     warm.moments.load_state_dict(moments)
 
@@ -151,7 +151,7 @@ def test_training_goes_on_from_there(source, particles, latents, warm, tmp_path)
     assert slice_error(models["warm"], source, particles, latents) < 0.5
 
 
-# Refusals
+# Invalid input
 
 
 def made(**changes) -> ct.CryoTwin:
@@ -168,7 +168,7 @@ def made(**changes) -> ct.CryoTwin:
         (made(latent_dim=3), None, r"differ in latent_dim: 3 here, 2 in the source"),
         (made(noise_width=1.0), None, r"differ in noise_width: 1.0 here, 3.0 in the source"),
         (made(n_components=1), None, r"components in the source's prior, expected at most 1"),
-        (made(), ct.CryoTwin(16, **SOURCE), r"seen no images"),
+        (made(), ct.CryoTwin(16, **SOURCE), r"untrained source"),
     ],
     ids=["two subspaces", "two coordinates", "reverse", "box", "d", "T", "C", "untrained"],
 )

@@ -1,4 +1,4 @@
-"""One training in two processes (Gloo) against the same in one. Run as a script, this file is one of the processes."""
+"""Training in two processes (Gloo) against training in one. Run as a script, this file is one of the processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MODELS = {
     "subspace": dict(latent_dim=5, n_components=8),
     "coordinate": dict(architecture="coordinate", latent_dim=2, n_components=4, width=16, depth=1, n_features=16),
 }
-# 16 x 16 + 1 images: in the last batch of each epoch the first process has no image
+# 16 x 16 + 1 images: the first process has no image in the last batch of each epoch
 NUMBERS = {"subspace": 400, "coordinate": 257}
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{Path(ct.__file__).parents[1]}"}
 BATCH = {"subspace": 64, "coordinate": 16}
@@ -30,7 +30,7 @@ def data(kind: str) -> ct.Particles:
 
 
 def train(kind: str, cache_gib: float) -> dict:
-    """A model's state, latents, maps and history."""
+    """Train a model; return its state, latents, maps and history."""
     particles, model = data(kind), ct.CryoTwin(16, **MODELS[kind])
     settings = {"batch_size": BATCH[kind], "cache_gib": cache_gib, "device": "cpu", "precision": "float32"}
     history = ct.fit(model, particles, ct.TrainingConfig(epochs=2, **settings), progress=False)
@@ -49,7 +49,7 @@ def train(kind: str, cache_gib: float) -> dict:
 
 
 def sums(folder: Path) -> None:
-    """What the functions make of numbers that differ between the two processes."""
+    """Write the functions' results for numbers that differ between the two processes."""
     number, mine = distributed.rank(), distributed.share(5)
     rows = torch.arange(5.0)[:, None].repeat(1, 2)
     own = rows[mine].requires_grad_()
@@ -84,7 +84,7 @@ def main(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """What two processes have written."""
+    """Folder with the output of two processes."""
     folder = tmp_path_factory.mktemp("two")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""Phrases that a native expert would not write (CONTRIBUTING.md, English) stay out of code, docs and README."""
+"""Code, docs and README avoid phrases that a native expert would not write (CONTRIBUTING.md, English)."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def test_metric_tensors_take_a_model():
     [([4.0, 4.0, 4.0], 0.0), ([1.0, 9.0], 0.64), ([2.0, 0.0], 1.0), ([1.0, 1.0, 0.0, 0.0], 1.0), ([1, 0, 0, 0], 3.0)],
 )
 def test_relaxed_distortion_of_known_metrics(eigenvalues, expected):
-    """d sum s^2 / (sum s)^2 - 1, whatever the unit and the orientation of the axes."""
+    """d sum s^2 / (sum s)^2 - 1, regardless of the unit and the orientation of the axes."""
     d = len(eigenvalues)
     turn = torch.linalg.qr(normal(d, d).double())[0]
     metric = turn.T @ torch.diag(torch.tensor(eigenvalues).double()) @ turn
@@ -123,7 +123,7 @@ def gaussian(mean: float, d: int = 2, spread: float = 1.0) -> ct.GaussianMixture
 
 @pytest.mark.parametrize(("offset", "expected"), [(0.0, 0.0), (1.0, 1.0), (1.5, 2.25)])
 def test_kl_of_shifted_gaussians(offset, expected):
-    """KL(N(m, I) from N(0, I)) = |m|^2 / 2, here in two dimensions."""
+    """KL(N(m, I) || N(0, I)) = |m|^2 / 2, here in two dimensions."""
     z = gaussian(offset).sample(6000, seed=1)
     assert ct.kl_divergence(z, gaussian(0.0)) == pytest.approx(expected, abs=0.05 + 0.15 * expected)
 
@@ -143,7 +143,7 @@ def test_kl_of_too_few_latents_is_refused():
     ("d", "offset", "spread"), [(1, 1, 1), (2, 0, 1), (2, 1, 1), (2, 1.5, 1), (2, 0.5, 0.5), (4, 0, 0.5), (8, 0, 0.5)]
 )
 def test_kl_by_neighbours_of_known_gaussians(d, offset, spread):
-    """KL(N(m, s^2 I) from N(0, I)) = (|m|^2 + d (s^2 - 1)) / 2 - d log s."""
+    """KL(N(m, s^2 I) || N(0, I)) = (|m|^2 + d (s^2 - 1)) / 2 - d log s."""
     z = gaussian(offset, d, spread).sample(4000, seed=1)
     expected = d * (offset**2 + spread**2 - 1) / 2 - d * np.log(spread)
     assert evaluation.kl_neighbours(z, gaussian(0.0, d)) == pytest.approx(expected, abs=0.05 + 0.18 * expected)
@@ -158,7 +158,7 @@ def test_kl_by_neighbours_does_not_depend_on_the_unit_of_any_axis():
 
 
 def test_kl_by_neighbours_sees_mass_put_on_points():
-    """Held-out latents, and a mixture that has memorised others: infinitely far from them."""
+    """Held-out latents, and a mixture concentrated on other latents: the divergence is infinite."""
     z = gaussian(0.0).sample(9000, seed=1)
     points = ct.GaussianMixture(torch.ones(150) / 150, z[:150], 1e-10 * torch.eye(2).expand(150, 2, 2))
     assert ct.kl_divergence(z[150:], points, n_samples=1000) < 0.35
@@ -181,12 +181,12 @@ WELLS = ct.GaussianMixture(
 
 def test_held_out_likelihood_ranks_the_number_of_components():
     scores = evaluation.held_out_log_likelihood(WELLS.sample(600, seed=2), (1, 2, 3, 30, 400))
-    assert list(scores) == ["C = 1", "C = 2", "C = 3", "C = 30", "selected (C = 3)"]  # 400 are more than there are
+    assert list(scores) == ["C = 1", "C = 2", "C = 3", "C = 30", "selected (C = 3)"]  # 400 exceeds the sample
     means = {name: score for name, (score, _) in scores.items()}
     truth = float(WELLS.log_prob(WELLS.sample(20_000, seed=3).double()).mean())
     assert means["C = 3"] == pytest.approx(truth, abs=0.25) and means["selected (C = 3)"] > means["C = 3"] - 0.05
     assert means["C = 1"] < means["C = 2"] - 0.2 < means["C = 3"] - 0.4
-    assert means["C = 30"] < means["C = 3"] - 0.3  # these memorise
+    assert means["C = 30"] < means["C = 3"] - 0.3  # this mixture overfits
     for score, interval in scores.values():
         assert interval.low < score < interval.high < interval.low + 1
 
@@ -252,7 +252,7 @@ def test_a_map_follows_from_its_seed_and_needs_few_latents(caplog):
     np.testing.assert_array_equal(first.latents, again.latents)
     np.testing.assert_array_equal(first.samples, again.samples)
     assert not np.allclose(first.samples, other.samples)
-    assert not caplog.records  # openTSNE is asked for no more neighbours than there are
+    assert not caplog.records  # openTSNE is not asked for more neighbours than exist
     with pytest.raises(InputError, match="29 latents, expected at least 30"):
         ct.embed_tsne(z[:29], WELLS)
 
@@ -263,14 +263,14 @@ LINE = ct.GaussianMixture([0.4, 0.3, 0.2, 0.1], torch.tensor([[0.0], [10.0], [20
 def test_components_are_named_by_most_of_their_particles():
     z = torch.tensor([[0.0], [0.1], [-0.2], [10.0], [10.3], [20.0], [20.1], [20.2]])
     labels = np.array(["B", "B", "C1", "D", "D", "C1", "D", "E"])
-    assert evaluation.label_components(LINE, z, labels) == {0: "B", 1: "D"}  # 2: a third each; 3: nobody
+    assert evaluation.label_components(LINE, z, labels) == {0: "B", 1: "D"}  # 2: a third each; 3: no particle
     assert evaluation.label_components(LINE, z, labels, least=0.7) == {1: "D"}
     assert evaluation.label_components(LINE, z, labels, least=0.3) == {0: "B", 1: "D", 2: "C1"}
     assert evaluation.label_components(LINE, torch.tensor([[1.0], [11.0]]), np.array([7, 8])) == {0: "7", 1: "8"}
 
 
 def test_particles_between_components_count_for_both():
-    """At 5, shares of 4/7 and 3/7: three such "x" are 12/7 in the first component, where there are two "y"."""
+    """At 5 the shares are 4/7 and 3/7: three such "x" count 12/7 in the first component, which has two "y"."""
     z, labels = torch.tensor([[5.0]] * 3 + [[0.0]] * 2), np.array(["x", "x", "x", "y", "y"])
     assert evaluation.label_components(LINE, z, labels) == {0: "y", 1: "x"}
     assert evaluation.label_components(LINE, z, labels, least=0.55) == {1: "x"}  # 14/26 of the first are "y"
@@ -370,7 +370,7 @@ def test_fsc_to_truth_of_the_truth_is_one(particles):
 
 
 def test_fsc_of_images_is_that_of_each_image_with_its_own_map(particles):
-    """The map of the first image for all: right for those that show the same structure only."""
+    """The map of the first image for all images: right only for those that show the same structure."""
     truth, z = particles.truth, torch.arange(300)[:, None]
     curves = evaluation.fsc_of_images(lambda z: truth.volume(0).expand(len(z), -1, -1, -1), z, truth, 25)
     rows = np.linspace(0, 299, 25).astype(int)
@@ -387,7 +387,7 @@ def test_block_occupancies_are_recovered_whatever_the_scale(particles):
 def test_block_order_is_by_the_last_crossing():
     names = ("a", "b", "c", "d")
     values = np.array([[0, 0.6, 0, 0], [0.2, 0.4, 0.45, 0], [0.7, 0.7, 0.9, 0.1], [1, 1, 1, 0.2]], dtype=float)
-    assert evaluation.block_order(values, names) == ["c", "b", "a"]  # b falls back and rises again; d never appears
+    assert evaluation.block_order(values, names) == ["c", "b", "a"]  # b drops and rises again; d never appears
 
 
 def test_true_orders_are_those_of_the_routes():
@@ -406,7 +406,7 @@ def test_component_of_a_state_is_the_one_that_holds_it():
 
 
 def test_kl_lower_bound_is_the_divergence_where_a_mixture_can_describe_the_latents():
-    """KL(N(m, I) from N(0, I)) = |m|^2 / 2; and 8 dimensions of twice the width, which density ratios hardly see."""
+    """KL(N(m, I) || N(0, I)) = |m|^2 / 2; and 8 dimensions of twice the width, which density ratios hardly detect."""
     assert evaluation.kl_lower_bound(gaussian(1.5).sample(4000, seed=1), gaussian(0.0)) == pytest.approx(2.25, abs=0.15)
     wide = 2 * gaussian(0.0, d=8).sample(4000, seed=1)
     assert evaluation.kl_lower_bound(wide, gaussian(0.0, d=8)) == pytest.approx(12 - 8 * np.log(2), abs=0.4)
@@ -415,7 +415,7 @@ def test_kl_lower_bound_is_the_divergence_where_a_mixture_can_describe_the_laten
 
 
 def test_the_divergence_is_that_of_latents_which_the_kernels_have_not_seen():
-    """On those they were fitted to, small samples of the prior itself would seem to diverge from it."""
+    """On the latents used for fitting, small samples of the prior would seem to diverge from it."""
     prior = ct.GaussianMixture([1.0], [[0.0] * 4], [np.eye(4)])
     found = [ct.kl_divergence(prior.sample(60, seed=seed), prior, seed=seed) for seed in range(8)]
     assert np.mean(found) < 0.02

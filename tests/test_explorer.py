@@ -1,4 +1,4 @@
-"""The explorer without a browser: controls are set as a front end would, messages are recorded."""
+"""The explorer without a browser: controls are set as by a front end, messages are recorded."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def explorer():
 
 
 def recorded(explorer: ct.PathwayExplorer) -> ct.PathwayExplorer:
-    """With the messages to the browser in `explorer.sent`."""
+    """Record the messages to the browser in `explorer.sent`."""
     explorer.sent = []
     explorer.screen.viewer.widget.send = lambda content, buffers=None: explorer.sent.append((content, buffers))
     return explorer
@@ -93,7 +93,7 @@ def test_the_button_computes_what_the_core_computes_and_the_maps_reach_the_brows
         assert sent.voxel_size.x == 3.0
         inside = sent.data > message["level"]
     level = contour_level(explorer.maps, explorer.controls.sigma.value)
-    assert (inside != (explorer.maps[4] > level).numpy()).mean() < 2e-3  # but for rounding to bytes
+    assert (inside != (explorer.maps[4] > level).numpy()).mean() < 2e-3  # except for rounding to bytes
     assert explorer.controls.stop.disabled
 
 
@@ -163,7 +163,7 @@ def test_every_new_view_gets_script_maps_and_overlay(explorer):
     explorer.choose(0, 2).compute()
     explorer.controls.ghost.value = True
     explorer.sent.clear()
-    explorer.screen.viewer._received(None, {"type": "request_loaded"}, [])  # as after the page was loaded again
+    explorer.screen.viewer._received(None, {"type": "request_loaded"}, [])  # as after a reload of the page
     assert explorer.sent[0][0]["methodName"] == "executeCode"
     assert [m.get("task") for m, _ in explorer.sent[1:]] == ["load", "overlay"]
     assert len(last_sent(explorer, "load")[1]) == 12
@@ -321,14 +321,14 @@ def test_an_export_is_read_by_other_tools_and_restores_the_explorer(explorer, tm
 
 @dataclass
 class Support:
-    """In place of what images say."""
+    """Stand-in for `PathwaySupport`."""
 
     resolution: np.ndarray
     n_effective: np.ndarray
 
 
 def support(path) -> Support:
-    """Half maps that agree to 20 Å less one for each step, but for the fourth, which no image supports."""
+    """Return half-map resolutions of 20 Å, minus 1 Å per step, except at step 4, which no image supports."""
     steps = np.arange(len(path.latents), dtype=float)
     return Support(np.where(steps == 4, np.nan, 20 - steps), 100 + 10 * steps)
 
@@ -527,7 +527,7 @@ def test_bytes_of_a_map_are_a_valid_mrc_file(tmp_path):
 
 
 def test_maps_use_all_of_their_byte(explorer):
-    """The densest voxel becomes 127, what lies at two standard deviations below the mean -127."""
+    """The densest voxel becomes 127, two standard deviations below the mean becomes -127."""
     explorer.choose(0, 1).compute()
     viewer = explorer.screen.viewer
     offset, factor = viewer._scale

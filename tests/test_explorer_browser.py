@@ -1,4 +1,4 @@
-"""The explorer in a real JupyterLab and a real browser: clicked, reloaded, saved; screenshots in results/browser."""
+"""The explorer in a real JupyterLab and browser: clicking, reloading, saving; screenshots in results/browser."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def export_and_take_a_snapshot(page: ExplorerPage, folder: Path) -> None:
     page.page.locator(".widget-text", has_text="Folder").locator("input").fill(folder.name)
     page.page.keyboard.press("Tab")
     page.press("Export")
-    page.says(f"files written to {folder.name}", 300)  # a movie among them, drawn without a GPU
+    page.says(f"files written to {folder.name}", 300)  # including a movie, drawn without a GPU
     assert len(list(folder.glob("map_*.mrc"))) == 12
     page.press("Snapshot")
     page.says("Snapshot written")
@@ -133,7 +133,7 @@ def export_and_take_a_snapshot(page: ExplorerPage, folder: Path) -> None:
 
 
 def save_and_reload(page: ExplorerPage, share: float) -> None:
-    page.page.wait_for_timeout(3000)  # the saved picture follows when nothing has changed for a while
+    page.page.wait_for_timeout(3000)  # the picture is saved after a period without changes
     page.command("docmanager:save")
     page.page.wait_for_timeout(1000)
     page.page.reload()
@@ -156,7 +156,7 @@ def test_the_saved_notebook_is_small_and_shows_the_last_picture_without_a_kernel
     outputs = json.loads(saved.read_text())["cells"][0]["outputs"]
     assert len(outputs[-1]["data"]["image/png"]) > 20_000
     (folder / "later.ipynb").write_bytes(saved.read_bytes())
-    page = LabPage(browser, address, "later.ipynb")  # a kernel of its own, which knows no widget
+    page = LabPage(browser, address, "later.ipynb")  # a new kernel without the widget
     picture = page.page.locator(".jp-OutputArea img").last
     picture.wait_for()
     page.screenshot("6-without-a-kernel")

@@ -1,4 +1,4 @@
-"""A pathway's files say what the pathway says."""
+"""Files written for a pathway agree with the pathway."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_maps_and_the_differences_of_neighbours_are_written(prior, tmp_path):
 
 
 def test_latents_read_back_as_they_were(prior, tmp_path):
-    """float32 needs nine digits: the text holds the same numbers as the array."""
+    """float32 needs nine digits: the text contains the same numbers as the array."""
     path = pathway_from_knots(prior, torch.randn(5, 2, generator=torch.Generator().manual_seed(3)) * 1e3)
     ct.write_pathway(tmp_path, path, maps_of(path), 1.0)
     np.testing.assert_array_equal(np.load(tmp_path / "latents.npy"), path.latents)
@@ -66,7 +66,7 @@ def test_the_summary_and_the_script_are_those_of_the_path(prior, tmp_path):
 
 
 def test_maps_come_on_the_grid_of_the_original_images(prior, tmp_path):
-    """Same cube, finer voxels; the contour, the differences and the voxel size in the summary go with it."""
+    """Same cube, finer voxels; contour, differences and the voxel size in the summary change accordingly."""
     path = path_of(prior, 1)
     maps = maps_of(path)
     files = ct.write_pathway(tmp_path, path, maps, 3.0, level=0.5, box_size=24)

@@ -1,6 +1,6 @@
-"""What may happen to a training of hours: killed, no space, files that shrink, vanish, change or hold NaN.
+"""Faults during long training: a kill, a full disk, files that shrink, vanish, change or contain NaN.
 
-Nothing is lost but what came after the last checkpoint, nothing is half-written, and the reason is told in one line.
+Only progress after the last checkpoint is lost, no file is half-written, and the reason is reported in one line.
 """
 
 from __future__ import annotations
@@ -72,14 +72,14 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_bit(star, tmp_path):
         time.sleep(moment)
         process.kill()
         killed += process.wait() == -9
-    assert killed >= 2  # else the moments came too late
+    assert killed >= 2  # otherwise the kills came too late
     assert main(command(star, output, *options)) == 0
     assert_same(tensors(tmp_path / "whole"), tensors(output))
     assert {p.name for p in output.iterdir()} == {
         "model.safetensors",
         "checkpoint.pt",
         "latents.npy",
-    }  # nothing half-written
+    }  # no half-written file
 
 
 def test_a_checkpoint_within_an_epoch_goes_on_to_the_bit(star, tmp_path, monkeypatch):
@@ -117,14 +117,14 @@ class Shrinks:
 
 
 class Vanishes(Shrinks):
-    """Removes it."""
+    """Removes the stack after the first epoch."""
 
     def change(self) -> None:
         self.stack.unlink()
 
 
 class Spoilt(Shrinks):
-    """Puts NaN into image 78."""
+    """Writes NaN into image 78 after the first epoch."""
 
     def change(self) -> None:
         with open(self.stack, "r+b") as file:
@@ -135,7 +135,7 @@ class Spoilt(Shrinks):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (Shrinks, r"particles\.mrcs can no longer be read: a file that ends \d+ bytes early"),
+        (Shrinks, r"particles\.mrcs can no longer be read: the file ends \d+ bytes early"),
         (Vanishes, r"particles\.mrcs can no longer be read: .*No such file"),
         (Spoilt, r"image 78 of .*particles\.mrcs: found NaN or infinity"),
     ],
@@ -153,7 +153,7 @@ def test_a_stack_that_changes_during_training_is_told_and_nothing_is_lost(fault,
 
 @pytest.fixture
 def no_space():
-    """Gives a function after which no file can grow beyond 20 kB, for this process; undone in the end."""
+    """Return a function that limits files of this process to 20 kB; undone at the end."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -178,7 +178,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_training(star, tm
     def refused(*arguments, **options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tempfile.TemporaryFile", refused)  # root may write everywhere
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)  # root can write everywhere
     monkeypatch.setattr(
         "cryotwin_nb.particles.formation.ImageFormation.measure", lambda *_: pytest.fail("the training has begun")
     )

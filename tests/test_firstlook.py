@@ -1,4 +1,4 @@
-"""The first look names what is wrong with particles, and is silent where nothing is."""
+"""The first look identifies what is wrong with particles, and reports nothing for correct ones."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def changed(particles: Particles, **changes) -> Particles:
 
 
 def read_back(particles: Particles, folder, **options) -> Particles:
-    """Written to files and read again, as a user's data are."""
+    """Write particles to files and read them back, like a user's data."""
     particles.write(folder / "p.star", progress=False)
     return Particles.read(folder / "p.star", **{"contrast": "dark"} | options)
 
@@ -69,7 +69,7 @@ def test_neither_do_moving_molecules_nor_larger_boxes(kind, box_size, seed):
 def test_the_map_is_the_molecule(clean, look):
     average = torch.stack([clean.truth.volume(i) for i in range(40)]).mean(0)
     assert look.voxel_size == clean.pixel_size
-    # the map's scale is that of the images: it agrees with the truth, not only up to a factor
+    # the map has the scale of the images: it agrees with the truth, not only up to a factor
     inside = average > 0.3 * average.max()
     assert float(look.map[inside].mean() / average[inside].mean()) == pytest.approx(1, abs=0.25)
     assert ct.fsc(look.map, average, 10.0).correlation[1:9].min() > 0.9
@@ -102,7 +102,7 @@ def test_a_wrong_pixel_size_is_named_and_estimated(clean, tmp_path, factor):
 @pytest.mark.parametrize("factor", [0.5, 2.0])
 def test_a_forgotten_binning_is_named(clean, tmp_path, factor):
     pixels = read_back(clean, tmp_path, pixel_size=10.0 * factor)
-    pixels.shifts = pixels.shifts * np.float32(factor)  # a refinement finds them in pixels
+    pixels.shifts = pixels.shifts * np.float32(factor)  # a refinement reports them in pixels
     names = [finding.name for finding in ct.first_look(pixels).findings]
     assert names == [f"pixel size {100 / factor - 100:+.0f} %"]
 
@@ -166,7 +166,7 @@ def test_a_half_turn_is_a_mirror_image(clean):
 
 
 def test_exact_poses_have_no_error():
-    """One rigid molecule: nothing moves that could be mistaken for an error."""
+    """One rigid molecule: no motion that could be mistaken for an error."""
     particles = simulate.assembly(300, 32, seed=7, images=False, progress=False)
     particles.truth.coordinates[:] = 1
     rng = np.random.default_rng(0)
@@ -209,20 +209,20 @@ def test_the_figure_and_the_command(clean, look, tmp_path, capsys):
     read_back(clean, tmp_path)
     options = ["--n-images", "120", "--contrast", "dark", "--output", str(tmp_path / "look")]
     assert main(["look", str(tmp_path / "p.star"), *options]) == 0
-    assert "120 images to 20 Å" in capsys.readouterr().out
+    assert "120 images examined to 20 Å" in capsys.readouterr().out
     assert {p.name for p in (tmp_path / "look").iterdir()} == {"map.mrc", "half1.mrc", "half2.mrc", "look.png"}
     assert ct.read_map(tmp_path / "look" / "map.mrc")[1] == pytest.approx(10.0)
 
 
 def test_the_images_of_a_sample_are_not_windowed():
-    """The noise of their coefficients stays white and of unit power."""
+    """The noise of their coefficients stays white with unit power."""
     sample = Sample(simulate.assembly(300, 32, snr=0.05, seed=6, progress=False), 300, 32, 0)
     assert not sample.imaging.windowed
     assert float(sample.batch.data[:, 20:].abs().square().mean()) == pytest.approx(1, abs=0.1)
 
 
 def test_the_share_of_phase_flipped_images_is_estimated_with_its_error():
-    """A quarter of the images, multiplied by the sign of the CTF: what they say of the others' share is 1/4."""
+    """A quarter of the images are multiplied by the sign of the CTF: the estimated share is 1/4."""
     particles = simulate.assembly(1200, 32, snr=2.0, seed=6, progress=False)
     frequencies = grid(32, 2).reshape(-1, 2) / (32 * particles.pixel_size)
     rows = np.arange(0, 1200, 4)

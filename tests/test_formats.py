@@ -1,4 +1,4 @@
-"""File formats: what is written is read, conventions agree with independent sources, real files read as expected."""
+"""File formats: round trips, conventions against independent sources, and real files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cryotwin_nb.imaging.optics import CTF
 DATA = Path(__file__).parents[2] / "shared/data"
 real = pytest.mark.skipif(not DATA.is_dir(), reason="the real files are not in the repository")
 degrees = st.floats(-360, 360)
-relaxed = settings(deadline=None, max_examples=50)  # no deadline: first calls import, machines are shared
+relaxed = settings(deadline=None, max_examples=50)  # no deadline: first calls import modules, machines are shared
 
 
 def some_ctf(n: int) -> CTF:
@@ -136,7 +136,7 @@ def test_euler_angles_reproduce_the_matrix_near_the_poles(tilt):
 
 
 def test_euler_angles_follow_the_zyz_convention():
-    """R e_z is the viewing direction (sin tilt cos rot, sin tilt sin rot, cos tilt), whatever psi."""
+    """R e_z is the viewing direction (sin tilt cos rot, sin tilt sin rot, cos tilt) for any psi."""
     rot, tilt, psi = np.array([[20.0], [70.0], [135.0]])
     direction = rotations_from_euler(rot, tilt, psi)[0] @ [0, 0, 1]
     a, b = np.deg2rad(20), np.deg2rad(70)
@@ -235,7 +235,7 @@ def test_relion_3_0_computes_the_pixel_size_and_has_origins_in_pixels(tmp_path):
 
 
 def test_a_file_that_was_rewritten_is_read_anew(tmp_path):
-    """starfile reads through a cache of lines; a file corrected after a failure must not be read from it."""
+    """starfile caches lines; a file corrected after a failure must not be read from the cache."""
     path = tmp_path / "p.star"
     path.write_text(PARTICLES.replace("20 30", "20 30 40"))
     with pytest.raises(InputError):

@@ -57,7 +57,7 @@ def test_fsc_agrees_with_the_teamtomo_witness():
     a = ifft3(fft3(random(size, size, size)) * torch.exp(-((radius / 9) ** 2))).real
     b = a + 0.02 * random(size, size, size, seed=1)
     curve = fsc(a, b, 2.0)
-    # Theirs interpolates between the two nearest shells, ours rounds: equal to a few percent, not to rounding.
+    # torch-fourier-shell-correlation interpolates between the two nearest shells, ours rounds: equal to a few percent.
     np.testing.assert_allclose(curve.correlation[:-1], witness_fsc(a, b).numpy()[1:-1], atol=0.05)
     np.testing.assert_allclose(curve.frequency, np.arange(1, 17) / 64)
 
@@ -81,7 +81,7 @@ def test_fsc_in_a_mask_is_that_of_the_masked_maps():
 
 
 def test_a_mask_keeps_the_solvent_out_of_the_fsc():
-    """One structure, and noise of each map's own away from it."""
+    """One structure, and independent noise in each map outside it."""
     ball = spherical_mask(24, 5.0, 3.0).double()
     noise = [random(24, 24, 24, seed=seed) * (ball == 0) for seed in (1, 2)]
     a, b = (random(24, 24, 24) * ball + n for n in noise)
@@ -119,7 +119,7 @@ def test_fsc_refuses_a_mask_that_does_not_fit(shape):
 
 @pytest.mark.parametrize("box_size", [16, 32, 40, 48])
 def test_a_padded_map_is_the_same_density_on_a_finer_grid(box_size):
-    """Blobs too smooth for the coarse grid to miss anything: both grids sample one function, centre on centre."""
+    """Blobs smooth enough for the coarse grid: both grids sample one function, with aligned centres."""
 
     def blobs(size: int) -> torch.Tensor:
         place = grid(size, 3).double() * (48 / size)  # Å, from the centre of a cube of 48
@@ -136,7 +136,7 @@ def test_padding_adds_nothing_and_loses_nothing(box_size):
     padded = fourier_padded(noise, box_size)
     assert padded.shape == (2, *(box_size,) * 3)
     edge = (box_size - 16) // 2
-    inner = slice(edge + 1, edge + 16)  # without the old Nyquist planes, which are shared between both sides
+    inner = slice(edge + 1, edge + 16)  # without the old Nyquist planes, which are split between both sides
     spectrum = fft3(padded[0]) * (16 / box_size) ** 1.5
     torch.testing.assert_close(spectrum[inner, inner, inner], fft3(noise[0])[1:, 1:, 1:])
     outside = spectrum.clone()

@@ -1,7 +1,7 @@
-"""Whatever a file holds, its reader gives what it promises or an `InputError`: it neither crashes, nor runs or writes
-anything, nor takes more memory than the file can justify.
+"""For any file content, a reader returns a valid result or raises an `InputError`. It never crashes, executes code,
+writes files, or allocates more memory than the size of the file justifies.
 
-CRYOTWIN_FUZZ=20000 in the environment asks for that many examples of each reader.
+Set CRYOTWIN_FUZZ=20000 in the environment to run that many examples of each reader.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def note() -> dict:
 
 
 def write_set(folder: Path) -> None:
-    """A valid file for each reader."""
+    """Write a valid file for each reader."""
 
     rng = np.random.default_rng(0)
     write_map(folder / "map.mrc", rng.normal(size=(8, 8, 8)), 2.0)
@@ -193,7 +193,7 @@ def work(valid, tmp_path_factory) -> Path:
 
 
 def attempt(read: Callable[[Path], Any], path: Path) -> InputError | None:
-    """Read; the error that a reader may raise. Warnings are for users."""
+    """Read a file; return the InputError, if any. Warnings are ignored."""
     before = sorted(path.parent.parent.rglob("*"))
     try:
         with warnings.catch_warnings():
@@ -315,7 +315,7 @@ TOKENS = [
 
 @st.composite
 def mutations(draw) -> Callable[[bytes], bytes]:
-    """A few changes somewhere in a file: bits, tokens of the formats, pieces cut out, repeated or moved."""
+    """Draw a few random changes of a file: flipped bits, format tokens, pieces removed, repeated or moved."""
     kind = st.sampled_from(["flip", "byte", "token", "replace", "cut", "repeat", "truncate", "move"])
     steps = draw(
         st.lists(st.tuples(kind, st.floats(0, 1), st.floats(0, 1), st.integers(0, 2**16)), min_size=1, max_size=4)
@@ -330,7 +330,7 @@ def mutations(draw) -> Callable[[bytes], bytes]:
 
 
 def mutated(content: bytes, what: str, at: float, to: float, number: int) -> bytes:
-    """One change at the fraction `at` of a file."""
+    """Apply one change at the fraction `at` of a file."""
     i, token = int(at * len(content)), TOKENS[number % len(TOKENS)]
     j = min(i + 1 + number % 60, len(content))
     if what == "flip" and i < len(content):
@@ -384,7 +384,7 @@ def npy(header: str, body: bytes = b"") -> bytes:
 
 
 def mrc_header(**fields: int) -> bytes:
-    """A header of a stack whose size is claimed to be something else."""
+    """Return the header of a stack with a false size."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -433,7 +433,7 @@ def safe_header(shape: list[int], end: int, **about: str) -> bytes:
 
 
 def archive_of_zeros() -> bytes:
-    """A model whose archive is compressed: a thousandth of what it unpacks to."""
+    """Return a model with a compressed archive, a thousandth of its unpacked size."""
     stored, packed = io.BytesIO(model(lambda p: p["state"].update(more=torch.zeros(2**24)))), io.BytesIO()
     with zipfile.ZipFile(stored) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
         for name in old.namelist():
@@ -442,7 +442,7 @@ def archive_of_zeros() -> bytes:
 
 
 def doubled(start: bytes, twice: bytes, depth: int = 60) -> bytes:
-    """A pickle of a few bytes that stands for 2^depth objects."""
+    """Return a pickle of a few bytes that represents 2^depth objects."""
     return (
         b"\x80\x04"
         + start
@@ -454,7 +454,7 @@ def doubled(start: bytes, twice: bytes, depth: int = 60) -> bytes:
 LAUGHS = "a0: &a0 [ha]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
 MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 12))
 TABLE = "{{'descr': [('blob/path', {}), ('blob/idx', {})], 'fortran_order': False, 'shape': (1000000000000,)}}"
-LIE = b"(K\x03X\x01\x00\x00\x00<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x3ftb"  # numbers that are counted references
+LIE = b"(K\x03X\x01\x00\x00\x00<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x3ftb"  # numbers declared as counted references
 ARRAY = b"cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tC\x01btR"
 
 BOMBS: dict[str, tuple[str, bytes | Callable[[], bytes]]] = {
@@ -541,12 +541,12 @@ BOMBS: dict[str, tuple[str, bytes | Callable[[], bytes]]] = {
 
 
 NOISE = "networks.imaging.noise"
-OVERHEARD = ("an array of 10^12", "a type that lies about references")  # what they claim; arrays of numbers remain
+OVERHEARD = ("an array of 10^12", "a type that lies about references")  # the false claim is ignored, without an error
 
 
 @contextmanager
 def memory_below(least: int) -> Iterator[None]:
-    """Fail if more is asked for at once; on Linux more than 2 GiB beyond what is there is not to be had at all."""
+    """Fail if a single request is larger; on Linux, allocations of more than 2 GiB beyond current use are denied."""
     limits = None
     if sys.platform == "linux":
         import resource
@@ -575,7 +575,7 @@ def test_no_file_takes_more_memory_than_it_justifies(valid, work, case):
             error = attempt(READERS[name], work / name)
     finally:
         shutil.copyfile(valid / name, work / name)
-    if case == "an archive of zeros":  # what PyTorch takes is not counted: it must not come to that
+    if case == "an archive of zeros":  # PyTorch's allocations are not counted, so it must not get that far
         assert "cannot be read as a checkpoint (.pt): ValueError" in str(error)
     if case not in OVERHEARD:
         assert error is not None and name in str(error)
@@ -589,7 +589,7 @@ def test_no_file_takes_more_memory_than_it_justifies(valid, work, case):
     "stack", ["../outside/x.mrcs", "{outside}/x.mrcs", "link.mrcs", "link/x.mrcs", ".", "..", "/", "~"]
 )
 def test_nothing_is_written_to_what_a_file_names(tmp_path, stack):
-    """Names may lead anywhere; reading, selecting and writing anew leave all that is there as it was."""
+    """Names can point anywhere; reading, selecting and rewriting leave all existing files unchanged."""
     inside, outside = tmp_path / "inside", tmp_path / "outside"
     inside.mkdir(), outside.mkdir()
     write_set(inside)

@@ -50,7 +50,7 @@ def test_ctf_agrees_with_torch_ctf(changes):
         rfft=False,
         fftshift=True,
     )
-    # Up to its global sign. Near Nyquist gamma is about 60, so the last digits of lambda show at 1e-3.
+    # Up to the global sign. Near Nyquist gamma is about 60, so the last digits of lambda matter at 1e-3.
     sign = torch.sign((ours * theirs).sum())
     assert (ours - sign * theirs).abs().max() < 5e-3
 
@@ -75,7 +75,7 @@ def test_slices_match_the_exact_projections_of_the_simulator():
         waves = torch.polar(torch.ones(()).double(), -2 * torch.pi * positions[i] @ offsets.T / 32)
         exact = waves @ particles.truth.volume(i).double().flatten().to(waves.dtype) * 32**-1.5
         predicted, seen = exact * batch.transfer[i], batch.data[i]
-        near = imaging.frequencies.norm(dim=1) > 1.5  # DC and its neighbours carry the background level
+        near = imaging.frequencies.norm(dim=1) > 1.5  # DC and its neighbours contain the background level
         assert (predicted - seen)[near].norm() < 0.02 * seen[near].norm()
 
 
@@ -109,11 +109,11 @@ def test_noise_power_of_white_noise_is_flat_and_of_known_height():
     images = 3.0 * torch.randn(400, 32, 32, generator=torch.Generator().manual_seed(0))
     power = noise_power(images, particle_radius=12.0)[:17]
     np.testing.assert_allclose(power[2:], 9.0 * 32**2 / 32**3, rtol=0.05)
-    np.testing.assert_allclose(power[:2], 9.0 * 32**2 / 32**3, rtol=0.12)  # taking out the level costs some there
+    np.testing.assert_allclose(power[:2], 9.0 * 32**2 / 32**3, rtol=0.12)  # removing the level costs some power there
 
 
 def test_expected_distortion_is_half_kappa_times_the_volume_error():
-    """Projection-slice theorem over random views and CTFs, for an error whose transform is known everywhere."""
+    """Projection-slice theorem over random views and CTFs, for an error with a known transform."""
     particles = simulate.assembly(3000, 32, progress=False)
     imaging = ImageFormation(32, ctf_floor=1e-6)
     imaging.measure(particles)
@@ -189,7 +189,7 @@ def test_unknown_weighting_is_refused():
 
 
 def test_distances_in_the_distortion_metric_are_expected_distortions():
-    """Of a map that is added to all images' projections, over many poses and the CTFs of the set."""
+    """For a map added to the projections of all images, over many poses and the CTFs of the set."""
     particles = simulate.assembly(600, 16, pixel_size=20.0, snr=1.0, progress=False)
     imaging = ImageFormation(16)
     imaging.measure(particles)

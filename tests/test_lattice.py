@@ -20,14 +20,14 @@ from cryotwin_nb.imaging.optics import slice_coordinates
 from cryotwin_nb.simulate.images import random_rotations
 
 SIZE, RADIUS = 16, 9.0
-WIDTH = 1.3  # standard deviation of the blobs, voxels: hardly any power at Nyquist
+WIDTH = 1.3  # standard deviation of the blobs in voxels, for negligible power at Nyquist
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Elsewhere(torch.Tensor):
-    """A tensor that says, the first time it is asked, that it is not on the CPU: it takes the branch in PyTorch."""
+    """A tensor that reports a non-CPU device the first time, to select the branch in PyTorch."""
 
     @property
     def device(self):
@@ -46,7 +46,7 @@ def views(n: int, seed: int = 0) -> Tensor:
 
 
 def blobs(n: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Centres (n, 3), xyz in voxels from the middle of the box, within the particle; masses (n,)."""
+    """Return centres (n, 3), xyz in voxels from the box centre, within the particle; and masses (n,)."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(n, 3))
     centres *= rng.uniform(1, 4.5, (n, 1)) / np.linalg.norm(centres, axis=1, keepdims=True)
@@ -59,7 +59,7 @@ def volume_of(centres: Tensor, masses: Tensor, size: int = SIZE) -> Tensor:
 
 
 def transform_of(centres: Tensor, masses: Tensor, k: Tensor, size: int = SIZE) -> Tensor:
-    """The blobs' transform at any k (..., 3), xyz in grid units, in closed form."""
+    """Return the blobs' transform at any k (..., 3), xyz in grid units, in closed form."""
     fall = (2 * torch.pi * WIDTH**2) ** 1.5 * torch.exp(-2 * (torch.pi * WIDTH / size) ** 2 * k.square().sum(-1))
     angle = -2 * torch.pi / size * k @ centres.T
     return size**-1.5 * fall * (torch.polar(torch.ones_like(angle), angle) @ masses.to(torch.complex64))
@@ -132,7 +132,7 @@ def test_slices_are_the_transforms_of_blobs_in_closed_form_the_better_the_finer_
         errors.append(float((found - expected).norm() / expected.norm()))
     assert errors == sorted(errors, reverse=True)
     assert errors[1] < 0.05 and errors[2] < 0.025 and errors[3] < 0.006
-    assert errors[2] / errors[3] == pytest.approx(4, rel=0.2)  # as the square of the spacing
+    assert errors[2] / errors[3] == pytest.approx(4, rel=0.2)  # proportional to the square of the spacing
 
 
 def test_on_the_axes_of_an_unpadded_lattice_nothing_is_interpolated():
@@ -170,7 +170,7 @@ def test_opposite_frequencies_and_the_view_from_behind_are_hermitian():
     there = as_complex(ball.slices(lattice, frequencies, rotations))
     back = as_complex(ball.slices(lattice, -frequencies, rotations))
     assert torch.allclose(back, there.conj(), atol=1e-6)
-    behind = rotations @ torch.diag(torch.tensor([-1.0, 1.0, -1.0]))  # x and z turned round: the mirror image
+    behind = rotations @ torch.diag(torch.tensor([-1.0, 1.0, -1.0]))  # x and z reversed: the mirror image
     mirrored = as_complex(ball.slices(lattice, frequencies * torch.tensor([-1.0, 1.0]), behind))
     assert torch.allclose(mirrored, there, atol=1e-5)
 
@@ -179,7 +179,7 @@ def test_opposite_frequencies_and_the_view_from_behind_are_hermitian():
 
 
 def samples(ball: HalfBall, n_maps: int, m: int = 7, seed: int = 0) -> tuple[Tensor, ...]:
-    """Arguments of `insert` after the sums, random."""
+    """Return random arguments of `insert` after the sums."""
     frequencies = half_plane(ball.box_size, ball.radius).frequencies
     shape = (m, len(frequencies))
     values, second = random(*shape, 2 * n_maps, seed=seed), random(m, n_maps + 1, seed=seed + 3)
@@ -211,7 +211,7 @@ def test_insertion_adds_to_what_is_there():
 
 
 def test_closed_half_sums_are_those_of_the_whole_ball():
-    """Every sample and its conjugate, put into a full cube by NumPy: what `insert` and `close` must have at x >= 0."""
+    """NumPy inserts every sample and its conjugate into a full cube; `insert` and `close` must match it at x >= 0."""
     ball = half_ball(8, 4.5, 1.5)
     frequencies, rotations, values, powers, second = samples(ball, 1, m=5)
     sums = torch.zeros(len(ball), 4)
@@ -286,7 +286,7 @@ def test_compiled_slices_equal_those_in_pytorch():
     lattice = random(len(ball), 6)
     compiled = ball.slices(lattice, frequencies, rotations)
     plain = ball.slices(lattice.as_subclass(Elsewhere), frequencies, rotations)
-    assert torch.allclose(compiled, torch.Tensor(plain), atol=1e-4)  # a sample on a lattice plane may fall either way
+    assert torch.allclose(compiled, torch.Tensor(plain), atol=1e-4)  # a sample on a lattice plane can go to either side
 
 
 def test_compiled_insertion_equals_that_in_pytorch():
@@ -299,11 +299,11 @@ def test_compiled_insertion_equals_that_in_pytorch():
 
 
 def equations(n_maps: int, seed: int = 0) -> tuple[HalfBall, Tensor, Tensor, np.ndarray, np.ndarray]:
-    """A ball, sums and precisions for `solve`, and the same as matrices (V, Q, Q) and right-hand sides (V, 2, Q)."""
+    """Return arguments of `solve` (ball, sums, precisions), and the same as matrices (V, Q, Q) and sides (V, 2, Q)."""
     ball = half_ball(8, 4.5, 1.5)
     rng = np.random.default_rng(seed)
     factors = rng.normal(size=(len(ball), n_maps, 2 * n_maps))
-    factors[::5, :, 1:] = 0  # one image only: singular without the prior
+    factors[::5, :, 1:] = 0  # a single image: singular without the prior
     matrices, right = factors @ factors.transpose(0, 2, 1), rng.normal(size=(len(ball), 2, n_maps))
     row, column = np.tril_indices(n_maps)
     sums = np.concatenate([right[:, 0], right[:, 1], matrices[:, row, column]], axis=1)
@@ -340,7 +340,7 @@ def test_volumes_come_back_divided_by_the_fall_off_of_both_ways():
 
 
 def test_many_slices_inserted_and_solved_are_the_volume_again():
-    """Closed-form slices in, blobs of the right height out: the fall-off of insertion is divided out as well."""
+    """Closed-form slices give blobs of the right height: the fall-off of insertion is divided out."""
     plane, ball, rotations = half_plane(SIZE, RADIUS), half_ball(SIZE, RADIUS, 1.5), views(300)
     half = plane.multiplicity / 2
     for centre in ([5.0, 0.0, 0.0], [-3.0, 3.0, 3.0], [0.5, 0.0, -1.0]):
@@ -361,7 +361,7 @@ def test_many_slices_inserted_and_solved_are_the_volume_again():
 
 
 def fall(ball: HalfBall) -> Tensor:
-    """What trilinear interpolation does to a volume, voxel by voxel."""
+    """Return the fall-off of trilinear interpolation at each voxel of a volume."""
     x, y, z = (np.sinc(part / ball.side) ** 2 for part in np.moveaxis(grid(ball.box_size, 3).numpy(), -1, 0))
     return torch.as_tensor(x * y * z, dtype=torch.float32)
 

@@ -1,4 +1,4 @@
-"""What images say of the coefficients: statistics against distortions, posteriors against numerical integration."""
+"""Likelihood of the coefficients: statistics against distortions, posteriors against numerical integration."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def scene():
 
 
 def predicted(scene: tuple, c: Tensor) -> Tensor:
-    """CTF / sigma times the slice of V_0 + sum_k c_k U_k, coefficient by coefficient."""
+    """Return CTF / sigma times the slice of V_0 + sum_k c_k U_k, coefficient by coefficient."""
     imaging, batch, ball, lattice = scene
     real, imaginary = ball.slices(lattice, imaging.frequencies, batch.rotations).chunk(2, dim=-1)
     weights = torch.cat([torch.ones(len(c), 1), c], dim=1)[:, None]
@@ -72,14 +72,14 @@ def test_the_quadratic_form_is_the_distortion(scene, seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_statistics_given_the_contrast_leave_the_coefficients(scene, seed):
-    """Of the image a (V_0 + sum_k c_k U_k), and with the weights of the likelihood."""
+    """For the image a (V_0 + sum_k c_k U_k), with the weights of the likelihood."""
     imaging, batch, *_ = scene
     generator = torch.Generator().manual_seed(seed)
     c, a = torch.randn(20, 3, generator=generator), 0.5 + torch.rand(20, generator=generator)
     full = full_of(scene, imaging.multiplicity)
     residual = batch.data - a[:, None] * predicted(scene, c)
     expected = (imaging.multiplicity * residual.abs().square()).sum(1).double()
-    expected -= (residual[:, 0].abs().square()).double()  # the mean of an image is left out
+    expected -= (residual[:, 0].abs().square()).double()  # excludes the mean of an image
     found = quadratic(full.given(a), c)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(full.energy.mean()))
     assert full.given(a.double()).b.shape == (20, 3)
@@ -90,7 +90,7 @@ def test_fewer_frequencies_and_weights_of_each_image(scene):
     near = ball.slices(lattice, imaging.frequencies[:30], batch.rotations)
     weights = torch.rand(20, 30, generator=torch.Generator().manual_seed(0))
     found = statistics(ball, lattice, batch, imaging.frequencies[:30], weights)
-    weights[:, 0] = 0  # the mean of an image is left out in any case
+    weights[:, 0] = 0  # the mean of an image is always excluded
     slices = torch.complex(*near.chunk(2, dim=-1)) * batch.transfer[:, :30, None]
     gram = torch.einsum("mp,mpq,mpr->mqr", weights.to(slices.dtype), slices.conj(), slices).real
     cross = torch.einsum("mp,mpq,mp->mq", weights.to(slices.dtype), slices.conj(), batch.data[:, :30]).real
@@ -120,7 +120,7 @@ def test_with_one_gaussian_the_posterior_is_that_of_linear_regression():
         spread = torch.linalg.inv(G[i] + precision)
         torch.testing.assert_close(found.covariance[i], spread, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(found.mean[i], spread @ (b[i] + precision @ mean[0]), rtol=1e-5, atol=1e-5)
-        # c = G^-1 b is seen with noise of covariance G^-1
+        # c = G^-1 b is observed with noise of covariance G^-1
         point, noise = torch.linalg.solve(G[i], b[i]), torch.linalg.inv(G[i])
         density = stats.multivariate_normal(mean[0].numpy(), (covariance + noise).numpy()).logpdf(point.numpy())
         best = float(b[i] @ point) / 2 + 0.5 * math.log(float((2 * math.pi * noise).det()))
@@ -135,7 +135,7 @@ MIXTURES = {
 
 @pytest.mark.parametrize(("dim", "rank"), [(1, 1), (2, 2), (2, 1)])
 def test_with_a_mixture_the_posterior_is_that_of_numerical_integration(dim, rank):
-    """Also where G is singular, and where an image says nothing at all."""
+    """Including singular G, and images without any information."""
     prior = MIXTURES[dim]
     b, G = likelihoods(6, dim, seed=3, rank=rank)
     b[0], G[0] = 0, 0
@@ -155,7 +155,7 @@ def test_with_a_mixture_the_posterior_is_that_of_numerical_integration(dim, rank
 
 
 def test_posteriors_do_not_depend_on_how_coefficients_are_measured():
-    """c -> A c: b -> A^-T b, G -> A^-T G A^-1 and the prior with it; the evidence stays."""
+    """c -> A c: b -> A^-T b, G -> A^-T G A^-1, with the prior transformed accordingly; the evidence is unchanged."""
     prior, (b, G) = MIXTURES[2], likelihoods(5, 2, seed=1)
     matrix = torch.tensor([[2.0, 0.3], [-0.5, 0.7]]).double()
     inverse = torch.linalg.inv(matrix)
@@ -170,7 +170,7 @@ def test_posteriors_do_not_depend_on_how_coefficients_are_measured():
 
 
 def planted(a: Tensor, variances: Tensor, noise: float, seed: int = 0) -> Statistics:
-    """Statistics of images a (A_0 + A c) + noise under random slices A, whitened."""
+    """Return statistics of whitened images a (A_0 + A c) + noise with random slices A."""
     n, generator = len(a), torch.Generator().manual_seed(seed)
     slices = torch.randn(n, 60, len(variances) + 1, dtype=torch.float64, generator=generator)
     c = torch.randn(n, len(variances), dtype=torch.float64, generator=generator) * variances.sqrt()
@@ -190,7 +190,7 @@ def test_planted_contrasts_are_found():
 
 
 def test_contrasts_are_drawn_to_one_where_the_images_say_little():
-    """Least squares is noisier than the posterior mean, which a regression on the truth reproduces."""
+    """Least squares is noisier than the posterior mean, which is unbiased in a regression of the truth on it."""
     a = 1 + 0.2 * torch.randn(4000, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
     variances = torch.tensor([0.5, 0.1]).double()
     full = planted(a, variances, noise=2.0)
@@ -202,7 +202,7 @@ def test_contrasts_are_drawn_to_one_where_the_images_say_little():
 
 
 def test_a_batch_is_weighed_row_by_row(scene):
-    """Statistics of some of the images are those rows of the statistics of all."""
+    """The statistics of some images are those rows of the statistics of all images."""
     imaging, batch, ball, lattice = scene
     rows = torch.tensor([7, 3])
     some: ImageBatch = batch.take(rows)

@@ -12,7 +12,7 @@ SIZE = 24
 
 
 def away_from(centre: tuple[float, float, float]) -> torch.Tensor:
-    """Distance of each voxel (D, D, D) from a point given as offset xyz from the origin, voxels."""
+    """Return the distance of each voxel (D, D, D) from a point given as an offset xyz from the origin, in voxels."""
     return (grid(SIZE, 3).float() - torch.tensor(centre)).norm(dim=-1)
 
 
@@ -42,7 +42,7 @@ def test_spherical_mask_is_a_ball_with_an_edge_around_the_origin():
 @settings(max_examples=10, deadline=None)
 @given(radius=st.floats(2, 6), extend=st.floats(0, 3), width=st.floats(0.5, 3))
 def test_map_mask_falls_with_the_distance_to_the_surface(radius, extend, width):
-    """By brute force: the distance of each voxel to the nearest of those above the level."""
+    """Brute force: the distance of each voxel to the nearest voxel above the level."""
     inside, voxels = ball((2, -1, 1), radius), grid(SIZE, 3).float()
     exact = "donot_use_mm_for_euclid_dist"
     distance = torch.cdist(voxels.flatten(0, 2), voxels[inside > 0], compute_mode=exact).amin(1).view_as(inside)

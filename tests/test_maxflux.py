@@ -1,4 +1,4 @@
-"""Paths of least resistance and states, on densities whose answer is known."""
+"""Paths of least resistance and states, on densities with known answers."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def ring() -> GaussianMixture:
-    """Twelve wells on three quarters of a circle: from end to end the way is long, and the straight line is empty."""
+    """Twelve wells on three quarters of a circle: the path between the ends is long, and the straight line is empty."""
     angle = torch.linspace(0.25, 1.75, 12, dtype=torch.float64) * torch.pi
     means = 6 * torch.stack([angle.cos(), angle.sin()], dim=1)
     return GaussianMixture(torch.ones(12) / 12, means, 1.2 * torch.eye(2).expand(12, 2, 2))
@@ -31,7 +31,7 @@ def random_mixture() -> GaussianMixture:
 
 
 def test_the_path_of_a_single_gaussian_is_symmetric_and_bends_towards_the_mean():
-    """Between two points beside the mean, the path passes nearer to it than the line does."""
+    """Between two points away from the mean, the path passes nearer to the mean than the straight line does."""
     mixture = GaussianMixture([1.0], torch.zeros(1, 2), torch.eye(2)[None])
     path = max_flux(mixture, torch.tensor([-2.0, 1.5]), torch.tensor([2.0, 1.5]), n_steps=20)
     assert path.latents[10, 0].abs() < 1e-2 and path.latents[10, 1] < 1.2
@@ -40,7 +40,7 @@ def test_the_path_of_a_single_gaussian_is_symmetric_and_bends_towards_the_mean()
 
 
 def test_resistance_is_that_of_brute_force_on_a_grid(ring):
-    """Dijkstra on a fine grid with 32 neighbours overestimates a length by 1 % at most; J itself is compared."""
+    """Dijkstra on a fine grid with 32 neighbours overestimates a length by at most 1 %; compares J."""
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import dijkstra
 
@@ -71,7 +71,7 @@ def test_resistance_is_that_of_brute_force_on_a_grid(ring):
 
 
 def crowd(seed: int, d: int) -> GaussianMixture:
-    """Ten wells of all shapes in a box."""
+    """Return ten wells of random shapes in a box."""
     generator = torch.Generator().manual_seed(seed)
     means = (torch.rand(10, d, generator=generator, dtype=torch.float64) - 0.5) * torch.tensor([8.0, 6.0, 4.0])[:d]
     factor = 0.35 * torch.randn(10, d, d, generator=generator, dtype=torch.float64)
@@ -79,7 +79,7 @@ def crowd(seed: int, d: int) -> GaussianMixture:
 
 
 def marched(mixture: GaussianMixture, start: np.ndarray, end: np.ndarray, step: float, radius: float) -> float:
-    """The least resistance between a ball around the start and the end: time of a front whose speed is the density."""
+    """Return the least resistance from a ball around the start to the end: travel time of a front at speed P."""
     skfmm = pytest.importorskip("skfmm")
     low = mixture.means.amin(0).numpy() - 2
     axes = [x + step * np.arange(1 + np.ceil((y - x) / step)) for x, y in zip(low, mixture.means.amax(0).numpy() + 2)]
@@ -94,9 +94,9 @@ def marched(mixture: GaussianMixture, start: np.ndarray, end: np.ndarray, step: 
     ("d", "seed", "step"), [(2, 0, 0.04), (2, 7, 0.04), (2, 34, 0.04), (2, 53, 0.04), (3, 4, 0.08), (3, 9, 0.08)]
 )
 def test_resistance_is_that_of_fast_marching(d, seed, step):
-    """Of the crowds, some tempt to wrong ways: long edges over barriers, ways nearly as good.
+    """Some crowds favour wrong paths: long edges over barriers, or paths that are nearly as good.
 
-    The front starts from a ball, since near a point its error is large; the path's way through the ball is taken off.
+    The front starts from a ball, because its error is large near a point; the path's part in the ball is subtracted.
     """
     mixture, radius = crowd(seed, d), 0.4
     start, end = mixture.means[mixture.means[:, 0].argmin()], mixture.means[mixture.means[:, 0].argmax()]
@@ -116,7 +116,7 @@ def test_resistance_around_the_ring_is_that_of_fast_marching(ring):
 
 
 def test_long_edges_see_the_barriers_that_they_cross():
-    """An edge 14 standard deviations long, by way of a third well, against a fine quadrature of it."""
+    """An edge 14 standard deviations long through a third well, against a fine quadrature."""
     means = torch.tensor([[0.0, 0.0], [7.0, 0.0], [3.0, 0.0]], dtype=torch.float64)
     mixture = GaussianMixture(torch.ones(3) / 3, means, 0.25 * torch.eye(2).expand(3, 2, 2))
     landscape = Landscape.of(mixture)
@@ -179,7 +179,7 @@ def test_what_it_refuses(ring):
 
 
 def test_states_are_the_groups_that_passages_separate():
-    """Two wells of two components each, far apart, and a lone third; a finer threshold tells the halves apart."""
+    """Two distant wells of two components each, and a single third; a finer threshold separates the halves."""
     means = torch.tensor([[0.0, 0.0], [2.6, 0.0], [20.0, 0.0], [22.6, 0.0], [10.0, 15.0]])
     mixture = GaussianMixture([0.3, 0.3, 0.15, 0.15, 0.1], means, torch.eye(2).expand(5, 2, 2))
     states = find_states(mixture)

@@ -1,4 +1,4 @@
-"""How much memory is free: control groups of both versions, as files in a folder, and the limits of a process."""
+"""Free memory: control groups of both versions, as files in a folder, and process limits."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ GIB = 2**30
 
 @pytest.fixture
 def machine(tmp_path):
-    """A folder with /proc and /sys of a machine with 16 GiB free; gives a function that adds files."""
+    """Create /proc and /sys of a machine with 16 GiB free in a folder; return a function that adds files."""
 
     def add(name: str, text: object) -> None:
         path = tmp_path / name
@@ -44,7 +44,7 @@ def test_version_1_counts_too_and_in_a_container_its_mount(machine):
     add("sys/fs/cgroup/memory/memory.limit_in_bytes", 4 * GIB)
     add("sys/fs/cgroup/memory/memory.usage_in_bytes", GIB)
     assert available("cpu", root) == 3 * GIB
-    add("sys/fs/cgroup/memory/memory.limit_in_bytes", 9223372036854771712)  # what "no limit" looks like
+    add("sys/fs/cgroup/memory/memory.limit_in_bytes", 9223372036854771712)  # the value for "no limit"
     assert available("cpu", root) == 16 * GIB
 
 

@@ -82,7 +82,7 @@ def test_many_points_are_computed_in_pieces(monkeypatch):
 
 def test_the_score_is_the_gradient_of_the_log_density():
     mixture = random_mixture()
-    z = torch.cat([latents(40, 3), 1e3 * latents(3, 3)]).requires_grad_()  # also where every density underflows
+    z = torch.cat([latents(40, 3), 1e3 * latents(3, 3)]).requires_grad_()  # including points where densities underflow
     (gradient,) = torch.autograd.grad(mixture.log_prob(z).sum(), z)
     value, score = mixture.log_prob_and_score(z)
     torch.testing.assert_close(value, mixture.log_prob(z).detach(), rtol=1e-12, atol=1e-12)
@@ -134,7 +134,7 @@ def test_density_is_covariant_under_affine_maps_and_blind_to_component_order(see
 
 @pytest.mark.parametrize("dim", [1, 2])
 def test_window_mass_is_close_to_the_integral_over_the_box(dim):
-    """Eq. 1 by brute force: at the means of components no narrower than T/2, the error is at most 2 % a dimension."""
+    """Eq. 1 by brute force: at means of components of width T/2 or more, the error is at most 2 % per axis."""
     window = 0.6
     mixture = random_mixture(4, dim, seed=3)
     assert torch.linalg.eigvalsh(mixture.covariances).min().sqrt() >= window / 2
@@ -164,7 +164,7 @@ def test_window_mass_of_a_collapsing_component_is_finite_monotone_and_bounded():
     ]
     assert np.isfinite(rate).all()
     assert (np.diff(rate) >= 0).all()
-    assert rate[-1] == pytest.approx(math.log(math.sqrt(6 / math.pi)), abs=1e-6)  # 1.38, of a mass that is 1
+    assert rate[-1] == pytest.approx(math.log(math.sqrt(6 / math.pi)), abs=1e-6)  # 1.38, for a mass of 1
     assert math.exp(rate[-1]) < 1.3825
 
 
@@ -385,7 +385,7 @@ def test_three_clusters_give_three_components_as_good_as_those_of_scikit_learn(c
     mixture = GaussianMixture.fit(z, 100, seed=0, progress=True)
     assert mixture.n_components == 3
     lines = capsys.readouterr().out.splitlines()
-    assert not any("mixture of 11," in line for line in lines)  # the ladder stops once two rungs brought nothing
+    assert not any(line.startswith("11 components,") for line in lines)  # stops after two steps without improvement
     printed = max(float(line.split()[-4]) for line in lines)
     assert printed == pytest.approx(float(mixture.log_prob(test).mean()), abs=0.05)
     assert (mixture.weights.diff() <= 0).all()
@@ -402,7 +402,7 @@ def test_the_number_of_components_is_within_a_twentieth_of_a_nat_of_the_best():
     scores = {c: float(GaussianMixture.fit(z, c, select=False).log_prob(test).mean()) for c in (4, 8, 11, 16, 32, 64)}
     assert 6 <= chosen.n_components <= 32
     assert float(chosen.log_prob(test).mean()) > max(scores.values()) - 0.05
-    assert scores[4] < max(scores.values()) - 0.05  # so that the bound means something
+    assert scores[4] < max(scores.values()) - 0.05  # otherwise the bound would be meaningless
 
 
 def test_few_latents_do_not_get_overfitted():
@@ -475,7 +475,7 @@ def test_fit_is_covariant_under_affine_maps_and_blind_to_the_order_of_latents(se
 
 
 def noisy_sample(n: int, seed: int = 0) -> tuple[GaussianMixture, Tensor, Tensor]:
-    """A known density, a sample of it with errors, and the covariances of the errors, from tiny to large."""
+    """Return a known density, a noisy sample of it, and the covariances of the noise, from tiny to large."""
     truth = GaussianMixture([0.6, 0.4], [[0.0, 0.0], [3.0, 1.0]], [[[0.5, 0.2], [0.2, 0.3]], [[0.1, 0.0], [0.0, 0.6]]])
     rng = np.random.default_rng(seed)
     factors = rng.normal(size=(n, 2, 2)) * rng.uniform(0.1, 1.0, (n, 1, 1))
@@ -502,7 +502,7 @@ def test_deconvolution_recovers_the_density_before_the_errors():
 
 
 def test_deconvolution_maximises_the_likelihood_of_latents_with_errors():
-    """A step of the pair-wise EM against its definition, latent by latent with SciPy."""
+    """A step of the pairwise EM against its definition, evaluated for each latent with SciPy."""
     from cryotwin_nb.mixture.em import NoisyLatents
 
     truth, z, noise = noisy_sample(40)
@@ -535,8 +535,8 @@ def vars_of(mixture: GaussianMixture) -> tuple[Tensor, Tensor, Tensor]:
         ({"n_components": 0}, "0 components"),
         ({"z": torch.full((30, 2), math.nan)}, "NaN"),
         ({"weights": torch.ones(29)}, "weights"),
-        ({"weights": -torch.ones(30)}, "numbers of at least 0"),
-        ({"weights": torch.zeros(30)}, "not all of them 0"),
+        ({"weights": -torch.ones(30)}, "non-negative numbers"),
+        ({"weights": torch.zeros(30)}, "not all zero"),
         ({"noise_covariances": torch.zeros(30, 2)}, r"expected \(30, 2, 2\)"),
         ({"noise_covariances": -torch.eye(2).expand(30, 2, 2)}, "eigenvalue -1"),
         ({"noise_covariances": torch.full((30, 2, 2), math.nan)}, "NaN"),
@@ -570,7 +570,7 @@ def test_whole_numbers_as_latents_give_densities_that_are_not():
 
 
 def test_the_ladder_goes_on_past_one_rung_that_brings_nothing(monkeypatch):
-    """Three components may be no better than two where four are; the second rung without gain ends the climb."""
+    """Three components can be no better than two although four are; the second rung without gain ends the search."""
     held_out = {1: 0.0, 2: 1.0, 3: 0.9, 4: 2.0, 6: 1.9, 8: 1.8, 11: 5.0}
     tried = []
 

@@ -43,7 +43,7 @@ def test_volumes_and_slices_show_the_same_density(model):
         slices = model.networks.slices(rotation, z)[0]
     v = slice_coordinates(model.imaging.frequencies, rotation)[0].long() + 8
     on_lattice = fft3(model.volumes(z)[0])[v[:, 2], v[:, 1], v[:, 0]]
-    assert torch.allclose(slices[1:], on_lattice[1:], atol=1e-4 * float(slices.abs().max()))  # but for the mean
+    assert torch.allclose(slices[1:], on_lattice[1:], atol=1e-4 * float(slices.abs().max()))  # except the mean
 
 
 def test_volumes_are_real_maps_zero_beyond_nyquist(model):
@@ -55,7 +55,7 @@ def test_volumes_are_real_maps_zero_beyond_nyquist(model):
 
 
 def test_encoder_sees_past_in_plane_turns_and_mirror_images(particles):
-    """One structure seen from one direction, turned in the plane, and from behind: the same canonical image."""
+    """One structure seen from one direction, rotated in the plane, and from behind: the same canonical image."""
     source = ct.simulate.assembly(4, 64, snr=1e6, shift_std=0, progress=False)
     turn = axis_rotation(torch.tensor([0.0, 0.0, 1.0]), torch.tensor([0.0, 0.9, 2.5, 4.0])).numpy()
     base = source.rotations[0]
@@ -63,7 +63,7 @@ def test_encoder_sees_past_in_plane_turns_and_mirror_images(particles):
     rotations[3] = rotations[3] @ np.diag([1.0, -1.0, -1.0]).astype(np.float32)
     truth = source.truth[np.zeros(4, dtype=int)]
     ctf = source.ctf[np.zeros(4, dtype=int)]
-    ctf.defocus_v[:] = ctf.defocus_u  # astigmatism would turn with the camera, not with the particle
+    ctf.defocus_v[:] = ctf.defocus_u  # astigmatism would rotate with the camera, not with the particle
     from cryotwin_nb.simulate.images import _project
 
     positions, masses = truth.structure(torch.as_tensor(truth.coordinates))
@@ -198,7 +198,7 @@ def test_boolean_options_take_nothing_else(given):
 
 
 def test_a_misspelt_option_is_told_with_those_there_are():
-    with pytest.raises(InputError, match=r"The subspace architecture has no option 'n_bases'\.\nIts .* n_basis, width"):
+    with pytest.raises(InputError, match=r"The subspace architecture has no option 'n_bases'\.\nUse .* n_basis, width"):
         ct.CryoTwin(8, latent_dim=1, n_bases=4)
     with pytest.raises(InputError, match=r"The coordinate architecture has no option 'contrast'\."):
         ct.CryoTwin(8, "coordinate", latent_dim=1, contrast=True)

@@ -1,4 +1,4 @@
-"""The subspace architecture: what `fit` makes of it, its gauge, its storage, and what theory says of the result."""
+"""The subspace architecture: training, gauge and storage, and the predictions of theory."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ FEW = {"latent_dim": 2, "n_basis": 4, "n_components": 4, "width": 16}
 
 
 def networks_of(latent_dim: int, n_basis: int, seed: int = 0, **options) -> SubspaceNetworks:
-    """Networks that never saw an image, with maps, scale and curve made up."""
+    """Return untrained networks with random maps, scale and curvature."""
     model = ct.CryoTwin(16, latent_dim=latent_dim, n_basis=n_basis, n_components=3, seed=seed, **options)
     networks, generator = model.networks, torch.Generator().manual_seed(seed)
     maps = torch.randn(n_basis, 16**3, generator=generator)
@@ -112,7 +112,7 @@ def test_the_decoder_is_an_isometry_on_average_where_it_is_bent(runs):
     jacobian = jacobian / networks.scale.float()
     torch.testing.assert_close((jacobian.mT @ jacobian).mean(0), torch.eye(2), rtol=0, atol=5e-3)
     assert 0 < departure < 0.01
-    assert bend.abs().max() > 1e-3  # what began at zero has learnt
+    assert bend.abs().max() > 1e-3  # the curvature, initially zero, was learnt
 
 
 def test_anisometry_is_the_departure_from_an_isometry_of_the_scale():
@@ -169,7 +169,7 @@ def test_the_curve_begins_flat_and_knows_its_jacobian():
 
 
 def test_predictions_are_slices_of_the_volumes(trained):
-    """The slice at z read from the lattice of the decoded map itself."""
+    """Compared with the slice read from the lattice of the decoded map at z."""
     networks, imaging = trained.networks, trained.model.imaging
     rows, ball = torch.arange(5), trained.networks.eigenvolumes.ball(trained.model.imaging.plane.radius)
     found = networks.slices(trained.batch.rotations[rows], trained.z[rows])
@@ -264,11 +264,11 @@ def test_the_scale_is_that_of_rate_distortion_theory(trained):
     slices = ball.slices(ball.from_volumes(trained.networks.basis), imaging.frequencies, batch.rotations)
     weights = imaging.weights(batch.group) * batch.transfer.square()
     power = (weights[..., None] * torch.complex(*slices.chunk(2, dim=-1)).abs().square()).sum(1)
-    power = power[:, : trained.model.config["latent_dim"]]  # in the directions that the latents have first
+    power = power[:, : trained.model.config["latent_dim"]]  # in the leading directions, those of the latents
     product = (jacobian.mT @ jacobian).mean(0) * power.mean()
     expected = predicted * torch.eye(len(product))
     torch.testing.assert_close(product, expected, rtol=0, atol=0.05 * predicted)
-    # With weights that undo whitening and CTF the distortion of any step is kappa/2, but for the lowest shells.
+    # With weights that undo whitening and CTF the distortion of any step is kappa/2, except in the lowest shells.
     assert 0.5 < float(power.mean() / (imaging.kappa / 2)) < 1.05
 
 
@@ -289,7 +289,7 @@ class Stop(Exception):
 
 
 def interrupted_fit(when: str, particles, checkpoint, monkeypatch, options=FEW) -> None:
-    """A run that breaks off: before a pass of the closed form (1 to 10), or after the second epoch."""
+    """Run training with an interruption before a closed-form pass (1 to 10), or after the second epoch."""
     calls = 0
 
     def iterate(*arguments, plain=subspace_module.iterate):
@@ -413,7 +413,7 @@ def test_a_tight_mask_keeps_noise_out_of_the_maps(loose_and_tight, noisy):
 
 
 def masks_of_passes(model: ct.CryoTwin, particles, monkeypatch) -> list[Tensor]:
-    """The mask of each pass of the closed form but the first."""
+    """Return the mask of each closed-form pass except the first."""
     masks: list[Tensor] = []
 
     def iterate(subspace, *arguments, plain=subspace_module.iterate):
@@ -458,7 +458,7 @@ TRUTH = GaussianMixture([0.6, 0.4], [[0.0, 0.0], [3.0, 1.0]], [[[0.5, 0.2], [0.2
 
 
 def sample(n: int = 2000, seed: int = 1) -> tuple[Tensor, Tensor]:
-    """b = G x + noise of covariance G with x from `TRUTH`; G of many sizes and shapes."""
+    """Return b = G x + noise of covariance G with x from `TRUTH`, for G of many sizes and shapes."""
     rng = np.random.default_rng(seed)
     factors = rng.normal(size=(n, 2, 3)) * rng.uniform(0.5, 2.0, (n, 1, 1))
     noise = (factors @ rng.normal(size=(n, 3, 1)))[..., 0]
@@ -510,7 +510,7 @@ def test_images_that_say_nothing_of_a_direction_do_not_spoil_the_density():
 
 
 def test_the_density_of_latents_follows_the_scale():
-    """From records of made-up networks without a curve; the density of z = c / s."""
+    """Density of z = c / s, from records of random networks without curvature."""
     networks = networks_of(2, 2)
     b, G = sample()
     networks.density.set(GaussianMixture([1.0], *(part[None] for part in overall(TRUTH))))
@@ -533,7 +533,7 @@ def test_a_transformed_mixture_is_the_density_of_the_transformed_points():
 
 @pytest.mark.parametrize(("latent_dim", "n_basis"), [(2, 2), (2, 5)])
 def test_the_likelihood_of_latents_is_that_of_their_coefficients(latent_dim, n_basis):
-    """Exact for a straight decoder; for a bent one in value and slope at the latent itself."""
+    """Exact for a linear decoder; for a curved one, exact in value and slope at the latent."""
     networks, generator = networks_of(latent_dim, n_basis), torch.Generator().manual_seed(10)
     z = torch.randn(4, latent_dim, generator=generator)
     root = torch.randn(4, n_basis, n_basis, generator=generator)
@@ -558,9 +558,9 @@ def test_the_likelihood_of_latents_is_that_of_their_coefficients(latent_dim, n_b
 
 @pytest.mark.parametrize("options", [FEW, FEW | {"contrast": 1}, {"latent_dim": 4, "n_components": 4}])
 def test_the_likelihood_of_images_is_their_change_of_residual(options, few):
-    """Minus half of the whitened residual, and of the power that what is uncertain in the maps adds to it.
+    """Minus half of the whitened residual plus the power contributed by the uncertainty of the maps.
 
-    The residual's first coefficient, the mean of the image, is left out; constants of each image are too.
+    The residual's first coefficient, the mean of the image, is excluded, and so are constants of each image.
     """
     model = ct.CryoTwin(16, **options)
     fit(model, few, config(epochs=2), progress=False)
@@ -586,7 +586,7 @@ def test_the_likelihood_of_images_is_their_change_of_residual(options, few):
 
 
 def test_the_best_of_an_image_has_likelihood_one():
-    """Where coefficients reach the image's own best, the log-likelihood is 0; it is less all around."""
+    """At the image's optimal coefficients the log-likelihood is 0; it is lower everywhere around them."""
     networks, generator = networks_of(3, 3), torch.Generator().manual_seed(12)
     root = torch.randn(6, 3, 3, generator=generator)
     G = root @ root.mT + torch.eye(3)
@@ -599,9 +599,9 @@ def test_the_best_of_an_image_has_likelihood_one():
 
 
 def test_the_likelihood_needs_a_trained_model_of_this_architecture(few):
-    with pytest.raises(InputError, match=r"(?s)likelihood: found the architecture 'coordinate'.*embed"):
+    with pytest.raises(InputError, match=r"(?s)likelihood: found an architecture without errors.*embed"):
         ct.CryoTwin(16, "coordinate", latent_dim=2, n_components=2, width=8, depth=1).likelihood(few)
-    with pytest.raises(InputError, match="seen no images"):
+    with pytest.raises(InputError, match="untrained"):
         ct.CryoTwin(16, **FEW).likelihood(few)
 
 
@@ -618,7 +618,7 @@ def test_the_density_after_training_is_narrower_than_that_of_latents_plus_noise(
     assert scores[0] > scores[1]
 
 
-# Refusals
+# Invalid input
 
 
 def test_fewer_directions_than_latents_are_refused():

@@ -1,4 +1,4 @@
-"""The naming widget without a browser: fields are filled in, the button is clicked."""
+"""The naming widget without a browser: filling in fields and clicking the button."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cryotwin_nb.errors import InputError
 
 WEIGHTS = [0.3, 0.1, 0.25, 0.05, 0.2, 0.1]
 NAMES = {0: "B", 3: "B", 2: "C", 4: "D"}
-"""Of the heaviest first: B is 0 and 3, C is 2, D is 4; 1 and 5 have no name."""
+"""Names of components, heaviest first: B is 0 and 3, C is 2, D is 4; 1 and 5 have no name."""
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def prior() -> ct.GaussianMixture:
 
 
 def decode(z: torch.Tensor) -> torch.Tensor:
-    """Cuboids that grow with the first coordinate of the latent."""
+    """Return cuboids that grow with the first coordinate of the latent."""
     maps = torch.zeros(len(z), 8, 8, 8)
     for volume, height in zip(maps, z[:, 0]):
         volume[2:6, 3 : 4 + round(float(height) / 10), 2:6] = 1
@@ -126,7 +126,7 @@ def test_a_stored_notebook_has_a_picture_of_the_widget(prior, path):
     naming.fields[0].value = "core"
     naming.button.click()
     again = imread(io.BytesIO(base64.b64decode(naming._repr_mimebundle_()["image/png"])))
-    changed = np.argwhere(np.abs(first - again).max(-1) > 0.2)  # each has a palette of its own
+    changed = np.argwhere(np.abs(first - again).max(-1) > 0.2)  # each picture has a separate palette
     assert first.shape == again.shape and len(changed)
     assert changed[:, 0].max() < 20 and changed[:, 1].max() < first.shape[1] / 5  # the first picture's title
 

@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, without its stored outputs, in a folder with the stored models alone."""
+"""Every notebook runs from top to bottom, without its stored outputs, in a folder with only the stored models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import cryotwin_nb as ct
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 TIMEOUT = 1800
-"""Seconds for the slowest cell."""
+"""Time limit per cell, in seconds."""
 N_REAL = 400
 REAL = f"""
 import cryotwin_nb as ct
@@ -31,7 +31,7 @@ def fetch(name, progress=True):
 
 ct.data.fetch = fetch
 """
-"""What takes the place of recorded images, which have no ground truth."""
+"""Cell that replaces recorded images, which have no ground truth, by simulated ones."""
 
 
 def numbered(*numbers: str) -> list[Path]:
@@ -47,7 +47,7 @@ def notebook_without_outputs(path: Path) -> nbformat.NotebookNode:
 
 
 def execute(notebook: nbformat.NotebookNode, folder: Path) -> str:
-    """Run all cells; what they printed."""
+    """Run all cells; return their printed output."""
     resources = {"metadata": {"path": str(folder)}}
     NotebookClient(notebook, timeout=TIMEOUT, kernel_name="python3", resources=resources).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
@@ -56,7 +56,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def settings_of_nobody(tmp_path, monkeypatch):
-    """No start-up files of the user."""
+    """Ignore the user's start-up files."""
     for variable in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(variable, str(tmp_path / variable.lower()))
 
@@ -72,7 +72,7 @@ def test_notebook_runs(path, tmp_path):
 @pytest.mark.notebooks
 @pytest.mark.parametrize("path", numbered("01", "02", "03"), ids=lambda path: path.name)
 def test_notebook_runs_on_recorded_images_by_one_edit(path, tmp_path):
-    """A model is trained and kept, a run of cryoDRGN is asked for its maps, and what is missing is left out aloud."""
+    """A model is trained and stored, maps of a cryoDRGN run are requested, missing parts are reported as left out."""
     notebook, run = on_recorded_images(path), path.name.startswith("02")
     if run:
         write_run(tmp_path / "run")
@@ -87,7 +87,7 @@ def test_notebook_runs_on_recorded_images_by_one_edit(path, tmp_path):
 
 @pytest.mark.notebooks
 def test_your_own_data_are_a_star_file_by_one_edit(tmp_path):
-    """States are numbered and junk is not counted where there is no truth; particles go back as they came."""
+    """Without a ground truth, states are numbered and junk is not counted; particles are written back unchanged."""
     (path,) = numbered("06")
     notebook, star = notebook_without_outputs(path), tmp_path / "run_data.star"
     particles = ct.simulate.assembly(600, 48, snr=1.0, seed=1, progress=False)
@@ -117,7 +117,7 @@ def replace_once(notebook: nbformat.NotebookNode, old: str, new: str) -> None:
 
 
 def write_run(folder: Path) -> None:
-    """A run folder in cryoDRGN's layout: latents in three groups in two dimensions, weights that nobody opens."""
+    """Write a run folder in cryoDRGN's layout: 2-D latents in three groups, and a weights file that is never opened."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     z = rng.normal(size=(N_REAL, 2)) + 6 * rng.integers(3, size=(N_REAL, 1))

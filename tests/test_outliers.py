@@ -1,4 +1,4 @@
-"""Junk among the particles stands out, and the parts of its score are what they are said to be."""
+"""Junk particles are detected, and the parts of the outlier score are as documented."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_junk_is_told_apart(trained, scores):
 
 
 def test_noise_without_a_particle_is_told_apart(trained):
-    """It leaves nothing over: its correlation gives it away."""
+    """It leaves no excess residual, but its correlation is low."""
     particles, model = trained
     good = particles[np.flatnonzero(particles.truth.labels != "junk")[:200]]
     images = good.images(slice(None))
@@ -53,7 +53,7 @@ def test_noise_without_a_particle_is_told_apart(trained):
 
 
 def test_contrast_and_residual_are_those_of_the_images(trained, scores):
-    """An image of twice the contrast has twice the contrast; a perfect model leaves the noise, chi^2 = 1."""
+    """Doubling an image's contrast doubles the estimate; a perfect model leaves only the noise, chi^2 = 1."""
     particles, model = trained
     good = particles.truth.labels != "junk"
     assert np.median(scores.residual[good]) == pytest.approx(1, abs=0.05)

@@ -1,4 +1,4 @@
-"""What is installed, with what, and what is kept in the repository."""
+"""Installed files, dependencies, and the contents of the repository."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_conda_environment_has_the_same_names_and_bounds(bounds, project):
 
 
 def imports(path: Path) -> set[str]:
-    """The packages that a file imports, wherever in it."""
+    """Return the packages that a file imports, anywhere in it."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".ipynb":
         cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
@@ -90,7 +90,7 @@ def distributions(names: set[str]) -> set[str]:
 
 
 def test_every_imported_package_is_declared(project, bounds):
-    """What the package imports is declared where it is needed, what tests and notebooks import in any extra."""
+    """Imports of the package are declared where they are needed, those of tests and notebooks in any extra."""
     extras = project["optional-dependencies"]
     run = set(by_name([*project["dependencies"], *extras["notebooks"]]))
     for path in (ROOT / "cryotwin_nb").rglob("*.py"):
@@ -160,7 +160,7 @@ def test_the_base_alone_trains_looks_prepares_and_finds_paths(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     run = subprocess.run([sys.executable, "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert "cryotwin_nb[notebooks]" in run.stderr  # what the command line said of the picture
+    assert "cryotwin_nb[notebooks]" in run.stderr  # note of the command line on the missing picture
 
 
 def test_import_is_light():
@@ -205,6 +205,15 @@ def test_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
+def test_readme_and_citation_take_the_repository_s_address_from_the_project(project):
+    """Until `[project.urls]` names one, the README has a placeholder and the citation no address."""
+    address = project.get("urls", {}).get("Repository")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"git clone {address or '<this repository>'} && cd cryotwin_nb" in readme
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation.get("repository-code") == address
+
+
 def test_version_is_in_the_changelog_and_the_citation():
     assert f"## [{cryotwin_nb.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == cryotwin_nb.__version__
@@ -221,7 +230,7 @@ def test_notebook_is_kept_with_pictures_and_without_widget_state(path):
 
 
 def test_defaults_are_the_papers_where_it_has_them_and_otherwise_as_documented():
-    """(C, T) = (100, 3), d = 8, (K, omega, M) = (11, 2, 1000); others are what the documentation says."""
+    """(C, T) = (100, 3), d = 8, (K, omega, M) = (11, 2, 1000); other defaults are as documented."""
     documented = {
         ct.CryoTwin: dict(latent_dim=8, n_components=100, noise_width=3.0, particle_radius=0.4, weighting="volume"),
         ct.ridgeline: dict(n_steps=11, omega=2.0, n_samples=1000, concentration=1.0, seed=0),

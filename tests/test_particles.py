@@ -1,4 +1,4 @@
-"""Particles: construction, subsets, lazy reading, contrast, round trips, and the real files."""
+"""Particles: construction, subsets, lazy reading, contrast, round trips, and real files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ folders = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], 
 
 
 def make(n: int = 6, box_size: int = 16, seed: int = 0, **changes) -> Particles:
-    """A small set with everything different for each particle, dark in the middle."""
+    """Return a small set with different values for each particle, dark in the middle."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:box_size, :box_size] - box_size // 2
     images = rng.normal(size=(n, box_size, box_size)) - 2 * (np.hypot(x, y) < box_size / 5)
@@ -229,7 +229,7 @@ def test_nothing_is_left_when_writing_fails(tmp_path):
 
 
 def truth(n: int) -> Truth:
-    """A ground truth whose labels number the particles."""
+    """Return a ground truth with the particle numbers as labels."""
     return Truth("hinge", np.zeros((n, 2), np.float32), np.arange(n).astype(str), np.zeros(n, bool), 8, 1.0)
 
 
@@ -263,7 +263,7 @@ def test_a_simulated_set_makes_the_round_trip(tmp_path):
 
 @pytest.fixture
 def stacks(tmp_path) -> Path:
-    """Two stacks of 3 and 2 images whose values say which they are, and a list of them."""
+    """Two stacks of 3 and 2 images with identifying values, and a list of the stacks."""
     for name, n, value in (("a", 3, 0), ("b", 2, 100)):
         images = np.random.default_rng(value).normal(0, 0.1, (n, 8, 8)) + value + np.arange(n)[:, None, None]
         with mrcfile.new(tmp_path / f"{name}.mrcs", images.astype(np.float32)) as file:
@@ -294,7 +294,7 @@ def test_each_stack_is_opened_once_for_a_batch(stacks, monkeypatch):
 
 def test_a_bare_stack_takes_poses_and_ctf_from_cryodrgn(stacks):
     q = make(3)
-    cryodrgn.write_poses(stacks / "poses.pkl", q.rotations, q.shifts, 16, 1.5)  # of the original, twice as large
+    cryodrgn.write_poses(stacks / "poses.pkl", q.rotations, q.shifts, 16, 1.5)  # poses of the original, twice as large
     cryodrgn.write_ctf(stacks / "ctf.pkl", q.ctf, 16, 1.5)
     p = Particles.read(stacks / "a.mrcs", poses=stacks / "poses.pkl", ctf=stacks / "ctf.pkl", contrast="dark")
     np.testing.assert_array_equal(p.rotations, q.rotations)
@@ -312,7 +312,7 @@ def test_the_pixel_size_given_wins_and_that_of_the_ctf_parameters_comes_second(t
     p.write(tmp_path / "s.star", progress=False)
     assert Particles.read(tmp_path / "s.star", contrast="dark", pixel_size=2.6).pixel_size == 2.6
     cryodrgn.write_ctf(tmp_path / "ctf.pkl", p.ctf, 32, 2.0)
-    with pytest.warns(UserWarning, match="says 2.5 Å per pixel, the CTF parameters 4: taking the latter") as record:
+    with pytest.warns(UserWarning, match="states 2.5 Å per pixel, the CTF parameters 4 Å; using") as record:
         assert Particles.read(tmp_path / "s.star", contrast="dark", ctf=tmp_path / "ctf.pkl").pixel_size == 4.0
     assert record[0].filename == __file__
 
@@ -344,7 +344,7 @@ def test_contrast_is_measured_and_said(tmp_path, contrast, with_ctf):
         tmp_path / "s.star", progress=False
     )
     with pytest.warns(
-        UserWarning, match=f"s.star: taking the particles as {contrast}.*measured on 40 images"
+        UserWarning, match=f"s.star: treating the particles as {contrast}.*measured on 40 images"
     ) as record:
         q = Particles.read(tmp_path / "s.star")
     assert len(record) == 1
@@ -360,7 +360,7 @@ def test_a_cs_file_declares_its_contrast_and_doubts_are_said(tmp_path, sign, con
     table["blob/path"], table["blob/idx"], table["blob/psize_A"], table["blob/sign"] = "s.mrcs", range(40), 2.5, sign
     with open(tmp_path / "s.cs", "wb") as file:
         np.save(file, table)
-    doubt = pytest.warns(UserWarning, match="declared in the file; but they look dark on light")
+    doubt = pytest.warns(UserWarning, match="declared in the file, but the images look dark on light")
     with doubt if contrast == "light" else nullcontext():
         assert Particles.read(tmp_path / "s.cs").contrast == contrast
     assert Particles.read(tmp_path / "s.cs", contrast="dark").contrast == "dark"
@@ -369,7 +369,7 @@ def test_a_cs_file_declares_its_contrast_and_doubts_are_said(tmp_path, sign, con
 def test_pure_noise_is_assumed_dark_aloud(tmp_path):
     noise = np.random.default_rng(3).normal(size=(20, 16, 16))
     Particles(noise.astype(np.float32), pixel_size=1.0).write(tmp_path / "s.star", progress=False)
-    with pytest.warns(UserWarning, match="assumed: undecidable"):
+    with pytest.warns(UserWarning, match="assumed; inconclusive"):
         assert Particles.read(tmp_path / "s.star").contrast == "dark"
 
 

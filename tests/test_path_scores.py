@@ -1,4 +1,4 @@
-"""Scores of paths and routes: distances by brute force, orders by SciPy, routes made up."""
+"""Scores of paths and routes: distances by brute force, orders by SciPy, synthetic routes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def spread(curve: np.ndarray, n: int) -> np.ndarray:
-    """n points at equal distances along a polyline."""
+    """Return n equally spaced points along a polyline."""
     steps = [(a, b, np.linalg.norm(b - a)) for a, b in pairwise(curve)]
     total, points = sum(s for _, _, s in steps), []
     for left in np.linspace(0, total, n):
@@ -49,7 +49,7 @@ def test_distances_of_curves_are_those_of_brute_force(seed, d, m, k):
     from_true = [min(np.linalg.norm(p - q) for q in a) for p in b]
     from_curve = [min(np.linalg.norm(p - q) for q in b) for p in a]
     found = curve_distance(torch.as_tensor(curve), torch.as_tensor(true), n_points=30)
-    # cdist may use |a|^2 - 2ab + |b|^2, whose root keeps half of the digits
+    # cdist can use |a|^2 - 2ab + |b|^2, whose root keeps only half of the digits
     assert found.mean == pytest.approx(np.mean(from_true), abs=1e-6)
     assert found.hausdorff == pytest.approx(max(*from_true, *from_curve), abs=1e-6)
 
@@ -91,14 +91,14 @@ def test_tau_of_whole_orders_is_that_of_scipy(order):
 
 
 def test_tau_of_orders_that_lack_names():
-    """Pairs with a name that is missing count as undecided."""
+    """Pairs with a missing name count as undecided."""
     assert kendall_tau("abc", "abc") == 1 and kendall_tau("cba", "abc") == -1
     assert kendall_tau("ab", "abc") == pytest.approx(1 / 3)
     assert kendall_tau("", "abc") == 0 and kendall_tau("abc", "a") == 1 and kendall_tau("xabc", "abc") == 1
 
 
 def route(way: tuple[str, ...], share: float) -> Route:
-    """A route whose latents are the occupancies of the blocks themselves."""
+    """Return a route whose latents are the occupancies of the blocks."""
     latents = torch.tensor([STATES[state] for state in way], dtype=torch.float32)
     return Route(latents, latents, latents[:, 0], 0.0, 0.0, share=share)
 
@@ -134,7 +134,7 @@ def test_planted_routes_have_perfect_scores(truth, decode):
 
 
 def test_scores_of_some_planted_routes_and_a_false_one(truth, decode):
-    """Two of four; one false at 20 %, one at 1 % that does not count; shares (.5, .29, 0, 0) of (.3, .3, .2, .2)."""
+    """Two of four routes; a false one at 20 %, an ignored one at 1 %; shares (.5, .29, 0, 0) for (.3, .3, .2, .2)."""
     planted = true_block_orders()
     wrong = tuple(reversed(planted[0]))
     assert wrong not in planted

@@ -11,7 +11,7 @@ from cryotwin_nb.pathways.ridgeline import log_resistance, pathway_from_knots, r
 
 @pytest.fixture(scope="module")
 def corner() -> GaussianMixture:
-    """Three wells of an L: the straight way from 0 to 2 leads over a high barrier, the way by 1 does not."""
+    """Return three wells in an L: the straight path from 0 to 2 crosses a high barrier, the path through 1 does not."""
     means = torch.tensor([[0.0, 0.0], [4.0, 0.0], [4.0, 4.0], [-3.0, 9.0]])
     return GaussianMixture([0.3, 0.3, 0.3, 0.1], means, 0.8 * torch.eye(2).expand(4, 2, 2))
 
@@ -66,6 +66,6 @@ def test_two_components_may_share_a_mean():
 
 
 def test_waypoints_are_found_where_all_passages_are_high():
-    """Passages of 800 nats and more: resistances count relative to the least of them."""
+    """Passages of 800 nats or more: resistances are relative to the lowest one."""
     means = torch.tensor([[0.0, 0.0], [80.0, 0.0], [160.0, 0.0]])
     assert waypoints(GaussianMixture([0.4, 0.3, 0.3], means, torch.eye(2).expand(3, 2, 2)), 0, 2) == [0, 1, 2]

@@ -1,4 +1,4 @@
-"""The renderer against spheres of known size; figures against what they claim: lengths, units, numbers, order."""
+"""The renderer on spheres of known size; lengths, units, numbers and order in figures."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ matplotlib.use("agg")
 
 @pytest.fixture(autouse=True)
 def _settings_untouched_and_figures_closed():
+    torch.manual_seed(0)
     before = dict(matplotlib.rcParams)
     yield
     plt.close("all")
@@ -39,14 +40,14 @@ def _settings_untouched_and_figures_closed():
 
 
 def blob(size: int, radius: float, centre=(0.0, 0.0, 0.0), width: float | None = None) -> torch.Tensor:
-    """A Gaussian (D, D, D) that is 1 on the sphere of that radius (voxels) about an offset xyz."""
+    """Return a Gaussian (D, D, D) that is 1 on a sphere of the given radius (voxels) about an offset xyz."""
     width = width or radius / 1.5
     squared = (grid(size, 3).float() - torch.tensor(centre)).square().sum(-1)
     return torch.exp((radius**2 - squared) / (2 * width**2))
 
 
 def both(values: torch.Tensor) -> list:
-    """A tensor that has a gradient, and a NumPy array."""
+    """Return the values as a tensor with gradient and as a NumPy array."""
     return [values.clone().requires_grad_(), values.numpy()]
 
 
@@ -311,7 +312,7 @@ def test_training_curves_show_both_terms_and_the_warm_up():
     assert rate.lines[0].get_ydata().tolist() == record.rate
     ends = [ax.patches[0].get_extents().transformed(ax.transData.inverted()).x1 for ax in (distortion, rate)]
     assert ends == pytest.approx([4, 4])
-    assert "2.0 s an epoch, β = 2" in [text.get_text() for text in rate.texts]
+    assert "2.0 s per epoch, β = 2" in [text.get_text() for text in rate.texts]
 
 
 def test_a_first_epoch_far_off_is_a_number():
@@ -343,7 +344,7 @@ def test_training_curves_join_passes_of_equal_radius_only():
     assert drawn == [([2, 3, 4], [0, 6, 10]), ([5], [0]), ([6, 7], [0, 10])]
     labels = [text.get_text() for text in passes.texts]
     assert labels[:3] == ["4", "8", "16"]
-    assert "14 s in all" in labels
+    assert "14 s in total" in labels
     assert distortion.get_ylabel() == "distortion per image"
     assert rate.get_ylabel() == "rate per image (nats)"
 

@@ -1,4 +1,4 @@
-"""t-SNE maps, confusion tables and the diagram of the training show what they are given."""
+"""t-SNE maps, confusion tables and the training diagram show the data passed to them."""
 
 import matplotlib
 import matplotlib.pyplot as plt

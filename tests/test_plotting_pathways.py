@@ -1,4 +1,4 @@
-"""Pictures of routes show the shares and numbers they are given; movies are whole files or none."""
+"""Figures of routes show the shares and numbers passed to them; movies are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _figures_closed():
 
 
 def routes(*ways: tuple[str, float]) -> list[Route]:
-    """Routes by the letters of their states, with shares."""
+    """Return routes from the letters of their states, with shares."""
     places = {"A": (0.0, 0.0), "B": (4.0, 3.0), "C": (4.0, -3.0), "D": (6.0, 0.0), "E": (10.0, 0.0)}
     states = {
         n: State(n, torch.tensor(p).double(), (i,), 0.1 + 0.05 * i, 0.0) for i, (n, p) in enumerate(places.items())
@@ -48,7 +48,7 @@ def words(ax) -> list[str]:
 
 
 def blobs(n: int = 3, size: int = 16) -> torch.Tensor:
-    """A body that grows."""
+    """Return maps of a growing ball."""
     squared = grid(size, 3).float().square().sum(-1)
     return torch.stack([torch.exp(-squared / (2 * (2 + 0.5 * k) ** 2)) for k in range(n)])
 
@@ -95,7 +95,7 @@ def test_a_graph_of_nothing_is_refused():
         route_graph([])
 
 
-# The profile
+# Profiles
 
 
 def test_the_profile_shows_energies_and_counts():
@@ -137,7 +137,7 @@ def small(file, maps, **options):
 
 @pytest.mark.parametrize(("n_maps", "n_between", "n_frames"), [(3, 2, 12), (4, 0, 6), (2, 1, 4)])
 def test_a_movie_goes_there_and_back(tmp_path, n_maps, n_between, n_frames):
-    """(n - 1) (b + 1) + 1 pictures there, and all but the two ends once more on the way back."""
+    """(n - 1) (b + 1) + 1 frames forward, and all of them except the two ends backward."""
     file = small(tmp_path / "path.gif", blobs(n_maps), n_between=n_between, reference=None)
     assert file == tmp_path / "path.gif" and [p.name for p in tmp_path.iterdir()] == ["path.gif"]
     with Image.open(file) as movie:
@@ -145,7 +145,7 @@ def test_a_movie_goes_there_and_back(tmp_path, n_maps, n_between, n_frames):
     pictures = frames(file)
     assert len(pictures) == n_frames and len({p.shape for p in pictures}) == 1
     dark = [float((p.min(axis=2) < 245).mean()) for p in pictures]
-    assert int(np.argmax(dark)) == n_frames // 2 and dark[0] < dark[n_frames // 2]  # the largest body is in the middle
+    assert int(np.argmax(dark)) == n_frames // 2 and dark[0] < dark[n_frames // 2]  # the largest ball is in the middle
     assert dark[1] == pytest.approx(dark[-1], abs=0.01)
 
 

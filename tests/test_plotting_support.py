@@ -1,4 +1,4 @@
-"""The picture of a pathway's support shows the numbers it is given."""
+"""The figure of a pathway's support shows the numbers passed to it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _figures_closed():
 
 
 def support() -> PathwaySupport:
-    """Four points: a good one, one with false detail in shell 6, one without images, one with few."""
+    """Return four points: a good one, one with false detail in shell 6, one without images, one with few."""
     m, shells, size = 4, 8, 16
     share, error = np.full((m, shells), 0.99), np.full((m, shells), 0.01)
     share[1, 5], share[2], error[2], error[3, 4:] = 0.3, np.nan, np.nan, 0.5

@@ -1,4 +1,4 @@
-"""Prepared stacks: what cropping keeps, that whitening changes nothing downstream, interruptions, and the report."""
+"""Prepared stacks: cropping, whitening without downstream effect, interruptions, and the report."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def raw(tmp_path_factory) -> Particles:
 
 
 def read(path: Path) -> Particles:
-    """Without a word: the file declares its contrast."""
+    """Read a file that declares its contrast, hence without a warning."""
     return Particles.read(path)
 
 
@@ -128,7 +128,7 @@ def test_nothing_changes_downstream(raw, tmp_path, dtype, whiten):
     torch.testing.assert_close(after.noise, before.noise, rtol=2e-4, atol=0)
     a, b = (imaging.batch(p, np.arange(300)) for imaging, p in ((before, small), (after, prepared)))
     error = (a.data - b.data).abs().square().mean().sqrt()
-    assert error < (6e-4 if dtype == "float16" else 3e-6)  # of noise of unit power
+    assert error < (6e-4 if dtype == "float16" else 3e-6)  # relative to noise of unit power
     torch.testing.assert_close(a.transfer, b.transfer, rtol=1e-4, atol=1e-6)
     assert prepared.truth is not None
     torch.testing.assert_close(prepared.truth.volume(7), small.truth.volume(7))
@@ -159,7 +159,7 @@ def test_stored_images_are_white_in_each_optics_group(tmp_path):
         assert 0.8 < power[1:, 1:].flatten().quantile(0.02) < power[1:, 1:].flatten().quantile(0.98) < 1.2
     difference = stored.unwhitened([3, n + 3]).numpy() - images[[3, n + 3]]
     spread = images[[3, n + 3]].std(axis=(1, 2))
-    assert (np.ptp(difference, axis=(1, 2)) < 5e-3 * spread).all()  # but for the level
+    assert (np.ptp(difference, axis=(1, 2)) < 5e-3 * spread).all()  # except for the level
     assert report.noise_power is not None
 
 
@@ -220,7 +220,7 @@ def small_chunks(monkeypatch):
 
 
 def interrupted_after(monkeypatch, count: int) -> None:
-    """Let the work stop as by Ctrl-C after some chunks."""
+    """Interrupt the work, as by Ctrl-C, after the given number of chunks."""
     work, calls = preparing._chunk, []
 
     def limited(*arguments):
@@ -257,7 +257,7 @@ ct.prepare(particles, {str(tmp_path / "p.star")!r}, 16, workers=1, progress=Fals
     finished = len([line for line in journal.read_text().splitlines() if line]) - 1
     with open(journal, "a") as file:
         file.write('{"chunk": 5, "mea')  # cut off by the crash
-    interrupted_after(monkeypatch, 6 - finished)  # no more than what is missing is done again
+    interrupted_after(monkeypatch, 6 - finished)  # only the missing chunks are repeated
     ct.prepare(raw, tmp_path / "p.star", 16, **QUIET)
     assert files(tmp_path) == ["p.mrcs", "p.star", "p.truth.npz", "p.whitening.npz"]
     monkeypatch.undo()
@@ -372,7 +372,7 @@ def test_the_command(raw, tmp_path, capsys):
     assert picture.stat().st_size > 10_000
     assert Particles.read(output, contrast="dark").box_size == 16
     assert main([*arguments, "--box-size", "64"]) == 2
-    assert "at most the 32 pixels" in capsys.readouterr().err
+    assert "at most 32 pixels" in capsys.readouterr().err
 
 
 def test_every_processor_is_used_by_default():
@@ -380,7 +380,7 @@ def test_every_processor_is_used_by_default():
 
 
 def test_what_a_crash_cut_off_is_gone_before_more_is_noted(raw, tmp_path, monkeypatch, small_chunks):
-    """Else the next line would be joined to it, and a third attempt could read neither."""
+    """Otherwise the next line would be appended to it, and a third attempt could read neither."""
     journal = tmp_path / ".p.unfinished.jsonl"
     for count in (2, 1):
         with monkeypatch.context() as patch:
@@ -394,7 +394,7 @@ def test_what_a_crash_cut_off_is_gone_before_more_is_noted(raw, tmp_path, monkey
 
 
 def test_the_scale_of_half_precision_is_undone(tmp_path):
-    """A spike of 10^6 noise amplitudes is divided by a power of two to be stored, and comes back at its height."""
+    """A spike of 10^6 noise amplitudes is divided by a power of two for storage, and read back at its full height."""
     particles = ct.simulate.assembly(8, 16, snr=0.5, progress=False)
     images = particles.images(slice(None)).copy()
     images[3, 8, 8] = 1e6 * images.std()
@@ -408,7 +408,7 @@ def test_the_scale_of_half_precision_is_undone(tmp_path):
 
 
 def test_the_level_outside_the_particle_is_taken_off(tmp_path):
-    """A dark disc on a background of 50, with noise: stored with the background, not the mean of the image, at zero."""
+    """A dark disc on a noisy background of 50 is stored with the background, not the image mean, at zero."""
     particles = ct.simulate.assembly(40, 32, pixel_size=10.0, snr=0.5, progress=False)
     radius = np.hypot(*(np.indices((32, 32)) - 16))
     noise = np.random.default_rng(0).normal(size=(40, 32, 32))

@@ -1,4 +1,4 @@
-"""Everything that the README tells the reader to type runs, in its order, on 300 images of 32 x 32 pixels."""
+"""All commands and code of the README run in order, on 300 images of 32 x 32 pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cryotwin_nb.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BOX = "--box-size 128", "--box-size 16"  # what the README crops to, and what these images can be cropped to
+BOX = "--box-size 128", "--box-size 16"  # box size in the README, and a box size suitable for these images
 matplotlib.use("agg")
 
 
@@ -26,14 +26,14 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    """The lines of the shell blocks, without comments."""
+    """Return the commands of the shell blocks, without comments."""
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     return [part.strip() for line in lines for part in re.split(r";|&&", line.partition(" #")[0]) if part.strip()]
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """A user's folder with a refined stack in it."""
+    """Return a user's folder with a refined stack in it."""
     place = tmp_path
     particles = ct.simulate.assembly(300, 32, pixel_size=10.0, snr=8.0, seed=1, progress=False)
     particles.truth = None
@@ -45,7 +45,7 @@ def test_the_python_blocks_run_in_their_order(folder, monkeypatch):
     monkeypatch.chdir(folder)
     names: dict = {}
     for block in blocks("python"):
-        with pytest.warns(UserWarning, match="taking the particles as dark"):
+        with pytest.warns(UserWarning, match="treating the particles as dark"):
             exec(compile(block, "README.md", "exec"), names)
     assert len(names["maps"]) == 12 and names["routes"]
     assert (folder / "run" / "pathway" / "pathway.cxc").exists() and (folder / "run" / "model.safetensors").exists()
@@ -57,7 +57,7 @@ def test_the_commands_run_in_their_order(folder, monkeypatch, capsys):
     ran = []
     for command in commands():
         words = shlex.split(command.replace(*BOX))
-        if words[0] == "cryotwin" and words[1] != "demo":  # the demo has tests of its own
+        if words[0] == "cryotwin" and words[1] != "demo":  # the demo is tested separately
             status = main([*words[1:], "--device", "cpu"] if words[1] in ("train",) else words[1:])
             assert status == 0 or (words[1] == "look" and status == 1), (command, capsys.readouterr().err)
             ran.append(words[1])

@@ -1,4 +1,4 @@
-"""Maps from images alone: against the exact density, noise, and what half maps foretell."""
+"""Maps from images alone, against the exact density, noise, and the predictions of half maps."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ def empty(particles) -> ct.Particles:
 
 @pytest.fixture(scope="module")
 def truth(particles) -> torch.Tensor:
-    """The mean of what the images show."""
+    """Mean of the structures in the images."""
     return mean_density(particles, np.ones(len(particles)))
 
 
 def mean_density(particles, weights) -> torch.Tensor:
     occupancies = np.average(particles.truth.coordinates, axis=0, weights=weights)
-    return particles.truth.volume_at(occupancies)  # occupancies enter linearly
+    return particles.truth.volume_at(occupancies)  # maps are linear in the occupancies
 
 
 def slopes(volume, reference) -> np.ndarray:
-    """Regression of a map's coefficients on those of a reference, shell by shell."""
+    """Return the slope of a map's coefficients on those of a reference, shell by shell."""
     a, b = fft3(volume), fft3(reference)
     shell = grid(SIZE, 3).float().norm(dim=-1).round()
     cross, power = (a * b.conj()).real, b.abs().square()
@@ -162,7 +162,7 @@ def test_effective_numbers():
     assert n_effective(np.array([1.0, 0, 0])) == 1 and n_effective(np.zeros(3)) == 0
 
 
-# What the images say of a map
+# Support of a map by the images
 
 
 def equations_of(particles, imaging) -> NormalEquations:
@@ -191,7 +191,7 @@ def test_errors_of_the_agreement_are_those_of_the_noise(empty):
     mask, generator = spherical_mask(SIZE, imaging.particle_radius, 2), torch.Generator().manual_seed(0)
     shells, voxels = [], []
     for _ in range(30):
-        volume = 1e-3 * torch.randn(SIZE, SIZE, SIZE, generator=generator) * mask  # next to nothing beside the noise
+        volume = 1e-3 * torch.randn(SIZE, SIZE, SIZE, generator=generator) * mask  # negligible compared with the noise
         cross, power = equations.agreement(volume)
         shells.append((cross / (power / 2).sqrt())[3:15])
         support, error = equations.local_agreement(volume, mask, 2.0)
@@ -201,7 +201,7 @@ def test_errors_of_the_agreement_are_those_of_the_noise(empty):
         assert abs(float(deviations.mean())) < 0.3 and float(deviations.std()) == pytest.approx(1, abs=0.25)
 
 
-# Wrong input
+# Invalid input
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_wrong_weights_are_refused(particles, imaging, weights, found):
 def test_wrong_halves_and_image_formations_are_refused(particles, imaging):
     with pytest.raises(InputError, match="halves"):
         reconstruct(particles, halves=np.full(N_IMAGES, 2), imaging=imaging)
-    with pytest.raises(InputError, match="saw no images"):
+    with pytest.raises(InputError, match="not measured"):
         reconstruct(particles, imaging=ImageFormation(SIZE))
     with pytest.raises(InputError, match="16 pixels"):
         other = ct.simulate.assembly(50, 16, progress=False)

@@ -31,7 +31,7 @@ def two_wells(distance: float = 4.0, dim: int = 1) -> GaussianMixture:
 
 
 def algorithm_1(weights, means, covariances, i, j, n_steps, omega, simplex):
-    """The pseudocode of the paper line by line; `simplex` (K-1, M, C-2) are points of the unit simplex."""
+    """Run the paper's pseudocode line by line; `simplex` (K-1, M, C-2) contains points of the unit simplex."""
     count = len(weights)
 
     def density(z):
@@ -112,7 +112,7 @@ def test_the_path_does_not_depend_on_units_or_on_the_numbering_of_two_ends(seed,
     torch.testing.assert_close(same.latents, scale * path.latents, rtol=1e-4, atol=1e-5 * scale)
     assert same.barrier == pytest.approx(path.barrier, abs=1e-6)
     assert same.log_cost == pytest.approx(path.log_cost + 3 * math.log(scale), abs=1e-6)
-    order = [3, 0, 2, 1]  # the ends trade places; the others keep their order
+    order = [3, 0, 2, 1]  # the ends are swapped; the others keep their order
     shuffled = GaussianMixture(mixture.weights[order], mixture.means[order], mixture.covariances[order])
     torch.testing.assert_close(ridgeline(shuffled, 3, 0, n_samples=50).latents, path.latents)
 
@@ -144,7 +144,7 @@ def test_a_far_valley_does_not_overflow():
     assert path.barrier == pytest.approx(200**2 / 2 - 2 * math.log(2), rel=1e-3)
 
 
-# What a path costs
+# Cost of a path
 
 
 def test_cost_and_barrier_in_one_dimension():

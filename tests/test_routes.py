@@ -1,4 +1,4 @@
-"""Networks of states against resistors solved by hand; routes against tubes that latents were drawn on."""
+"""Networks of states against resistors solved by hand; routes against tubes of simulated latents."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ SIDES = [(0, 1), (1, 3), (0, 2), (2, 3)]
 
 
 def named(latents: Tensor) -> tuple[State, ...]:
-    """States at latents (m, d), the i-th of component i."""
+    """Return states at latents (m, d), the i-th with component i."""
     return tuple(State(f"S{i + 1}", z, (i,), 1 / len(latents), 0.0) for i, z in enumerate(latents))
 
 
 def resistors(conductances: dict[tuple[int, int], float], bend: float = 0.3) -> Network:
-    """A network of given conductances between points of a circle; its passages are bent."""
+    """Return a network with given conductances and bent passages between points of a circle."""
     n = 1 + max(max(pair) for pair in conductances)
     angle = 2 * torch.pi * torch.arange(n, dtype=torch.float64) / n
     states = named(4 * torch.stack([angle.cos(), angle.sin()], dim=1))
@@ -50,7 +50,7 @@ def wells(latents: Tensor) -> GaussianMixture:
 
 
 def particles(latents: Tensor, edges: dict[tuple[int, int], int], in_states: int, seed: int = 0) -> Tensor:
-    """Latents about the states, so many each, and evenly along the lines between some of them."""
+    """Return `in_states` latents around each state, and latents spread evenly along the given edges."""
     generator = torch.Generator().manual_seed(seed)
     parts = [latents.repeat_interleave(in_states, dim=0)]
     for (i, j), count in edges.items():
@@ -68,7 +68,7 @@ def by_states(routes) -> dict[tuple[str, ...], float]:
 
 
 def test_resistors_in_series_and_parallel():
-    """By way of 1: 1/(1/2 + 1/6) = 3/2; by way of 2: 1/(1/1 + 1/1) = 1/2; directly 2. Shares 3/8, 1/8, 4/8."""
+    """Through 1: 1/(1/2 + 1/6) = 3/2; through 2: 1/(1/1 + 1/1) = 1/2; direct: 2. Shares 3/8, 1/8, 4/8."""
     network = resistors({(0, 1): 2.0, (1, 3): 6.0, (0, 2): 1.0, (2, 3): 1.0, (0, 3): 2.0})
     flux = network.flux(0, 3)
     assert [flux[0, 1], flux[0, 2], flux[0, 3]] == pytest.approx([3 / 8, 1 / 8, 4 / 8])
@@ -95,7 +95,7 @@ def test_nothing_flows_through_a_balanced_bridge():
 
 
 def test_a_stop_on_the_way_changes_nothing():
-    """A tube of population p, and another cut in two by a state, p / 2 in each half: as much flows through both."""
+    """A tube of population p, and one cut in two by a state with p / 2 in each half, have the same flux."""
     latents = torch.tensor([[0.0, 0.0], [6.0, 0.0], [3.0, 4.0]], dtype=torch.float64)
     bow = torch.cat([latents[:1], torch.tensor([[3.0, -4.0]]).double(), latents[1:2]])
     curves = {(0, 1): bow, (0, 2): latents[[0, 2]], (1, 2): latents[[1, 2]]}
@@ -143,7 +143,7 @@ def test_ways_take_the_whole_flux_the_widest_first_and_are_the_same_from_either_
 
 
 def test_ways_equally_wide_are_the_same_from_either_end():
-    """Two ways in, three out, all through one state: both ways in are wider than any of those out."""
+    """Two edges in and three out, all through one state: both edges in are wider than any edge out."""
     conductances = {(0, 2): 1.1, (0, 1): 0.9, (1, 3): 9.0, (2, 3): 11.0}
     network = resistors(
         conductances | {(3, 4): 0.68, (3, 5): 0.66, (3, 6): 0.66, (4, 7): 6.8, (5, 7): 6.6, (6, 7): 6.6}
@@ -177,7 +177,7 @@ def test_ways_beside_one_another_count_as_one():
 
 
 def test_shares_are_the_maximum_of_the_likelihood():
-    """Against a general optimiser; and particles that count twice are as two particles."""
+    """Against a general optimiser; a particle with weight two is equivalent to two particles."""
     from scipy.optimize import minimize
 
     fit = torch.rand(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) ** 3
@@ -195,7 +195,7 @@ def test_shares_are_the_maximum_of_the_likelihood():
 @pytest.mark.parametrize("d", [2, 5])
 @pytest.mark.parametrize("counts", [(600, 600, 600, 600), (1000, 1000, 250, 250), (900, 400, 300, 600)])
 def test_populations_of_tubes_are_those_drawn(d, counts):
-    """In two dimensions and in five, where the density of a tube says little about its population."""
+    """In two dimensions and in five, where the density of a tube is a poor measure of its population."""
     latents = torch.cat([DIAMOND, torch.zeros(4, d - 2, dtype=torch.float64)], dim=1)
     prior, edges = wells(latents), dict(zip(SIDES, counts, strict=True))
     z = particles(latents, edges, in_states=500)
@@ -204,7 +204,7 @@ def test_populations_of_tubes_are_those_drawn(d, counts):
     for pair, population in found.items():
         true = edges.get(pair, 0) / len(z)
         spread = np.sqrt(max(true * (1 - true), 1e-4) / len(z))
-        # ends of tubes look like states: four standard deviations instead of three, and they take a few per cent
+        # ends of tubes resemble states, which gain a few per cent: four standard deviations instead of three
         assert abs(population - true) < 4 * spread + 0.05 * true, (pair, population, true)
     assert found[0, 3] < 0.005 and found[1, 2] < 0.005
     assert float(network.weights.sum()) == pytest.approx(1)
@@ -220,7 +220,7 @@ def test_particles_far_from_everything_belong_nowhere():
 
 @pytest.mark.parametrize("d", [2, 3])
 def test_a_curved_passage_is_found_by_the_bent_curve(d):
-    """Half a circle between two wells; in three dimensions it also rises."""
+    """A half circle between two wells, which also rises in three dimensions."""
     angle = torch.linspace(torch.pi, 0, 25, dtype=torch.float64)
     arc = torch.stack([4 * angle.cos(), 4 * angle.sin(), 1.5 * angle.sin() ** 2], dim=1)[:, :d]
     weights = torch.full((25,), 0.3 / 23)
@@ -235,7 +235,7 @@ def test_a_curved_passage_is_found_by_the_bent_curve(d):
 
 
 def test_a_straight_passage_stays_straight_where_the_density_is_bent():
-    """The prior has an arc between the wells, the particles lie on the chord."""
+    """The prior has an arc between the wells, while the particles are on the chord."""
     angle = torch.linspace(torch.pi, 0, 13, dtype=torch.float64)
     arc = torch.stack([4 * angle.cos(), 4 * angle.sin()], dim=1)
     states = [State("S1", arc[0], tuple(range(7)), 0.5, 0.0), State("S2", arc[-1], tuple(range(7, 13)), 0.5, 0.0)]
@@ -250,7 +250,7 @@ def test_a_straight_passage_stays_straight_where_the_density_is_bent():
 
 @pytest.fixture(scope="module")
 def diamond() -> tuple[GaussianMixture, Tensor]:
-    """Two routes of equal length, with three quarters and a quarter of the particles."""
+    """Two routes of equal length, with three quarters and one quarter of the particles."""
     return wells(DIAMOND), particles(DIAMOND, dict(zip(SIDES, (900, 900, 300, 300), strict=True)), in_states=600)
 
 
@@ -269,7 +269,7 @@ def test_routes_have_the_shares_of_their_particles(diamond):
 
 
 def test_a_longer_route_lets_less_through():
-    """As many particles for each unit of length on both, one twice as long: a third of the flux."""
+    """Equal particles per unit of length on both routes, one twice as long: a third of the flux."""
     latents = torch.tensor([[0.0, 0.0], [6.0, 0.0], [3.0, 5.196]], dtype=torch.float64)
     z = particles(latents, {(0, 1): 600, (0, 2): 600, (1, 2): 600}, in_states=600)
     routes = find_routes(wells(latents), 0, 1, evidence=z)
@@ -293,7 +293,7 @@ def test_routes_start_and_end_where_they_are_told_to(diamond):
         torch.testing.assert_close(route.latents[0], start)
         torch.testing.assert_close(route.latents[-1], torch.as_tensor(end).float())
         assert route.curve[0].tolist() == pytest.approx(start.tolist())
-        assert float(torch.cdist(DIAMOND[[0, 3]], route.curve).amin(1).max()) < 0.05  # by way of the states
+        assert float(torch.cdist(DIAMOND[[0, 3]], route.curve).amin(1).max()) < 0.05  # through the states
     exact = find_routes(prior, 0, 3, evidence=z)[0]
     assert torch.equal(exact.latents[[0, -1]], DIAMOND[[0, 3]].float())
 
@@ -315,17 +315,17 @@ def test_evidence_of_a_tube_is_that_of_a_gaussian():
 
 
 def test_without_evidence_the_density_is_sampled():
-    """A chain of wells: by default routes stop at those of 1 % of the mass."""
+    """A chain of wells: by default routes stop at wells with at least 1 % of the mass."""
     latents = torch.tensor([[0.0, 0.0], [1.2, 0.0], [2.4, 0.0], [4.2, 0.0]], dtype=torch.float64)
     prior = GaussianMixture([0.3945, 0.2, 0.4, 0.0055], latents, 0.25**2 * torch.eye(2).expand(4, 2, 2))
     (route,) = find_routes(prior, 0, 2)
     assert [s.components for s in route.states] == [(0,), (1,), (2,)]
     assert route.share == pytest.approx(1, abs=0.03)
-    assert [s.components for s in find_routes(prior, 0, 3)[0].states][-1] == (3,)  # an end may have less
+    assert [s.components for s in find_routes(prior, 0, 3)[0].states][-1] == (3,)  # an end can have less
 
 
 def test_bootstrap_intervals_hold_the_truth_about_as_often_as_they_say():
-    """Forty data sets with numbers of particles drawn anew: nine of ten 90 % intervals hold the true 0.7."""
+    """Forty data sets with random numbers of particles: nine of ten 90 % intervals contain the true value of 0.7."""
     prior, held, widths = wells(DIAMOND), [], []
     for seed in range(40):
         counts = np.random.default_rng(seed).multinomial(1600, [0.175, 0.175, 0.075, 0.075, 0.5])
@@ -337,13 +337,13 @@ def test_bootstrap_intervals_hold_the_truth_about_as_often_as_they_say():
         held.append(low < 0.7 < high)
         widths.append(high - low)
     assert sum(held) >= 30
-    # Each route's flux is the harmonic mean of two multinomial counts; its share by propagation of error.
+    # Each route's flux is the harmonic mean of two multinomial counts; the error of its share follows by propagation.
     spread = 0.7 * 0.3 * np.sqrt((1 / 280 + 1 / 280 + 1 / 120 + 1 / 120) / 4)
     assert np.mean(widths) == pytest.approx(2 * 1.645 * spread, rel=0.2)
 
 
 def test_a_route_on_the_edge_is_found_in_some_draws_only():
-    """A handful of particles on the second route, at the least share that counts."""
+    """A few particles on the second route, at the minimum share."""
     z = particles(DIAMOND, dict(zip(SIDES, (400, 400, 16, 16), strict=True)), in_states=200, seed=3)
     routes = find_routes(wells(DIAMOND), 0, 3, evidence=z, n_draws=60, least_share=0.036)
     assert len(routes) == 2 and routes[0].frequency == 1.0
@@ -361,7 +361,7 @@ def test_a_progress_bar_counts_the_draws(diamond, capsys):
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        ((0, torch.tensor([0.2, 0.1])), {}, "Both ends belong to the state S"),
+        ((0, torch.tensor([0.2, 0.1])), {}, "Both ends belong to state S"),
         ((0, 4), {}, "component 4"),
         ((0, torch.zeros(3)), {}, "2 finite numbers"),
         ((0, 3), {"max_routes": 0}, "max_routes: found 0"),

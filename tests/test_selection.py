@@ -1,4 +1,4 @@
-"""Selections on the latent space come back to the users' programs: the same particles, to the last byte."""
+"""Selections in latent space, written for other programs: the same particles, byte for byte."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def mixture() -> ct.GaussianMixture:
     return ct.GaussianMixture([0.3, 0.3, 0.4], means, torch.eye(2).expand(3, 2, 2))
 
 
-# ------------------------------------------------------------------------------------------------------------- choosing
+# ------------------------------------------------------------------------------------------------------------ selecting
 
 
 @given(coordinates, arrays(np.float64, (3, 2), elements=st.integers(-9, 9).map(float)), st.integers(1, 30))
@@ -121,7 +121,7 @@ COLUMNS = (
 
 
 def table(name: str, extra: tuple[tuple[str, str], ...]) -> str:
-    """A table of particles whose numbers are written as no program would print them again."""
+    """Return a table of particles with numbers in a format that no program would reproduce."""
     names = [*COLUMNS, *(label for label, _ in extra)]
     head = "".join(f"_{label} #{i}\n" for i, label in enumerate(names, 1))
     stacks = ["Extract/job001/a.mrcs", "Extract/job001/b.mrcs"]
@@ -171,7 +171,7 @@ def stacks(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def project(stacks, tmp_path) -> Path:
-    """A RELION project: its folder holds Extract/job001/*.mrcs, and a job's folder for the STAR files."""
+    """A RELION project folder with Extract/job001/*.mrcs and a job folder for the STAR files."""
     shutil.copytree(stacks, tmp_path / "project")
     (tmp_path / "project/Refine3D").mkdir()
     return tmp_path / "project"
@@ -345,14 +345,14 @@ def test_a_particle_that_slicing_repeated_is_refused(project):
         ct.write_selection(project / "subset.star", particles)
 
 
-# ------------------------------------------------------------------------------------------------- the program itself
+# -------------------------------------------------------------------------------------------------- the real program
 
 
 @pytest.mark.skipif(shutil.which("cryodrgn") is None, reason="cryoDRGN is not installed")
 def test_cryodrgn_reads_the_subset_as_it_reads_those_particles(project):
     """Poses and CTF of the subset are those of its particles; its images are those of the whole file with --ind."""
     path = write_flavour(project, "RELION 3.1")
-    path.write_text(path.read_text().replace('"mtf k2.star"', "mtf.star"))  # it takes no quoted words
+    path.write_text(path.read_text().replace('"mtf k2.star"', "mtf.star"))  # cryoDRGN does not accept quoted words
     particles, rows = Particles.read(path, contrast="dark"), [10, 3, 4]
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -34,7 +34,7 @@ def test_volume_is_the_sum_of_its_gaussians(kind):
 
 
 def test_images_are_projections_along_z_of_the_turned_density():
-    """Without CTF effects at one frequency: the image's transform against a sum over the atoms, written out."""
+    """Without CTF effects at one frequency: the image's transform against an explicit sum over the atoms."""
     particles = simulate.hinge(4, 32, snr=1e9, progress=False)
     spectra = fft2(torch.as_tensor(particles.images(np.arange(4))))
     k = grid(32, 2).reshape(-1, 2) / (32 * particles.pixel_size)

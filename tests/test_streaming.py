@@ -1,4 +1,4 @@
-"""Images ahead of their use: the order, errors and end of the thread, and when they are kept in memory."""
+"""Prefetching images: order, errors and end of the thread, and caching in memory."""
 
 import threading
 import time
@@ -26,7 +26,7 @@ def test_results_come_in_order_and_no_more_than_one_ahead():
     for number, result in enumerate(prefetched(function, range(20))):
         assert result == 10 * number
         time.sleep(0.002)
-        assert max(asked) <= number + 1  # else the memory for what waits would be without bound
+        assert max(asked) <= number + 1  # otherwise the memory for waiting images would be unbounded
     assert number == 19 and threads() == 0
 
 

@@ -1,4 +1,4 @@
-"""Imports point down: the rooms in their order, no circles, few names at the top, no file too long to read at once."""
+"""Package structure: import order of subpackages, no circular imports, few top-level names, short files."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ ORDER = [
     "cli",
     "__main__",
 ]
-"""Each may import from those before it."""
+"""Each can import only from those before it."""
 OTHERS = {"__init__", "__init__.pyi", "py.typed"}
-MOST_NAMES = 24  # 22 until the command line (cli) and the mark that types are checked (py.typed) came
+MOST_NAMES = 24  # 22 before the command line (cli) and the type marker (py.typed) were added
 MOST_LINES = 250
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def module(path: Path) -> str:
-    """What a file is imported as."""
+    """Return the module name of a file."""
     parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -56,7 +56,7 @@ MODULES = {module(path) for path in FILES}
 
 
 def imported(path: Path) -> set[str]:
-    """The modules of the package that a file imports, wherever in it, also for its types alone."""
+    """Return the modules of the package that a file imports, anywhere in it, including for type checking only."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -121,12 +121,12 @@ STRAIGHT = [
     "imaging/lattice.py",
     "plotting/rendering.py",
 ]
-"""Where an image is, one after the other, from its file to the surface of its map."""
+"""Files that process an image, in order, from its file to the surface of its map."""
 MOST_VISITED = 26
 
 
 def walk(star: Path, model: ct.CryoTwin) -> list[str]:
-    """The files whose functions run when an image is read, embedded, decoded and drawn, in the order of their turn."""
+    """Return the files whose functions run while an image is read, embedded, decoded and drawn, by first use."""
     render, level = ct.plotting.render_surface, ct.plotting.contour_level
     visited: dict[str, None] = {}
 
@@ -153,7 +153,7 @@ def test_an_image_goes_a_short_way_from_its_file_to_a_surface(tmp_path):
     ct.fit(model, particles, ct.TrainingConfig(epochs=1, device="cpu"), progress=False)
     particles.truth = None  # recorded images have none
     particles.write(tmp_path / "p.star", progress=False)
-    walk(tmp_path / "p.star", model)  # what is loaded late is loaded
+    walk(tmp_path / "p.star", model)  # triggers lazy imports
     visited = walk(tmp_path / "p.star", model)
     assert [name for name in visited if name in STRAIGHT] == STRAIGHT
     assert len(visited) <= MOST_VISITED
@@ -161,7 +161,7 @@ def test_an_image_goes_a_short_way_from_its_file_to_a_surface(tmp_path):
 
 
 def test_results_and_settings_cannot_be_changed():
-    """Every dataclass is frozen, but the record that a training writes to."""
+    """Every dataclass is frozen, except the record that training writes to."""
     loose = set()
     for name in MODULES - {"cryotwin_nb.__main__"}:
         for value in vars(importlib.import_module(name)).values():

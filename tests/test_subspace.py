@@ -1,4 +1,4 @@
-"""The closed form: E-step against the Gaussian marginal, M-step against known coefficients, the whole against truth."""
+"""Closed-form EM: E-step against the Gaussian marginal, M-step against known coefficients, result against truth."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Scene:
-    """Images of the assembling subunit and what is true of them."""
+    """Images of the assembling subunit and their ground truth."""
 
     def __init__(self, snr: float, **options) -> None:
         self.particles = ct.simulate.assembly(N_IMAGES, SIZE, pixel_size=PIXEL, snr=snr, progress=False, **options)
@@ -50,7 +50,7 @@ class Scene:
         return torch.as_tensor(self.particles.truth.coordinates).double()
 
     def blocks(self) -> tuple[Tensor, Tensor]:
-        """The core (D, D, D) and the five blocks (5, D, D, D)."""
+        """Return the core (D, D, D) and the five blocks (5, D, D, D)."""
         truth = self.particles.truth
         core = truth.volume_at(np.zeros(5))
         return core, torch.stack([truth.volume_at(row) - core for row in np.eye(5, dtype=np.float32)])
@@ -80,7 +80,7 @@ def found(passes) -> Eigenvolumes:
 
 
 def given_coefficients(c: Tensor, spread: float = 0.0) -> Callable[[Statistics], tuple[Tensor, Tensor, Tensor]]:
-    """An E-step that knows the coefficients c (n, K), image after image, up to a small variance."""
+    """Return an E-step with known coefficients c (n, K) of each image, up to a small variance."""
     done = 0
 
     def function(full: Statistics) -> tuple[Tensor, Tensor, Tensor]:
@@ -99,13 +99,13 @@ def statistics(ball: HalfBall, lattice: Tensor, batch: ImageBatch, frequencies: 
 
 
 def shares_inside(maps: Tensor, basis: Tensor) -> Tensor:
-    """Share of the length of each map that lies in the span of an orthonormal basis."""
+    """Return the share of each map's norm in the span of an orthonormal basis."""
     flat = maps.flatten(1)
     return (flat @ basis.flatten(1).T).norm(dim=1) / flat.norm(dim=1)
 
 
 def infer(scene: Scene, subspace: Eigenvolumes) -> tuple[Tensor, Tensor]:
-    """Contrasts (n,) and posterior means of the coefficients (n, K) of all the images."""
+    """Return contrasts (n,) and posterior means of the coefficients (n, K) of all images."""
     ball, imaging = subspace.ball(RADIUS), scene.imaging
     full = statistics(ball, subspace.lattice(ball), scene.batch, imaging.frequencies, imaging.multiplicity)
     a = subspace.contrasts(full)
@@ -128,7 +128,7 @@ def test_second_moments_hold_the_contrast_and_the_covariance():
 
 
 def test_principal_components_are_those_of_the_covariance_of_the_maps():
-    """With contrasts that go along with the coefficients, which is taken into the maps."""
+    """With contrasts correlated with the coefficients, a correlation that the maps absorb."""
     generator = torch.Generator().manual_seed(1)
     maps = torch.randn(4, 2, 4, 5, generator=generator)
     contrast = 1 + 0.2 * torch.randn(500, dtype=torch.float64, generator=generator)
@@ -159,7 +159,7 @@ def test_shells_that_no_image_sees_have_the_power_of_one_that_is_seen():
     seen = torch.tensor([4.0, 4.0, 4.0, 4.0, 4.0, 1.0, 0.0, 0.0]).double()
     power = smooth_spectrum(torch.tensor([40.0, 20.0, -3.0, 8.0, 8.0, 0.1, 0.0, 0.0]).double(), seen)
     assert power[[0, 1, 3]].tolist() == [10.0, 5.0, 2.0]
-    assert 0 < float(power[2]) < 0.01  # less than nothing cannot be a prior
+    assert 0 < float(power[2]) < 0.01  # a prior power cannot be negative
     assert power[5:].tolist() == [2.0] * 3
 
 
@@ -167,14 +167,14 @@ def test_shells_that_no_image_sees_have_the_power_of_one_that_is_seen():
 
 
 def test_the_e_step_is_the_gaussian_marginal_of_the_images(scene, found):
-    """log N(X; A_0, 1 + A Lambda A^T) over all coefficients of an image, up to the constant; and regression."""
+    """log N(X; A_0, 1 + A Lambda A^T) over all coefficients of an image, up to a constant; and regression."""
     imaging, batch = scene.imaging, scene.batch.take(torch.arange(4))
     ball = found.ball(RADIUS)
     lattice = found.lattice(ball)
     full = statistics(ball, lattice, batch, imaging.frequencies, imaging.multiplicity)
     first, second, log_evidence = found.moments()(full)
     root = imaging.multiplicity.sqrt()[:, None].clone()
-    root[0] = 0  # the mean of an image is left out
+    root[0] = 0  # the mean of an image is excluded
     slices = torch.complex(*ball.slices(lattice, imaging.frequencies, batch.rotations).chunk(2, dim=-1))
     slices = torch.view_as_real(slices * batch.transfer[..., None] * root).transpose(2, 3).flatten(1, 2).double()
     images = torch.view_as_real(batch.data * root[:, 0]).flatten(1).double()
@@ -196,7 +196,7 @@ def test_the_e_step_is_the_gaussian_marginal_of_the_images(scene, found):
 
 
 def test_every_coefficient_of_an_image_counts_once(scene, found):
-    """Over the whole ball, both halves, the normal equations hold sum CTF^2 / sigma^2 over the whole plane."""
+    """Over both halves of the ball, the normal equations contain sum CTF^2 / sigma^2 over the whole plane."""
     imaging = scene.imaging
     step = NormalEquations(imaging, RADIUS, 1)
     ball = step.ball
@@ -211,13 +211,13 @@ def test_every_coefficient_of_an_image_counts_once(scene, found):
 
 
 def unfiltered(subspace: Eigenvolumes) -> Eigenvolumes:
-    """Without maps to start from and without a Wiener filter: one pass is then least squares."""
+    """Return a subspace without initial maps or Wiener filter, for which one pass is least squares."""
     none = {name: torch.zeros_like(getattr(subspace, name)) for name in ("mean", "basis", "uncertainty")}
     return replace(subspace, **none, power=torch.full_like(subspace.power, 1e3))
 
 
 def test_known_coefficients_give_the_true_maps_in_a_principal_frame(scene, found):
-    """Mean, basis, frame and average belong together: with c' = frame @ (c - average) they give every true volume."""
+    """Mean, basis, frame and average are consistent: with c' = frame @ (c - average) they give every true volume."""
     c = scene.occupancies @ torch.tensor(
         [[1.0, 0.3, 0, 0, 0], [0, 2.0, 0, 0, 0], [0, 0, 0.5, 0, 0], [0, 0, 0.2, 1, 0], [0, 0, 0, 0, 1.0]]
     ).double() + torch.tensor([3.0, 0.0, -1.0, 0.0, 0.5])
@@ -234,7 +234,7 @@ def test_known_coefficients_give_the_true_maps_in_a_principal_frame(scene, found
 
 
 def test_uncertain_coefficients_shrink_the_maps_that_belong_to_them(scene, found):
-    """Least squares with E[c c^T] = S + s^2: maps (S + s^2)^-1 S U, of which the principal variances are known."""
+    """Least squares with E[c c^T] = S + s^2: maps (S + s^2)^-1 S U, with known principal variances."""
     c = scene.occupancies - scene.occupancies.mean(0)
     flat = unfiltered(found)
     second, spread = c.T @ c / N_IMAGES, 0.4
@@ -246,7 +246,7 @@ def test_uncertain_coefficients_shrink_the_maps_that_belong_to_them(scene, found
         expected.append(torch.linalg.eigvals((second + noise**2 * torch.eye(5)) @ shrunken @ shrunken.T).real)
     expected, exact = (values.sort(descending=True).values for values in expected)
     np.testing.assert_allclose(vague.variances[:4], expected[:4], rtol=0.1)
-    assert (exact[:4] > 1.3 * expected[:4]).all()  # what they would be without
+    assert (exact[:4] > 1.3 * expected[:4]).all()  # their values without shrinkage
 
 
 def test_images_count_alike_in_chunks_of_any_size(scene, passes):
@@ -257,7 +257,7 @@ def test_images_count_alike_in_chunks_of_any_size(scene, passes):
     torch.testing.assert_close(one[0].variances, other[0].variances, rtol=1e-4, atol=0)
 
 
-# The whole
+# Complete fits
 
 
 def test_the_homogeneous_reconstruction_is_the_mean_of_the_structures(scene, passes):
@@ -314,7 +314,7 @@ def test_coefficients_tell_the_occupancies(scene, found):
     design = torch.cat([c, torch.ones(N_IMAGES, 1)], dim=1)
     fitted = design @ torch.linalg.lstsq(design, scene.occupancies).solution
     r2 = 1 - (fitted - scene.occupancies).square().mean(0) / scene.occupancies.var(0)
-    assert r2.min() > 0.95  # and a linear fit does it
+    assert r2.min() > 0.95  # with a linear fit
     assert c.mean(0).abs().max() < 0.1 * found.variances[0].sqrt()
     np.testing.assert_allclose(c.var(0), found.variances, rtol=0.25)
 
@@ -330,7 +330,7 @@ def test_beyond_the_radius_the_power_goes_on_like_that_of_the_mean(scene, passes
     assert join.log().abs().max() < 3
     inside = grid(SIZE, 3).float().norm(dim=-1) < 0.5 * RADIUS + 1
     spectra = fft3(torch.cat([after.mean[None], after.basis])).abs().square()
-    assert (spectra * ~inside).sum((1, 2, 3)).div(spectra.sum((1, 2, 3))).max() < 0.1  # but for the mask
+    assert (spectra * ~inside).sum((1, 2, 3)).div(spectra.sum((1, 2, 3))).max() < 0.1  # except for the mask
 
 
 def test_the_power_of_each_shell_is_that_of_the_maps_and_what_is_uncertain(found):
@@ -341,7 +341,7 @@ def test_the_power_of_each_shell_is_that_of_the_maps_and_what_is_uncertain(found
         assert (found.power[s] >= 0.999 * power).all() and (found.power[s] < 1.5 * power + 1e-4).all()
 
 
-# Estimating anew
+# Repeated estimation
 
 
 # Contrast
@@ -353,7 +353,7 @@ def uneven() -> Scene:
 
 
 def true_contrasts() -> Tensor:
-    """Of `uneven`: its images over those of even contrast, both without noise."""
+    """Contrasts of `uneven`: its images divided by those of even contrast, both without noise."""
 
     def clean(contrast: float) -> Particles:
         options = {"pixel_size": PIXEL, "snr": 1e9, "contrast_std": contrast, "progress": False}
@@ -385,7 +385,7 @@ def test_fitted_contrasts_are_the_true_ones(uneven, with_contrast):
 
 
 def test_contrasts_that_are_even_are_found_to_be_even(scene, found):
-    """One structure scaled by two: the spread of the contrasts follows in one pass."""
+    """One structure scaled by two: the spread of the contrasts adapts in one pass."""
     a = torch.where(torch.arange(N_IMAGES) % 2 == 0, 0.8, 1.2).double()
     c = infer(scene, found)[1]
     scaled = scene.batch._replace(data=scene.batch.data * a[:, None].float())

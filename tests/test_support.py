@@ -1,4 +1,4 @@
-"""Support of a pathway by images: high where particles are, none where there are none, and false detail is found."""
+"""Support of a pathway by images: high with particles, none without, and false detail is detected."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def particles() -> ct.Particles:
 
 
 class TrueDecoder:
-    """Latents are occupancies, scaled such that one image's error is about 1, and the decoder is the truth."""
+    """The true decoder; latents are occupancies, scaled such that the error of one image is about 1."""
 
     def __init__(self, truth) -> None:
         self.truth = truth
@@ -61,7 +61,7 @@ def imaging(particles):
 
 
 def way(*states: str, n: int = 5) -> Tensor:
-    """Points on straight lines between states."""
+    """Return points on straight lines between states."""
     return equidistant(10 * torch.tensor([STATES[s] for s in states]).double(), n).float()
 
 
@@ -76,19 +76,19 @@ def gap(decode, particles, latents, imaging) -> PathwaySupport:
 
 
 def blob() -> Tensor:
-    """A ball of 20 Å 90 Å below the centre, where no particle has density."""
+    """Return a ball of 20 Å, 90 Å below the centre, where no particle has density."""
     return torch.exp(-(grid(SIZE, 3) - torch.tensor([0.0, 0.0, -9.0])).square().sum(-1) / 8)
 
 
 def ripple(volume: Tensor) -> Tensor:
-    """Noise between 40 and 27 Å, as strong there as the map."""
+    """Return noise between 40 and 27 Å, as strong as the map in this band."""
     radius = grid(SIZE, 3).float().norm(dim=-1)
     band = (radius > 8) & (radius < 12)
     noise = ifft3(fft3(torch.randn(SIZE, SIZE, SIZE, generator=torch.Generator().manual_seed(1))) * band).real
     return noise * (fft3(volume).abs().square()[band].sum() / fft3(noise).abs().square()[band].sum()).sqrt()
 
 
-# Where images are
+# Points with images
 
 
 def test_an_honest_path_through_particles_is_supported(route):
@@ -119,7 +119,7 @@ def test_maps_are_those_of_the_images_near_a_point(route, decode, particles, lat
 
 
 def test_distances_are_in_standard_errors_of_an_image(decode, particles, imaging):
-    """The expected information is the mean of G over images, each at its own pose."""
+    """The expected information is the mean of G over images, each with its pose."""
     points = torch.full((1, 5), 5.0)
     metric = information(decode, points, 0.1, imaging)
     away = distances(metric, points, points + torch.cat([torch.eye(5), torch.zeros(1, 5)]))[0]
@@ -172,7 +172,7 @@ def test_a_decoder_in_other_units_is_judged_alike(decode, particles, latents, im
     assert scaled.flagged == gap.flagged
 
 
-# A trained model, settings, wrong input
+# A trained model, settings, invalid input
 
 
 def test_a_model_brings_its_latents_and_its_noise():
@@ -197,7 +197,7 @@ def test_memory_is_bounded_by_taking_fewer_points_at_once(decode, particles, lat
 
 
 def test_in_a_state_the_widest_bandwidth_is_chosen(decode, particles, latents, imaging):
-    """In a state a wider kernel only adds images."""
+    """Within a state, a wider kernel only adds images."""
     state = pathway_support(decode, particles, way(*ROUTE, n=3)[:1], latents=latents, imaging=imaging)
     assert state.bandwidth[0] == 2.0
     narrow = pathway_support(decode, particles, way(*ROUTE, n=3)[:1], latents=latents, imaging=imaging, bandwidth=0.7)
@@ -206,7 +206,7 @@ def test_in_a_state_the_widest_bandwidth_is_chosen(decode, particles, latents, i
 
 @pytest.mark.parametrize(("wrong", "best"), [(False, 1), (True, 0)])
 def test_a_bandwidth_that_takes_in_other_particles_predicts_worse(particles, imaging, wrong, best):
-    """The wider one adds images of the same density, or such as do not belong, by their poses."""
+    """The wider one adds images of the same density, or images that do not belong because of their poses."""
     rotations, n = particles.rotations[:800].copy(), 300
     if wrong:
         rotations[n:] = rotations[n:][::-1]

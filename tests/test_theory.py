@@ -1,4 +1,4 @@
-"""What rate-distortion theory predicts of Eq. 3, checked with the training objective on a small linear model."""
+"""Predictions of rate-distortion theory for the paper's Eq. 3, checked with the objective on a small linear model."""
 
 import math
 from types import SimpleNamespace
@@ -10,12 +10,12 @@ from torch import nn
 from cryotwin_nb.mixture.moments import MixtureMoments
 from cryotwin_nb.training.objective import objective
 
-VARIANCES = torch.tensor([60.0, 25.0, 12.0, 0.3])  # the last is below beta / 2 and must die
+VARIANCES = torch.tensor([60.0, 25.0, 12.0, 0.3])  # the last is below beta / 2 and must vanish
 BETA = 2.0
 
 
 class LinearModel(nn.Module):
-    """x -> z = A x -> B z with one Gaussian as prior: what `objective` asks of a model, and nothing more."""
+    """x -> z = A x -> B z with one Gaussian as prior: the minimum that `objective` requires of a model."""
 
     def __init__(self, width: float) -> None:
         super().__init__()

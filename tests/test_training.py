@@ -104,7 +104,7 @@ def test_one_bad_batch_does_not_spoil_the_model(particles):
     history = fit(model, spoilt, config(final_em=False), progress=False)
     assert history.skipped == [1, 1, 1]
     clean = fit(ct.CryoTwin(16, **SMALL), particles, config(final_em=False), progress=False)
-    np.testing.assert_allclose(history.rate, clean.rate, atol=1.0)  # the moments of the bad batch left no trace
+    np.testing.assert_allclose(history.rate, clean.rate, atol=1.0)  # the moments of the bad batch were discarded
     assert all(bool(torch.isfinite(v).all()) for v in state(model).values() if v.is_floating_point())
 
 
@@ -120,7 +120,7 @@ def test_starved_components_are_split_off_the_heaviest(particles):
         model.networks.score_head()[1].copy_(torch.tensor([40.0, 0, 0, 0]))
     fit(model, particles, config(epochs=1, final_em=False), progress=False)
     bias = model.networks.score_head()[1].detach()
-    assert float((bias - bias[0]).abs().max()) < 5  # the encoder gives the others particles again
+    assert float((bias - bias[0]).abs().max()) < 5  # the encoder assigns particles to the others again
     assert model.moments.starved() == []
 
 
@@ -132,7 +132,7 @@ def test_bfloat16_trains_too(particles):
 
 @pytest.mark.parametrize("units", [(True, False), (False, True), (False, False), (None, None)])
 def test_bfloat16_is_chosen_where_the_processor_multiplies_it(units, monkeypatch):
-    """Matrix tiles (Intel) and AVX-512 (AMD, too) each suffice; None: a PyTorch that cannot tell."""
+    """Matrix tiles (Intel) and AVX-512 (also AMD) each suffice; None: a PyTorch that cannot report it."""
     for name, there in zip(("_is_amx_tile_supported", "_is_avx512_bf16_supported"), units, strict=True):
         monkeypatch.delattr(torch.cpu, name, raising=False)
         if there is not None:

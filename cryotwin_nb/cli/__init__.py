@@ -1,1 +1,1 @@
-"""The command line: `cryotwin COMMAND`, its options generated from the functions that they reach."""
+"""Command-line interface `cryotwin COMMAND`, with options generated from the signatures of the functions called."""

@@ -1,4 +1,4 @@
-"""`demo`: everything on embedded data."""
+"""`demo` command: the complete workflow on simulated data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cryotwin_nb.cli.options import Option, options_of, values_of
 
 
 def add_demo(parser: argparse.ArgumentParser) -> None:
-    """Options of `demo`."""
+    """Add the options of `demo`."""
     output = Path("results/demo")
     parser.add_argument("--output", type=Path, default=output, help=f"folder for all results (default: {output})")
     for option in demo_options():
@@ -17,14 +17,14 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
 
 
 def demo_options() -> list[Option]:
-    """The keywords of `demo.run`."""
+    """Return the keywords of `demo.run` as options."""
     from cryotwin_nb.demo import run
 
     return options_of(run, skip=("output",))
 
 
 def demo(options: argparse.Namespace) -> int:
-    """Simulate, train, find a path, and compare with the truth."""
+    """Simulate, train, find a path, and compare it with the ground truth."""
     from cryotwin_nb import demo as demonstration
 
     demonstration.run(options.output, **values_of(options, demo_options()))

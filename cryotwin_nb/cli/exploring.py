@@ -1,4 +1,4 @@
-"""`states`, `pathway`, `routes` and `support`: from a model to maps along paths, and what images say of them."""
+"""`states`, `pathway`, `routes` and `support` commands: from a model to maps along paths and their image support."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from cryotwin_nb.cli.reading import (
     add_particles,
     ends_of,
     load_model,
+    print_result,
     read_particles,
     read_points,
-    tell,
 )
 
 if TYPE_CHECKING:
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
     from cryotwin_nb.pathways.ridgeline import Pathway
 
 DONE = 0
-_HIGH = 15.0  # nats; a path whose barrier is higher passes where there are hardly any images
+_HIGH = 15.0  # nats; hardly any images are near a path with a higher barrier
 _METHODS = ("max_flux", "ridgeline", "chain")
-_ENDS = ("prior", "start", "end", "landscape")  # keywords that the command supplies
+_ENDS = ("prior", "start", "end", "landscape")  # keywords supplied by the command
 
 
 def add_states(parser: argparse.ArgumentParser) -> None:
-    """Options of `states`."""
+    """Add the options of `states`."""
     add_model(parser)
     for option in _state_options():
         option.add_to(parser)
-    parser.add_argument("--components", action="store_true", help="list the mixture's components, too")
+    parser.add_argument("--components", action="store_true", help="also list the components of the mixture")
     add_json(parser)
 
 
 def states(options: argparse.Namespace) -> int:
-    """List the states of a model's density with their masses."""
+    """List the states of a model's latent density with their masses."""
     from cryotwin_nb.pathways import find_states
 
     prior = load_model(options).prior
@@ -59,7 +59,7 @@ def states(options: argparse.Namespace) -> int:
         weights = [{"index": c, "weight": float(prior.weights[c]), "state": owner.get(c)} for c in order]
         result["components"] = weights
         lines += [f"component {w['index']:3d}  weight {w['weight']:6.1%}  state {w['state'] or '-'}" for w in weights]
-    tell(options, result, "\n".join(lines))
+    print_result(options, result, "\n".join(lines))
     return DONE
 
 
@@ -70,12 +70,12 @@ def _state_options() -> list[Option]:
 
 
 def add_pathway(parser: argparse.ArgumentParser) -> None:
-    """Options of `pathway`."""
+    """Add the options of `pathway`."""
     add_model(parser)
     add_ends(parser)
     parser.add_argument("--output", type=Path, required=True, help="folder for maps, latents and a ChimeraX script")
-    told = "max_flux: path of least resistance; ridgeline: Algorithm 1 of the paper; chain: its sub-paths, joined"
-    parser.add_argument("--method", choices=_METHODS, default="max_flux", help=f"{told} (default: max_flux)")
+    methods = "max_flux: path of least resistance; ridgeline: Algorithm 1 of the paper; chain: its sub-paths, joined"
+    parser.add_argument("--method", choices=_METHODS, default="max_flux", help=f"{methods} (default: max_flux)")
     for option in _path_options():
         option.add_to(parser)
     for option in _writing_options():
@@ -84,7 +84,7 @@ def add_pathway(parser: argparse.ArgumentParser) -> None:
 
 
 def _path_options() -> list[Option]:
-    """The keywords of all the methods, each once."""
+    """Return the keywords of all methods as options, without duplicates."""
     from cryotwin_nb.pathways import max_flux, ridgeline
 
     both = [*options_of(ridgeline, _ENDS), *options_of(max_flux, _ENDS)]
@@ -112,11 +112,11 @@ def pathway(options: argparse.Namespace) -> int:
     _write(options, options.output, path, model)
     result = {"maps": len(path.latents), "method": path.method, "barrier_nats": float(path.barrier)}
     text = f"{options.output}: {len(path.latents)} maps, barrier {path.barrier:.2f} nats"
-    tell(options, result | {"folder": str(options.output)}, text)
+    print_result(options, result | {"folder": str(options.output)}, text)
     if path.barrier > _HIGH:
-        low = f"the density falls to e^-{path.barrier:.0f} of that at the ends: hardly any image is near"
+        low = f"the density falls to e^-{path.barrier:.0f} of its value at the ends: hardly any images are near it"
         other = "other ends" if options.method == "max_flux" else "--method max_flux or other ends"
-        print(f"note: {low}. Try {other}; `cryotwin support` counts the images.", file=sys.stderr)
+        print(f"note: {low}. Try {other}. `cryotwin support` counts the images near a path.", file=sys.stderr)
     return DONE
 
 
@@ -128,12 +128,12 @@ def _write(options: argparse.Namespace, folder: Path, path: Pathway, model: Cryo
 
 
 def add_routes(parser: argparse.ArgumentParser) -> None:
-    """Options of `routes`."""
+    """Add the options of `routes`."""
     add_model(parser)
     add_ends(parser)
-    told = "latents.npy of the particles, which then populate the routes instead of samples of the mixture"
-    parser.add_argument("--latents", type=Path, help=told)
-    parser.add_argument("--output", type=Path, help="folder for a folder of maps for each route")
+    latents = "latents.npy of the particles: compute route shares from them instead of from samples of the mixture"
+    parser.add_argument("--latents", type=Path, help=latents)
+    parser.add_argument("--output", type=Path, help="output folder; the maps of each route are written to a subfolder")
     for option in (*_route_options(), *_writing_options()):
         option.add_to(parser)
     add_json(parser)
@@ -147,7 +147,7 @@ def _route_options() -> list[Option]:
 
 
 def routes(options: argparse.Namespace) -> int:
-    """Find all routes between two states, with their shares."""
+    """Find all routes between two states and their shares of the flux."""
     import torch
 
     from cryotwin_nb.pathways import find_routes
@@ -161,7 +161,7 @@ def routes(options: argparse.Namespace) -> int:
         {"share": r.share, "states": [s.name for s in r.states], "barrier_nats": float(r.barrier)} for r in found
     ]
     lines = [f"{r['share']:6.1%}  {' -> '.join(r['states'])}  barrier {r['barrier_nats']:.2f} nats" for r in listed]
-    tell(options, {"routes": listed}, "\n".join(lines) or "no route")
+    print_result(options, {"routes": listed}, "\n".join(lines) or "no route")
     if options.output:
         for number, route in enumerate(found, 1):
             _write(options, options.output / f"route_{number:02d}", route, model)
@@ -169,13 +169,13 @@ def routes(options: argparse.Namespace) -> int:
 
 
 def add_support(parser: argparse.ArgumentParser) -> None:
-    """Options of `support`."""
+    """Add the options of `support`."""
     add_model(parser)
     add_particles(parser)
-    told = "folder that `pathway` wrote, or a .npy file of points (m, d)"
-    parser.add_argument("--path", type=Path, required=True, help=told)
-    parser.add_argument("--latents", type=Path, help="latents.npy of these particles; by default they are embedded")
-    parser.add_argument("--output", type=Path, help=".json file for resolution and images at each point")
+    path = "folder written by `pathway`, or a .npy file of points (m, d)"
+    parser.add_argument("--path", type=Path, required=True, help=path)
+    parser.add_argument("--latents", type=Path, help="latents.npy of these particles; by default, embed them")
+    parser.add_argument("--output", type=Path, help=".json file for the resolution and number of images at each point")
     for option in _support_options():
         option.add_to(parser)
     add_json(parser)
@@ -188,7 +188,7 @@ def _support_options() -> list[Option]:
 
 
 def support(options: argparse.Namespace) -> int:
-    """Compare the maps of a path with maps made from the images near it."""
+    """Compare the decoded maps of a path with maps reconstructed from nearby images."""
     from cryotwin_nb.evaluation import pathway_support
     from cryotwin_nb.formats.files import atomic
 
@@ -205,7 +205,7 @@ def support(options: argparse.Namespace) -> int:
         }
         for point, (n, resolution) in enumerate(zip(found.n_effective, found.resolution, strict=True))
     ]
-    tell(options, {"points": listed}, found.summary())
+    print_result(options, {"points": listed}, found.summary())
     if options.output:
         with atomic(options.output) as partial:
             partial.write_text(json.dumps({"points": listed}, indent=1))

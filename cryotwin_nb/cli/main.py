@@ -1,7 +1,7 @@
-"""`cryotwin COMMAND`: which commands there are, and how they end.
+"""`cryotwin COMMAND`: list of commands, dispatch and exit statuses.
 
-Exit statuses: 0 done; 1 done, and the first look found what must be mended first; 2 refused (arguments, input, disk,
-memory); 70 a fault of this program, with a traceback; 130 interrupted, 143 terminated, both resumable.
+Exit statuses: 0 success; 1 success, but `look` found problems to fix first; 2 refused (arguments, input, disk,
+memory); 70 bug in this program, with a traceback; 130 interrupted, 143 terminated, both resumable.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from cryotwin_nb.cli.options import Parser
 from cryotwin_nb.errors import InputError, MissingExtraError
 
 REFUSED, FAULT, INTERRUPTED, TERMINATED = 2, 70, 130, 143
-_SEVERAL = "Several GPUs: torchrun --standalone --nproc-per-node 4 -m cryotwin_nb train ...; see examples/train.slurm."
+_SEVERAL = "Multi-GPU: torchrun --standalone --nproc-per-node 4 -m cryotwin_nb train ...; see examples/train.slurm"
 
 
 class _Command(NamedTuple):
-    """A command: where it stands, and its help; `add_NAME` there adds its options, `NAME` runs it."""
+    """Module and help text of a command; in the module, `add_NAME` adds its options and `NAME` runs it."""
 
     module: str
     help: str
 
 
 COMMANDS = {
-    "demo": _Command("demonstration", "run everything on embedded data, with the truth beside"),
+    "demo": _Command("demonstration", "run the complete workflow on simulated data and compare with the ground truth"),
     "prepare": _Command("training", "write a compact stack on a coarser grid"),
-    "look": _Command("training", "check poses, CTF and contrast, and make a coarse map"),
+    "look": _Command("training", "check poses, CTF and contrast, and reconstruct a coarse map"),
     "train": _Command("training", "train a model on particle images"),
-    "embed": _Command("training", "write the latents of particle images under a model"),
+    "embed": _Command("training", "embed particle images with a model and write their latents"),
     "states": _Command("exploring", "list the states of a model with their masses"),
     "pathway": _Command("exploring", "write maps along a path between two states"),
-    "routes": _Command("exploring", "find all routes between two states, with their shares"),
-    "support": _Command("exploring", "compare the maps of a path with those of the images near it"),
-    "select": _Command("selecting", "write the particles of a state, or near a path"),
+    "routes": _Command("exploring", "find all routes between two states and their shares"),
+    "support": _Command("exploring", "compare the decoded maps of a path with maps from nearby images"),
+    "select": _Command("selecting", "write the particles of a state or near a path"),
 }
 RENAMED = {
     "train": {"--components": "--n-components"},
@@ -56,15 +56,15 @@ RENAMED = {
     "select": {"--number": "--n"},
     "prepare": {"--no-whitening": "--no-whiten"},
 }
-"""Former spellings of options, and what is typed now."""
+"""Former names of options and their replacements."""
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was asked to end."""
+    """Raised when the process receives SIGTERM."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; returns its exit status."""
+    """Run a command and return its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     before = _on_termination(_terminate)
     try:
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
             warnings.showwarning = _note  # type: ignore[assignment]
             return _run(words)
     except (InputError, MissingExtraError, FloatingPointError, OSError, MemoryError) as error:
-        number = os.environ.get("RANK", "0")  # of several processes, as torchrun counts them
+        number = os.environ.get("RANK", "0")  # rank set by torchrun
         print(f"error{f' in process {number}' if number != '0' else ''}: {error}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt as stop:
@@ -80,14 +80,14 @@ def main(arguments: list[str] | None = None) -> int:
         return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except Exception:
         traceback.print_exc()
-        print("This is a fault of cryotwin_nb. Please report it with the lines above and the command.", file=sys.stderr)
+        print("This is a bug in cryotwin_nb. Please report it with the lines above and the command.", file=sys.stderr)
         return FAULT
     finally:
         _on_termination(before)
 
 
 def parser_of(name: str) -> Parser:
-    """The parser of a command."""
+    """Return the parser of a command."""
     parser = Parser(
         prog=f"cryotwin {name}", description=COMMANDS[name].help, epilog=_SEVERAL if name == "train" else None
     )
@@ -115,9 +115,9 @@ def _run(words: list[str]) -> int:
 
 
 def _overview() -> str:
-    lines = ["usage: cryotwin COMMAND [options]", "", "Conformational pathways from single-particle images.", ""]
+    lines = ["usage: cryotwin COMMAND [options]", "", "Conformational pathways from cryo-EM particle images.", ""]
     lines += [f"  {name:9s} {command.help}" for name, command in COMMANDS.items()]
-    return "\n".join([*lines, "", "`cryotwin COMMAND --help` lists the options. A first run: cryotwin demo"])
+    return "\n".join([*lines, "", "`cryotwin COMMAND --help` lists the options. To get started, run `cryotwin demo`."])
 
 
 def _module(name: str):
@@ -125,7 +125,7 @@ def _module(name: str):
 
 
 def _note(message: Warning | str, *_: object) -> None:
-    """A choice made on the user's behalf, without the place in the code."""
+    """Print a warning as a note, without its location in the code."""
     if os.environ.get("RANK", "0") == "0":
         print(f"note: {message}", file=sys.stderr)
 
@@ -135,7 +135,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _on_termination(handler):
-    """Set what happens on SIGTERM, where that can be set; returns what happened before."""
+    """Set the SIGTERM handler where possible and return the previous one."""
     try:
         return signal.signal(signal.SIGTERM, handler)
     except ValueError:  # not the main thread

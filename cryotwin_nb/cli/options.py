@@ -1,7 +1,7 @@
-"""Options generated from signatures and NumPy docstrings, so that names, types, defaults and help have one source.
+"""Options generated from signatures and NumPy docstrings: a single source for names, types, defaults and help.
 
 A keyword `n_steps` becomes `--n-steps`; a boolean whose default is True becomes `--no-...`. Only plain values are
-accepted: numbers, words and paths. No option names a class or module to import.
+accepted: numbers, strings and paths. No option can name a class or module to import.
 """
 
 from __future__ import annotations
@@ -25,20 +25,22 @@ _CHOICES = re.compile(r"\{(.+?)\}")
 
 
 class Option(NamedTuple):
-    """One keyword of a function as an option.
+    """Keyword argument of a function as a command-line option.
 
     Attributes
     ----------
     keyword : str
+        Name of the keyword argument.
     kind : type
         bool, int, float, str or Path.
     default : object
+        Default value.
     help : str
-        The keyword's paragraph in the docstring.
+        Description of the keyword in the docstring.
     choices : tuple of str or None
-        Where the docstring lists them.
+        Allowed values, if the docstring lists them.
     spelled : str
-        What is typed instead of the keyword, where another option has that name.
+        Name of the option if it differs from the keyword, because another option has that name.
     """
 
     keyword: str
@@ -50,24 +52,24 @@ class Option(NamedTuple):
 
     @property
     def flag(self) -> str:
-        """What is typed."""
+        """Option string on the command line, such as `--n-steps`."""
         name = (self.spelled or self.keyword).replace("_", "-")
         return f"--no-{name}" if self.kind is bool and self.default is True else f"--{name}"
 
     @property
     def target(self) -> str:
-        """Its name among the parsed arguments."""
+        """Name of the option among the parsed arguments."""
         return self.spelled or self.keyword
 
     def add_to(self, parser: argparse._ActionsContainer) -> None:
-        """Add it to a parser, or to one of its groups."""
+        """Add the option to a parser or to one of its argument groups."""
         if self.kind is bool:
             action, text = (
-                ("store_false", f"Do not: {self.help}") if self.default is True else ("store_true", self.help)
+                ("store_false", f"Disable: {self.help}") if self.default is True else ("store_true", self.help)
             )
             parser.add_argument(self.flag, dest=self.target, action=action, help=text.replace("%", "%%"))
             return
-        told = "" if self.default is None else f" (default: {self.default})"
+        default = "" if self.default is None else f" (default: {self.default})"
         shown = None if self.choices else self.kind.__name__.upper()
         parser.add_argument(
             self.flag,
@@ -76,19 +78,19 @@ class Option(NamedTuple):
             default=self.default,
             choices=self.choices,
             metavar=shown,
-            help=(self.help + told).replace("%", "%%"),
+            help=(self.help + default).replace("%", "%%"),
         )
 
 
 def options_of(function: Callable, skip: Collection[str] = ()) -> list[Option]:
-    """The options of a function or class: its keywords with plain types, without those skipped.
+    """Return the options of a function or class: its keywords with plain types, except those in `skip`.
 
     Parameters
     ----------
     function : callable
-        With type hints and a NumPy docstring that has a paragraph for each keyword.
+        Function or class with type hints and a NumPy docstring that describes each keyword.
     skip : collection of str
-        Keywords that are not to become options.
+        Keywords to leave out.
     """
     described = documented(function)
     hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
@@ -110,7 +112,7 @@ def options_of(function: Callable, skip: Collection[str] = ()) -> list[Option]:
 
 
 def documented(function: Callable) -> dict[str, tuple[str, str]]:
-    """Of each parameter or attribute in a docstring: its paragraph on one line, and its type."""
+    """Return the description, on one line, and the type of each parameter or attribute in a docstring."""
     found = {}
     for entry in parse(inspect.getdoc(function) or "", DocstringStyle.NUMPYDOC).params:
         for name in entry.arg_name.split(","):
@@ -120,7 +122,7 @@ def documented(function: Callable) -> dict[str, tuple[str, str]]:
 
 
 def plain_type(hint: Any) -> type | None:
-    """The plain type that a hint allows: of a union the path, else the first plain one; None where there is none."""
+    """Return the plain type in a type hint: in a union, a path or else the first plain type; None if there is none."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         members = [member for member in typing.get_args(hint) if member is not type(None)]
         paths = [member for member in members if _is_path(member)]
@@ -136,26 +138,27 @@ def _is_path(hint: Any) -> bool:
 
 
 def values_of(options: argparse.Namespace, wanted: list[Option]) -> dict[str, Any]:
-    """What was given for some options, or their defaults, by keyword."""
+    """Return the values of some options, given or default, by keyword."""
     return {option.keyword: getattr(options, option.target) for option in wanted}
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises `InputError` instead of leaving, and answers former spellings with the present ones."""
+    """Argument parser that raises `InputError` instead of exiting and states the replacement of former names."""
 
     renamed: Mapping[str, str] = {}
 
     def parse_known_args(self, args=None, namespace=None):
-        """As the standard library's; a former spelling is refused with the present one."""
+        """Parse like the standard library, but refuse former option names and state their replacements."""
         for word in args or ():
             name = str(word).partition("=")[0]
             if name in self.renamed:
                 now = self.renamed[name]
-                raise InputError(name, "a former spelling", now, f"Use {now}.", f"{name} is now called {now}.")
+                sentence = f"{name} has been replaced by {now}."
+                raise InputError(name, "a former option name", now, f"Use {now}.", sentence)
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> typing.NoReturn:
-        """Refuse the arguments in one sentence."""
+        """Raise `InputError` with the parser's message as one sentence."""
         sentence = f"{self.prog}: {message[:1].upper()}{message[1:]}."
         remedy = f"Run `{self.prog} --help` for a list of the options."
         raise InputError(self.prog, message, "other arguments", remedy, sentence)

@@ -1,4 +1,4 @@
-"""Options of reading particles and models, and choosing states, that several commands share."""
+"""Options shared by several commands: reading particles and models, and choosing states."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 def reading_options(skip: tuple[str, ...] = ()) -> list[Option]:
-    """The keywords of `Particles.read`, but for the file itself."""
+    """Return the keywords of `Particles.read`, except the file itself, as options."""
     from cryotwin_nb.particles.particles import Particles
 
     return options_of(Particles.read, skip=("path", "images", *skip))
 
 
 def add_particles(parser: argparse.ArgumentParser, skip: tuple[str, ...] = ()) -> None:
-    """A file of particles and the options of reading it."""
+    """Add the particle file and the options for reading it."""
     from cryotwin_nb.particles.particles import Particles
 
     parser.add_argument("particles", type=Path, help=documented(Particles.read)["path"][0])
@@ -39,64 +39,64 @@ def add_particles(parser: argparse.ArgumentParser, skip: tuple[str, ...] = ()) -
 
 
 def read_particles(options: argparse.Namespace, images: bool = True, skip: tuple[str, ...] = ()) -> Particles:
-    """The particles that the options describe."""
+    """Read the particles specified by the options."""
     from cryotwin_nb.particles.particles import Particles
 
     return Particles.read(options.particles, **values_of(options, reading_options(skip)), images=images)
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """A trained model, and where to compute."""
+    """Add the trained model and the compute device."""
     parser.add_argument("model", type=Path, help="trained model (.safetensors), or a checkpoint (.pt)")
     parser.add_argument("--device", default="cpu", help="PyTorch device, such as cpu or cuda (default: cpu)")
 
 
 def load_model(options: argparse.Namespace) -> CryoTwin:
-    """The model that the options name."""
+    """Load the model specified by the options."""
     from cryotwin_nb.models.cryotwin import CryoTwin
 
     return CryoTwin.load(options.model, options.device)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """Machine-readable output."""
+    """Add the option for machine-readable output."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON, for scripts")
 
 
-def tell(options: argparse.Namespace, result: Any, text: str) -> None:
-    """Print a result: as JSON where that was asked for, else in words."""
+def print_result(options: argparse.Namespace, result: Any, text: str) -> None:
+    """Print a result as JSON if requested, otherwise as text."""
     print(json.dumps(result, indent=1) if options.json else text)
 
 
 def save_array(path: Path, values: Tensor) -> None:
-    """Write latents as .npy, complete or not at all."""
+    """Write latents to a .npy file, completely or not at all."""
     with atomic(path) as partial, open(partial, "wb") as file:
         np.save(file, values.numpy())
 
 
 def read_points(path: Path) -> np.ndarray:
-    """Latents (n, d) float64 of a .npy file.
+    """Read latents (n, d) from a .npy file as float64.
 
     Raises
     ------
     InputError
-        If it is none.
+        If the file holds no such array.
     """
     try:
         return np.array(np.load(path, mmap_mode="r"), dtype=np.float64)
     except (OSError, ValueError, TypeError, EOFError) as error:
-        expected, remedy = "an array (n, d) of numbers", "Give a latents.npy file written by `cryotwin`."
+        expected, remedy = "an array (n, d) of numbers", "Pass a latents.npy file written by `cryotwin`."
         sentence = f"{path} cannot be read as {expected}: {error}."
         raise InputError(path, f"no readable array ({error})", expected, remedy, sentence) from error
 
 
 def components_of(prior: GaussianMixture, name: str, labels: Path | None, where: str) -> list[int]:
-    """The components that a name stands for, the heaviest first: a state, a component's index, or a label.
+    """Return the components of a state, component index or label, in order of decreasing weight.
 
     Raises
     ------
     InputError
-        If nothing bears that name.
+        If there is no such state, component or label.
     """
     from cryotwin_nb.evaluation import read_labels
     from cryotwin_nb.pathways import find_states
@@ -111,22 +111,22 @@ def components_of(prior: GaussianMixture, name: str, labels: Path | None, where:
         named = [label for label in known if not label.isdigit()]
         numbers = "" if labels is not None else f", or a component from 0 to {prior.n_components - 1}"
         expected = f"one of {', '.join(named)}{numbers}"
-        raise InputError(where, repr(name), expected, "List them with `cryotwin states MODEL`.")
+        raise InputError(where, repr(name), expected, "Run `cryotwin states MODEL` to list them.")
     return sorted(known[name], key=lambda c: -float(prior.weights[c]))
 
 
 def ends_of(prior: GaussianMixture, options: argparse.Namespace) -> tuple[int, int]:
-    """The heaviest components of the states given as --start and --end."""
+    """Return the heaviest components of the states given as --start and --end."""
     if options.start is None or options.end is None:
-        remedy = "Give --start and --end; list the states with `cryotwin states MODEL`."
-        sentence = "A path needs two ends."
-        raise InputError("--start, --end", "no start or no end", "two states or components", remedy, sentence)
+        remedy = "Pass --start and --end; run `cryotwin states MODEL` to list the states."
+        sentence = "A path requires two ends."
+        raise InputError("--start, --end", "a missing start or end", "two states or components", remedy, sentence)
     start, end = (components_of(prior, getattr(options, name), None, f"--{name}")[0] for name in ("start", "end"))
     return start, end
 
 
 def add_ends(parser: argparse.ArgumentParser) -> None:
-    """The two ends of a path."""
-    named = "a state such as S1, for its heaviest component, or a component's index"
-    parser.add_argument("--start", help=f"where the path begins: {named}")
-    parser.add_argument("--end", help=f"where the path ends: {named}")
+    """Add the options for the two ends of a path."""
+    named = "a state such as S1 (its heaviest component is used) or a component index"
+    parser.add_argument("--start", help=f"start of the path: {named}")
+    parser.add_argument("--end", help=f"end of the path: {named}")

@@ -1,4 +1,4 @@
-"""`prepare`, `look`, `train` and `embed`: from a file of particles to a model and latents."""
+"""`prepare`, `look`, `train` and `embed` commands: from a particle file to a model and latents."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from cryotwin_nb.cli.reading import (
     add_model,
     add_particles,
     load_model,
+    print_result,
     read_particles,
     save_array,
-    tell,
 )
-from cryotwin_nb.errors import InputError, extras_told
+from cryotwin_nb.errors import InputError, extras_explained
 from cryotwin_nb.formats.files import atomic, make_folder, remove_partials
 
-DONE, MEND = 0, 1
+DONE, PROBLEMS = 0, 1
 
 
 def add_prepare(parser: argparse.ArgumentParser) -> None:
-    """Options of `prepare`."""
+    """Add the options of `prepare`."""
     add_particles(parser, skip=("box_size",))
-    parser.add_argument("--output", type=Path, required=True, help=".star file to write; the stack goes beside it")
+    parser.add_argument("--output", type=Path, required=True, help=".star file to write; the stack goes next to it")
     for option in _preparing():
         option.add_to(parser)
-    parser.add_argument("--picture", type=Path, help=".png file: what is remarkable about the particles")
+    parser.add_argument("--picture", type=Path, help=".png file for plots of defocus, views and suspicious images")
 
 
 def prepare(options: argparse.Namespace) -> int:
-    """Write a compact stack."""
+    """Write a compact stack of the particles."""
     from cryotwin_nb.preparation import prepare as run
 
     if options.picture:
-        with extras_told():
+        with extras_explained():
             from cryotwin_nb.plotting import preparation
     particles = read_particles(options, skip=("box_size",))
     report = run(particles, options.output, **values_of(options, _preparing()))
@@ -54,7 +54,7 @@ def _preparing() -> list[Option]:
 
 
 def add_look(parser: argparse.ArgumentParser) -> None:
-    """Options of `look`."""
+    """Add the options of `look`."""
     add_particles(parser)
     for option in _looking():
         option.add_to(parser)
@@ -63,11 +63,11 @@ def add_look(parser: argparse.ArgumentParser) -> None:
 
 
 def look(options: argparse.Namespace) -> int:
-    """Check poses, CTF and contrast; 1 if something must be mended first."""
+    """Check poses, CTF and contrast; return 1 if there are problems to fix first."""
     from cryotwin_nb.preparation import first_look
 
     if options.output:
-        with extras_told():
+        with extras_explained():
             from cryotwin_nb import plotting
 
             draw = plotting.first_look
@@ -75,7 +75,7 @@ def look(options: argparse.Namespace) -> int:
     findings = [{"name": f.name, "evidence": f.evidence, "advice": f.advice} for f in found.findings]
     numbers = {"n_images": found.n_images, "resolution_angstrom": found.resolution, "gain_nats": found.gain}
     numbers |= {"pose_error_degrees": found.pose_error, "shift_error_angstrom": found.shift_error}
-    tell(options, numbers | {"findings": findings}, found.summary())
+    print_result(options, numbers | {"findings": findings}, found.summary())
     if options.output:
         from cryotwin_nb.formats.mrc_writing import write_map
 
@@ -84,7 +84,7 @@ def look(options: argparse.Namespace) -> int:
             write_map(folder / f"{name}.mrc", volume.numpy(), found.voxel_size)
         with atomic(folder / "look.png") as partial:
             draw(found).savefig(partial, dpi=120, bbox_inches="tight")
-    return MEND if findings else DONE
+    return PROBLEMS if findings else DONE
 
 
 def _looking() -> list[Option]:
@@ -94,12 +94,12 @@ def _looking() -> list[Option]:
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
-    """Options of `train`."""
+    """Add the options of `train`."""
     add_particles(parser)
     parser.add_argument(
         "--output", type=Path, required=True, help="folder for model.safetensors, checkpoint.pt and latents.npy"
     )
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")
+    parser.add_argument("--resume", action="store_true", help="resume from the checkpoint, if there is one")
     model, networks, training = model_options(), network_options(), training_options()
     for title, group in {"model": model, "training": training}.items():
         section = parser.add_argument_group(title)
@@ -113,17 +113,17 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def model_options() -> list[Option]:
-    """The keywords of `CryoTwin`, but for the box and the architecture's own."""
+    """Return the keywords of `CryoTwin` as options, except the box size and architecture-specific ones."""
     from cryotwin_nb.models.cryotwin import CryoTwin
 
     return options_of(CryoTwin, skip=("box_size", "options"))
 
 
 def network_options() -> dict[str, list[Option]]:
-    """The keywords of each architecture's options."""
+    """Return the options of each architecture."""
     from cryotwin_nb.models.networks import CoordinateOptions, SubspaceOptions
 
-    spelled = {"contrast": "fit_contrast"}  # --contrast is that of the recorded images
+    spelled = {"contrast": "fit_contrast"}  # --contrast already sets that of the recorded images
     return {
         kind.architecture: [o._replace(spelled=spelled.get(o.keyword, "")) for o in options_of(kind)]
         for kind in (SubspaceOptions, CoordinateOptions)
@@ -131,7 +131,7 @@ def network_options() -> dict[str, list[Option]]:
 
 
 def training_options() -> list[Option]:
-    """The keywords of `TrainingConfig`; the seed is also the model's."""
+    """Return the keywords of `TrainingConfig` as options, except the seed, which is shared with the model."""
     from cryotwin_nb.training.config import TrainingConfig
 
     return options_of(TrainingConfig, skip=("seed",))
@@ -143,22 +143,22 @@ def _shared(networks: dict[str, list[Option]]) -> set[str]:
 
 
 def train(options: argparse.Namespace) -> int:
-    """Train a model, in this process or together with others that torchrun has started."""
+    """Train a model, in a single process or in several started by torchrun."""
     from cryotwin_nb.runtime import distributed
 
     with distributed.joined(options.device):
-        _train(options, speaks=distributed.rank() == 0)
+        _train(options, is_main=distributed.rank() == 0)
     return DONE
 
 
-def _train(options: argparse.Namespace, speaks: bool) -> None:
-    """Train together with others, one of which speaks and writes."""
+def _train(options: argparse.Namespace, is_main: bool) -> None:
+    """Train a model; only the main process prints and writes."""
     from cryotwin_nb.models.cryotwin import CryoTwin
     from cryotwin_nb.runtime import distributed
     from cryotwin_nb.training import TrainingConfig, fit
 
     particles = read_particles(options)
-    if speaks:
+    if is_main:
         print(particles.summary())
         remove_partials(make_folder(options.output))
     settings = values_of(options, model_options()) | _given(options)
@@ -167,16 +167,16 @@ def _train(options: argparse.Namespace, speaks: bool) -> None:
     checkpoint = values["checkpoint"] = values["checkpoint"] or options.output / "checkpoint.pt"
     resumes = distributed.first(lambda: options.resume and checkpoint.exists())
     fit(model, particles, TrainingConfig(seed=options.seed, **values), resume=checkpoint if resumes else None)
-    if speaks:
+    if is_main:
         model.save(options.output / "model.safetensors")
     latents = model.embed(particles, progress=True)
-    if speaks:
+    if is_main:
         save_array(options.output / "latents.npy", latents)
         print(f"{options.output}: {model.prior.n_components} components in {model.config['latent_dim']} dimensions")
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:
-    """The architecture's own options that were given; those of the other are refused."""
+    """Return the given options of the chosen architecture; refuse those of the other one."""
     networks = network_options()
     own = {option.keyword for option in networks[options.architecture]}
     given = {}
@@ -186,13 +186,13 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
             continue
         if option.keyword not in own:
             sentence = f"{option.flag} does not belong to the {options.architecture} architecture."
-            raise InputError(option.flag, f"{value}", "an option of this architecture", "Leave it out.", sentence)
+            raise InputError(option.flag, f"{value}", "an option of this architecture", "Remove this option.", sentence)
         given[option.keyword] = value
     return given
 
 
 def add_embed(parser: argparse.ArgumentParser) -> None:
-    """Options of `embed`."""
+    """Add the options of `embed`."""
     add_model(parser)
     add_particles(parser)
     parser.add_argument("--output", type=Path, required=True, help=".npy file for the latents (n, d)")
@@ -201,7 +201,7 @@ def add_embed(parser: argparse.ArgumentParser) -> None:
 
 
 def embed(options: argparse.Namespace) -> int:
-    """Write the latents of particles under a model."""
+    """Embed particles with a model and write their latents."""
     make_folder(options.output.parent)
     model = load_model(options)
     z = model.embed(read_particles(options), progress=True, **values_of(options, _embedding()))

@@ -1,4 +1,4 @@
-"""Data sets by name: simulated, or downloaded once and checked."""
+"""Named data sets, simulated or downloaded once and verified by checksum."""
 
 from cryotwin_nb.data.fetching import download, fetch, missing, truth_hash
 from cryotwin_nb.data.manifest import UNVERIFIED, DataFile, Dataset, datasets, manifest_path

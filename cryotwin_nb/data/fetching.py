@@ -1,8 +1,8 @@
 """Named data sets: `data_manifest.yaml` -> files on disk -> `Particles`.
 
-`fetch` gives the particles of a data set. Embedded sets are simulated; the others are downloaded once into a cache
-folder, checked against the manifest's checksums, and read. An interrupted download stays as ``<name>.part`` and is
-continued by the next call; a file never bears its final name before it is complete and checked.
+`fetch` returns the particles of a data set. Built-in sets are simulated. The others are downloaded once into a cache
+folder, verified against the checksums in the manifest, and read. An interrupted download is kept as ``<name>.part`` and
+resumed by the next call. A file gets its final name only when it is complete and verified.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 def fetch(
     name: str, folder: str | Path | None = None, progress: bool = True, manifest: str | Path | None = None
 ) -> Particles:
-    """The `Particles` of a data set of the manifest, simulated or downloaded.
+    """Return the `Particles` of a data set in the manifest, simulated or downloaded.
 
     Parameters
     ----------
     name : str
         A key of `datasets()`, for example ``"assembly"`` or ``"empiar-10076"``.
     folder : path, optional
-        Where downloaded files are kept; see `download`.
+        Folder for downloaded files; see `download`.
     progress : bool
-        Whether downloads show a progress bar.
+        Show progress bars.
     manifest : path, optional
-        Another manifest than the project's own.
+        Manifest to use instead of the one in the package.
 
     Raises
     ------
     InputError
-        As `download`; also if the data set holds no particles.
+        For the reasons listed in `download`, or if the data set contains no particles.
     """
     dataset = _find(name, manifest)
     if dataset.generator is not None:
@@ -62,26 +62,25 @@ def fetch(
 def download(
     name: str, folder: str | Path | None = None, progress: bool = True, manifest: str | Path | None = None
 ) -> dict[str, Path]:
-    """Download what is missing of a data set and return the path of each file by its name.
+    """Download the missing files of a data set and return the path of each file by name.
 
     Parameters
     ----------
     name, progress, manifest
         As in `fetch`.
     folder : path, optional
-        Where the files are kept. By default a folder of that name in the one that the environment variable
-        CRYOTWIN_DATA names, else in the user's cache folder.
+        Folder for the files. By default, a folder named after the data set, inside the folder given by the environment
+        variable CRYOTWIN_DATA, else inside the user's cache folder.
 
     Raises
     ------
     InputError
-        If the name is unknown, the server cannot be reached, or a checksum differs. Files that were already there
-        are left as they are.
+        If the name is unknown, the server cannot be reached, or a checksum differs. Existing files are left unchanged.
 
     Warns
     -----
     UserWarning
-        After the download of a file without a published checksum, with the one that was found.
+        If a downloaded file has no published checksum; the warning states the computed one.
     """
     dataset = _find(name, manifest)
     place = _folder(dataset, folder)
@@ -98,7 +97,7 @@ def download(
 def missing(
     name: str, folder: str | Path | None = None, manifest: str | Path | None = None
 ) -> tuple[tuple[DataFile, ...], Path]:
-    """The files of a data set that are still to be downloaded, and the folder they belong into.
+    """Return the files of a data set that are not downloaded yet, and the folder they belong in.
 
     Parameters
     ----------
@@ -111,9 +110,14 @@ def missing(
 
 
 def truth_hash(truth: Truth) -> str:
-    """SHA-256 of a ground truth: its labels, and its coordinates rounded to 1e-4.
+    """Return the SHA-256 of a ground truth: its labels, and its coordinates rounded to 1e-4.
 
-    Images and volumes are left out: sums of exponentials differ in the last digit between machines, seeds do not.
+    Images and volumes are left out: sums of exponentials depend on the machine in the last digit, seeded draws do not.
+
+    Parameters
+    ----------
+    truth : Truth
+        Ground truth of a simulated data set.
     """
     coordinates = np.rint(np.asarray(truth.coordinates, dtype=np.float64) * 1e4).astype("<i8")
     labels = "\n".join(map(str, np.asarray(truth.labels).tolist()))
@@ -141,21 +145,21 @@ def _simulate(dataset: Dataset, progress: bool) -> Particles:
     make = simulate.assembly if dataset.generator == "assembly" else simulate.hinge
     particles = make(**dataset.arguments, progress=progress)
     if particles.truth is not None and dataset.truth_sha256 not in (UNVERIFIED, truth_hash(particles.truth)):
-        differs = f"{dataset.name}: this machine's ground truth differs from the manifest's (another NumPy?)"
-        warn_user(f"{differs}; numbers will not agree exactly with published ones.")
+        differs = f"{dataset.name}: the simulated ground truth differs from the manifest's (another NumPy version?)"
+        warn_user(f"{differs}; results will not match published numbers exactly.")
     return particles
 
 
 def _obtain(file: DataFile, target: Path, progress: bool) -> None:
-    """Make `target` exist and be what the manifest says."""
+    """Download `target` if it is missing, and verify it against the manifest."""
     if target.exists():
         if file.sha256 != UNVERIFIED:
-            _verify(file, target, target, "It was left untouched: move it away to download it again.")
+            _verify(file, target, target, "Move or delete the file to download it again. It was left untouched.")
         return
     part = target.with_name(target.name + ".part")
     _transfer(file.url, part, progress)
     try:
-        found = _verify(file, part, target, "The download was discarded: try again, or correct the manifest.")
+        found = _verify(file, part, target, "Try again, or correct the manifest. The download was discarded.")
     except InputError:
         part.unlink()
         raise
@@ -165,7 +169,7 @@ def _obtain(file: DataFile, target: Path, progress: bool) -> None:
 
 
 def _verify(file: DataFile, path: Path, where: Path, remedy: str) -> str:
-    """The sha256 of `path`, after comparing it and the size with the manifest's."""
+    """Return the SHA-256 of `path` after checking it and the file size against the manifest."""
     size = path.stat().st_size
     if file.size not in (None, size):
         raise InputError(where, f"{size} bytes", f"{file.size} bytes", remedy)
@@ -176,32 +180,32 @@ def _verify(file: DataFile, path: Path, where: Path, remedy: str) -> str:
 
 
 def _transfer(url: str, part: Path, progress: bool) -> None:
-    """Download `url` into `part`, from where an earlier attempt stopped if the server can do that."""
+    """Download `url` into `part`, resuming an earlier attempt if the server supports it."""
     try:
         with part.open("ab") as handle:
 
-            def begin_anew(response: Any, **_: Any) -> None:
-                if response.status_code == 200:  # the server sends all of it; 206 would be the rest
+            def start_over(response: Any, **_: Any) -> None:
+                if response.status_code == 200:  # the server sends the whole file; 206 means the rest
                     handle.seek(0)
                     handle.truncate()
 
             headers = {"Accept-Encoding": "identity"}
             if handle.tell():
                 headers["Range"] = f"bytes={handle.tell()}-"
-            get = pooch.HTTPDownloader(progress, chunk_size=2**16, headers=headers, hooks={"response": begin_anew})
+            get = pooch.HTTPDownloader(progress, chunk_size=2**16, headers=headers, hooks={"response": start_over})
             get(url, handle, None)
-    except OSError as error:  # what requests raises is an OSError, and so is a full disk
+    except OSError as error:  # includes exceptions of requests and a full disk
         size = part.stat().st_size if part.exists() else 0
         response = getattr(error, "response", None)
-        if response is not None and response.status_code == 416:  # nothing lies beyond what is there already
+        if response is not None and response.status_code == 416:  # no bytes beyond those already downloaded
             if response.headers.get("Content-Range") == f"bytes */{size}":
                 return
-            size = 0  # it is not a part of this file
+            size = 0  # the partial file is of another file
         if size == 0:
             part.unlink(missing_ok=True)
         remedy = (
-            "Check the connection and the free disk space and call again; the download resumes where it stopped. "
-            f"Or get the file by other means and save it as {part.with_suffix('')}."
+            "Check the connection and the free disk space, then call again; the download resumes where it stopped. "
+            f"Or obtain the file by other means and save it as {part.with_suffix('')}."
         )
         sentence = f"{url} could not be downloaded completely: {error}."
         raise InputError(url, f"no complete download ({error})", "the whole file", remedy, sentence) from error

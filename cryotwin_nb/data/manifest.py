@@ -1,4 +1,4 @@
-"""What `data_manifest.yaml` says: named data sets, their files, checksums and how they are read."""
+"""Parser of `data_manifest.yaml`: named data sets, their files, checksums and reader arguments."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import read_yaml
 
 UNVERIFIED = "unverified"
-"""Stands in the manifest for a checksum that is not known."""
+"""Placeholder in the manifest for an unknown checksum."""
 
 GENERATORS = ("assembly", "hinge")
-"""Functions of `cryotwin_nb.simulate` that a manifest may name."""
+"""Functions of `cryotwin_nb.simulate` that a manifest can name."""
 
 _T = TypeVar("_T")
 
@@ -34,7 +34,7 @@ class DataFile:
     sha256 : str
         64 hexadecimal digits, or ``"unverified"``.
     size : int or None
-        Bytes; None where it is not published.
+        Size in bytes; None if not published.
     """
 
     name: str
@@ -50,17 +50,19 @@ class Dataset:
     Attributes
     ----------
     name, description, licence : str
-        What it is and how it may be used.
+        Name, short description and licence of the data set.
     doi, landing_page : str or None
-        Where it is published.
+        DOI and web page of the data set.
     files : tuple of DataFile
-        What is downloaded; empty for embedded sets and for those that are only pointed to.
+        Files to download; empty for built-in sets and for sets that are only referenced.
     reader : mapping
-        Arguments of `Particles.read`; the name of a file stands for its path, ``"."`` for the folder.
+        Arguments of `Particles.read`; a file name stands for its path, ``"."`` for the folder.
     generator : str or None
-        Function of `cryotwin_nb.simulate` that makes an embedded set, called with `arguments`.
+        Function of `cryotwin_nb.simulate` that generates a built-in set, called with `arguments`.
+    arguments : mapping
+        Keyword arguments of the generator.
     truth_sha256 : str
-        `truth_hash` of an embedded set, or ``"unverified"``.
+        `truth_hash` of a built-in set, or ``"unverified"``.
     """
 
     name: str
@@ -76,12 +78,17 @@ class Dataset:
 
 
 def datasets(manifest: str | Path | None = None) -> dict[str, Dataset]:
-    """All entries of the manifest by name.
+    """Return all entries of the manifest by name.
+
+    Parameters
+    ----------
+    manifest : path, optional
+        Manifest to use instead of the one in the package.
 
     Raises
     ------
     InputError
-        If the manifest is missing or not what `data_manifest.yaml` describes at its head.
+        If the manifest is missing or not in the format described at the top of `data_manifest.yaml`.
     """
     path = manifest_path(manifest)
     content = read_yaml(path, "Correct the manifest.")
@@ -92,14 +99,20 @@ def datasets(manifest: str | Path | None = None) -> dict[str, Dataset]:
 
 
 def manifest_path(manifest: str | Path | None = None) -> Path:
-    """Where the manifest is: the argument, else the package's own copy of the repository's data_manifest.yaml."""
+    """Return the path of the manifest: the argument, or the package's copy of data_manifest.yaml.
+
+    Parameters
+    ----------
+    manifest : path, optional
+        Manifest to use instead of the one in the package.
+    """
     return Path(str(files("cryotwin_nb.data") / "data_manifest.yaml")) if manifest is None else Path(manifest)
 
 
 def _entry(path: Path, name: object, values: object) -> Dataset:
-    """A `Dataset` from its mapping in the manifest."""
+    """Build a `Dataset` from its mapping in the manifest."""
     where = f"{path}, data set {name!r}"
-    _require(_plain_name(name), where, f"{name!r}", "a name without folders: files are kept in a folder of that name")
+    _require(_plain_name(name), where, f"{name!r}", "a name without folders: it becomes the folder of the files")
     values = dict(values) if isinstance(values, dict) else {}
     raw = values.get("files") or []
     _require(isinstance(raw, list), where, f"files {raw!r}", "a list")
@@ -112,24 +125,24 @@ def _entry(path: Path, name: object, values: object) -> Dataset:
 
 
 def _file(where: str, values: object) -> DataFile:
-    """A `DataFile` from its mapping in the manifest."""
+    """Build a `DataFile` from its mapping in the manifest."""
     file = _record(DataFile, where, values)
     url, sha256 = str(file.url), str(file.sha256)
     _require(_plain_name(file.name), where, f"file name {file.name!r}", "a name without folders")
     _require(re.match("https?://[^/]", url), where, f"url {url!r}", "an http or https address")
     good = sha256 == UNVERIFIED or re.fullmatch("[0-9a-f]{64}", sha256)
     _require(good, where, f"sha256 {sha256!r}", f"64 lower-case hexadecimal digits or {UNVERIFIED}")
-    _require(file.size is None or isinstance(file.size, int), where, f"size {file.size!r}", "bytes or null")
+    _require(file.size is None or isinstance(file.size, int), where, f"size {file.size!r}", "a number of bytes or null")
     return file
 
 
 def _plain_name(name: object) -> bool:
-    """True for names of files that stay in the folder they are put in."""
+    """Return whether a name is a plain file name, which cannot lead out of its folder."""
     return isinstance(name, str) and re.fullmatch(r"[\w+-][\w.+ -]*", name) is not None
 
 
 def _record(cls: type[_T], where: str, values: object) -> _T:
-    """An instance of a dataclass from a mapping whose keys are its fields."""
+    """Build a dataclass instance from a mapping whose keys are its fields."""
     known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
     needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}  # type: ignore[arg-type]
     keys = set(values) if isinstance(values, dict) else set()

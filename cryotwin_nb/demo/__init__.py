@@ -1,4 +1,4 @@
-"""The end-to-end demo on embedded data: simulate, write, read, train, find a path, decode, compare with the truth."""
+"""End-to-end demo on simulated data: simulate, write, read, train, find a path, decode, compare with the truth."""
 
 from cryotwin_nb.demo.running import evaluate, run, table
 

@@ -1,6 +1,7 @@
-"""From nothing to a pathway: simulate, write, read, train, embed, follow a path, decode, and compare with the truth.
+"""End-to-end demo: simulate, write, read, train, embed, find a path, decode, and compare with the ground truth.
 
-Every stage uses what a user would: the particles go through real .mrcs and .star files, the model through a checkpoint.
+Every stage works as it does for a user: particles are written to and read from .mrcs and .star files, and training
+writes a checkpoint.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from cryotwin_nb import data, evaluation
-from cryotwin_nb.errors import MissingExtraError, extras_told
+from cryotwin_nb.errors import MissingExtraError, extras_explained
 from cryotwin_nb.exchange.export import write_pathway
 from cryotwin_nb.models.cryotwin import CryoTwin
 from cryotwin_nb.particles.particles import Particles
@@ -29,7 +30,7 @@ NOTEBOOK = files("cryotwin_nb.demo") / "00_quickstart.ipynb"
 
 
 class Stages:
-    """Prints what is going on and remembers how long each stage took, in seconds."""
+    """Print the name of each stage and record its duration in seconds."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -49,21 +50,21 @@ def run(
     epochs: int | None = None,
     seed: int = 0,
 ) -> dict:
-    """Run every stage into `output` and return the table of results; any failure raises.
+    """Run all stages, write their results to `output`, and return the evaluation; any failure raises.
 
     Parameters
     ----------
     output : path
-        Folder; gets particles/, model.safetensors, checkpoint.pt, latents.npy, pathway/, figures/, quickstart.html
-        and table.json.
+        Output folder: receives particles/, model.safetensors, checkpoint.pt, latents.npy, pathway/, figures/,
+        quickstart.html and table.json.
     dataset : str
-        An embedded set of data_manifest.yaml whose truth is known.
+        Built-in data set of data_manifest.yaml with known ground truth.
     architecture : {"subspace", "coordinate"}
         Architecture of the model.
     epochs : int, optional
-        Passes over the images; by default the architecture's own number.
+        Passes over the images. The default depends on the architecture.
     seed : int
-        Seed of the training and of the path.
+        Random seed of training and path.
     """
     output, stage = Path(output), Stages()
     (output / "particles").mkdir(parents=True, exist_ok=True)
@@ -91,11 +92,11 @@ def run(
     with stage("evaluate"):
         results = evaluate(model, particles, z, direct, path)
     try:
-        with stage("figures and notebook"), extras_told():
+        with stage("figures and notebook"), extras_explained():
             _draw(output / "figures", particles, model, z, direct, path)
             _execute_notebook(output, star, dataset, architecture)
     except MissingExtraError as error:
-        print(f"Figures and notebook are left out. {error}")
+        print(f"Skipping figures and notebook. {error}")
     results["seconds"] = {name: round(value, 1) for name, value in stage.seconds.items()}
     (output / "table.json").write_text(json.dumps(results, indent=1))
     print(table(results))
@@ -103,7 +104,19 @@ def run(
 
 
 def evaluate(model: CryoTwin, particles: Particles, z: Tensor, direct: Pathway, chain: Pathway) -> dict:
-    """The figures of merit of the demo, on a set whose truth is known."""
+    """Compute the demo's figures of merit against the known ground truth.
+
+    Parameters
+    ----------
+    model : CryoTwin
+        Trained model.
+    particles : Particles
+        Particles with `truth`.
+    z : (n, d)
+        Latents of the particles.
+    direct, chain : Pathway
+        Path of Algorithm 1 from B to E5, and its sub-paths joined.
+    """
     truth, prior = particles.require_truth(), model.prior
     results = {
         "isometry r, random directions": evaluation.isometry(model, z).correlation,
@@ -124,7 +137,13 @@ def evaluate(model: CryoTwin, particles: Particles, z: Tensor, direct: Pathway, 
 
 
 def table(results: dict) -> str:
-    """The results as aligned text."""
+    """Format the results of `run` as aligned text.
+
+    Parameters
+    ----------
+    results : dict
+        Results by name.
+    """
     rows = []
     for name, value in results.items():
         if name == "seconds":
@@ -140,7 +159,7 @@ def table(results: dict) -> str:
 
 
 def _draw(folder: Path, particles: Particles, model: CryoTwin, z: Tensor, direct: Pathway, chain: Pathway) -> None:
-    """The figures of the quick start as files."""
+    """Write the figures of the quick-start notebook to files."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -171,7 +190,7 @@ def _draw(folder: Path, particles: Particles, model: CryoTwin, z: Tensor, direct
 
 
 def _execute_notebook(output: Path, star: Path, dataset: str, architecture: str) -> None:
-    """Run the quick start on these particles and this model and keep it as a page."""
+    """Run the quick-start notebook on these particles and this model, and save it as HTML."""
     import nbformat
     from nbclient import NotebookClient
     from nbconvert import HTMLExporter
@@ -181,7 +200,7 @@ def _execute_notebook(output: Path, star: Path, dataset: str, architecture: str)
     files = {"PARTICLES": str(star.resolve()), "MODEL": str((output / "model.safetensors").resolve())}
     values = {"DATASET": dataset, "ARCHITECTURE": architecture, **files}
     source = "\n".join(f"{name} = {value!r}" for name, value in values.items())
-    notebook.cells.insert(position + 1, nbformat.v4.new_code_cell(f"# The demo's own files\n{source}"))
+    notebook.cells.insert(position + 1, nbformat.v4.new_code_cell(f"# Files of this demo run\n{source}"))
     NotebookClient(notebook, timeout=1200, store_widget_state=False).execute(cwd=str(output))
     page, _ = HTMLExporter().from_notebook_node(notebook)
     (output / "quickstart.html").write_text(page, encoding="utf-8")

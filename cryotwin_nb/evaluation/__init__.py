@@ -1,15 +1,15 @@
-"""How good is a model? Isometry, fit of the prior, a t-SNE of the latents, scores against a ground truth, support.
+"""Evaluation of a model: isometry, fit of the prior, t-SNE of the latents, scores against ground truth, image support.
 
-Every function takes arrays, a mixture or a decode function, so that it also works on another program's results.
+Most functions take arrays, a mixture or a decode function, so they also work on results of other programs.
 """
 
 import lazy_loader
 
-from cryotwin_nb.errors import extras_told
+from cryotwin_nb.errors import extras_explained
 
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> object:
-    with extras_told():
+    with extras_explained():
         return _load(name)

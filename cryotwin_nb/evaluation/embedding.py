@@ -1,4 +1,4 @@
-"""t-SNE of latents, with samples of the prior and its means placed in the same map."""
+"""t-SNE map of latents, with samples of the prior and its component means placed in the same map."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryotwin_nb.errors import InputError, extras_told
+from cryotwin_nb.errors import InputError, extras_explained
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """A t-SNE map of latents (Van der Maaten and Hinton 2008), and what was placed in it afterwards.
+    """t-SNE map of latents (Van der Maaten and Hinton 2008), with samples and means of the prior placed in it.
 
     Attributes
     ----------
     latents : (n, 2) float64
-        Where each latent lies.
+        Positions of the latents.
     samples : (m, 2) float64
-        Samples of the prior.
+        Positions of samples of the prior.
     means : (C, 2) float64
-        Its means.
+        Positions of the component means of the prior.
     """
 
     latents: np.ndarray
@@ -33,7 +33,13 @@ class Embedding:
     _map: Any = field(repr=False)
 
     def transform(self, z: Tensor | np.ndarray) -> np.ndarray:
-        """Positions (m, 2) of other latents (m, d), such as the points of a pathway; the map itself does not move."""
+        """Return the positions (m, 2) of other latents in the unchanged map.
+
+        Parameters
+        ----------
+        z : (m, d)
+            Latents, such as the points of a pathway.
+        """
         return _placed(self._map, _array(z))
 
 
@@ -45,22 +51,27 @@ def embed_tsne(
     seed: int = 0,
     progress: bool = False,
 ) -> Embedding:
-    """One t-SNE map for latents, samples of the prior and its means (the paper's Fig. 2a and 2b).
+    """Compute one t-SNE map of latents, samples of the prior and its means (Fig. 2a and 2b of the paper).
 
-    The map is fitted to the latents alone; samples and means are placed in it (openTSNE: Policar, Strazar and Zupan
-    2024), so that two pictures of it can be laid over each other.
+    The map is fitted to the latents alone; samples and means are then placed in it (openTSNE: Policar, Strazar and
+    Zupan 2024), so that plots of both can be overlaid.
 
     Parameters
     ----------
     z : (n, d) float
         Latents, at least 30.
     prior : GaussianMixture
+        Mixture to sample.
     n_samples : int, optional
-        Samples of the prior; as many as latents, at most 5,000, by default.
+        Number of samples of the prior; by default as many as latents, but at most 5,000.
     perplexity : float
-        Effective number of neighbours of each latent; lowered to (n - 1) / 3 where there are few.
+        Effective number of neighbours of each latent; at most (n - 1) / 3.
+    seed : int
+        Seed of the map and of the samples.
+    progress : bool
+        Print the progress of the fit.
     """
-    with extras_told():
+    with extras_explained():
         from openTSNE import TSNE
 
     points = _array(z)

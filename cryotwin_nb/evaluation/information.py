@@ -1,4 +1,4 @@
-"""What one image says of its latent, as a metric on the latents."""
+"""Fisher information of one image about its latent, as a metric on the latent space."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from cryotwin_nb.particles.formation import ImageFormation
 
 
 def information(decode: Decode, points: Tensor, step: float, imaging: ImageFormation) -> Tensor:
-    """Expected Fisher information (m, d, d) float64 that one image gives about its latent, at points (m, d).
+    """Return the expected Fisher information (m, d, d) float64 of one image about its latent, at points (m, d).
 
-    The decoder's Jacobian is taken by differences of length `step`.
+    The Jacobian of the decoder is computed by forward differences of length `step`.
     """
     found = []
     for point in points:
@@ -25,15 +25,15 @@ def information(decode: Decode, points: Tensor, step: float, imaging: ImageForma
 
 
 def distances(metric: Tensor, points: Tensor, z: Tensor) -> Tensor:
-    """Distances (m, n) float64 of latents z (n, d) from points (m, d) in the metric (m, d, d) of each point."""
+    """Return distances (m, n) float64 of latents z (n, d) from points (m, d) in the metric (m, d, d) of each point."""
     away = [(z - point).double() for point in points]
     return torch.stack([((a @ G) * a).sum(1).clamp_min(0).sqrt() for a, G in zip(away, metric, strict=True)])
 
 
 def _as_seen(maps: Tensor, imaging: ImageFormation) -> Tensor:
-    """Transforms (k, D, D, D) of maps, of which inner products are those of whitened images, averaged over poses.
+    """Return transforms (k, D, D, D) of maps whose inner products are those of whitened images, averaged over poses.
 
-    A shell of the volume has 2 |v| times as many coefficients as that of an image (projection-slice theorem).
+    A shell of the volume has 2 |v| times as many coefficients as the same shell of an image (projection-slice theorem).
     """
     size = maps.shape[-1]
     radius = grid(size, 3).float().norm(dim=-1)

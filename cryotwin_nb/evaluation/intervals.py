@@ -1,4 +1,4 @@
-"""Bootstrap intervals."""
+"""Bootstrap confidence intervals of statistics."""
 
 from __future__ import annotations
 
@@ -9,23 +9,31 @@ import numpy as np
 
 
 class Interval(NamedTuple):
-    """Lower and upper end."""
+    """Lower and upper end of a confidence interval."""
 
     low: float
+    """Lower end."""
     high: float
+    """Upper end."""
 
 
 def interval(
     statistic: Callable[..., float], *samples: np.ndarray, level: float = 0.95, n_draws: int = 1000, seed: int = 0
 ) -> Interval:
-    """Percentile bootstrap interval of statistic(*samples); rows of the samples belong together.
+    """Return the percentile bootstrap interval of statistic(*samples); rows of the samples belong together.
 
     Parameters
     ----------
     statistic : callable
-        A number from arrays like `samples`.
+        Function that returns a number from arrays like `samples`.
     *samples : (n, ...) arrays
-        Resampled together along the first axis.
+        Samples; they are resampled together along the first axis.
+    level : float
+        Confidence level.
+    n_draws : int
+        Number of bootstrap draws.
+    seed : int
+        Seed of the draws.
     """
     rng, n = np.random.default_rng(seed), len(samples[0])
     draws = [statistic(*(sample[rows] for sample in samples)) for rows in rng.integers(0, n, (n_draws, n))]

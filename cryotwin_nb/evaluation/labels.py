@@ -1,4 +1,4 @@
-"""Names of mixture components: given by hand or taken from a ground truth, kept in a small file beside the model."""
+"""Names of mixture components, assigned by hand or from a ground truth, and stored in a .json file."""
 
 from __future__ import annotations
 
@@ -18,9 +18,18 @@ Names = Mapping[int, str]
 
 
 def label_components(prior: GaussianMixture, z: Tensor, labels: np.ndarray, least: float = 0.5) -> dict[int, str]:
-    """Name each component by the label (n,) of most of its latents (n, d); it goes unnamed below a share of `least`.
+    """Name each component after the most frequent label of its latents, and return the names by component.
 
-    For a ground truth, or any labels of the particles, such as the classes of an earlier analysis.
+    Parameters
+    ----------
+    prior : GaussianMixture
+        Mixture whose components are named.
+    z : (n, d)
+        Latents.
+    labels : (n,) str
+        Label of each latent: the ground truth, or classes from an earlier analysis.
+    least : float
+        Minimum share of the label among the latents of a component; components below it are left unnamed.
     """
     labels = _checked(prior, z, labels)
     known, number = np.unique(labels, return_inverse=True)
@@ -31,19 +40,38 @@ def label_components(prior: GaussianMixture, z: Tensor, labels: np.ndarray, leas
 
 
 def components_of_labels(prior: GaussianMixture, names: Names) -> dict[str, int]:
-    """The heaviest component that bears each name, by name."""
+    """Return the heaviest component of each name, by name.
+
+    Parameters
+    ----------
+    prior : GaussianMixture
+        Mixture whose components are named.
+    names : mapping of int to str
+        Name of each named component.
+    """
     _require_components(prior, names, "names")
-    heaviest = sorted(names, key=lambda c: float(prior.weights[c]))  # the last of each name stays
+    heaviest = sorted(names, key=lambda c: float(prior.weights[c]))  # the last, heaviest one of each name is kept
     return dict(sorted({names[c]: c for c in heaviest}.items()))
 
 
 def confusion(prior: GaussianMixture, z: Tensor, names: Names, labels: np.ndarray) -> tuple[np.ndarray, list, list]:
-    """How particles of each label are named by the component that most likely holds them.
+    """Count particles by their label and by the name of their most probable component.
+
+    Parameters
+    ----------
+    prior : GaussianMixture
+        Mixture whose components are named.
+    z : (n, d)
+        Latents.
+    names : mapping of int to str
+        Name of each named component.
+    labels : (n,) str
+        Label of each latent.
 
     Returns
     -------
     counts : (labels, names) int64
-        Particles; the last column counts those whose component has no name, where there are such.
+        Numbers of particles; the last column counts those whose component has no name, if there are any.
     rows, columns : list of str
         Labels and names.
     """
@@ -57,13 +85,28 @@ def confusion(prior: GaussianMixture, z: Tensor, names: Names, labels: np.ndarra
 
 
 def write_labels(path: str | os.PathLike, names: Names) -> None:
-    """Write the names of components to a .json file, complete or not at all."""
+    """Write the names of components to a .json file, completely or not at all.
+
+    Parameters
+    ----------
+    path : path-like
+        File to write.
+    names : mapping of int to str
+        Name of each named component.
+    """
     with atomic(path) as partial:
         partial.write_text(json.dumps({str(c): name for c, name in sorted(names.items())}, indent=1) + "\n")
 
 
 def read_labels(path: str | os.PathLike, prior: GaussianMixture | None = None) -> dict[int, str]:
-    """Read what `write_labels` wrote; components that `prior` does not have are refused.
+    """Read a file written by `write_labels`.
+
+    Parameters
+    ----------
+    path : path-like
+        File to read.
+    prior : GaussianMixture, optional
+        Mixture that the names belong to; names of components that it does not have are refused.
 
     Raises
     ------
@@ -74,7 +117,7 @@ def read_labels(path: str | os.PathLike, prior: GaussianMixture | None = None) -
     try:
         names = {int(c): str(name) for c, name in json.loads(path.read_text()).items()}
     except (ValueError, AttributeError, RecursionError) as error:
-        expected, remedy = 'a table of names such as {"7": "B"}', "Give a file written by write_labels."
+        expected, remedy = 'a table of names such as {"7": "B"}', "Pass a file written by write_labels."
         sentence = f"{path} cannot be read as {expected}: {error}."
         raise InputError(path, f"no table of names ({error})", expected, remedy, sentence) from error
     if prior is not None:
@@ -86,12 +129,12 @@ def _require_components(prior: GaussianMixture, names: Names, where: object) -> 
     unknown = sorted(c for c in names if not 0 <= c < prior.n_components)
     if unknown:
         expected = f"components from 0 to {prior.n_components - 1}"
-        raise InputError(where, f"names of components {unknown}", expected, "Use names written for this model's prior.")
+        raise InputError(where, f"names of components {unknown}", expected, "Pass names written for this mixture.")
 
 
 def _checked(prior: GaussianMixture, z: Tensor, labels: np.ndarray) -> np.ndarray:
     labels = np.asarray(labels).astype(str)
     if labels.shape != (len(z),):
         found = f"labels of shape {labels.shape} for {len(z)} latents"
-        raise InputError("labels", found, "one label per latent", "Select the same particles for both.")
+        raise InputError("labels", found, "one label per latent", "Pass latents and labels of the same particles.")
     return labels

@@ -1,7 +1,7 @@
-"""Junk among the particles: images that the model's best structure does not explain.
+"""Outlier scores for junk among the particles: images that the model's best structure does not explain.
 
-An outlier shows itself twice: it leaves signal over after the best structure is taken away, and the two look less
-alike than other images and their structures do. Contaminants do the former, noise without a particle the latter.
+An outlier can be recognised in two ways: it retains signal after the best structure is subtracted, or it correlates
+less with its structure than other images do. Contaminants show the former, noise without a particle the latter.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from cryotwin_nb.particles.streaming import batches
 
 @dataclass(frozen=True)
 class OutlierScores:
-    """How badly each image is explained by the structure decoded at its latent.
+    """Measures of how poorly each image is explained by the structure decoded at its latent.
 
     Attributes
     ----------
     score : (n,) float32
-        Median 0, spread 1 (median absolute deviation, scaled to a standard deviation); junk lies well above 3.
+        Outlier score: median 0, spread 1 (median absolute deviation, scaled to a standard deviation); junk is well
+        above 3.
     residual : (n,) float32
-        chi^2 per degree of freedom of what the structure leaves of the image: 1 for noise alone.
+        chi^2 per degree of freedom of the image minus the structure: 1 for noise alone.
     correlation : (n,) float32
-        Normalised, of whitened image and prediction.
+        Normalised correlation of the whitened image with the prediction.
     contrast : (n,) float32
-        Factor by which the prediction fits the image best; never below 0 in `residual`.
+        Factor by which the prediction fits the image best; negative factors count as 0 in `residual`.
     """
 
     score: np.ndarray
@@ -43,28 +44,38 @@ class OutlierScores:
 def outlier_scores(
     model: CryoTwin, particles: Particles, batch_size: int = 256, progress: bool = False
 ) -> OutlierScores:
-    """Score particles by how badly the model explains their images; reads all the images once.
+    """Score particles by how poorly the model explains their images; all images are read once.
 
     Parameters
     ----------
     model : CryoTwin
-        Trained, of either architecture.
+        Trained model of either architecture.
     particles : Particles
-        On the model's grid; at least two.
+        Particles on the model's grid; at least two.
+    batch_size : int
+        Number of images processed at once.
+    progress : bool
+        Show a progress bar.
 
     Raises
     ------
     InputError
-        As `CryoTwin.embed`, and for a single particle, which has no others to be compared with.
+        For the reasons listed in `CryoTwin.embed`, or if there is only one particle.
 
     Notes
     -----
     The score is the sum of the standardised residual and the standardised lack of correlation, standardised again.
+
+    Examples
+    --------
+    >>> scores = ct.outlier_scores(model, particles)
+    >>> scores.score.shape
+    (300,)
     """
     if len(particles) < 2:
         raise InputError("outlier_scores", "one particle", "at least 2 particles", "Score the whole data set.")
     imaging = model.imaging
-    weights, parts = imaging.multiplicity[1:], []  # all but the mean, which depends on what was taken for background
+    weights, parts = imaging.multiplicity[1:], []  # all but the mean, which depends on the background level
     for batch in batches(model.imaging, particles, batch_size, "outlier scores" if progress else None):
         data, seen = batch.data[:, 1:], model.predict(batch, model.encode(batch)[0])[:, 1:]
         energy, power = ((weights * (x.real.square() + x.imag.square())).sum(1) for x in (data, seen))
@@ -80,6 +91,6 @@ def outlier_scores(
 
 
 def standardised(values: np.ndarray) -> np.ndarray:
-    """Values (n,) less their median, in units of 1.4826 median absolute deviations, float64."""
+    """Return values (n,) minus their median, in units of 1.4826 median absolute deviations, float64."""
     away = np.asarray(values, dtype=np.float64) - np.median(values)
     return away / max(1.4826 * float(np.median(np.abs(away))), 1e-12)

@@ -21,32 +21,43 @@ if TYPE_CHECKING:
 
 
 class CurveDistance(NamedTuple):
-    """How far a curve is from the true one, latent units."""
+    """Distances between a curve and the true one, in units of z."""
 
     mean: float
-    """Of the true curve's points from the curve."""
+    """Mean distance of the points of the true curve from the curve."""
     hausdorff: float
-    """The largest distance of a point of either from the other."""
+    """Hausdorff distance: the largest distance of a point of either curve from the other."""
 
 
 class RouteScores(NamedTuple):
-    """Routes of the assembling subunit against the four planted ones; only routes above a least share count."""
+    """Scores of routes of the assembling subunit against the four simulated ones."""
 
     recall: float
-    """Planted routes found."""
+    """Fraction of the simulated routes that were found, among routes above a minimum share."""
     precision: float
-    """Routes found whose blocks appear in a planted order."""
+    """Fraction of the routes above a minimum share whose blocks appear in a simulated order."""
     f1: float
+    """Harmonic mean of recall and precision."""
     false_share: float
-    """Largest share of a route whose order is not planted."""
+    """Largest share of a route whose order was not simulated."""
     kendall_tau: tuple[float, ...]
-    """Of each route found: its order of blocks against the planted order that is most alike, 1 for the same."""
+    """Kendall's tau between the block order of each route and the most similar simulated order; 1 if equal."""
     share_error: float
-    """Total variation between the shares found and planted, 0 to 1."""
+    """Total variation distance between the shares found and simulated, 0 to 1."""
 
 
 def curve_distance(curve: Tensor, true_curve: Tensor, n_points: int = 200) -> CurveDistance:
-    """Distances between a curve (m, d) and the true one (k, d)."""
+    """Return the distances between a curve and the true one.
+
+    Parameters
+    ----------
+    curve : (m, d)
+        Points of the curve.
+    true_curve : (k, d)
+        Points of the true curve.
+    n_points : int
+        Number of equidistant points that each curve is resampled to.
+    """
     curves = (torch.as_tensor(c).double() for c in (curve, true_curve))
     found, true = (equidistant(c, n_points) for c in curves)
     apart = torch.cdist(true, found)
@@ -55,7 +66,19 @@ def curve_distance(curve: Tensor, true_curve: Tensor, n_points: int = 200) -> Cu
 
 
 def latents_at(z: Tensor, truth: Truth, coordinates: np.ndarray, n_neighbours: int = 30) -> Tensor:
-    """Latents (m, d) of structures with true coordinates (m, q): means over the nearest particles."""
+    """Return the latents (m, d) of structures with given true coordinates, as means over the nearest particles.
+
+    Parameters
+    ----------
+    z : (n, d)
+        Latents, in the order of `truth`.
+    truth : Truth
+        Ground truth of the particles.
+    coordinates : (m, q)
+        True coordinates of the structures.
+    n_neighbours : int
+        Number of particles averaged, nearest in true coordinates.
+    """
     known = torch.as_tensor(truth.coordinates, dtype=torch.float64)
     apart = torch.cdist(torch.as_tensor(np.asarray(coordinates)).double(), known)
     nearest = apart.topk(min(n_neighbours, len(known)), largest=False)
@@ -63,12 +86,34 @@ def latents_at(z: Tensor, truth: Truth, coordinates: np.ndarray, n_neighbours: i
 
 
 def path_block_order(decode: Decode, latents: Tensor, truth: Truth) -> tuple[str, ...]:
-    """Names of the blocks in the order in which they appear in the maps along a path (K+1, d)."""
+    """Return the names of the blocks in the order in which they appear in the maps along a path.
+
+    Parameters
+    ----------
+    decode : callable
+        Function from latents (m, d) to maps (m, D, D, D).
+    latents : (K+1, d)
+        Points of the path.
+    truth : Truth
+        Ground truth with the blocks.
+    """
     return tuple(block_order(block_occupancies(decode(latents), truth), truth.coordinate_names))
 
 
 def route_scores(routes: Sequence[Route], decode: Decode, truth: Truth, least_share: float = 0.05) -> RouteScores:
-    """Routes through the assembling subunit from its first to its last state, against those that were planted."""
+    """Score routes of the assembling subunit, from its first to its last state, against the simulated ones.
+
+    Parameters
+    ----------
+    routes : sequence of Route
+        Routes from `find_routes`.
+    decode : callable
+        Function from latents (m, d) to maps (m, D, D, D).
+    truth : Truth
+        Ground truth with the blocks.
+    least_share : float
+        Minimum share of a route to count in recall, precision and `kendall_tau`.
+    """
     planted = true_block_orders()
     orders = [path_block_order(decode, route.latents, truth) for route in routes]
     shares = np.array([route.share for route in routes])
@@ -89,7 +134,13 @@ def route_scores(routes: Sequence[Route], decode: Decode, truth: Truth, least_sh
 
 
 def kendall_tau(first: Sequence[str], second: Sequence[str]) -> float:
-    """Agreement of two orders of the same names: 1 the same, -1 reversed; pairs that either lacks count against it."""
+    """Return Kendall's tau of two orders of names: 1 if equal, -1 if reversed.
+
+    Parameters
+    ----------
+    first, second : sequence of str
+        The two orders. Pairs of `second` with a name missing from `first` count as 0.
+    """
     place, other = ({name: i for i, name in enumerate(order)} for order in (first, second))
     pairs = list(combinations(second, 2))
     agree = [

@@ -1,8 +1,8 @@
-"""Which maps of a pathway do the images support? Each is made again from the images near it, without the decoder.
+"""Support of the decoded maps of a pathway by the images: comparison with maps reconstructed from nearby images.
 
-Two questions are asked at each point of a path. How much is known there: how many images show a particle like it, and
-to what resolution do two halves of them agree? And is what the decoder shows there in the images: regressed on the
-decoded map, shell by shell and region by region, do they follow it fully (1) or not at all (0)?
+Two questions are answered at each point of a path. How much data is there: how many images show a similar particle, and
+to what resolution do their half maps agree? Do the images contain what the decoder shows: regressed on the decoded map,
+shell by shell and region by region, do they contain it fully (1) or not at all (0)?
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from cryotwin_nb.reconstruction.halves import (
 )
 
 BANDWIDTHS = (0.7, 1.0, 1.4, 2.0)
-"""Kernel radii tried, in standard errors of one image's latent; beyond the last, an image shows another particle."""
+"""Kernel radii tried, in standard errors of one image's latent; beyond the last, images show other structures."""
 
-_ENOUGH = 10  # images that a bandwidth must hold to be judged
-_WINDOW = 1 / 16  # standard deviation of the regions, share of the box
+_ENOUGH = 10  # minimum number of images within a bandwidth to evaluate it
+_WINDOW = 1 / 16  # standard deviation of the regions, fraction of the box
 _MEMORY = 2**29  # bytes of normal equations held at once
 
 
@@ -57,32 +57,34 @@ def pathway_support(
     seed: int = 0,
     progress: bool = False,
 ) -> PathwaySupport:
-    """Compare each decoded map of a path with the map made from the images near it alone.
+    """Compare each decoded map of a path with a map reconstructed from nearby images only.
 
     Parameters
     ----------
     model : CryoTwin or callable
-        Or any decode function, (k, d) latents to (k, D, D, D) maps; their scale is fitted.
+        Model, or any function from latents (k, d) to maps (k, D, D, D); the scale of the maps is fitted.
     particles : Particles
-        With poses and CTF. Images that the model was not trained on make the stricter test.
+        Particles with poses and CTF. Images not used in training make the test stricter.
     path : Pathway or (m, d) float
+        Points of the path.
     latents : (n, d) float, optional
-        Latents of the particles; by default the model's.
+        Latents of the particles; by default, they are embedded with the model.
     bandwidth : float, optional
-        Radius of the kernel, in standard errors of one image's latent. By default chosen for each point among
+        Radius of the kernel, in standard errors of one image's latent. By default, chosen for each point among
         `BANDWIDTHS` by cross-validation.
     imaging : ImageFormation, optional
-        A measured one; by default the model's, or one measured on the particles.
+        Image formation with measured noise; by default the model's, or one measured on the particles.
     halves : (n,) int, optional
         0 or 1, the half of each image; by default drawn at random.
     seed : int
-        Seed of the division into halves.
+        Seed of the random halves.
     progress : bool
-        Show a bar.
+        Show a progress bar.
 
     Returns
     -------
     PathwaySupport
+        Number of images, resolution and support at each point.
 
     Raises
     ------
@@ -91,23 +93,29 @@ def pathway_support(
 
     Notes
     -----
-    How far an image is from a point z is counted in standard errors of an image's latent, r^2 = (z_i - z)^T I (z_i - z)
-    with I the expected Fisher information of one image, the decoder's metric weighed by CTF and noise. So latents need
-    not be isometric. The kernel is 1 - (r / bandwidth)^2.
+    The distance r of an image from a point z is measured in standard errors of an image's latent:
+    r^2 = (z_i - z)^T I (z_i - z), where I is the expected Fisher information of one image: the decoder's metric,
+    weighted by CTF and noise. Latents therefore need not be isometric. The kernel is 1 - (r / bandwidth)^2.
 
-    Cross-validation: the map from one half at a bandwidth predicts the images of the other half within the smallest
-    bandwidth that holds ten images. Bandwidths are bounded, because prediction alone is best served by taking in the
-    particles of other states, with which a particle shares most of its density: then a gap between two states would
-    seem to be supported by both.
+    Cross-validation: for each bandwidth, the map from one half predicts the images of the other half within the
+    smallest bandwidth that contains ten images. Bandwidths are bounded, because prediction alone would favour including
+    particles of other states, which share most of the density; a gap between two states would then seem supported.
 
-    `shell_support` is <A M, X> / |A M|^2 over the images X near a point, A M the decoded map as they see it: the
-    least-squares share of its amplitude, whose standard error follows from the noise. It needs no resolved map, so it
-    also judges detail finer than `resolution`. A decoder that has learned the noise of these images agrees with it.
+    `shell_support` is <A M, X> / |A M|^2 over the images X near a point, where A M is the decoded map projected and
+    CTF-modulated like the images: the least-squares share of its amplitude, with a standard error given by the noise.
+    It requires no resolved map, so it also assesses detail finer than `resolution`. It does not detect a decoder that
+    has fitted the noise of these images.
+
+    Examples
+    --------
+    >>> path = ct.max_flux(model.prior, start=0, end=1, n_steps=5)
+    >>> ct.pathway_support(model, particles, path, latents=z).n_effective.shape
+    (6,)
     """
     decode = as_decode(model)
     points = torch.as_tensor(getattr(path, "latents", path), dtype=torch.float32).detach().cpu()
     if latents is None and not hasattr(model, "embed"):
-        remedy = "Give them with latents=: a decode function cannot embed particles."
+        remedy = "Pass them with latents=: a decode function cannot embed particles."
         raise InputError("latents", "None", "the latents of the particles", remedy)
     z = torch.as_tensor(model.embed(particles, progress=progress) if latents is None else latents).float().cpu()
     _require(points, z, len(particles), bandwidth)
@@ -142,7 +150,7 @@ def pathway_support(
 
 
 def _require(points: Tensor, z: Tensor, n: int, bandwidth: float | None) -> None:
-    remedy = "Give a pathway of this model, and the latents of these particles in their order."
+    remedy = "Pass a pathway of this model, and the latents of these particles in the same order."
     if points.ndim != 2 or len(points) == 0 or not bool(torch.isfinite(points).all()):
         sentence = f"path must hold finite latents of shape (m, d); found points of shape {tuple(points.shape)}."
         raise InputError("path", f"points of shape {tuple(points.shape)}", "finite latents (m, d)", remedy, sentence)
@@ -150,19 +158,19 @@ def _require(points: Tensor, z: Tensor, n: int, bandwidth: float | None) -> None
         found, expected = f"an array of shape {tuple(z.shape)}", f"finite values of shape ({n}, {points.shape[1]})"
         raise InputError("latents", found, expected, remedy, f"latents must be {expected}; found {found}.")
     if bandwidth is not None and not 0 < bandwidth < np.inf:
-        remedy = "Give a number of standard errors, or leave it out for an automatic choice."
+        remedy = "Pass a number of standard errors, or omit it for an automatic choice."
         raise InputError("bandwidth", f"{bandwidth}", "a positive number", remedy)
 
 
 def _chunks(n_points: int, n_candidates: int, imaging: ImageFormation) -> Iterator[np.ndarray]:
-    """Numbers of the points whose normal equations are held in memory together."""
+    """Yield the indices of points whose normal equations are held in memory together."""
     one = NormalEquations(imaging, float(imaging.plane.radius or 0), 1, PADDING).sums
     at_once = max(1, _MEMORY // (2 * n_candidates * one.numel() * one.element_size()))
     yield from np.array_split(np.arange(n_points), -(-n_points // at_once))
 
 
 def _grey_value(decode: Decode, particles: Particles, z: Tensor, imaging: ImageFormation, n: int = 256) -> float:
-    """The images' grey value per Å in units of the decoded maps, from up to `n` images and the mean of their maps."""
+    """Return the images' grey value per Å in units of the decoded maps, from up to `n` images and their mean map."""
     rows = evenly(np.arange(len(particles)), n)
     equations = NormalEquations(imaging, float(imaging.plane.radius or 0), 1, PADDING)
     batch = imaging.batch(particles, rows)
@@ -173,14 +181,16 @@ def _grey_value(decode: Decode, particles: Particles, z: Tensor, imaging: ImageF
 
 
 def choose_bandwidth(choices: list[Pair], weights: np.ndarray, power: Tensor) -> int:
-    """Number of the bandwidth, narrow to wide, whose half maps predict best the images of the other half.
+    """Return the index of the bandwidth whose half maps best predict the images of the other half.
 
     Parameters
     ----------
     choices : list of Pair
-        The normal equations of each bandwidth.
+        Normal equations of each bandwidth, from narrow to wide.
     weights : (H, n)
-        Their kernel weights.
+        Kernel weights of each bandwidth.
+    power : (n_shells,)
+        Power of the density.
     """
     enough = [j for j, own in enumerate(weights) if n_effective(own) >= _ENOUGH]
     if not enough:
@@ -197,22 +207,22 @@ def choose_bandwidth(choices: list[Pair], weights: np.ndarray, power: Tensor) ->
 
 
 def _compared(pair: Pair, power: Tensor, decoded: Tensor, voxel_size: float) -> dict[str, Any]:
-    """Fields of `PathwaySupport` for one point, from its normal equations.
+    """Compute the fields of `PathwaySupport` for one point from its normal equations.
 
     Parameters
     ----------
     decoded : (2, D, D, D)
-        The maps at the point and at the centre of its images.
+        Maps decoded at the point and at the centre of its images.
     """
     _, curve, volume = solve_pair(pair, power, voxel_size)
-    equations = pair.first  # of all the images
+    equations = pair.first  # from all the images
     mask = particle_mask(equations.imaging)
     at_point, at_centre = decoded.float().to(equations.sums) * mask
     cross, square = (part[1 : len(mask) // 2 + 1].cpu().numpy() for part in equations.agreement(at_centre))
     scale = float(cross.sum() / square.sum()) if cross.any() else 1.0
     to_decoded = fsc(volume, np.sign(scale) * at_point.cpu(), voxel_size)
     local_support, local_error = equations.local_agreement(scale * at_centre, mask, _WINDOW * len(mask))
-    with np.errstate(divide="ignore", invalid="ignore"):  # without images
+    with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 without images
         shell_support, shell_error = cross / square / scale, 1 / np.sqrt(2 * square) / abs(scale)
     return {
         "maps": volume.numpy(),

@@ -1,4 +1,4 @@
-"""Which maps of a pathway the images support: what was found, as arrays and words."""
+"""Result of `pathway_support`: which maps of a pathway the images support, as arrays and text."""
 
 from __future__ import annotations
 
@@ -7,57 +7,56 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from cryotwin_nb.reconstruction.halves import (
-    expected_correlation,
-)
+from cryotwin_nb.reconstruction.halves import expected_correlation
 
-_FEW = 5  # images, below which a point is flagged
-_SHELL_LIMIT, _LOCAL_LIMIT = 0.8, 0.6  # shares of the decoded amplitude below which it is flagged
-_DEPARTED = 1.5  # times the supported resolution at which the decoded map may part from that of the images
+_FEW = 5  # minimum number of images; a point with fewer is flagged
+_SHELL_LIMIT, _LOCAL_LIMIT = 0.8, 0.6  # shares of the decoded amplitude; below, a point is flagged
+_DEPARTED = 1.5  # flagged if the decoded map departs at a resolution coarser than the supported one by this factor
 _SIGNIFICANT = 5.0  # standard errors
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PathwaySupport:
-    """What the images say about the maps of a pathway.
+    """Support of the decoded maps of a pathway by the images.
 
     Attributes
     ----------
     latents : (m, d) float32
         Points of the path.
     n_effective : (m,) float64
-        Images near each point, (sum w)^2 / sum w^2 of their kernel weights.
+        Effective number of images near each point, (sum w)^2 / sum w^2 of their kernel weights.
     bandwidth : (m,) float64
         Radius of each kernel, in standard errors of one image's latent.
     offset : (m,) float64
-        How far the centre of these images' latents is from the point, in the same unit.
+        Distance of the centre of these images' latents from the point, in the same unit.
     maps : (m, D, D, D) float32
-        From the images near each point alone, zyx, image grey value per Å.
+        Maps reconstructed from the images near each point only, zyx, image grey value per Å.
     frequency : (D/2,) float64
         Frequencies of the curves, 1/Å.
     half_map_fsc : (m, D/2) float64
-        Between the half maps of each point.
+        FSC between the half maps of each point.
     resolution : (m,) float64
-        Å, where that falls below 0.143: the resolution that the images near the point support; infinite for none.
+        Resolution supported by the images near the point, Å, where `half_map_fsc` falls below 0.143; infinite for none.
     decoded_fsc : (m, D/2) float64
-        Correlation of the maps from images with the decoded maps.
+        FSC between the maps from images and the decoded maps.
     departure : (m,) float64
-        Å, where that falls below 0.5.
+        Resolution at which `decoded_fsc` falls below 0.5, Å.
     shell_support : (m, D/2) float64
-        Share of the decoded amplitude that the images show, in each shell: 1 for a map that is right, 0 for one that
-        has nothing to do with them, above 1 for one that is too weak. NaN where there are no images. The map is the
-        one decoded at the centre of the images' latents, so that it is of the same particles.
+        Share of the decoded amplitude that the images contain, in each shell: 1 for a correct map, 0 for an unrelated
+        one, above 1 for one that is too weak. NaN where there are no images. The map is decoded at the centre of the
+        images' latents, so that both describe the same particles.
     shell_error : (m, D/2) float64
         Standard errors of `shell_support`.
     local_support : (m, D, D, D) float32
-        The same share around each voxel, within a Gaussian of D/16 voxels; NaN where the decoded map is empty.
+        The same share around each voxel, in a Gaussian window of standard deviation D/16 voxels; NaN where the decoded
+        map is empty.
     local_error : (m, D, D, D) float32
         Standard errors of `local_support`.
     scale : (m,) float64
-        What the decoded map was multiplied by, so that the images show its amplitude in full on the whole. It is about
-        1 for decoders that keep the grey values of the images, and where there are no images.
+        Factor applied to the decoded map so that the images contain its full amplitude on average. It is about 1 for
+        decoders that keep the grey values of the images, and 1 where there are no images.
     voxel_size : float
-        Å.
+        Voxel size of the maps, Å.
     """
 
     latents: Tensor
@@ -79,33 +78,41 @@ class PathwaySupport:
 
     @property
     def expected_fsc(self) -> np.ndarray:
-        """Correlation (m, D/2) that `decoded_fsc` would have if the decoded maps were the truth."""
+        """FSC (m, D/2) expected for `decoded_fsc` if the decoded maps were the truth."""
         return expected_correlation(self.half_map_fsc)
 
     @property
     def beyond_images(self) -> np.ndarray:
-        """(m, D/2) bool, the shells in which the decoder shows more than the images, beyond doubt."""
+        """Shells (m, D/2) bool in which the decoder shows significantly more than the images."""
         return _short(self.shell_support, self.shell_error, _SHELL_LIMIT)
 
     @property
     def flagged(self) -> tuple[int, ...]:
-        """Numbers of the points whose decoded map the images do not support, for whichever of the `reasons`."""
+        """Indices of the points whose decoded map the images do not support, for any of the `reasons`."""
         return tuple(k for k in range(len(self.latents)) if self.reasons(k))
 
     def reasons(self, point: int) -> list[str]:
-        """Why a point is flagged, in words; empty if it is not."""
+        """Return the reasons why a point is flagged, as text; empty if it is not flagged.
+
+        Parameters
+        ----------
+        point : int
+            Index of the point on the path.
+        """
         if self.n_effective[point] < _FEW or not np.isfinite(self.resolution[point]):
-            return [f"hardly any images show a particle like it ({self.n_effective[point]:.0f})"]
+            return [f"hardly any images show a similar particle ({self.n_effective[point]:.0f})"]
         reasons = []
         if self.departure[point] > _DEPARTED * self.resolution[point]:
-            reach = f"only to {self.departure[point]:.3g} Å" if np.isfinite(self.departure[point]) else "nowhere"
+            reach = (
+                f"only to {self.departure[point]:.3g} Å" if np.isfinite(self.departure[point]) else "at no resolution"
+            )
             reasons.append(f"the decoded map agrees with the images {reach}")
         shells = np.flatnonzero(self.beyond_images[point])
         if len(shells):
             share = self.shell_support[point, shells].min()
             coarse, fine = 1 / self.frequency[[shells[0], shells[-1]]]
             span = f"at {coarse:.3g} Å" if coarse == fine else f"from {coarse:.3g} to {fine:.3g} Å"
-            reasons.append(f"detail {span} is not in the images, which show {max(share, 0):.0%} of it")
+            reasons.append(f"detail {span} is not supported: the images contain {max(share, 0):.0%} of it")
         support, error = self.local_support[point], self.local_error[point]
         false = _short(support, error, _LOCAL_LIMIT)
         if false.any():
@@ -113,11 +120,11 @@ class PathwaySupport:
             x, y, z = (np.array(worst[::-1]) - len(false) // 2) * self.voxel_size
             share = max(float(support[worst]), 0.0)
             place = f"x {x:+.0f}, y {y:+.0f}, z {z:+.0f} Å from the centre"
-            reasons.append(f"density around {place} is not in the images, which show {share:.0%} of it")
+            reasons.append(f"density around {place} is not supported: the images contain {share:.0%} of it")
         return reasons
 
     def summary(self) -> str:
-        """One line for each point: images, resolution, and what is wrong, if anything."""
+        """Return one line per point: number of images, resolution, and problems, if any."""
         lines = []
         for k, (count, resolution) in enumerate(zip(self.n_effective, self.resolution, strict=True)):
             reach = f"supported to {resolution:.3g} Å" if np.isfinite(resolution) else "no supported resolution"
@@ -131,5 +138,5 @@ class PathwaySupport:
 
 
 def _short(support: np.ndarray, error: np.ndarray, limit: float) -> np.ndarray:
-    """Where a share is below a limit, and beyond doubt below 1; nowhere that it is NaN."""
+    """Return where a share is below a limit and significantly below 1; False where it is NaN."""
     return (support < limit) & (1 - support > _SIGNIFICANT * error)

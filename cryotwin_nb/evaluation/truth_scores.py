@@ -1,4 +1,4 @@
-"""Scores against a ground truth: maps of single images, coordinates, states, the order of blocks along a path."""
+"""Scores against a ground truth: maps of single images, coordinates, states, and block order along a path."""
 
 from __future__ import annotations
 
@@ -15,25 +15,37 @@ from cryotwin_nb.truth.truth import Truth
 
 
 def coordinate_r2(z: Tensor, truth: Truth, n_neighbours: int = 10) -> dict[str, float]:
-    """Held-out R^2 of each true coordinate, predicted from the latents of the nearest particles of the other half.
+    """Return the held-out R^2 of each true coordinate, predicted from nearest neighbours in latent space.
+
+    The coordinates of one half of the particles are predicted from their neighbours in the other half.
 
     Parameters
     ----------
     z : (n, d)
         Latents, in the order of `truth`.
+    truth : Truth
+        Ground truth of the particles.
+    n_neighbours : int
+        Number of neighbours.
     """
     predicted, target = _held_out(z, truth, n_neighbours)
     return {name: _r2(p, t) for name, p, t in zip(truth.coordinate_names, predicted.T, target.T, strict=True)}
 
 
 def r2_interval(z: Tensor, truth: Truth, n_neighbours: int = 10) -> dict[str, Interval]:
-    """95 % bootstrap intervals of `coordinate_r2`, over the images predicted."""
+    """Return 95 % bootstrap intervals of `coordinate_r2`, over the predicted particles.
+
+    Parameters
+    ----------
+    z, truth, n_neighbours
+        As in `coordinate_r2`.
+    """
     predicted, target = _held_out(z, truth, n_neighbours)
     return {n: interval(_r2, p, t) for n, p, t in zip(truth.coordinate_names, predicted.T, target.T, strict=True)}
 
 
 def _held_out(z: Tensor, truth: Truth, n_neighbours: int) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted and true coordinates (m, q) of the second half of the particles.
+    """Return predicted and true coordinates (m, q) of the second half of the particles.
 
     A prediction is the mean over the nearest neighbours in the first half, weighted by 1 / distance.
     """
@@ -50,12 +62,30 @@ def _r2(predicted: np.ndarray, target: np.ndarray) -> float:
 
 
 def fsc_to_truth(decode: Decode, z: Tensor, truth: Truth, n_images: int = 100) -> np.ndarray:
-    """Mean correlation (D/2,) of maps decoded at the latents of single images with the true map of each image."""
+    """Return the mean FSC (D/2,) between maps decoded at the latents of single images and their true maps.
+
+    Parameters
+    ----------
+    decode, z, truth, n_images
+        As in `fsc_of_images`.
+    """
     return fsc_of_images(decode, z, truth, n_images).mean(0)
 
 
 def fsc_of_images(decode: Decode, z: Tensor, truth: Truth, n_images: int = 100) -> np.ndarray:
-    """Correlations (m, D/2) of maps decoded at the latents of m single images, evenly spread, with their true maps."""
+    """Return the FSC (m, D/2) between maps decoded at the latents of single images and their true maps.
+
+    Parameters
+    ----------
+    decode : callable
+        Function from latents (m, d) to maps (m, D, D, D).
+    z : (n, d)
+        Latents, in the order of `truth`.
+    truth : Truth
+        Ground truth of the particles.
+    n_images : int
+        Maximum number m of images, evenly spread over the particles.
+    """
     rows = np.linspace(0, len(z) - 1, min(n_images, len(z))).astype(int)
     curves = [
         fsc(decoded, truth.volume(row), truth.pixel_size).correlation
@@ -66,24 +96,44 @@ def fsc_of_images(decode: Decode, z: Tensor, truth: Truth, n_images: int = 100) 
 
 
 def component_of_state(prior: GaussianMixture, z: Tensor, labels: np.ndarray, state: str) -> int:
-    """Index of the component that holds most of the particles labelled `state`.
+    """Return the index of the component that contains most of the particles labelled `state`.
+
+    Parameters
+    ----------
+    prior : GaussianMixture
+        Mixture of the components.
+    z : (n, d)
+        Latents.
+    labels : (n,) str
+        Label of each latent.
+    state : str
+        One of the labels.
 
     Raises
     ------
     InputError
-        If no particle carries the label.
+        If no particle has the label.
     """
     members = np.flatnonzero(np.asarray(labels) == state)
     if len(members) == 0:
         known = ", ".join(sorted(set(map(str, labels))))
-        raise InputError("component_of_state", f"no particle labelled {state!r}", f"one of {known}", "Choose one.")
+        raise InputError(
+            "component_of_state", f"no particle labelled {state!r}", f"one of {known}", "Pass one of these."
+        )
     return int(prior.responsibilities(torch.as_tensor(z)[members]).sum(0).argmax())
 
 
 def block_occupancies(maps: Tensor, truth: Truth) -> np.ndarray:
-    """Occupancy (m, 5) of each block of the assembling subunit in maps (m, D, D, D).
+    """Return the occupancy (m, 5) of each block of the assembling subunit in maps, by least squares.
 
-    Least squares: each map is written as scale * (core + sum of occupancy * block); the scale is that of the core.
+    Each map is fitted as scale * (core + sum of occupancy * block); the scale is that of the core.
+
+    Parameters
+    ----------
+    maps : (m, D, D, D)
+        Maps on the grid of `truth`.
+    truth : Truth
+        Ground truth with the blocks.
     """
     names = truth.coordinate_names
     empty = truth.volume_at(np.zeros(len(names)))
@@ -94,16 +144,36 @@ def block_occupancies(maps: Tensor, truth: Truth) -> np.ndarray:
 
 
 def block_order(occupancies: np.ndarray, names: tuple[str, ...], threshold: float = 0.5) -> list[str]:
-    """Names of the blocks in the order in which their occupancy (K+1, 5) first passes `threshold` for good.
+    """Return the names of the blocks in the order in which they appear along a path.
 
-    The crossing is interpolated between steps; blocks that do not end above the threshold are left out.
+    A block appears where its occupancy rises above the threshold for the last time, interpolated between steps. Blocks
+    that end below the threshold are left out.
+
+    Parameters
+    ----------
+    occupancies : (K+1, 5)
+        Occupancy of each block at each point of the path.
+    names : tuple of str
+        Names of the blocks.
+    threshold : float
+        Occupancy above which a block is present.
     """
     steps = {name: passing_step(values, threshold) for name, values in zip(names, occupancies.T, strict=True)}
     return sorted((name for name, step in steps.items() if np.isfinite(step)), key=steps.__getitem__)
 
 
 def passing_step(values: np.ndarray, threshold: float) -> float:
-    """Where a line (K+1,) passes the threshold for good, in steps: 0 if always above, infinity if it ends below."""
+    """Return the interpolated step at which values rise above a threshold for the last time.
+
+    It is 0 if the values are always above the threshold, and infinity if they end below it.
+
+    Parameters
+    ----------
+    values : (K+1,)
+        Value at each step.
+    threshold : float
+        Threshold.
+    """
     below = np.flatnonzero(values < threshold)
     if not len(below):
         return 0.0
@@ -114,7 +184,7 @@ def passing_step(values: np.ndarray, threshold: float) -> float:
 
 
 def true_block_orders() -> list[tuple[str, ...]]:
-    """The orders in which the blocks appear along the four planted routes."""
+    """Return the orders in which the blocks appear along the four simulated routes."""
     from cryotwin_nb.truth.molecules import BLOCKS, ROUTES, STATES
 
     orders = []

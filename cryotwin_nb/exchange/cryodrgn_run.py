@@ -1,12 +1,12 @@
-"""A finished cryoDRGN run as a neighbour: its latents read, a pathway found on them, its decoder asked for the maps.
+"""Analysis of a finished cryoDRGN run: read its latents, find a pathway on them, decode the maps with cryoDRGN.
 
     run = ct.read_cryodrgn("run_folder")
     prior = ct.GaussianMixture.fit(run.latents, 60)
     path = ct.ridgeline_chain(prior, start, end)
-    print(run.decode_command(path.latents, "pathway", voxel_size))  # to be run where cryoDRGN is installed
+    print(run.decode_command(path.latents, "pathway", voxel_size))  # run it where cryoDRGN is installed
     maps, _ = run.read_maps("pathway")
 
-cryoDRGN is a program of its own; nothing of it is imported, and none of its pickles is executed.
+cryoDRGN is a separate program: it is not imported, and its pickle files are read without executing them.
 """
 
 from __future__ import annotations
@@ -29,21 +29,22 @@ from cryotwin_nb.formats.mrc import read_map
 
 @dataclass(frozen=True)
 class CryodrgnRun:
-    """What a run folder of `cryodrgn train_vae` holds.
+    """Contents of a run folder of `cryodrgn train_vae`.
 
     Attributes
     ----------
     folder : Path
+        Run folder.
     epoch : int
-        Whose latents and weights these are.
+        Epoch of the latents and weights.
     latents : (n, d) float32
         Posterior means.
     log_variances : (n, d) float32 or None
         Log variances of the posteriors.
     indices : (n,) int64
-        The particle of the stack that each latent belongs to, from 0.
+        Index in the stack, from 0, of the particle of each latent.
     box_size : int
-        D of the training images.
+        Box size D of the training images, pixels.
     """
 
     folder: Path
@@ -56,22 +57,35 @@ class CryodrgnRun:
     def decode_command(
         self, z: Tensor | np.ndarray, output: str | os.PathLike, voxel_size: float, program: str = "cryodrgn"
     ) -> str:
-        """Write latents z (m, d) to output/z.txt; the shell command that decodes them into output.
+        """Write latents to output/z.txt and return the shell command that decodes them into `output`.
+
+        Parameters
+        ----------
+        z : (m, d)
+            Latents to decode, such as the points of a pathway.
+        output : path-like
+            Folder for z.txt and the maps.
+        voxel_size : float
+            Voxel size written to the maps, Å.
+        program : str
+            Command that starts cryoDRGN.
 
         Raises
         ------
         InputError
-            If there are no latents or they have another dimension, the run's weights of this epoch are missing, or
-            the output folder holds maps already, which could be taken for the new ones.
+            If `z` is empty or of another dimension, the weights of this epoch are missing, or the output folder
+            already contains maps, which could be mistaken for new ones.
         """
         z = torch.as_tensor(z).detach().cpu().numpy()
         if z.ndim != 2 or z.shape[1] != self.latents.shape[1] or len(z) == 0:
             expected = f"(m, {self.latents.shape[1]}) with m at least 1"
-            raise InputError("decode_command", f"latents of shape {z.shape}", expected, "For one map give z[None].")
+            raise InputError(
+                "decode_command", f"latents of shape {z.shape}", expected, "Pass z[None] for a single map."
+            )
         weights = require_file(self.folder / f"weights.{self.epoch}.pkl", "weights file of this epoch")
         config, folder = require_file(self.folder / "config.yaml"), make_folder(output)
         if any(folder.glob("vol_*.mrc")):
-            remedy = "Give another folder, or delete the maps."
+            remedy = "Choose another folder, or delete the maps."
             sentence = f"{folder} already holds maps (vol_*.mrc)."
             raise InputError(folder, "maps (vol_*.mrc)", "a folder without maps", remedy, sentence)
         table = folder / "z.txt"
@@ -80,12 +94,17 @@ class CryodrgnRun:
         return shlex.join(map(str, [*command, "-o", folder, "--Apix", f"{voxel_size:.6g}"]))
 
     def read_maps(self, folder: str | os.PathLike) -> tuple[Tensor, float]:
-        """Maps (m, D, D, D) float32 that `eval_vol` wrote to a folder, in the order of the latents; voxel size, Å.
+        """Return the maps (m, D, D, D) written by `eval_vol`, in the order of the latents, and their voxel size (Å).
+
+        Parameters
+        ----------
+        folder : path-like
+            Output folder given to `decode_command`.
 
         Raises
         ------
         InputError
-            If their number is not that of the latents in the folder's z.txt.
+            If the number of maps differs from the number of latents in the folder's z.txt.
         """
         files = sorted(Path(folder).glob("vol_[0-9]*.mrc"), key=lambda f: int(re.findall(r"\d+", f.stem)[-1]))
         table = require_file(Path(folder) / "z.txt")
@@ -98,13 +117,14 @@ class CryodrgnRun:
 
 
 def read_cryodrgn(folder: str | os.PathLike, epoch: int | None = None) -> CryodrgnRun:
-    """Read a run folder of `cryodrgn train_vae`: z.N.pkl, config.yaml and the selection of particles that it names.
+    """Read a run folder of `cryodrgn train_vae`: z.N.pkl, config.yaml and its particle selection.
 
     Parameters
     ----------
     folder : path
+        Run folder, given to cryoDRGN as -o.
     epoch : int, optional
-        By default the last one whose latents are there.
+        Epoch to read; by default, the last one with latents.
 
     Raises
     ------
@@ -116,36 +136,36 @@ def read_cryodrgn(folder: str | os.PathLike, epoch: int | None = None) -> Cryodr
     if not found or (epoch is not None and epoch not in found):
         what = f"latents of the epochs {sorted(found)}" if found else "no latents"
         expected = "z.N.pkl" if epoch is None else f"z.{epoch}.pkl"
-        raise InputError(folder, what, expected, "Give the output folder (-o) of cryodrgn train_vae.")
+        raise InputError(folder, what, expected, "Pass the output folder (-o) of cryodrgn train_vae.")
     epoch = max(found) if epoch is None else epoch
     mean, log_variance = read_latents(found[epoch])
     config = _read_config(folder / "config.yaml")
     selection = config["dataset_args"].get("ind")
     indices = np.arange(len(mean)) if selection is None else _read_selection(folder, selection, len(mean))
     variances = None if log_variance is None else torch.as_tensor(log_variance)
-    size = int(config["lattice_args"]["D"]) - 1  # its lattice has one more point than the box, to be symmetric
+    size = int(config["lattice_args"]["D"]) - 1  # cryoDRGN's lattice has one more point than the box, for symmetry
     return CryodrgnRun(folder, epoch, torch.as_tensor(mean), variances, indices, size)
 
 
 def _read_config(path: Path) -> dict:
     if not path.exists() and path.with_suffix(".pkl").exists():
         remedy = "Train again with a later version of cryoDRGN, which writes config.yaml."
-        sentence = f"{path} is missing, and config.pkl, of an old version of cryoDRGN, is not supported."
-        raise InputError(path, "config.pkl, of an old version", "config.yaml", remedy, sentence)
+        sentence = f"{path} is missing, and config.pkl, from an old version of cryoDRGN, is not supported."
+        raise InputError(path, "config.pkl, from an old version", "config.yaml", remedy, sentence)
     require_file(path, "configuration of a cryoDRGN run")
-    config = read_yaml(path, "Give the folder as cryoDRGN wrote it.")
+    config = read_yaml(path, "Pass the folder as cryoDRGN wrote it.")
     parts = config if isinstance(config, dict) else {}
     lattice, dataset = parts.get("lattice_args"), parts.get("dataset_args")
     known = isinstance(lattice, dict) and type(lattice.get("D")) is int and isinstance(dataset, dict)
     if not known or not isinstance(parts["dataset_args"].get("ind"), (str, int, type(None))):
-        expected, remedy = "dataset_args, and lattice_args with D", "Give the folder as cryoDRGN wrote it."
+        expected, remedy = "dataset_args, and lattice_args with D", "Pass the folder as cryoDRGN wrote it."
         sentence = f"{path} is not the configuration of a cryoDRGN run: it must hold {expected}."
         raise InputError(path, "another configuration", expected, remedy, sentence)
     return parts
 
 
 def _read_selection(folder: Path, name: str | int, n: int) -> np.ndarray:
-    """The particles kept: the first so many, or those in a file whose path is relative to where cryoDRGN started."""
+    """Return the particles kept: the first n, or those in a file with a path relative to where cryoDRGN was started."""
     if isinstance(name, int):
         return np.arange(n)
     candidates = [Path(name), folder / name, folder / Path(name).name]
@@ -157,6 +177,6 @@ def _read_selection(folder: Path, name: str | int, n: int) -> np.ndarray:
     indices = read_indices(path)
     indices = np.flatnonzero(indices) if indices.dtype == bool else indices.astype(np.int64)
     if len(indices) != n:
-        remedy = "Give the selection that the run was started with."
+        remedy = "Restore the selection file that the run was started with."
         raise InputError(path, f"{len(indices)} particles", f"{n}, one for each latent", remedy)
     return indices

@@ -1,4 +1,4 @@
-"""A pathway as files: maps, latents, a ChimeraX script and a summary."""
+"""Export of a pathway: maps, latents, a ChimeraX script and a summary."""
 
 from __future__ import annotations
 
@@ -26,31 +26,37 @@ def write_pathway(
     level: float | None = None,
     box_size: int | None = None,
 ) -> list[Path]:
-    """Write the maps of a pathway and what is needed to look at them; returns the maps' paths.
+    """Write the maps of a pathway, its latents and a ChimeraX script, and return the paths of the maps.
 
     Parameters
     ----------
     folder : path
-        Made if missing; gets map_000.mrc ..., difference_001.mrc ... (each map less the one before), pathway.cxc (opens
-        the maps in ChimeraX as a series), latents.npy (K+1, d), latents.txt (the same, as `cryodrgn eval_vol --zfile`
-        reads it) and path.json (log density, cost and barrier).
+        Created if missing; receives map_000.mrc ..., difference_001.mrc ... (each map minus the previous one),
+        pathway.cxc (opens the maps in ChimeraX as a series), latents.npy (K+1, d), latents.txt (the same, in the format
+        of `cryodrgn eval_vol --zfile`) and path.json (log density, cost and barrier).
     path : Pathway
+        Path to export.
     maps : (K+1, D, D, D)
-        Decoded at `path.latents`.
+        Maps decoded at `path.latents`.
     voxel_size : float
-        Å.
+        Voxel size of the maps, Å.
     sigma : float
-        Contour of the script, in standard deviations of the maps above zero, shared by all.
+        Contour level in the ChimeraX script, in standard deviations of the maps above zero; shared by all maps.
     level : float, optional
-        The same in the maps' unit, instead of `sigma`.
+        Contour level in the unit of the maps, instead of `sigma`.
     box_size : int, optional
-        Pixels of the original images, where those of the training were downsampled: the maps are written on that finer
-        grid (see `write_map`).
+        Box size of the original images in pixels, if the training images were downsampled: the maps are written on that
+        finer grid (see `write_map`).
+
+    Examples
+    --------
+    >>> path = ct.max_flux(model.prior, start=0, end=1, n_steps=2)
+    >>> files = ct.write_pathway("pathway", path, model.volumes(path.latents), particles.pixel_size)
     """
     folder, maps = Path(folder), torch.as_tensor(maps).cpu()
     if len(maps) != len(path.latents):
         found, expected = f"{len(maps)} maps", f"one for each of the {len(path.latents)} points"
-        raise InputError(folder, found, expected, "Give model.volumes(path.latents).")
+        raise InputError(folder, found, expected, "Pass model.volumes(path.latents).")
     make_folder(folder)
     files = [folder / f"map_{step:03d}.mrc" for step in range(len(maps))]
     for file, volume in zip(files, maps, strict=True):
@@ -59,7 +65,7 @@ def write_pathway(
     for file, change in zip(changes, maps.diff(dim=0), strict=True):
         write_map(file, change.numpy(), voxel_size, box_size)
     for former in {*folder.glob("map_???.mrc"), *folder.glob("difference_???.mrc")} - {*files, *changes}:
-        former.unlink()  # of a longer path written here before
+        former.unlink()  # from a longer path written here earlier
     write_session(folder / "pathway.cxc", files, level=sigma * float(maps.std()) if level is None else level)
     with atomic(folder / "latents.npy") as partial, open(partial, "wb") as out:
         np.save(out, path.latents.cpu().numpy())

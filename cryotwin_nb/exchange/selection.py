@@ -1,9 +1,9 @@
-"""Particles chosen on the latent space, and written for the program that the images came from.
+"""Selection of particles in latent space, written for the program that the images came from.
 
     rows = ct.select_near(z, path, n=5000)                     # or ct.select_state(z, model.prior, state)
     ct.write_selection("near_path.star", particles, rows)      # or .cs, or .pkl for cryoDRGN
 
-What is written refers to the file that the particles were read from: the original images at their original pixels.
+The selection refers to the file that the particles were read from: the original images at their original pixel size.
 """
 
 from __future__ import annotations
@@ -37,37 +37,43 @@ def select_near(
     n: int | None = None,
     radius: float | None = None,
 ) -> np.ndarray:
-    """The particles whose latents lie nearest to a point, to any of several points, or to a path.
+    """Select the particles whose latents are nearest to a point, to any of several points, or to a path.
 
     Parameters
     ----------
     z : (N, d)
         Latents of the particles.
     place : Pathway, (d,) or (m, d)
-        For a `Pathway`, its whole curve counts, not only the decoded points.
+        Path or points. For a `Pathway`, distances are to its whole curve, not only to the decoded points.
     n : int, optional
-        At most this many, the nearest.
+        Maximum number of particles; the nearest are selected.
     radius : float, optional
-        Only those within this distance. The latent space is isometric: equal distances are equal differences of maps.
+        Maximum distance, in units of z. The latent space is isometric: equal distances are equal differences of maps.
 
     Returns
     -------
     rows : (k,) int64
-        Rows of `z`, the nearest first.
+        Rows of `z`, nearest first.
 
     Raises
     ------
     InputError
         If neither n nor radius is given, or the dimensions differ.
+
+    Examples
+    --------
+    >>> path = ct.max_flux(model.prior, start=0, end=1)
+    >>> len(ct.select_near(z, path, n=20))
+    20
     """
     from scipy.spatial import cKDTree
 
     if n is None and radius is None:
         sentence = "select_near needs n, radius or both."
-        raise InputError("select_near", "neither n nor radius", "one or both", "Give n=1000, for example.", sentence)
+        raise InputError("select_near", "neither n nor radius", "one or both", "Pass n=1000, for example.", sentence)
     for name, value in {"n": n, "radius": radius}.items():
         if value is not None and not value > 0:
-            raise InputError(f"select_near, {name}", f"{value}", "a positive number", "Choose a positive value.")
+            raise InputError(f"select_near, {name}", f"{value}", "a positive number", "Pass a positive value.")
     latents = _array(z)
     points = np.atleast_2d(_array(place.curve if isinstance(place, Pathway) else place))
     if (
@@ -77,7 +83,7 @@ def select_near(
         or 0 in (*latents.shape, len(points))
     ):
         found = f"latents of shape {latents.shape} and points of shape {points.shape}"
-        raise InputError("select_near", found, "shapes (N, d) and (m, d)", "Give latents and points of one model.")
+        raise InputError("select_near", found, "shapes (N, d) and (m, d)", "Pass latents and points of the same model.")
     distance, _ = cKDTree(points).query(latents)
     rows = np.argsort(distance, kind="stable")
     within = len(rows) if radius is None else int(np.searchsorted(distance[rows], radius, side="right"))
@@ -87,33 +93,38 @@ def select_near(
 def select_state(
     z: Tensor | np.ndarray, prior: GaussianMixture, state: State | int | Sequence[int], least: float = 0.5
 ) -> np.ndarray:
-    """The particles that belong to a state, or to components of the mixture, with a probability above `least`.
+    """Select the particles that belong to a state, or to mixture components, with a probability above `least`.
 
     Parameters
     ----------
     z : (N, d)
         Latents of the particles.
     prior : GaussianMixture
-        Their density.
+        Mixture fitted to the latents.
     state : State, int or sequence of int
-        One of `find_states`, or components; `components_of_labels` gives those of a name.
+        State from `find_states`, or components; `components_of_labels` returns the component of a name.
     least : float
-        Between 0 and 1. Above 0.5 no particle belongs to two states.
+        Minimum posterior probability of the state, from 0 to below 1. Above 0.5, no particle belongs to two states.
 
     Returns
     -------
     rows : (k,) int64
-        Rows of `z`, the surest first.
+        Rows of `z`, most probable first.
 
     Raises
     ------
     InputError
-        If a component does not exist, or `least` is no probability.
+        If a component does not exist, or `least` is not a probability below 1.
+
+    Examples
+    --------
+    >>> state = ct.find_states(model.prior)[0]
+    >>> rows = ct.select_state(z, model.prior, state)
     """
     components = list(state.components) if isinstance(state, State) else np.atleast_1d(np.asarray(state)).tolist()
     if not components or not all(isinstance(c, int) and 0 <= c < prior.n_components for c in components):
         expected = f"components from 0 to {prior.n_components - 1}"
-        raise InputError("select_state", f"components {components}", expected, "Give a state of this mixture.")
+        raise InputError("select_state", f"components {components}", expected, "Pass a state of this mixture.")
     if not 0 <= least < 1:
         raise InputError("least", f"{least}", "a probability from 0 to below 1", "Use 0.5 for disjoint states.")
     share = prior.responsibilities(torch.as_tensor(z))[:, components].sum(1).double().cpu().numpy()
@@ -127,40 +138,46 @@ def write_selection(
     rows: Any = None,
     columns: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write some particles in the format that they were read from, or as a list for cryoDRGN; returns the file.
+    """Write selected particles in the format they were read from, or as an index list for cryoDRGN; return the path.
 
     Parameters
     ----------
     path : path-like
-        .star, for particles read from a .star file: its lines as they are, of the selected particles. All columns and
-        tables stay, known or unknown, to the last digit.
+        .star, for particles read from a .star file: the lines of the selected particles, unchanged. All columns and
+        tables are kept, known or unknown, to the last digit.
         .cs, for particles read from a .cs file: its rows with all fields.
-        .pkl: row numbers in the file that the particles were read from, from 0, for cryoDRGN's ``--ind``.
+        .pkl: row numbers, from 0, in the file that the particles were read from, for cryoDRGN's ``--ind``.
     particles : Particles
-        Those that `rows` counts; themselves read with ``indices=`` or sliced, if you like. Of particles that were
-        rescaled into a new stack, give the original: ``ct.Particles.read("run_data.star", images=False)``.
+        Particles that `rows` refers to; they can be a subset, read with ``indices=`` or sliced. If they were rescaled
+        into a new stack, pass the original particles: ``ct.Particles.read("run_data.star", images=False)``.
     rows : (k,) int, (n,) bool or slice, optional
-        Rows of `particles`; by default all. They are written in the order of the original file.
+        Rows of `particles` to write, in the order of the original file; by default all.
     columns : mapping of str to (k,), optional
-        Numbers or words for each of `rows`, added as ``_cryotwinOutlierScore`` (.star) or ``cryotwin/outlier_score``
-        (.cs) where the key is "outlier_score".
+        Columns to add: numbers or strings, one per row in `rows`. The key "outlier_score" is written as
+        ``_cryotwinOutlierScore`` (.star) or ``cryotwin/outlier_score`` (.cs).
 
     Raises
     ------
     InputError
-        If the particles were not read from a file of that format, a particle is selected twice or not there, a column
-        does not fit or exists, or the file cannot be written. Nothing is written then.
+        If the particles were not read from a file of that format, a particle is selected twice or does not exist, a
+        column has the wrong shape or already exists, or the file cannot be written. In these cases, nothing is written.
 
     Warns
     -----
     UserWarning
-        If the stacks are found from where the original file is, but not from where the new one is.
+        If the stacks are found relative to the original file, but not relative to the new one.
 
     Notes
     -----
-    Names of stacks are kept as they are: RELION and cryoSPARC resolve them from the folder of the project, not from
-    that of the file. RELION keeps columns that it does not know, with a warning; versions before 3.1.2 have tools that
-    fail on them, so that none is added unless asked for.
+    Stack names are kept unchanged: RELION and cryoSPARC resolve them relative to the project folder, not to the folder
+    of the file. RELION keeps unknown columns, with a warning. Some tools in versions before 3.1.2 fail on them, so none
+    are added unless requested.
+
+    Examples
+    --------
+    >>> particles = ct.Particles.read("particles.star", contrast="dark")
+    >>> ct.write_selection("selected.star", particles, [0, 7]).name
+    'selected.star'
     """
     path = require_suffix(path, *_SUBSETS, ".pkl")
     rows = np.arange(len(particles)) if rows is None else select(rows, len(particles), path, unique=True)
@@ -181,7 +198,7 @@ def write_selection(
     source = particles.source
     if source is None or source.suffix.lower() != path.suffix.lower():
         found = f"particles read from {source or 'no file'}"
-        remedy = "Choose the suffix of the file that they were read from, or .pkl for a list of row numbers."
+        remedy = "Use the suffix of the file that they were read from, or .pkl for a list of row numbers."
         sentence = f"{path} cannot be written: it needs particles read from a {path.suffix} file, not {found}."
         raise InputError(path, found, f"particles read from a {path.suffix} file", remedy, sentence)
     if path.resolve() == source.resolve():
@@ -189,8 +206,8 @@ def write_selection(
         raise InputError(path, "the source", "another file", "Choose another name or folder.", sentence)
     moved = _SUBSETS[path.suffix.lower()](path, source, source_rows, extra)
     if moved:
-        text = f"{path}: stacks keep their names, like {moved!r}, which is not found from here as it was from {source}."
-        warn_user(f"{text} Read the new file with datadir=, or write it into that project.")
+        text = f"{path}: the stack {moved!r} is found relative to {source}, but not relative to the new file."
+        warn_user(f"{text} Read the new file with datadir=, or write it into the same project.")
     return path
 
 
@@ -199,13 +216,13 @@ def _array(values: Tensor | np.ndarray) -> np.ndarray:
 
 
 def _values(name: str, values: Any, n: int, path: Path) -> np.ndarray:
-    """A column to add: numbers, or words without spaces."""
+    """Return a column to add: numbers, or strings without spaces."""
     if not re.fullmatch("[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
         raise InputError(path, f"a column named {name!r}", "a name like 'outlier_score'", "Rename the column.")
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if array.shape != (n,) or array.dtype.kind not in "fiubU":
         found = f"column {name!r} of shape {array.shape} and type {array.dtype}"
-        raise InputError(path, found, f"numbers or words of shape ({n},)", "Give one value for each of `rows`.")
+        raise InputError(path, found, f"numbers or strings of shape ({n},)", "Pass one value for each row in `rows`.")
     if array.dtype.kind == "U":
         return np.array([re.sub(r"[\s#'\"]+", "_", word) or "none" for word in array.tolist()])
     return array

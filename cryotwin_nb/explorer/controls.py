@@ -1,4 +1,4 @@
-"""The explorer's buttons, menus and sliders, and how they are arranged; they know nothing of what they do."""
+"""Buttons, menus and sliders of the explorer and their layout, without the actions that they trigger."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _button(text: str, icon: str, tip: str, width: str = "auto", **more: Any) ->
 
 
 class Controls:
-    """All that can be set, as attributes."""
+    """All controls of the explorer, as attributes."""
 
     def __init__(
         self,
@@ -52,16 +52,17 @@ class Controls:
         self.end = _menu("End", stars, "190px", value=last)
         self.swap = _button("", "exchange", "Swap start and end", "36px")
         self.method = _menu("Method", METHODS, "180px")
-        self.n_steps = _number(widgets.BoundedIntText, "K", 11, 2, 60, "Steps: the path has K + 1 maps", "80px")
-        self.omega = _number(widgets.BoundedFloatText, "ω", 2.0, 1.01, 100, "Of Algorithm 1", "80px")
-        self.seed = _number(widgets.BoundedIntText, "Seed", 0, 0, 2**31 - 1, "Of samples", "100px")
+        self.n_steps = _number(widgets.BoundedIntText, "K", 11, 2, 60, "Number of steps: K + 1 maps", "80px")
+        tip = "Parameter of Algorithm 1: larger values make the path less continuous"
+        self.omega = _number(widgets.BoundedFloatText, "ω", 2.0, 1.01, 100, tip, "80px")
+        self.seed = _number(widgets.BoundedIntText, "Seed", 0, 0, 2**31 - 1, "Seed of the random samples", "100px")
         self.compute = _button("Compute", "play-circle", "Compute the path and its maps", button_style="primary")
         self.stop = _button("Stop", "stop", "Stop computing", disabled=True)
         self.bar = widgets.FloatProgress(min=0, max=1, layout=widgets.Layout(width="90px", display="none"))
         self.doing = widgets.Label(layout=widgets.Layout(width="120px", display="none"))
         self.routes = _menu("Path", [], "auto")
         self.routes.layout.flex = "1 1 260px"
-        self._offering = False  # filling the list is no choice
+        self._offering = False  # True while the list is being filled, which is not a choice by the user
         self.plane = _menu("Plane", planes, "170px")
         self.colour = _menu("Colour", columns, "230px")
         self.play = widgets.Play(min=0, max=0, interval=400, show_repeat=True)
@@ -75,20 +76,20 @@ class Controls:
         )  # fmt: skip
         toggle = widgets.Layout(width="auto", padding="0 6px")
         self.ghost = widgets.ToggleButton(
-            False, description="Start map", icon="clone", layout=toggle, tooltip="The map at the start, transparent"
+            False, description="Start map", icon="clone", layout=toggle, tooltip="Overlay the map at the start"
         )
         self.change = widgets.ToggleButton(
             False, description="Gain/loss", icon="adjust", layout=toggle,
-            tooltip="Since the start: blue what was gained, orange what was lost, at half the contour",
+            tooltip="Density gained (blue) and lost (orange) since the start, at half the contour level",
         )  # fmt: skip
-        self.reset = _button("Reset", "home", "From the front, all of the map in view")
-        self.snapshot = _button("Snapshot", "camera", "Write what is shown as a PNG into the folder below")
+        self.reset = _button("Reset", "home", "Show the whole map from the front")
+        self.snapshot = _button("Snapshot", "camera", "Save the current view as a PNG in the folder below")
         self.profile = widgets.HTML(layout=widgets.Layout(margin="0"))
-        tip = "Maps from the images near each step alone: at which resolution their halves agree"
+        tip = "Resolution of half maps reconstructed only from the images near each step"
         self.support = _button("Support by images", "check-circle", tip)
         self.support.layout.display = "" if with_support else "none"
         self.folder = widgets.Text("pathway", description="Folder", layout=widgets.Layout(width="260px"))
-        tip = "Maps, differences, latents, ChimeraX script, movie, picture, and explorer.json, which recreates this"
+        tip = "Write maps, differences, latents, ChimeraX script, movie, figure, and explorer.json to restore this view"
         self.export = _button("Export", "download", tip)
         self.message = widgets.HTML(layout=widgets.Layout(flex="1 1 300px"))
         widgets.jslink((self.play, "value"), (self.step, "value"))
@@ -97,7 +98,7 @@ class Controls:
         self._method_chosen()
 
     def arranged(self, stars: widgets.Widget, maps: widgets.Widget) -> list[widgets.Widget]:
-        """Rows of the explorer, with the star picker on the left and the maps on the right."""
+        """Return the rows of the explorer, with the star picker on the left and the maps on the right."""
         row = widgets.Layout(flex_flow="row wrap", align_items="center", width="100%")
         halves = widgets.Layout(flex_flow="row wrap", align_items="flex-start", width="100%")
         half = widgets.Layout(flex="1 1 380px", min_width="340px", padding="0 4px 0 4px", overflow="hidden")
@@ -115,12 +116,12 @@ class Controls:
 
     @property
     def output(self) -> str:
-        """The folder to write to."""
+        """Output folder."""
         return self.folder.value.strip() or "pathway"
 
     @property
     def request(self) -> PathRequest:
-        """What is asked for."""
+        """Settings of the path search."""
         ends = self.start.value, self.end.value
         return PathRequest(*ends, self.method.value, self.n_steps.value, self.omega.value, self.seed.value)
 
@@ -131,11 +132,11 @@ class Controls:
 
     @property
     def shown(self) -> dict[str, Any]:
-        """How it is looked at."""
+        """Settings of the view."""
         return {name: getattr(self, name).value for name in ("step", "sigma", "plane", "colour", "ghost", "change")}
 
     def set_shown(self, shown: dict[str, Any]) -> None:
-        """Look at it in the same way; what does not exist here is left as it is."""
+        """Apply settings of the view; skip those that do not exist here."""
         for name in ("plane", "colour"):
             if shown.get(name) in getattr(self, name).options:
                 getattr(self, name).value = shown[name]
@@ -146,19 +147,19 @@ class Controls:
             getattr(self, name).value = bool(shown.get(name))
 
     def progress(self, share: float | None, text: str) -> None:
-        """Say how far the work is; the bar pulses where nobody can tell."""
+        """Show the progress of a job; the bar pulses if the share done is unknown (None)."""
         self._busy(True)
         self.bar.layout.display = self.doing.layout.display = ""
         self.bar.value, self.doing.value = 1.0 if share is None else share, text
         (self.bar.add_class if share is None else self.bar.remove_class)("cryotwin-pulse")
 
     def idle(self) -> None:
-        """Say that nothing is being computed."""
+        """Hide the progress and enable the buttons again."""
         self._busy(False)
         self.bar.layout.display = self.doing.layout.display = "none"
 
     def on_route(self, chosen: Callable[[int], None]) -> None:
-        """Call with the number of the path that the user chooses from the list."""
+        """Register a callback that receives the index of the path that the user selects."""
 
         def changed(change: dict) -> None:
             if not self._offering and change["new"] is not None:
@@ -167,7 +168,7 @@ class Controls:
         self.routes.observe(changed, "value")
 
     def offer(self, titles: list[str], chosen: int, n_maps: int) -> None:
-        """Offer paths to choose from, and the steps of the chosen one."""
+        """List the paths to select from, and set the steps of the selected one."""
         self._offering = True
         self.routes.options = [(title, i) for i, title in enumerate(titles)]
         self.routes.value = chosen
@@ -175,18 +176,18 @@ class Controls:
         self.play.max = self.step.max = n_maps - 1
         self.step.value = min(self.step.value, n_maps - 1)
 
-    def say(self, message: str) -> None:
-        """Show a message, HTML."""
+    def show_message(self, message: str) -> None:
+        """Show an HTML message."""
         self.message.value = message
 
-    def say_error(self, error: BaseException) -> None:
-        """Say in words what went wrong."""
+    def show_error(self, error: BaseException) -> None:
+        """Show an error as a message."""
         if isinstance(error, Stopped):
-            self.say("Stopped.")
+            self.show_message("Stopped.")
         elif isinstance(error, InputError):
-            self.say(f"<b>Not possible.</b> {html.escape(str(error))}")
+            self.show_message(f"<b>Not possible.</b> {html.escape(str(error))}")
         else:
-            self.say(f"<b>It failed.</b> {type(error).__name__}: {html.escape(str(error))}")
+            self.show_message(f"<b>Failed.</b> {type(error).__name__}: {html.escape(str(error))}")
 
     def _busy(self, busy: bool) -> None:
         for one in (self.compute, self.routes, self.support, self.export):

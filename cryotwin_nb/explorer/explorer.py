@@ -1,4 +1,4 @@
-"""The explorer itself: what it is given, what may be asked of it, and what its buttons do."""
+"""The explorer widget: its arguments, its methods and the actions of its buttons."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 import numpy as np
-import torch
 from torch import Tensor
 
-from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation import Decode, Embedding
-from cryotwin_nb.explorer.arguments import latents_of, names_and_labels, positive_voxel_size
+from cryotwin_nb.explorer.arguments import latents_of, names_and_labels, positive_voxel_size, require_components
 from cryotwin_nb.explorer.controls import Controls
 from cryotwin_nb.explorer.job import Report
 from cryotwin_nb.explorer.planes import planes, shown_rows, to_colour_by
@@ -26,7 +24,7 @@ from cryotwin_nb.explorer.worker import Worker
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways.ridgeline import Pathway
 
-# What needs SciPy or matplotlib is imported where it is first used: the stars are on the page a second earlier.
+# Modules that need SciPy or matplotlib are imported on first use, so the stars appear about 1 s earlier.
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -34,45 +32,45 @@ if TYPE_CHECKING:
 
 
 class PathwayExplorer(widgets.VBox):
-    """A widget to choose the ends of a path among the means of a mixture, and to see its maps.
+    """Widget to choose the ends of a path among the means of a mixture and to view the maps along the path.
 
     Parameters
     ----------
     prior : GaussianMixture
-        On any latents: `model.prior`, or a mixture fitted to those of cryoDRGN.
+        Density of the latents: `model.prior`, or a mixture fitted to other latents, such as those of cryoDRGN.
     latents : (n, d) float
         Latents of the particles.
     decode : callable
-        Latents (m, d) to maps (m, D, D, D), such as `model.volumes`.
+        Decoder from latents (m, d) to maps (m, D, D, D), such as `model.volumes`.
     voxel_size : float
         Å.
     embedding : Embedding or (n, 2) float, optional
-        To show them in: `embed_tsne(latents, prior)`, or any other, such as cryoDRGN's UMAP. There are principal
-        components and pairs of latents besides.
-    labels : (n,) str, or mapping of component to name, optional
-        Labels of the particles to colour by, by which the means are named too; or names of the means.
+        Embedding to show the latents in: `embed_tsne(latents, prior)`, or any other, such as cryoDRGN's UMAP.
+        Principal components and pairs of latent dimensions are always available.
+    labels : (n,) str, or mapping of int to str, optional
+        Labels of the particles, to colour the points by and to name the components; or the names of the components.
     particles : Particles, optional
-        To colour by defocus, optics group and, of simulated data, the truth.
+        Particles, to colour the points by defocus, optics group and, for simulated data, the true state.
     columns : mapping of str to (n,), optional
-        More to colour by.
+        Further values to colour the points by.
     evidence : optional
-        What populates the passages between states when all routes are asked for; see `find_routes`. By default the
-        latents.
+        Evidence for transitions, used by the method "All routes"; see `find_routes`. By default the latents.
     support : callable, optional
-        A path to what images say of its points: `resolution` (K+1,), Å, of half maps at FSC 0.143, and `n_effective`
-        (K+1,), the images behind them; asked by a button. For example
+        Function of a path that returns the support by images at its K+1 points: `resolution` (K+1,) of half maps at
+        FSC 0.143, Å, and `n_effective` (K+1,), the effective number of images. A button calls it. For example
         `lambda path: ct.pathway_support(model, particles, path)`.
 
     Attributes
     ----------
-    path : Pathway or None
-        What is shown; `paths` are all that were found, `maps` (K+1, D, D, D) those of `path`, `support` what the
-        callable said of it.
+    path, paths : Pathway or None, list of Pathway
+        The path shown, and all paths found.
+    maps, support
+        Maps along `path`, (K+1, D, D, D) float32, and the result of the callable `support`; None if not computed.
 
     Raises
     ------
     InputError
-        If the arguments do not belong together.
+        If the arguments are inconsistent with each other.
     """
 
     def __init__(
@@ -103,25 +101,29 @@ class PathwayExplorer(widgets.VBox):
 
     @classmethod
     def restore(cls, path: str | os.PathLike, prior: GaussianMixture, *args: Any, **kwargs: Any) -> PathwayExplorer:
-        """An explorer with the path that another one exported; `path` is its folder or its explorer.json.
+        """Create an explorer that recomputes and shows an exported path.
 
-        The other arguments are those of the class. The path is computed anew.
+        Parameters
+        ----------
+        path : path
+            Folder written by `export`, or its explorer.json.
+        prior, args, kwargs
+            Arguments of `PathwayExplorer`.
 
         Raises
         ------
         InputError
-            If the file is none, or belongs to another mixture.
+            If the file was not written by the explorer, or belongs to another mixture.
         """
-        from cryotwin_nb.explorer.saving import read_note
+        from cryotwin_nb.explorer.saving import read_note, same_points
 
         request, shown, latents = read_note(path, prior)
         explorer = cls(prior, *args, **kwargs)
         explorer.controls.request = request
         explorer.compute(chosen=shown.get("route", 0))
         explorer.controls.set_shown(shown)
-        before = torch.as_tensor(latents)
-        if explorer.path is not None and not _alike(before, explorer.path.latents):
-            explorer.controls.say("The path differs from the stored one: another version computed that.")
+        if explorer.path is not None and not same_points(latents, explorer.path.latents):
+            explorer.controls.show_message("The path differs from the stored one, which another version computed.")
         return explorer
 
     @property
@@ -142,7 +144,7 @@ class PathwayExplorer(widgets.VBox):
 
     @property
     def step(self) -> int:
-        """The step that is shown; may be set."""
+        """The step shown; can be set."""
         return self.controls.step.value
 
     @step.setter
@@ -150,16 +152,25 @@ class PathwayExplorer(widgets.VBox):
         self.controls.step.value = value
 
     def choose(self, start: int, end: int) -> PathwayExplorer:
-        """Choose the components at the ends, as clicks on their stars do."""
-        for name, component in (("start", start), ("end", end)):
-            if not 0 <= component < self.prior.n_components:
-                expected = f"a component from 0 to {self.prior.n_components - 1}"
-                raise InputError(name, f"component {component}", expected, "Hover over a star to see its component.")
+        """Choose the components at the two ends, like clicking their stars.
+
+        Parameters
+        ----------
+        start, end : int
+            Indices of components.
+        """
+        require_components(self.prior, start, end)
         self.controls.start.value, self.controls.end.value = int(start), int(end)
         return self
 
     def compute(self, chosen: int = 0) -> PathwayExplorer:
-        """Compute what the controls ask for, and wait for it. The button does the same without waiting."""
+        """Compute the path with the current settings and wait for it. The button does the same without waiting.
+
+        Parameters
+        ----------
+        chosen : int
+            Index of the path to decode, if several are found.
+        """
         try:
             answer = self._search.find(self.controls.request, self.controls.progress, chosen)
         finally:
@@ -168,13 +179,19 @@ class PathwayExplorer(widgets.VBox):
         return self
 
     def figure(self) -> Figure:
-        """The same view as a matplotlib figure, for papers."""
+        """Draw the current view as a matplotlib figure, for publication."""
         from cryotwin_nb.explorer.figure import draw_view
 
         return draw_view(self.screen.view())
 
     def export(self, folder: str | os.PathLike) -> list[Path]:
-        """Write maps, difference maps, latents, support, ChimeraX script, movie, picture and explorer.json."""
+        """Write maps, differences, latents, support, script, movie, figure and explorer.json; return all files there.
+
+        Parameters
+        ----------
+        folder : path
+            Output folder; created if missing.
+        """
         from cryotwin_nb.explorer.saving import write_exploration
 
         request = self.controls.request if self._answer is None else self._answer.request
@@ -204,8 +221,8 @@ class PathwayExplorer(widgets.VBox):
         c.export.on_click(lambda _: self._export_clicked())
 
     def _begin(self, request: PathRequest, known: list[Pathway] | None = None, chosen: int = 0) -> None:
-        """Compute beside the kernel."""
-        finder = self._search  # imported here: a job that is stopped while it imports would leave half a module
+        """Start a search in the background."""
+        finder = self._search  # import here: a job stopped during an import leaves a half-imported module
         self._worker.run(lambda report: finder.find(request, report, chosen, known), self.screen.show)
 
     def _route_chosen(self, number: int) -> None:
@@ -215,7 +232,7 @@ class PathwayExplorer(widgets.VBox):
     def _support_clicked(self) -> None:
         search, answer = self._search, self._answer
         if answer is None:
-            self.controls.say("Compute a path first.")
+            self.controls.show_message("Compute a path first.")
             return
         self._worker.run(lambda report: search.supported(answer, report), self.screen.show_support)
 
@@ -226,11 +243,8 @@ class PathwayExplorer(widgets.VBox):
             report(0.5, "writing")
             return self.export(folder)
 
-        self._worker.run(work, lambda files: self.controls.say(html.escape(f"{len(files)} files written to {folder}.")))
+        show = self.controls.show_message
+        self._worker.run(work, lambda files: show(html.escape(f"{len(files)} files written to {folder}.")))
 
     def _ipython_display_(self, **kwargs: object) -> None:
         self.screen.still.display_below(self._repr_mimebundle_())
-
-
-def _alike(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool(torch.allclose(a.float(), b, atol=1e-3 * float(b.abs().max())))

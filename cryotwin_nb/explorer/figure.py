@@ -1,4 +1,4 @@
-"""The explorer's view as a matplotlib figure: for papers, and for readers of a saved notebook, who have no kernel."""
+"""The explorer's view as a matplotlib figure, for publication and for saved notebooks, which have no kernel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cryotwin_nb.plotting.style import COLOURS, HALO, styled
 
 @styled
 def draw_view(view: View, pixels: int = 360) -> Figure:
-    """Scatter with path, map of the step (as drawn `pixels` wide), and profile."""
+    """Draw the scatter plot with the path, the map at the current step (`pixels` wide) and the profile."""
     with_path = view.path is not None
     figure = Figure(figsize=(9.6, 8.0 if with_path else 4.4), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
@@ -39,7 +39,8 @@ def draw_view(view: View, pixels: int = 360) -> Figure:
     right.imshow(drawn[rows, columns])
     scale_bar(right, view.voxel_size * view.maps.shape[-1] / pixels)
     right.set_title(f"step {view.step} of {len(view.path.latents) - 1}, contour {view.sigma:.1f} σ")
-    right.text(0.5, -0.02, "blue: gained since the start, orange: lost", transform=right.transAxes, ha="center", size=8)
+    note = "since the start: blue gained, orange lost"
+    right.text(0.5, -0.02, note, transform=right.transAxes, ha="center", size=8)
     if view.profile is not None:
         path_profile(view.profile, figure=lower)
         if view.support is not None:
@@ -50,7 +51,7 @@ def draw_view(view: View, pixels: int = 360) -> Figure:
 
 
 def picture(view: View, colours: int = 128) -> bytes:
-    """`draw_view` as a PNG of few colours, about 50 kB."""
+    """Return the figure of `draw_view` as a PNG with few colours, about 50 kB."""
     from PIL import Image  # comes with matplotlib
 
     drawn = io.BytesIO()
@@ -62,7 +63,7 @@ def picture(view: View, colours: int = 128) -> bytes:
 
 
 def _draw_resolutions(ax: Axes, at: np.ndarray, support: Any) -> None:
-    """Resolutions of half maps above the bars, on a second axis: the finest on top."""
+    """Plot the half-map resolutions above the bars on a second axis, the finest on top."""
     resolution = np.asarray(support.resolution, float)
     known = resolution[np.isfinite(resolution)]
     if not len(known):

@@ -1,4 +1,4 @@
-"""One piece of work at a time beside the kernel, which stays free for clicks: with progress, and a way to stop it."""
+"""Background jobs with progress reports that can be stopped; the kernel stays responsive."""
 
 from __future__ import annotations
 
@@ -6,56 +6,56 @@ import threading
 from collections.abc import Callable
 
 Report = Callable[[float | None, str], None]
-"""Called with the share that is done, None where nobody can tell, and what is being done."""
+"""Function called with the share done (None if unknown) and a description of the current step."""
 
 
 class Stopped(Exception):
-    """Raised where work reports after it was told to stop."""
+    """Raised when a job reports progress after it was stopped."""
 
 
 class Job:
-    """A function that runs in a thread.
+    """Function that runs in a thread and can be stopped.
 
     Parameters
     ----------
     work : callable
-        Called with a function `report(share, text)`, which it calls now and then.
+        Function to run. It receives a function `report(share, text)`, which it should call regularly.
     report : callable
-        Where the reports go.
+        Function that receives the progress reports.
     done : callable
-        Called once with what ended the job: None, `Stopped` or any other exception.
+        Function called once at the end with None, or with the exception that ended the job, such as `Stopped`.
 
     Notes
     -----
-    A job that is stopped is over at once: nothing that its work still reports or gives is heard. The thread itself
-    ends where the work reports next, since nothing can be broken off in the middle of a step.
+    Stopping a job takes effect at once: later reports and results are discarded. The thread itself ends at the next
+    progress report, because a running step cannot be interrupted.
     """
 
     def __init__(
         self, work: Callable[[Report], None], report: Report, done: Callable[[BaseException | None], None]
     ) -> None:
         self._work, self._report, self._done = work, report, done
-        self._lock, self._over, self._told = threading.Lock(), threading.Event(), threading.Event()
+        self._lock, self._over, self._finished = threading.Lock(), threading.Event(), threading.Event()
         threading.Thread(target=self._run, daemon=True).start()
 
     def stop(self) -> None:
-        """End the job; a second call, or one after the end, does nothing."""
+        """Stop the job. A no-op if the job has ended or was already stopped."""
         self._end(Stopped())
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait for the end; False if it did not come in time."""
-        return self._told.wait(seconds)
+        """Wait for the job to end; return False on a timeout."""
+        return self._finished.wait(seconds)
 
     def _run(self) -> None:
         error: BaseException | None = None
         try:
-            self._work(self._heard)
+            self._work(self._forward)
         except BaseException as raised:
             error = raised
         self._end(error)
 
-    def _heard(self, share: float | None, text: str) -> None:
-        """Pass a report on, or break off the work that was stopped."""
+    def _forward(self, share: float | None, text: str) -> None:
+        """Forward a progress report, or raise `Stopped` if the job was stopped."""
         if self._over.is_set():
             raise Stopped
         self._report(share, text)
@@ -66,4 +66,4 @@ class Job:
             self._over.set()
         if first:
             self._done(error)
-            self._told.set()
+            self._finished.set()

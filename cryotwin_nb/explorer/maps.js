@@ -1,5 +1,5 @@
-// Runs inside nglview's view (`this`, with its NGL in scope), once per view: keeps all maps of a path as components and
-// shows one of them. Python sends {type: "cryotwin", task, ...}; the tasks are the methods of `tasks` below.
+// Runs once in each nglview view (`this`, with its NGL in scope): keeps all maps of a path as components and shows one
+// of them. Python sends {type: "cryotwin", task, ...}; the tasks are the methods of `tasks` below.
 (() => {
   const view = this, stage = this.stage;
   if (view.cryotwin) return;
@@ -8,10 +8,10 @@
                   showStart: false, showChange: false, unseen: true };
   view.cryotwin = view.el.cryotwin = Object.assign(state, { stage });
   view.el.classList.add("cryotwin-maps");
-  // Private parts of nglview 4.0. Breaks when a view no longer holds its picking line and its jQuery UI container under
-  // these names: the view then shows atoms' names on hover, or keeps a fixed width.
+  // Private attributes of nglview 4.0: the picking info and the jQuery UI container of a view. If they are renamed, the
+  // view shows atom names on hover or keeps a fixed width.
   view.$pickingInfo.hide();
-  view.$container.resizable("destroy");  // it follows the notebook's width
+  view.$container.resizable("destroy");  // the view adapts to the width of the notebook
   stage.setParameters({ backgroundColor: "white", lightIntensity: 1.15, ambientIntensity: 0.35, clipDist: 0 });
 
   const surface = (component, level, color, more = {}) => component.addRepresentation("surface", {
@@ -22,7 +22,7 @@
     return stage.loadFile(new Blob([bytes]), { ext: "mrc", defaultRepresentation: false });
   }
 
-  // The map of a step and its surface; false where another path has come in between.
+  // Add the map of a step and its surface; return false if another path was loaded in the meantime.
   async function add(made, k, bytes, version) {
     const component = await load(bytes);
     if (version !== state.version) { stage.removeComponent(component); return false; }
@@ -48,7 +48,7 @@
 
   const failed = (error) => view.send({ type: "cryotwin", event: "failed", reason: String(error) });
 
-  // A surface is made when it is first seen at a level, and kept.
+  // Update surfaces whose contour level has changed; the others are kept.
   function fresh(kept, levels) {
     kept.surfaces.forEach((one, i) => {
       if (kept.levels[i] !== levels[i]) one.setParameters({ isolevel: levels[i] });
@@ -74,7 +74,7 @@
     requestAnimationFrame(() => { state.drawn = state.step; });
   }
 
-  // The other steps follow while nothing else is to be done, so that the slider finds them ready.
+  // Update the other steps while idle, so that they are ready when the slider moves.
   let turn = 0;
   function refreshRest() {
     const mine = ++turn;
@@ -88,7 +88,7 @@
     setTimeout(next, 150);
   }
 
-  // A notebook that is being laid out has no width yet, and NGL then no idea how far away to look from.
+  // During the layout of the notebook, the view has no width yet, so NGL cannot set the camera distance.
   function fit() {
     const { clientWidth: width } = view.el;
     if (width < 2 || !view.el.isConnected) return false;
@@ -101,7 +101,7 @@
     if (!current) return;
     state.unseen = !fit();
     const turned = stage.viewer.rotationGroup.quaternion.clone().set(0, 1, 0, 0);
-    stage.viewerControls.rotate(turned);  // NGL looks along +z; maps are looked at along -z, x to the right
+    stage.viewerControls.rotate(turned);  // NGL views along +z; maps are viewed along -z, x to the right
     stage.viewerControls.center(current.component.getCenter());
     stage.viewerControls.distance(-0.72 * Math.abs(current.component.getZoom()));  // boxes are wider than molecules
   }
@@ -120,7 +120,7 @@
       if (first) reset();
       look();
       state.ready = version;
-      addRest(made, buffers, version).catch(failed);  // what is seen came first, and need not wait for the rest
+      addRest(made, buffers, version).catch(failed);  // not awaited: the current step is already shown
     },
     async changes({ version, change }, buffers) {
       if (version !== state.version || state.changes.length) return;
@@ -146,7 +146,7 @@
     },
   };
 
-  // One after the other: a map that is still loading must not be overtaken.
+  // Run tasks in order: a later task must not overtake a map that is still loading.
   let queue = Promise.resolve();
   view.model.on("msg:custom", (message, buffers) => {
     if (message.type !== "cryotwin") return;

@@ -1,7 +1,7 @@
-"""The map viewer: the maps of a path in nglview, all loaded once, one of them shown.
+"""Map viewer: nglview with all maps of a path loaded at once and one of them shown.
 
-Maps travel as binary messages, whole numbers of one byte per voxel, which a saved notebook does not keep. What they
-show is in `maps.js`, which each view in a browser gets when it announces itself: also after the page is loaded again.
+Maps are sent as binary messages with 8-bit integers, one byte per voxel; they are not stored in a saved notebook. Each
+browser view receives `maps.js`, which draws them, when it announces itself, including after a reload of the page.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from cryotwin_nb.formats.mrc_writing import map_bytes
 
 NGLVIEW = "4.0"
 _SCRIPT = Path(__file__).parent / "maps.js"
-_LOWEST = -2.0  # standard deviations from the mean: what lies below is not looked at, and shares one byte
+_LOWEST = -2.0  # standard deviations from the mean: lower densities are never contoured, so they are clipped
 HEIGHT = 310
 
 
 class MapViewer:
-    """Maps in nglview.
+    """Viewer of maps in nglview.
 
     Parameters
     ----------
     voxel_size : float
         Å.
     on_event : callable
-        Called with what the browser says: ("loaded", ...), ("picture", bytes), ("failed", reason).
+        Function called with the events of the browser: ("loaded", ...), ("picture", bytes), ("failed", reason).
 
     Attributes
     ----------
     widget : nglview.NGLWidget
+        Widget to display.
     """
 
     def __init__(self, voxel_size: float, on_event: Callable[[str, Any], None] = lambda event, value: None) -> None:
@@ -51,7 +52,7 @@ class MapViewer:
         self._overlay: dict[str, Any] = {"start": False, "change": False}
 
     def load(self, maps: Tensor, level: float, step: int = 0) -> None:
-        """Show other maps (m, D, D, D), the one at `step` first, at a contour in their unit."""
+        """Load new maps (m, D, D, D), the one at `step` first, with the contour level in their unit."""
         maps = torch.as_tensor(maps).detach().cpu()
         mean, std = float(maps.mean()), float(maps.std())
         low, high = mean + _LOWEST * max(std, 1e-12), max(float(maps.max()), mean + max(std, 1e-12))
@@ -69,32 +70,32 @@ class MapViewer:
         self._send("show", step=step)
 
     def contour(self, level: float) -> None:
-        """Draw all maps at another contour."""
+        """Set the contour level of all maps."""
         self._level = level
         self._send("level", **self._levels())
 
     def overlay(self, start: bool, change: bool) -> None:
-        """Show the map at the start as a transparent surface, and what was gained and lost since."""
+        """Show or hide the map at the start as a transparent surface, and the density gained and lost since."""
         self._overlay = {"start": start, "change": change}
         if change and self._maps:
             self._send_changes()
         self._send("overlay", **self._overlay)
 
     def reset(self) -> None:
-        """Look from the front again, the whole map in view."""
+        """Reset the camera to a front view of the whole map."""
         self._send("reset")
 
     def request_picture(self) -> None:
-        """Ask the browser for what it shows; it answers with the event "picture"."""
+        """Request a picture of the current view from the browser, which sends the event "picture"."""
         self._send("picture", number=self._version)
 
     def _levels(self) -> dict[str, Any]:
-        """Contours in the unit of the bytes: of maps, and of changes half as high."""
+        """Return the contour levels in units of the bytes; for changes, half the level of the maps."""
         offset, factor = self._scale
         return {"level": (self._level - offset) * factor, "change": 0.5 * self._level * factor}
 
     def _packed(self, volume: Tensor) -> bytes:
-        """A map as an MRC file of mode 0."""
+        """Encode a map as an MRC file of mode 0."""
         offset, factor = self._scale
         values = ((volume - offset) * factor).round().clamp(-127, 127).to(torch.int8).numpy()
         return map_bytes(values, self._voxel_size)
@@ -112,7 +113,7 @@ class MapViewer:
         self.widget.send({"type": "cryotwin", "task": task, **values}, buffers=list(_buffers) or None)
 
     def _received(self, _: Any, message: dict, buffers: list) -> None:
-        """A message of the browser."""
+        """Handle a message from the browser."""
         if message.get("type") == "request_loaded":
             code = {"args": [_SCRIPT.read_text()], "kwargs": {}}
             self.widget.send({"type": "call_method", "target": "Widget", "methodName": "executeCode", **code})
@@ -125,12 +126,12 @@ class MapViewer:
 
 
 def _new_widget() -> Any:
-    """An nglview widget; its version is checked, for others do not draw in JupyterLab."""
+    """Create an nglview widget; refuse other versions of nglview, which do not draw in JupyterLab."""
     found = version("nglview")
     if found != NGLVIEW:
         remedy = f"Run `pip install nglview=={NGLVIEW}`, then restart the kernel and JupyterLab."
         raise InputError("nglview", f"version {found}", f"version {NGLVIEW}", remedy)
-    with capture_output():  # importing it displays a widget
+    with capture_output():  # importing nglview displays a widget
         import nglview
     widget = nglview.NGLWidget(height=f"{HEIGHT}px")
     widget.background = "white"

@@ -1,7 +1,7 @@
-"""A widget for notebooks: components of a mixture are shown as maps, and given names.
+"""Notebook widget to name the components of a mixture from pictures of their maps.
 
 naming = ct.name_components(model.prior, model.volumes, "run/model.labels.json")
-naming         # at the end of a cell: pictures with a text field each, and a button
+naming         # at the end of a cell: pictures, each with a text field, and a button
 naming.names   # {component: name}
 """
 
@@ -28,18 +28,33 @@ _COLUMNS = 7
 
 
 class NamingWidget(widgets.VBox):
-    """Pictures with a text field each, and a button that writes the names to a file.
+    """Widget of pictures, each with a text field, and a button that saves the names to a file.
+
+    Parameters
+    ----------
+    groups : sequence of tuple of int
+        For each picture, the components that are named together; the first of them is shown.
+    shares : sequence of float
+        Total weight of each group.
+    pictures : (m, h, w, 3) float
+        Picture of each group, RGB from 0 to 1.
+    names : mapping of int to str
+        Initial names of the components.
+    path : path
+        File to save the names to (.json).
 
     Attributes
     ----------
     groups : list of tuple of int
-        For each picture the components that are named together; the first of them is shown.
+        As above.
     names : dict of int to str
-        By component: as given, and after each saving as saved.
+        Names by component: the initial names, then those last saved.
     fields : list of Text
+        Text field of each picture.
     button : Button
+        Button that saves the names.
     message : HTML
-        Says what was saved, or why not.
+        Confirmation that the names were saved, or the error.
     """
 
     def __init__(
@@ -64,7 +79,7 @@ class NamingWidget(widgets.VBox):
         super().__init__([gallery, widgets.HBox([self.button, self.message])])
 
     def _save(self) -> None:
-        """Write the names in the fields; components that are not shown keep theirs."""
+        """Save the names in the fields; components that are not shown keep their names."""
         names = dict(self.names)
         for group, field in zip(self.groups, self.fields):
             for component in group:
@@ -80,11 +95,11 @@ class NamingWidget(widgets.VBox):
         self.message.value = html.escape(f"{different} names of {len(names)} components saved to {self._path}.")
 
     def _repr_mimebundle_(self, **kwargs: object) -> dict:
-        """The widget, and a picture of it for readers of the stored notebook, who have no kernel."""
+        """Return the widget, and a picture of it for saved notebooks, which have no kernel."""
         return super()._repr_mimebundle_(**kwargs) | {"image/png": base64.b64encode(self._still()).decode()}
 
     def _still(self) -> bytes:
-        """All pictures with the names they bear, as one PNG."""
+        """Return all pictures with their names as one PNG."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -110,33 +125,34 @@ def name_components(
     n_shown: int = 14,
     size: int = 150,
 ) -> NamingWidget:
-    """A widget that shows the components of a mixture as maps, takes names for them, and keeps these in a file.
+    """Create a widget that shows the components of a mixture as maps and saves the names you enter to a file.
 
-    Components of the same name are one picture, the map at the mean of the heaviest, and are renamed together; each
-    component without a name is a picture of its own.
+    Components with the same name share one picture, the map at the mean of the heaviest, and are renamed together. Each
+    component without a name has a separate picture.
 
     Parameters
     ----------
     prior : GaussianMixture
+        Mixture whose components are named.
     decode : callable
-        (m, d) latents to (m, D, D, D) maps, such as `model.volumes`.
+        Decoder from latents (m, d) to maps (m, D, D, D), such as `model.volumes`.
     path : path
-        Where the button writes the names (.json); `evaluation.read_labels` reads them.
-    names : mapping of component to name, optional
-        To begin with. By default "S1", "S2", ...: the states of `find_states`.
+        File to save the names to (.json); read it with `evaluation.read_labels`.
+    names : mapping of int to str, optional
+        Initial names of the components. By default "S1", "S2", ...: the states from `find_states`.
     n_shown : int
-        Pictures, by falling share of the density; components that are not shown keep their names.
+        Maximum number of pictures, in order of decreasing weight. Components that are not shown keep their names.
     size : int
-        Pixels along the edge of the pictures, before what is empty in all of them is cut away.
+        Edge length of the pictures before cropping, pixels.
 
     Raises
     ------
     InputError
-        If `names` has components that the mixture has not.
+        If `names` contains components that the mixture does not have.
     """
     if names is None:
         names = {c: state.name for state in find_states(prior) for c in state.components}
-    components_of_labels(prior, names)  # refuses those of another mixture
+    components_of_labels(prior, names)  # raises InputError for components that the mixture does not have
     weights: list[float] = prior.weights.tolist()
     groups: dict[str | int, list[int]] = {}
     for component in sorted(range(prior.n_components), key=lambda c: -weights[c]):
@@ -150,7 +166,7 @@ def name_components(
 
 
 def _cut(pictures: np.ndarray) -> np.ndarray:
-    """Pictures (m, H, H, 3) without the rows and columns that are white in all of them, but for a margin."""
+    """Crop pictures (m, H, H, 3) to the rows and columns that are not white in all of them, plus a margin."""
     used = pictures.min(axis=(0, 3)) < 1
     if not used.any():
         return pictures
@@ -161,7 +177,7 @@ def _cut(pictures: np.ndarray) -> np.ndarray:
 
 
 def _png(picture: np.ndarray) -> bytes:
-    """A picture (H, W, 3) of greys as a small PNG."""
+    """Encode a grey picture (H, W, 3) as a small PNG."""
     from PIL import Image  # comes with matplotlib
 
     pixels = picture if picture.dtype == np.uint8 else np.rint(255 * picture).astype(np.uint8)

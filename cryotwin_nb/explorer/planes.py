@@ -1,4 +1,4 @@
-"""The planes that latents are shown in, and what their points can be coloured by."""
+"""Two-dimensional projections of the latents, and the colours of their points."""
 
 from __future__ import annotations
 
@@ -20,23 +20,25 @@ from cryotwin_nb.plotting.colours import COLOURS, DENSITY
 
 MAX_POINTS = 4000
 _NEAREST = 10
-_MANY = 24  # different texts or whole numbers are labels up to so many
+_MANY = 24  # maximum number of distinct strings or integers treated as labels
 
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """Two dimensions to show latents in.
+    """Two-dimensional projection of the latents.
 
     Attributes
     ----------
     name : str
-    axes : (2,) str
-        What the axes are called; empty where they mean nothing.
+        Name in the menu.
+    axes : (str, str)
+        Labels of the axes; empty if the axes have no meaning.
     points : (n, 2) float
-        The latents that are shown.
+        Positions of the latents shown.
     means : (C, 2) float
+        Positions of the means of the mixture.
     place : callable
-        Other latents (m, d) to (m, 2).
+        Map from other latents (m, d) to positions (m, 2).
     """
 
     name: str
@@ -47,14 +49,14 @@ class Plane:
 
 
 def shown_rows(n: int) -> np.ndarray:
-    """Rows of at most MAX_POINTS of n particles, evenly spread."""
+    """Return the rows of at most MAX_POINTS of n particles, evenly spaced."""
     return np.linspace(0, n - 1, min(MAX_POINTS, n)).astype(int)
 
 
 def planes(
     prior: GaussianMixture, latents: Tensor, embedding: Embedding | np.ndarray | None, rows: np.ndarray
 ) -> dict[str, Plane]:
-    """The planes on offer, by name: t-SNE where there is one, principal components, pairs of latent dimensions."""
+    """Return the available planes by name: the embedding if given, principal components, pairs of latent dimensions."""
     found = []
     if embedding is not None:
         found.append(_embedded(prior, latents, embedding, rows))
@@ -76,17 +78,17 @@ def planes(
 def _embedded(
     prior: GaussianMixture, latents: Tensor, embedding: Embedding | np.ndarray | Tensor, rows: np.ndarray
 ) -> Plane:
-    """Any embedding (n, 2) of the latents; other points stand where their nearest latents are, on average."""
+    """Create a plane from an embedding (n, 2); place other points at the weighted mean of their nearest latents."""
     name = "t-SNE" if isinstance(embedding, Embedding) else "embedding"
     known = np.asarray(embedding.latents if isinstance(embedding, Embedding) else embedding, dtype=float)
     if known.shape != (len(latents), 2):
-        remedy = "Give embed_tsne(latents, prior), or another embedding of the same latents."
+        remedy = "Pass embed_tsne(latents, prior), or another embedding of the same latents."
         raise InputError("embedding", f"shape {known.shape}", f"({len(latents)}, 2)", remedy)
     z = latents.double()
 
     def place(x: Tensor) -> np.ndarray:
         x = torch.as_tensor(x).double().cpu()
-        k, exact = min(_NEAREST, len(z)), "donot_use_mm_for_euclid_dist"  # also where points coincide
+        k, exact = min(_NEAREST, len(z)), "donot_use_mm_for_euclid_dist"  # also exact for coincident points
         parts = [torch.cdist(few, z, compute_mode=exact).topk(k, largest=False) for few in x.split(16)]
         near, which = (torch.cat(part) for part in zip(*parts))
         weight = (1 / near.clamp(min=1e-9))[..., None].numpy()
@@ -104,13 +106,14 @@ def _linear(name: str, axes: tuple[str, ...], matrix: Tensor, centre: Tensor, po
 
 @dataclass(frozen=True, eq=False)
 class Colouring:
-    """Colours of points, and what explains them.
+    """Colours of the points, and the legend.
 
     Attributes
     ----------
     rgb : (n, 3) uint8
+        Colour of each point.
     order : (n,) int64
-        In which points are drawn, the last on top.
+        Order in which points are drawn, the last on top.
     legend : dict
         {"title", "entries": [[name, "#rrggbb"], ...]} or {"title", "low", "high", "ramp": ["#rrggbb", ...]}.
     """
@@ -121,14 +124,14 @@ class Colouring:
 
 
 def colouring(title: str, values: np.ndarray) -> Colouring:
-    """Colours of values (n,): few different texts or whole numbers as labels, others by size."""
+    """Map values (n,) to colours: strings and few distinct integers as labels, other numbers on a continuous scale."""
     values = np.asarray(values)
     whole = values.dtype.kind in "iub" or (values.dtype.kind == "f" and bool(np.all(values == np.round(values))))
     if values.dtype.kind not in "iubf" or (whole and len(np.unique(values)) <= _MANY):
         return _by_label(title, values.astype(int) if whole else values)
     finite = np.where(np.isfinite(values), values, np.nan).astype(float)
     if np.isnan(finite).all():
-        raise InputError(title, "no finite value", "numbers", "Choose another column.")
+        raise InputError(title, "no finite value", "finite numbers", "Choose another column.")
     low, high = np.nanpercentile(finite, (2, 99.8))
     share = np.nan_to_num(np.clip((finite - low) / max(high - low, 1e-12), 0, 1))
     palette = colormaps[DENSITY]
@@ -144,7 +147,7 @@ def colouring(title: str, values: np.ndarray) -> Colouring:
 def _by_label(title: str, values: np.ndarray) -> Colouring:
     texts = values.astype(str)
     names, number, counts = np.unique(texts, return_inverse=True, return_counts=True)
-    if len(names) > _MANY:  # the most frequent keep a colour
+    if len(names) > _MANY:  # the most frequent keep their own colour
         kept = np.argsort(-counts)[: _MANY - 1]
         texts = np.where(np.isin(number, kept), texts, "others")
         names, number = np.unique(texts, return_inverse=True)
@@ -158,22 +161,22 @@ def _by_label(title: str, values: np.ndarray) -> Colouring:
 def to_colour_by(
     prior: GaussianMixture, latents: Tensor, labels: Any, particles: Any, extra: Mapping[str, Any] | None
 ) -> dict[str, np.ndarray]:
-    """What points can be coloured by, by title: (n,) each."""
+    """Return the values (n,) that points can be coloured by, by title."""
     n = len(latents)
     found: dict[str, Any] = {"log density (nats)": prior.log_prob(latents.float()).detach().cpu().numpy()}
     if labels is not None:
         found["label"] = np.asarray(labels)
     if particles is not None:
-        found |= _of_particles(particles)
+        found |= _particle_columns(particles)
     found |= {str(name): np.asarray(values) for name, values in (extra or {}).items()}
     for name, values in found.items():
         if np.shape(values) != (n,):
-            found_here, remedy = f"shape {np.shape(values)}", "Select the same particles for both."
+            found_here, remedy = f"shape {np.shape(values)}", "Pass values for the same particles as the latents."
             raise InputError(f"column {name!r}", found_here, f"({n},), one value for each latent", remedy)
     return found
 
 
-def _of_particles(particles: Any) -> dict[str, np.ndarray]:
+def _particle_columns(particles: Any) -> dict[str, np.ndarray]:
     found = {}
     if particles.ctf is not None:
         found["defocus (Å)"] = (particles.ctf.defocus_u + particles.ctf.defocus_v) / 2

@@ -1,6 +1,6 @@
-"""What a path passes, as a small drawing beneath the maps: log density, particles near each step, the current step.
+"""Profile of a path, drawn below the maps: log density, particles near each step, and the current step.
 
-Where images were asked, also the resolution of half maps at each step, on an axis of its own: better is higher.
+If the support by images was computed, a separate panel shows the half-map resolution at each step, finer upwards.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from cryotwin_nb.pathways import PathProfile
 
 _WIDTH, _HEIGHT = 900, 158
-_LEFT, _RIGHT, _TOP, _MIDDLE, _BOTTOM = 62, 30, 20, 88, 124  # margins, and edges of the two panels
-_STRIP = 62  # height of the one between them, where there is one
+_LEFT, _RIGHT, _TOP, _MIDDLE, _BOTTOM = 62, 30, 20, 88, 124  # margins and edges of the two panels
+_STRIP = 62  # height of the optional panel between them
 _BLUE, _GREEN, _PINK, _ORANGE, _INK = "#0072b2", "#009e73", "#cc79a7", "#b04a00", "#333"
 
 
 def profile_svg(profile: PathProfile, step: int, support: Any = None) -> str:
-    """An SVG drawing: above the log density along the path, below the particles near each of its points.
+    """Draw the log density along the path, and below it the particles near each of its points, as SVG.
 
-    `support`, where there is one, has the half maps' `resolution` (K+1,), Å, and `n_effective` (K+1,).
+    `support`, if given, has the attributes `resolution` (K+1,) of half maps, Å, and `n_effective` (K+1,).
     """
     length, at = profile.position[-1], profile.step_position
 
@@ -32,12 +32,12 @@ def profile_svg(profile: PathProfile, step: int, support: Any = None) -> str:
     parts = [
         f'<line class="here" x1="{here[step]:.1f}" y1="{_TOP}" x2="{here[step]:.1f}" y2="{_BOTTOM + below}"'
         f' stroke="{_PINK}" stroke-width="2"/>',
-        _text(_WIDTH - _RIGHT, _TOP - 8, f"particles up to {profile.radius:.2g} latent units away", "end", _GREEN),
+        _text(_WIDTH - _RIGHT, _TOP - 8, f"particles within {profile.radius:.2g} latent units", "end", _GREEN),
         *_density(here, x(np.linspace(0, length, 300)), profile, step),
         *([] if support is None else _resolutions(here, support)),
         f'<g transform="translate(0 {below})">',
         *_counts(here, profile, step),
-        _text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, f"step (path of {length:.3g} latent units)", "middle"),
+        _text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, f"step (path length: {length:.3g} latent units)", "middle"),
         "</g>",
     ]
     style = "width:100%;max-width:1000px;height:auto;font:11px sans-serif;display:block"
@@ -46,7 +46,7 @@ def profile_svg(profile: PathProfile, step: int, support: Any = None) -> str:
 
 
 def _density(here: np.ndarray, across: np.ndarray, profile: PathProfile, step: int) -> list[str]:
-    """The curve with a dot at each step, and its axis on the left."""
+    """Draw the log density with a dot at each step, and its axis on the left."""
     value, at = -profile.energy, profile.step_position
     low, high = float(value.min()), float(value.max())
     heights = _height(np.interp(np.linspace(0, profile.position[-1], len(across)), profile.position, value), low, high)
@@ -55,7 +55,7 @@ def _density(here: np.ndarray, across: np.ndarray, profile: PathProfile, step: i
         _line(_LEFT, _TOP, _LEFT, _MIDDLE),
         _text(_LEFT - 18, _TOP + 4, f"{round(high, 1) + 0.0:.1f}", "end"),
         _text(_LEFT - 18, _MIDDLE, f"{low:.1f}", "end"),
-        _text(_LEFT + 6, _TOP - 8, "log density, from the start (nats)", "start", _BLUE),
+        _text(_LEFT + 6, _TOP - 8, "log density relative to the start (nats)", "start", _BLUE),
         f'<polyline points="{points}" fill="none" stroke="{_BLUE}" stroke-width="2"/>',
     ]
     for k, (a, b) in enumerate(zip(here, _height(np.interp(at, profile.position, value), low, high))):
@@ -65,7 +65,7 @@ def _density(here: np.ndarray, across: np.ndarray, profile: PathProfile, step: i
 
 
 def _counts(here: np.ndarray, profile: PathProfile, step: int) -> list[str]:
-    """A bar and a number for each step, and the steps' numbers below."""
+    """Draw a bar and a count for each step, and the step numbers below."""
     counts = profile.counts
     wide = min(26.0, 0.7 * float(np.diff(here).min())) if len(here) > 1 else 26.0
     tall = (_BOTTOM - _MIDDLE - 16) * counts / max(int(counts.max()), 1)
@@ -79,7 +79,7 @@ def _counts(here: np.ndarray, profile: PathProfile, step: int) -> list[str]:
 
 
 def _resolutions(here: np.ndarray, support: Any) -> list[str]:
-    """Between the two panels: a diamond and a number for each step that has a resolution, the finest on top."""
+    """Draw a diamond and a number for each step with a resolution, the finest on top, between the two panels."""
     resolution, images = np.asarray(support.resolution, float), np.asarray(support.n_effective, float)
     top, bottom = _MIDDLE + 26, _MIDDLE + _STRIP - 10
     parts = [
@@ -103,7 +103,7 @@ def _resolutions(here: np.ndarray, support: Any) -> list[str]:
 
 
 def _height(value: np.ndarray, low: float, high: float) -> np.ndarray:
-    """From values to y in the upper panel."""
+    """Convert values to y coordinates in the upper panel."""
     return _MIDDLE - (_MIDDLE - _TOP) * (np.asarray(value) - low) / max(high - low, 1e-12)
 
 

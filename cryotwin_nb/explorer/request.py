@@ -1,4 +1,4 @@
-"""What a path is asked for with: the part of the explorer that a file can keep."""
+"""Settings of a path search, which can be stored in a file."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ METHODS = ("MaxFlux", "Algorithm 1", "All routes")
 
 @dataclass(frozen=True)
 class PathRequest:
-    """The settings of a search for paths.
+    """Settings of a path search.
 
     Attributes
     ----------
     start, end : int
-        Components, whose means are the ends.
+        Components whose means are the ends of the path.
     method : {"MaxFlux", "Algorithm 1", "All routes"}
-        `max_flux`, `ridgeline` or `find_routes`.
+        Function to call: `max_flux`, `ridgeline` or `find_routes`.
     n_steps : int
-        K.
+        Number of steps K.
     omega : float
-        As in Algorithm 1.
+        Parameter ω of Algorithm 1; see `ridgeline`.
     seed : int
-        Seed of the samples.
+        Seed of the random samples.
     """
 
     start: int
@@ -42,15 +42,15 @@ class PathRequest:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise InputError("method", repr(self.method), " or ".join(map(repr, METHODS)), "Choose one of them.")
+            raise InputError("method", repr(self.method), " or ".join(map(repr, METHODS)), "Choose one of these.")
 
     def as_dict(self) -> dict:
-        """For a JSON file."""
+        """Return the settings as a dict for a JSON file."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Any, where: object = "path request") -> PathRequest:
-        """From `as_dict`; anything else is refused."""
+        """Rebuild a request from the result of `as_dict`; raise `InputError` for anything else."""
         kinds: dict[str, Any] = {
             "start": int,
             "end": int,
@@ -62,12 +62,12 @@ class PathRequest:
         wrong = not isinstance(values, dict) or set(values) != set(kinds)
         if wrong or not all(isinstance(values[k], kind) and values[k] is not True for k, kind in kinds.items()):
             found = f"{values!r}"[:80]
-            raise InputError(where, found, f"the settings {', '.join(kinds)}", "Give a file that the explorer wrote.")
+            raise InputError(where, found, f"the settings {', '.join(kinds)}", "Pass a file written by the explorer.")
         return cls(**values)
 
 
 def fingerprint(prior: GaussianMixture) -> str:
-    """Short hash of a mixture, by which a file tells whether it belongs to it."""
+    """Return a short hash of a mixture, stored in files to identify the mixture they belong to."""
     parts = (prior.weights, prior.means, prior.covariances)
     values = torch.cat([part.detach().cpu().flatten() for part in parts]).numpy()
     return hashlib.sha256(np.round(values, 6).astype("<f4").tobytes()).hexdigest()[:16]

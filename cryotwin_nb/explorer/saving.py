@@ -1,4 +1,4 @@
-"""An exploration as files: all that `write_pathway` writes, a movie, a picture, and a note that recreates it."""
+"""Export of an exploration: the files of `write_pathway`, a movie, a figure, and a note to restore it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.exchange.export import write_pathway
@@ -25,7 +28,7 @@ _KIND = "PathwayExplorer"
 def write_exploration(
     folder: str | os.PathLike, view: View, prior: GaussianMixture, request: PathRequest, shown: dict[str, Any]
 ) -> list[Path]:
-    """Write maps, latents, a ChimeraX script, a movie, a picture and the note; returns the files."""
+    """Write maps, latents, a ChimeraX script, a movie, a figure and the note; return all files in the folder."""
     if view.path is None or view.maps is None:
         sentence = "There is no path to export yet."
         raise InputError("export", "no path", "a computed path", "Choose two stars and press Compute.", sentence)
@@ -50,7 +53,7 @@ def write_exploration(
 
 
 def _write_support(file: Path, support: Any) -> None:
-    """What images say of each step, as a table; one of a former path is removed."""
+    """Write the support by images of each step as a table, or remove the table of an earlier path."""
     if support is None:
         file.unlink(missing_ok=True)
         return
@@ -60,7 +63,7 @@ def _write_support(file: Path, support: Any) -> None:
 
 
 def write_snapshot(folder: str | os.PathLike, step: int, png: bytes) -> Path:
-    """Write a picture of the browser's; returns the file."""
+    """Write a picture from the browser; return the file."""
     file = make_folder(folder) / f"snapshot_{step:03d}.png"
     with atomic(file) as partial:
         partial.write_bytes(png)
@@ -68,25 +71,33 @@ def write_snapshot(folder: str | os.PathLike, step: int, png: bytes) -> Path:
 
 
 def read_note(path: str | os.PathLike, prior: GaussianMixture) -> tuple[PathRequest, dict[str, Any], list]:
-    """The request, what was shown and the path's latents, from the note or the folder that holds it.
+    """Read the request, the settings of the view and the path's latents from a note or its folder.
 
     Raises
     ------
     InputError
-        If it is no such note, or belongs to another mixture.
+        If the file is not such a note, or belongs to another mixture.
     """
     path = Path(path) / NOTE if Path(path).is_dir() else path
     path = require_file(path, f"file {NOTE} written by the explorer")
-    remedy = "Give a file that the explorer's export wrote."
+    remedy = "Pass a file or folder written by the explorer's export."
     try:
         note = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
         sentence = f"{path} cannot be read as JSON: {error}."
-        raise InputError(path, f"no JSON ({error})", f"a {_KIND} note", remedy, sentence) from error
+        raise InputError(path, f"invalid JSON ({error})", f"a {_KIND} note", remedy, sentence) from error
     if not isinstance(note, dict) or note.get("kind") != _KIND or not isinstance(note.get("shown"), dict):
         raise InputError(path, "something else", f"a {_KIND} note", remedy, f"{path} is not a {_KIND} note.")
     request = PathRequest.from_dict(note.get("request"), path)
     if note.get("prior") != fingerprint(prior):
         found, expected = f"a path on the mixture {note.get('prior')}", f"one on this mixture, {fingerprint(prior)}"
-        raise InputError(path, found, expected, "Load the model that it was made with.")
+        raise InputError(path, found, expected, "Load the model that the path was computed with.")
     return request, note["shown"], note.get("latents", [])
+
+
+def same_points(stored: list, points: Tensor) -> bool:
+    """Return whether stored latents agree with the points of a path to within 0.1 % of the largest coordinate."""
+    values = torch.as_tensor(stored)
+    return values.shape == points.shape and bool(
+        torch.allclose(values.float(), points, atol=1e-3 * float(points.abs().max()))
+    )

@@ -1,4 +1,4 @@
-"""What is on the screen: star picker, maps and profile, which follow the controls and show what was found."""
+"""Display of the explorer: star picker, maps and profile, updated when controls or results change."""
 
 from __future__ import annotations
 
@@ -23,24 +23,31 @@ if TYPE_CHECKING:
 
 
 class Screen:
-    """Shows what was found, as the controls say.
+    """Display of results according to the controls.
 
     Parameters
     ----------
     controls : Controls
-    planes : mapping of name to Plane
-    columns : mapping of title to (n,)
-        To colour by.
+        Controls of the explorer.
+    planes : mapping of str to Plane
+        Planes by name.
+    columns : mapping of str to (n,)
+        Values to colour the points by, by title.
     weights : (C,) float
-    names : mapping of component to name
+        Weights of the components.
+    names : mapping of int to str
+        Names of the components.
     voxel_size : float
         Å.
 
     Attributes
     ----------
-    stars, viewer, still
-        The widgets, and the picture for readers without a kernel.
+    stars, viewer : StarPicker, MapViewer
+        The two widgets.
+    still : Still
+        Picture for readers without a kernel.
     answer : PathAnswer or None
+        Result on display.
     """
 
     def __init__(
@@ -58,12 +65,12 @@ class Screen:
         self._rows = shown_rows(len(next(iter(columns.values()))))
         self.still = Still(self._picture)
         self.stars = StarPicker(weights, names, self.still.name)
-        self.viewer = MapViewer(voxel_size, self._heard)
+        self.viewer = MapViewer(voxel_size, self._on_event)
         self._follow()
         self._show_plane()
 
     def show(self, answer: PathAnswer) -> None:
-        """Show what was found; the first time at a contour that parts particle and solvent."""
+        """Show a result; the first time, set the contour level that separates particle from solvent."""
         controls, first = self._controls, self.answer is None
         self.answer = answer
         if first:
@@ -73,16 +80,16 @@ class Screen:
         self.stars.show_path(answer.path)
         self.viewer.load(answer.maps, self._level(), controls.step.value)
         self._show_step()
-        controls.say(html.escape(titles[answer.chosen]))
+        controls.show_message(html.escape(titles[answer.chosen]))
 
     def show_support(self, answer: PathAnswer) -> None:
-        """Show what was found of a path that is on the screen already."""
+        """Show the support by images of the path on display."""
         self.answer = answer
         self._show_profile()
         self.still.refresh()
 
     def view(self) -> View:
-        """What is shown now."""
+        """Return the current view."""
         answer, controls = self.answer, self._controls
         return View(
             self._planes[controls.plane.value],
@@ -100,7 +107,7 @@ class Screen:
         )
 
     def _follow(self) -> None:
-        """Let what is shown follow the controls."""
+        """Update the display when a control changes."""
         c = self._controls
         c.plane.observe(lambda _: self._show_plane(), "value")
         c.colour.observe(lambda _: self._show_colours(), "value")
@@ -120,7 +127,7 @@ class Screen:
         try:
             self.stars.show_colours(self._colouring())
         except InputError as error:
-            self._controls.say_error(error)
+            self._controls.show_error(error)
         else:
             self.still.refresh()
 
@@ -144,8 +151,8 @@ class Screen:
     def _show_overlay(self) -> None:
         ghost, change = self._controls.ghost.value, self._controls.change.value
         self.viewer.overlay(ghost, change)
-        said = ["dark: the map at the start"] * ghost + ["blue: gained since the start, orange: lost"] * change
-        self._controls.say(", ".join(said))
+        notes = ["dark: map at the start"] * ghost + ["since the start: blue gained, orange lost"] * change
+        self._controls.show_message("; ".join(notes))
 
     def _level(self) -> float:
         return 0.0 if self.answer is None else contour_level(self.answer.maps, self._controls.sigma.value)
@@ -155,17 +162,18 @@ class Screen:
         return colouring(name, self._columns[name][self._rows])
 
     def _picture(self) -> bytes:
-        from cryotwin_nb.explorer.figure import picture  # matplotlib: the stars need not wait for it
+        from cryotwin_nb.explorer.figure import picture  # deferred, because matplotlib is slow to import
 
         return picture(self.view())
 
-    def _heard(self, event: str, value: Any) -> None:
-        """What the browser says of the maps."""
+    def _on_event(self, event: str, value: Any) -> None:
+        """Handle an event of the map viewer in the browser."""
         if event == "picture":
             self._write_snapshot(value)
         elif event == "failed":
             reason = html.escape(str(value.get("reason")))
-            self._controls.say(f"<b>The browser could not draw the map.</b> {reason}. explorer.figure() draws it.")
+            note = f"<b>The browser could not draw the map.</b> {reason}. Use explorer.figure() instead."
+            self._controls.show_message(note)
 
     def _write_snapshot(self, png: bytes) -> None:
         from cryotwin_nb.explorer.saving import write_snapshot
@@ -173,6 +181,6 @@ class Screen:
         try:
             file = write_snapshot(self._controls.output, self._controls.step.value, png)
         except InputError as error:
-            self._controls.say_error(error)
+            self._controls.show_error(error)
         else:
-            self._controls.say(html.escape(f"Snapshot written to {file}."))
+            self._controls.show_message(html.escape(f"Snapshot written to {file}."))

@@ -1,4 +1,4 @@
-"""What was asked for, found by the core: the paths, maps and profile of one of them, and its support by images."""
+"""Path search for the explorer: all paths, and the maps, profile and support by images of one of them."""
 
 from __future__ import annotations
 
@@ -19,25 +19,27 @@ from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways import Landscape, PathProfile, Route, find_routes, max_flux, profile
 from cryotwin_nb.pathways.ridgeline import Pathway, ridgeline
 
-_AT_ONCE = 2  # maps that are decoded before the next look at the stop button
+_AT_ONCE = 2  # maps decoded per progress report, at which a job can be stopped
 
 
 @dataclass(frozen=True, eq=False)
 class PathAnswer:
-    """What a request gave: all its paths, and one of them decoded.
+    """Result of a path search: all paths, and one of them decoded.
 
     Attributes
     ----------
     request : PathRequest
+        Settings of the search.
     paths : list of Pathway
+        All paths found.
     chosen : int
-        Which of them is decoded.
+        Index of the decoded path.
     maps : (K+1, D, D, D) float32
-        Those of `path`, the chosen one.
+        Maps along the decoded path.
     profile : PathProfile
-        What it passes.
+        Profile of the decoded path.
     support : optional
-        `resolution` (K+1,) in Å and `n_effective` (K+1,) of its points, once images were asked.
+        Support by images, once computed: `resolution` (K+1,), Å, and `n_effective` (K+1,).
     """
 
     request: PathRequest
@@ -52,24 +54,25 @@ class PathAnswer:
         return self.paths[self.chosen]
 
     def titles(self, names: dict[int, str]) -> list[str]:
-        """What the paths are called in a list."""
+        """Titles of the paths in the menu."""
         return [path_title(path, names) for path in self.paths]
 
 
 class PathSearch:
-    """Finds what requests ask for; the landscape of the density is computed once.
+    """Search for paths; the landscape of the density is computed only once.
 
     Parameters
     ----------
     prior : GaussianMixture
+        Density of the latents.
     latents : (n, d) float
         Latents of the particles.
     decode : callable
-        Latents (m, d) to maps (m, D, D, D).
+        Decoder from latents (m, d) to maps (m, D, D, D).
     evidence
-        As in `find_routes`.
+        Evidence for transitions; see `find_routes`.
     support : callable, optional
-        A path to what images say of it; see `PathwayExplorer`.
+        Function of a path that returns its support by images; see `PathwayExplorer`.
     """
 
     def __init__(
@@ -82,36 +85,36 @@ class PathSearch:
     def find(
         self, request: PathRequest, report: Report, chosen: int = 0, known: list[Pathway] | None = None
     ) -> PathAnswer:
-        """The paths that answer a request, unless they are known, and the chosen one decoded."""
+        """Find the paths for a request, unless they are `known`, and decode the chosen one."""
         report(0.0, "path")
-        paths = known or find_paths(request, self.prior, self._of_prior, self.evidence)
+        paths = known or find_paths(request, self.prior, self._prior_landscape, self.evidence)
         path = paths[min(chosen, len(paths) - 1)]
         parts: list[Tensor] = []
         count = len(path.latents)
         for part in path.latents.split(_AT_ONCE):
             report(0.3 + 0.6 * _AT_ONCE * len(parts) / count, f"map {_AT_ONCE * len(parts) + 1} of {count}")
             parts.append(torch.as_tensor(self.decode(part)).detach().float().cpu())
-        report(0.9, "particles near")
+        report(0.9, "nearby particles")
         return PathAnswer(request, paths, paths.index(path), torch.cat(parts), profile(path, self.prior, self.latents))
 
     def supported(self, answer: PathAnswer, report: Report) -> PathAnswer:
-        """The same with what images say of its path.
+        """Add the support by images to a result.
 
         Raises
         ------
         InputError
-            If that is not one resolution and one number for each point of the path.
+            If the support does not have one resolution and one number of images for each point of the path.
         """
         report(None, "support by images")
         support = self.support(answer.path)
         for name in ("resolution", "n_effective"):
             shape, expected = np.shape(getattr(support, name, ())), (len(answer.path.latents),)
             if shape != expected:
-                where, remedy = f"support(path).{name}", "Give what pathway_support returns for the path."
+                where, remedy = f"support(path).{name}", "Return the result of pathway_support for the path."
                 raise InputError(where, f"shape {shape}", f"{expected}, one value for each point", remedy)
         return replace(answer, support=support)
 
-    def _of_prior(self) -> Landscape:
+    def _prior_landscape(self) -> Landscape:
         if self._landscape is None:
             self._landscape = Landscape.of(self.prior)
         return self._landscape
@@ -120,7 +123,7 @@ class PathSearch:
 def find_paths(
     request: PathRequest, prior: GaussianMixture, landscape: Callable[[], Landscape], evidence: Any = None
 ) -> list[Pathway]:
-    """The path, or all routes by falling share. The landscape of `prior` is asked for only where it is used."""
+    """Find the path, or all routes by decreasing share. `landscape` is called only by the methods that need it."""
     ends, n_steps, seed = (request.start, request.end), request.n_steps, request.seed
     if request.method == "Algorithm 1":
         return [ridgeline(prior, *ends, n_steps, request.omega, seed=seed)]
@@ -132,14 +135,14 @@ def find_paths(
     options: dict[str, Any] = {"evidence": evidence, "seed": seed, "landscape": landscape()}
     routes: list[Pathway] = [*find_routes(prior, *ends, n_steps=n_steps, **options)]
     if not routes:
-        sentence = f"No route connects the components {request.start} and {request.end}."
-        remedy = "Choose ends that are connected by particles, or use the method MaxFlux."
+        sentence = f"No route connects components {request.start} and {request.end}."
+        remedy = "Choose ends that are connected by particles, or use MaxFlux as the method."
         raise InputError("routes", "none", "at least one", remedy, sentence)
     return routes
 
 
 def path_title(path: Pathway, names: dict[int, str] | None = None) -> str:
-    """What a path is called in a list: its method, or a route's states and share."""
+    """Title of a path in the menu: its method and cost, or the share and states of a route."""
     if isinstance(path, Route):
         called = [state_name(state, names) for state in path.states]
         return f"{path.share:.0%}: " + " → ".join(name for name, _ in groupby(called))
@@ -148,6 +151,6 @@ def path_title(path: Pathway, names: dict[int, str] | None = None) -> str:
 
 
 def state_name(state: Any, names: dict[int, str] | None) -> str:
-    """A state by the name that most of its components' weight bears, else by its own."""
+    """Return the most frequent name among the components of a state, or the state's own name if none has one."""
     given = [names[c] for c in state.components if c in names] if names else []
     return max(set(given), key=given.count) if given else str(state.name)

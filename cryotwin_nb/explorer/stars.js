@@ -1,4 +1,4 @@
-// Points on a canvas, stars, path and labels as SVG above it. Wheel zooms, dragging moves, a double click resets.
+// Points on a canvas; stars, path and labels as SVG above it. Scroll to zoom, drag to move, double-click to reset.
 
 const SVG = "http://www.w3.org/2000/svg";
 const MARGIN = 26;
@@ -19,7 +19,7 @@ function niceLength(longest) {
 
 function render({ model, el }) {
   el.classList.add("cryotwin-stars");
-  element(el, "style", {}, `.cryotwin-still-${model.get("still")} { display: none !important }`);  // this view is live
+  element(el, "style", {}, `.cryotwin-still-${model.get("still")} { display: none !important }`);  // live view
   const frame = element(el, "div", { class: "cryotwin-frame" });
   const canvas = element(frame, "canvas");
   const svg = element(frame, "svg");
@@ -34,7 +34,7 @@ function render({ model, el }) {
     return new Kind(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
   };
 
-  // from the plane's coordinates to pixels of the frame: equal scales, y up
+  // transform from plane coordinates to pixels of the frame: equal scales, y up
   function view() {
     const { clientWidth: width, clientHeight: height } = frame;
     const [left, bottom, right, top] = model.get("extent");
@@ -141,7 +141,7 @@ function render({ model, el }) {
       element(element(legend, "span", { class: "entry" }), "i", { style: `background: ${colour}` });
       legend.lastChild.append(name);
     }
-    hint.textContent = `Click a star for the ${choosing}. Wheel: zoom; drag: move.`;
+    hint.textContent = `Click a star to set the ${choosing}. Scroll to zoom, drag to move.`;
   }
 
   function draw() {
@@ -152,7 +152,7 @@ function render({ model, el }) {
     drawAxes(v);
     drawPath(v);
     drawStars(v);
-    drawCurrentStep(v);  // above the stars, which would hide it
+    drawCurrentStep(v);  // above the stars, so that they do not hide it
     drawLegend();
   }
 

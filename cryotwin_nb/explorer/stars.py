@@ -1,4 +1,4 @@
-"""The star picker: latents in a plane, means as stars to click on, the path between two of them."""
+"""Star picker: latents in a plane, clickable stars at the means, and the path between two of them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import traitlets
 from cryotwin_nb.explorer.planes import Colouring, Plane
 from cryotwin_nb.pathways.ridgeline import Pathway, equidistant
 
-_CORNERS = 120  # of a path as drawn
+_CORNERS = 120  # points per path drawn
 _HERE = Path(__file__).parent
 
 
 class StarPicker(anywidget.AnyWidget):
-    """A scatter of latents with a star for each mean; `start` and `end` follow clicks and may be set.
+    """Scatter plot of latents with a star at each mean; clicks set `start` and `end`, which can also be assigned.
 
-    `still` names the picture that a live picker hides (see `still.Still`). Everything else is set through `show_plane`,
-    `show_colours` and `show_path`.
+    `still` is the name of the still picture that a live picker hides (see `still.Still`). Use `show_plane`,
+    `show_colours` and `show_path` to set everything else.
     """
 
     _esm = _HERE / "stars.js"
@@ -49,7 +49,7 @@ class StarPicker(anywidget.AnyWidget):
         self._colouring: Colouring | None = None
 
     def show_plane(self, plane: Plane, colouring: Colouring, path: Pathway | None = None) -> None:
-        """Show another plane, and the path in it."""
+        """Show a plane, and the path in it."""
         self._plane = plane
         both = np.concatenate([np.percentile(plane.points, (0.2, 99.8), axis=0), plane.means])
         size = 13 + 13 * np.sqrt(self._weights / self._weights.max())
@@ -65,7 +65,7 @@ class StarPicker(anywidget.AnyWidget):
             self.show_path(path)
 
     def show_colours(self, colouring: Colouring) -> None:
-        """Colour the points."""
+        """Set the colours of the points."""
         assert self._plane is not None
         with self.hold_sync():
             self.points = self._plane.points[colouring.order].astype("<f4").tobytes()
@@ -73,7 +73,7 @@ class StarPicker(anywidget.AnyWidget):
             self.legend = colouring.legend
 
     def show_path(self, path: Pathway | None) -> None:
-        """Draw a path, or none."""
+        """Draw a path, or remove it if None."""
         assert self._plane is not None
         with self.hold_sync():
             if path is None:
@@ -84,7 +84,7 @@ class StarPicker(anywidget.AnyWidget):
             self.curve, self.steps = placed[:_CORNERS].tolist(), placed[_CORNERS:].tolist()
 
     def _texts(self, component: int) -> dict[str, str]:
-        """A star's name, its label (only at the heaviest star of that name) and its tip."""
+        """Return the name, label (only at the heaviest star of that name) and tooltip of a star."""
         name = self._names.get(component, "")
         label = name if self._heaviest.get(name) == component else ""
         tip = f"component {component}, weight {self._weights[component]:.1%}"

@@ -1,4 +1,4 @@
-"""The picture that a saved notebook keeps of a widget, for readers without a kernel."""
+"""Still picture of a widget, stored in the notebook for readers without a kernel."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from uuid import uuid4
 from IPython.core.getipython import get_ipython
 from IPython.display import display
 
-_IDLE = 1.5  # seconds without a change before the picture is drawn anew
+_IDLE = 1.5  # seconds without a change before the picture is redrawn
 _NOTHING = (  # a transparent pixel
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAAC0lEQVR42mNgAAIAAAUAAen63NgAAAAASUVORK5CYII="
 )
 
 
 class Still:
-    """An output of its own below the widget's. A live widget hides it, by the class `cryotwin-still-<name>`.
+    """Separate output below the widget's output. A live widget hides it by its class `cryotwin-still-<name>`.
 
-    Only this output is replaced when the picture changes: replacing the widget's own would load all maps again.
+    When the picture changes, only this output is replaced; replacing the output of the widget would reload all maps.
 
     Parameters
     ----------
     draw : callable
-        Returns the picture as a PNG.
+        Function that returns the picture as a PNG.
 
     Attributes
     ----------
     name : str
+        Unique name of the picture.
 
     Notes
     -----
-    A picture in the widget's own output would not do: in a notebook that it trusts, JupyterLab prefers the widget and
-    says "model not found". That line is hidden by a style beside the picture.
+    The picture cannot be part of the widget's output: in a trusted notebook, JupyterLab prefers the widget and shows
+    "model not found" if there is no kernel. A style sheet in the picture's output hides that line.
     """
 
     def __init__(self, draw: Callable[[], bytes]) -> None:
@@ -44,7 +45,7 @@ class Still:
         self._changed = False
 
     def display_below(self, bundle: dict) -> None:
-        """Display a widget's bundle, then the picture."""
+        """Display the MIME bundle of a widget, then the picture."""
         display(bundle | {"text/plain": "", "image/png": _NOTHING}, raw=True)
         self._handle = display(self._bundle(), raw=True, display_id=True)
         shell = get_ipython()
@@ -52,7 +53,7 @@ class Still:
             shell.events.register("post_run_cell", lambda *_: self._refresh_now() if self._changed else None)
 
     def refresh(self) -> None:
-        """Draw the picture anew at the end of the running cell; after clicks, once nothing has changed for a while."""
+        """Redraw the picture at the end of the running cell, or after 1.5 s without further changes."""
         if self._handle is None:
             return
         self._changed = True
@@ -68,11 +69,11 @@ class Still:
         self._handle.update(self._bundle(), raw=True)
 
     def _bundle(self) -> dict[str, str]:
-        """The picture, as HTML with a name that a live widget knows, and plain."""
+        """Return the picture as HTML, with the class name that a live widget hides, and as a plain PNG."""
         png = base64.b64encode(self._draw()).decode()
         mine = f"cryotwin-still-{self.name}"
-        # Class names of JupyterLab 4. Breaks when these are renamed: a reader without a kernel then sees a line "model
-        # not found" above the picture.
+        # Class names of JupyterLab 4. If they are renamed, readers without a kernel see "model not found" above the
+        # picture.
         not_found = f".jp-OutputArea-child:has(+ .jp-OutputArea-child .{mine}) .jupyter-widgets:not(:has(*))"
         style = f"<style>{not_found} {{ display: none !important }}</style>"
         picture = f'<img class="{mine}" alt="The explorer as it was last used" src="data:image/png;base64,{png}">'

@@ -1,4 +1,4 @@
-"""What the explorer shows at one moment, as data: for its figure, its export, and the picture that a notebook keeps."""
+"""Snapshot of the explorer's state, for its figure, its export and the picture stored in a notebook."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What the explorer shows.
+    """State of the explorer at one moment.
 
     Attributes
     ----------
@@ -26,16 +26,18 @@ class View:
         Projection and colours of the scatter plot.
     weights : (C,) float
         Weights of the mixture.
-    names : mapping of component to name
+    names : mapping of int to str
+        Names of the components.
     path, profile, maps : optional
-        Where a path was computed.
+        Path with its profile and maps (m, D, D, D), if computed.
     support : optional
-        Where images were asked for it: `resolution` (m,) in Å and `n_effective` (m,) of its points.
+        Support by images of its points, if computed: `resolution` (m,), Å, and `n_effective` (m,).
     step : int
+        Current step.
     level : float
-        Contour, in the maps' unit.
+        Contour level in the unit of the maps.
     sigma : float
-        The same in standard deviations.
+        Contour level in standard deviations above the mean.
     voxel_size : float
         Å.
     """

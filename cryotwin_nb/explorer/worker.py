@@ -1,4 +1,4 @@
-"""Work beside the kernel for the explorer's controls: one job at a time, its progress and its errors said there."""
+"""Background worker of the explorer: one job at a time, with progress and errors shown in the controls."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ _T = TypeVar("_T")
 
 
 class Worker:
-    """Runs jobs, and tells the controls how they go."""
+    """Run jobs in the background and show their progress in the controls."""
 
     def __init__(self, controls: Controls) -> None:
         self._controls, self._loop = controls, _running_loop()
         self._job: Job | None = None
 
     def run(self, work: Callable[[Report], _T], show: Callable[[_T], None]) -> None:
-        """Do work beside the kernel and show what it gave; while other work is under way, do nothing."""
+        """Run `work` in the background, then call `show` with its result. A no-op while another job is running."""
         if self._job is not None and not self._job.wait(0):
             return
-        given: list[_T] = []
+        results: list[_T] = []
 
         def finished(error: BaseException | None) -> None:
             self._controls.idle()
             if error is None:
-                show(given[0])
+                show(results[0])
             else:
-                self._controls.say_error(error)
+                self._controls.show_error(error)
 
         report, done = self._later(self._controls.progress), self._later(finished)
-        self._job = Job(lambda report: given.append(work(report)), report, done)
+        self._job = Job(lambda report: results.append(work(report)), report, done)
 
     def stop(self) -> None:
-        """Stop the work under way, if any."""
+        """Stop the running job, if any."""
         if self._job is not None:
             self._job.stop()
 
     def _later(self, function: Callable) -> Callable:
-        """The function, to be called from a thread: it runs in the kernel's loop, where there is one."""
+        """Wrap a function so that a call from a thread runs it in the kernel's event loop, if there is one."""
         loop = self._loop
         return function if loop is None else lambda *args: loop.call_soon_threadsafe(function, *args)
 

@@ -1,6 +1,6 @@
-"""The only place that knows file formats: MRC, STAR, cryoSPARC .cs, cryoDRGN .pkl and ChimeraX scripts.
+"""Readers and writers of file formats: MRC, STAR, cryoSPARC .cs, cryoDRGN .pkl and ChimeraX scripts.
 
-Each reader of particles returns a `metadata.Metadata`; conventions are converted here and nowhere else.
+Each particle reader returns a `metadata.Metadata`. Conventions of other programs are converted here and nowhere else.
 """
 
 from cryotwin_nb.formats.mrc import read_map

@@ -1,7 +1,7 @@
-"""A ChimeraX script that opens the maps of a pathway, one shared contour, with a slider to play them.
+"""ChimeraX script that opens the maps of a pathway at a shared contour level, with a slider to step through them.
 
-ChimeraX changes to the folder of a .cxc file while it runs it, so the script names the maps relative to itself and the
-folder can be moved or sent to someone else.
+ChimeraX runs a .cxc file with the file's folder as working directory, so the script refers to the maps by relative
+paths, and the folder can be moved or shared.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic, require_file
 
-# From start to end of a path: blue to orange through grey, distinct for colour-blind readers and in print.
+# Colours from start to end of a path: blue through grey to orange, safe for colour-blind readers and in print.
 _START, _MIDDLE, _END = (0, 114, 178), (190, 190, 190), (213, 94, 0)
 
 
@@ -31,20 +31,20 @@ def write_session(
     Parameters
     ----------
     path : path-like
-        The .cxc file; open it in ChimeraX.
+        The .cxc file to write; open it in ChimeraX.
     maps : sequence of path-like
-        The maps in order, existing .mrc files; named in the script relative to it.
+        Existing .mrc files, in order; the script refers to them by paths relative to its own folder.
     level : float
-        Contour level of all maps, in their grey values.
+        Contour level of all maps, in units of the map values.
     colors : sequence of str, optional
-        One per map, as ChimeraX understands them ("#0072b2", "orange"); by default blue to orange.
+        One colour per map, in ChimeraX notation ("#0072b2", "orange"); by default blue to orange.
     title : str
         Title of the slider.
 
     Raises
     ------
     InputError
-        If there are no maps, one is missing, the level is not finite, or the numbers of maps and colours differ.
+        If `maps` is empty, a map is missing, the level is not finite, or the numbers of maps and colours differ.
     """
     files = [require_file(name, "map").resolve() for name in maps]
     palette = list(colors) if colors is not None else path_colors(len(files))
@@ -52,13 +52,13 @@ def write_session(
         raise InputError(path, "no maps", "at least one", "Write the maps first.")
     if len(palette) != len(files):
         found = f"{len(palette)} colours for {len(files)} maps"
-        raise InputError(path, found, "one colour per map", "Leave colors out to use the defaults.")
+        raise InputError(path, found, "one colour per map", "Omit colors to use the defaults.")
     if not np.isfinite(level):
-        raise InputError(path, f"a contour level of {level}", "a finite number", "Choose it from the map values.")
+        raise InputError(path, f"a contour level of {level}", "a finite number", "Choose one from the map values.")
     folder = Path(path).resolve().parent
     every = f"#1-{len(files)}" if len(files) > 1 else "#1"
     title = " ".join(title.replace('"', "'").split())
-    lines = [f"# {title}: open this file in ChimeraX. It closes what is open there, then shows the maps as #1, #2 ..."]
+    lines = [f"# {title}: open this file in ChimeraX. It closes the session and opens the maps as #1, #2 ..."]
     lines += ["close session", *(f'open "{Path(os.path.relpath(file, folder)).as_posix()}"' for file in files)]
     lines += [f"volume #{i} style surface step 1 color {color}" for i, color in enumerate(palette, 1)]
     lines += [f"volume {every} level {level:.6g}", "set bgColor white", "lighting soft", "view"]
@@ -69,7 +69,7 @@ def write_session(
 
 
 def path_colors(n: int) -> list[str]:
-    """n colours "#rrggbb" from the start of a path (blue) to its end (orange)."""
+    """Return n colours "#rrggbb" from the start of a path (blue) to its end (orange)."""
     stops = np.array([_START, _MIDDLE, _END], dtype=np.float64)
     at = np.linspace(0, 2, n)
     channels = np.stack([np.interp(at, (0, 1, 2), stops[:, c]) for c in range(3)], axis=1).round().astype(int)

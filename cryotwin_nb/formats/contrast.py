@@ -1,4 +1,4 @@
-"""Are the particles dark or light? Measured on the images, because file headers do not say."""
+"""Particle contrast (dark or light), measured on the images because file headers do not record it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _WORDS = {"dark": "dark on light", "light": "light on dark"}
 def choose_contrast(
     source: ImageSource, ctf: CTF | None, pixel_size: float, sign: float | None, where: object
 ) -> tuple[str, str | None]:
-    """ "dark" or "light": what the file declares (`sign` -1 or 1), else what the images show, else dark; and why.
+    """Return the contrast, "dark" or "light", and a note on how it was determined, or None if no note is needed.
 
-    Up to 200 images are measured (`contrast_score`). Without images nothing is measured or said; nor is it where the
-    file declares the contrast and the images look like that. A declaration that they contradict is followed all the
-    same.
+    The contrast is the one declared in the file (`sign` -1 or 1), else the one measured on up to 200 images
+    (`contrast_score`), else "dark". No note is needed without images, or if the images do not contradict the declared
+    contrast. A declared contrast is used even if the images contradict it.
 
     Raises
     ------
     InputError
-        If all the images measured are constant.
+        If all measured images are constant or not finite.
     """
     declared = {-1.0: "dark", 1.0: "light"}.get(sign or 0.0)
     if isinstance(source, NoImages):
@@ -38,8 +38,8 @@ def choose_contrast(
     usable = np.array([bool(np.isfinite(image).all()) and image.min() < image.max() for image in images])
     if not usable.any():
         found = f"images that are constant or not finite (all {len(rows)} examined)"
-        remedy = "Check the stack, or give contrast='dark' or contrast='light'."
-        raise InputError(where, found, "images of particles", remedy)
+        remedy = "Check the stack, or pass contrast='dark' or contrast='light'."
+        raise InputError(where, found, "particle images", remedy)
     score = contrast_score(images[usable], None if ctf is None else ctf[rows[usable]], pixel_size)
     measured = "" if abs(score) <= 2 else "light" if score > 0 else "dark"
     chosen = declared or measured or "dark"
@@ -47,30 +47,30 @@ def choose_contrast(
     if declared and measured in ("", declared):
         return declared, None
     if declared:
-        reason = f"declared in the file; but they look {_WORDS[measured]} ({reason})"
+        reason = f"declared in the file, but the images look {_WORDS[measured]}; {reason}"
     elif not measured:
-        reason = f"assumed: undecidable when {reason}"
-    text = f"{where}: taking the particles as {_WORDS[chosen]} ({reason}). Give contrast='dark' or 'light' to override."
-    return chosen, text
+        reason = f"assumed; inconclusive when {reason}"
+    note = f"{where}: treating the particles as {_WORDS[chosen]} ({reason})."
+    return chosen, f"{note} Pass contrast='dark' or contrast='light' to override."
 
 
 def contrast_score(images: np.ndarray, ctf: CTF | None, pixel_size: float) -> float:
-    """Mean over the images of (centre disc - rim) in standard errors; above 0 for light particles.
+    """Return the mean difference between centre disc and rim, in standard errors; positive for light particles.
 
     Parameters
     ----------
     images : (n, D, D) float32
-        As recorded, none constant.
+        Recorded images, none of them constant.
     ctf : CTF or None
-        If known, a second score is taken of the images whitened and multiplied by it: the particle then stands out in
-        the sign of its density whatever the defocus, and gradients of the ice count for less. The score farther from 0
-        is returned.
+        If given, a second score is computed after whitening the images and multiplying them by the CTF. The sign of
+        the particle is then independent of the defocus, and ice gradients have less effect. The score with the larger
+        absolute value is returned.
     pixel_size : float
-        Å.
+        Pixel size, Å.
 
     Notes
     -----
-    The disc reaches to half the inscribed circle's radius, the rim from 0.8 of it to the corners.
+    The disc extends to half the radius of the inscribed circle, the rim from 0.8 of that radius to the corners.
     """
     recorded = torch.as_tensor(images) / float(np.abs(images).max())
     score = _disc_against_rim(recorded)
@@ -89,7 +89,7 @@ def _disc_against_rim(images: Tensor) -> float:
 
 
 def _restored(images: Tensor, ctf: CTF, pixel_size: float) -> Tensor:
-    """Images whitened by their mean power spectrum and multiplied by their CTF."""
+    """Return images whitened by their mean power spectrum and multiplied by their CTF."""
     size = images.shape[-1]
     frequencies = grid(size, 2).reshape(-1, 2)
     shell = frequencies.float().norm(dim=-1).round().long()

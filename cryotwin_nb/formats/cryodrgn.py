@@ -1,4 +1,4 @@
-"""cryoDRGN pickles: poses, CTF parameters, selections and latents, read without executing anything (`pickles`)."""
+"""cryoDRGN pickles: poses, CTF parameters, selections and latents, read without executing code (`pickles`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cryotwin_nb.formats.pickles import read_pickles
 from cryotwin_nb.formats.poses import require_rotations
 from cryotwin_nb.imaging.optics import CTF
 
-# cryoDRGN's columns 2 to 8, in its order; 0 and 1 are the box (pixels) and the pixel size (Å).
+# Columns 2 to 8 of cryoDRGN's ctf.pkl, in order; columns 0 and 1 are box size (pixels) and pixel size (Å).
 _COLUMNS = (
     "defocus_u",
     "defocus_v",
@@ -28,32 +28,32 @@ _COLUMNS = (
 
 
 def _read(given: Any) -> tuple[Any, object]:
-    """What a file holds, and its name for messages; something that is no path is what a file would hold."""
+    """Return the content of a file and its name for messages; anything but a path is itself the content."""
     if not isinstance(given, (str, os.PathLike)):
-        return given, "the arrays given"
+        return given, "the given arrays"
     return read_pickles(given)[0], given
 
 
 def read_poses(path: str | os.PathLike | tuple | np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read poses.pkl, given by its path or by what it holds.
+    """Read cryoDRGN's poses.pkl, given as a path or as its content.
 
     Returns
     -------
     rotations : (n, 3, 3) float32
-        R of v = R nu: the transpose of what the file holds.
+        R in v = R nu, the transpose of the stored matrices.
     translations : (n, 2) float32 or None
-        Fraction of the box, added to the image to centre it.
+        Shift that centres the image, fraction of the box.
 
     Raises
     ------
     InputError
-        If it holds no rotations, or translations that are not fractions of the box.
+        If the rotations are missing or invalid, or the translations are not fractions of the box.
     """
     content, where = _read(path)
     parts = list(content) if isinstance(content, (tuple, list)) else [content]
     if not 1 <= len(parts) <= 2 or not all(isinstance(part, np.ndarray) for part in parts):
         raise InputError(
-            where, f"a {type(content).__name__}", "a tuple (rotations, translations)", "Give cryoDRGN's poses.pkl."
+            where, f"a {type(content).__name__}", "a tuple (rotations, translations)", "Pass cryoDRGN's poses.pkl."
         )
     rotations = require_rotations(parts[0], where).swapaxes(1, 2)
     if len(parts) == 1:
@@ -63,33 +63,33 @@ def read_poses(path: str | os.PathLike | tuple | np.ndarray) -> tuple[np.ndarray
         found = f"translations of shape {translations.shape} for {len(rotations)} rotations"
         raise InputError(where, found, f"the shape ({len(rotations)}, 2)", "Export the poses again.")
     if np.abs(translations).max(initial=0.0) > 1:
-        remedy = "Divide them by the box size; old versions of cryoDRGN stored pixels."
+        remedy = "Divide the translations by the box size; old versions of cryoDRGN stored pixels."
         raise InputError(where, f"a translation of {np.abs(translations).max():g}", "fractions of the box", remedy)
     return rotations, translations.astype(np.float32)
 
 
 def read_ctf(path: str | os.PathLike | np.ndarray) -> tuple[CTF, np.ndarray, np.ndarray]:
-    """Read ctf.pkl, given by its path or by what it holds.
+    """Read cryoDRGN's ctf.pkl, given as a path or as its content.
 
     Returns
     -------
     ctf : CTF
         CTF parameters as (n,) float32 arrays.
     box_size : (n,) float64
-        Pixels.
+        Box size, pixels.
     pixel_size : (n,) float64
-        Å, at that box size.
+        Pixel size at that box size, Å.
 
     Raises
     ------
     InputError
-        If it is not an array of 9 columns of finite numbers with positive box and pixel sizes.
+        If the content is not an (n, 9) array of finite numbers with positive box and pixel sizes.
     """
     content, where = _read(path)
     if not isinstance(content, np.ndarray) or content.ndim != 2 or content.shape[1] != 9:
         found = f"a {type(content).__name__} of shape {getattr(content, 'shape', None)}"
-        remedy = "Give cryoDRGN's ctf.pkl, from parse_ctf_star or parse_ctf_csparc."
-        raise InputError(where, found, "an array of (n, 9) numbers", remedy)
+        remedy = "Pass the ctf.pkl written by cryoDRGN's parse_ctf_star or parse_ctf_csparc."
+        raise InputError(where, found, "an (n, 9) array of numbers", remedy)
     table = column(content, where, "CTF parameter")
     if (table[:, :2] <= 0).any():
         remedy = "Run cryoDRGN's parse_ctf_star again with the right -D and --Apix."
@@ -98,35 +98,35 @@ def read_ctf(path: str | os.PathLike | np.ndarray) -> tuple[CTF, np.ndarray, np.
 
 
 def read_indices(path: str | os.PathLike) -> np.ndarray:
-    """Read ind.pkl: the numbers, from 0, of the particles kept, int64 (or a mask, bool).
+    """Read cryoDRGN's ind.pkl: integer indices, from 0, of the particles kept, or a boolean mask.
 
     Raises
     ------
     InputError
-        If it is not a one-dimensional array of integers or booleans.
+        If the content is not a one-dimensional array of integers or booleans.
     """
     content, where = _read(path)
     listed = isinstance(content, (list, tuple)) and all(isinstance(i, (int, np.integer)) for i in content)
     indices = np.asarray(content) if listed or isinstance(content, np.ndarray) else np.zeros((0, 0))
     if indices.ndim != 1 or indices.dtype.kind not in "iub":
         found = f"a {type(content).__name__} that is not a list of integers"
-        raise InputError(where, found, "integers from 0", "Give cryoDRGN's ind.pkl.")
+        raise InputError(where, found, "integers from 0", "Pass cryoDRGN's ind.pkl.")
     return indices
 
 
 def read_latents(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read z.N.pkl: mean and log-variance (n, d) float32 of the latents of the particles kept, in that order.
+    """Read cryoDRGN's z.N.pkl: latent means and log-variances (or None), (n, d) float32, of the particles kept.
 
     Raises
     ------
     InputError
-        If it holds no two-dimensional array of finite numbers.
+        If the file does not contain two-dimensional arrays of finite numbers, all of one shape.
     """
     parts = read_pickles(path, most=2)
     for part in parts:
         if not isinstance(part, np.ndarray) or part.ndim != 2 or part.shape != parts[0].shape:
             found = f"an object of type {type(part).__name__}"
-            raise InputError(path, found, "arrays of one shape (n, d)", "Give cryoDRGN's z.N.pkl.")
+            raise InputError(path, found, "arrays of one shape (n, d)", "Pass cryoDRGN's z.N.pkl.")
     arrays = [column(part, path, "latent").astype(np.float32) for part in parts]
     return arrays[0], arrays[1] if len(arrays) > 1 else None
 
@@ -141,23 +141,23 @@ def write_poses(
     path : path-like
         The .pkl file.
     rotations : (n, 3, 3) float32
-        R of v = R nu.
+        R in v = R nu.
     shifts : (n, 2) float32
-        Å, added to the image to centre it.
+        Shift that centres the image, Å.
     box_size, pixel_size : int, float
-        Pixels; Å.
+        Box size, pixels; pixel size, Å.
 
     Raises
     ------
     InputError
-        If a matrix is no rotation, or the file cannot be written.
+        If a matrix is not a rotation, or the file cannot be written.
     """
     stored = np.ascontiguousarray(require_rotations(rotations, path).swapaxes(1, 2))
     _write(path, (stored, np.asarray(shifts, dtype=np.float32) / np.float32(box_size * pixel_size)))
 
 
 def write_ctf(path: str | os.PathLike, ctf: CTF, box_size: int, pixel_size: float) -> None:
-    """Write ctf.pkl for cryoDRGN: (n, 9) float32, box in pixels and `pixel_size` in Å first.
+    """Write ctf.pkl for cryoDRGN: (n, 9) float32, starting with box size (pixels) and pixel size (Å).
 
     Raises
     ------
@@ -169,7 +169,7 @@ def write_ctf(path: str | os.PathLike, ctf: CTF, box_size: int, pixel_size: floa
 
 
 def write_indices(path: str | os.PathLike, rows: np.ndarray) -> None:
-    """Write ind.pkl for cryoDRGN's ``--ind``: the numbers (k,) int64, from 0, of the particles to keep.
+    """Write ind.pkl for cryoDRGN's ``--ind``: indices (k,) int64, from 0, of the particles to keep.
 
     Raises
     ------
@@ -185,7 +185,7 @@ def _write(path: str | os.PathLike, content: Any) -> None:
 
 
 def write_latents_table(path: str | os.PathLike, z: np.ndarray) -> None:
-    """Write latents (m, d) as the text table that `cryodrgn eval_vol --zfile` takes.
+    """Write latents (m, d) as the text table that `cryodrgn eval_vol --zfile` reads.
 
     Raises
     ------

@@ -35,18 +35,18 @@ def read_cs(path: str | os.PathLike, pixel_size: float | None = None, poses: boo
     path : path-like
         The .cs file.
     pixel_size : float, optional
-        Å, for a file that states none.
+        Pixel size in Å, used if the file contains none.
     poses, ctf : bool
-        Whether to read (and require the consistency of) alignments and CTF fields.
+        Whether to read and check the alignment and CTF fields.
 
     Raises
     ------
     InputError
-        If the file is no .cs file of particles, or fields are missing or hold anything but finite numbers.
+        If the file is not a .cs file of particles, or fields are missing or contain anything but finite numbers.
 
     Notes
     -----
-    Poses of a heterogeneous refinement or ab-initio job are those of each particle's best class, which is noted.
+    For a heterogeneous refinement or ab-initio job, each particle gets the pose of its best class, and a note is added.
     """
     path = require_file(path, "cryoSPARC file")
     table = read_table(path)
@@ -76,31 +76,31 @@ def read_cs(path: str | os.PathLike, pixel_size: float | None = None, poses: boo
 
 
 def read_table(path: Path) -> np.ndarray:
-    """The rows of a .cs file (n,), one field per column, as they are stored.
+    """Return the rows (n,) of a .cs file as stored, one field per column.
 
     Raises
     ------
     InputError
-        If the file is no .cs file of particles.
+        If the file is not a .cs file of particles.
     """
     try:
-        mapped = open_memmap(path, mode="r")  # which compares the size that the header claims with that of the file
-    except Exception as error:  # a damaged header raises almost anything
-        remedy = "Give a .cs file written by a cryoSPARC job (files with Python objects are refused as unsafe)."
+        mapped = open_memmap(path, mode="r")  # also compares the size declared in the header with the file size
+    except Exception as error:  # a damaged header can raise almost any exception
+        remedy = "Pass a .cs file written by a cryoSPARC job (files with Python objects are rejected as unsafe)."
         expected, sentence = "a NumPy structured array", f"{path} cannot be read as a NumPy structured array: {error}."
         raise InputError(path, f"no readable array ({error})", expected, remedy, sentence) from error
     kinds = {name: mapped.dtype[name].kind for name in mapped.dtype.names or ()} if mapped.ndim == 1 else {}
     missing = [name for name, kind in (("blob/path", "SU"), ("blob/idx", "iu")) if kinds.get(name, "V") not in kind]
     if missing:
-        remedy = "Give the job's particles file (not its passthrough file), or export the particle group in cryoSPARC."
+        remedy = "Pass the job's particle file (not its passthrough file), or export the particle group in cryoSPARC."
         raise InputError(path, f"no {' or '.join(missing)}", "the fields of a .cs file of particles", remedy)
     if mapped.nbytes == 0:
-        raise InputError(path, "no particles", "at least one", "Check the job that wrote it.")
+        raise InputError(path, "no particles", "at least one", "Check the job that wrote this file.")
     return np.array(mapped)
 
 
 def _numbers(table: np.ndarray, path: Path, name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
-    """A field of numbers (n, *shape) as float64."""
+    """Return a numeric field (n, *shape) as float64."""
     kind, size = table.dtype[name].base.kind, table.dtype[name].shape
     if kind not in "iuf" or size != shape:
         found = f"{name} of type {table.dtype[name]}"
@@ -118,14 +118,14 @@ def _pixel_sizes(table: np.ndarray, path: Path, fallback: float | None) -> np.nd
     if fallback is not None:
         pixel = np.where(pixel == 0, fallback, pixel)
     if (pixel <= 0).any():
-        raise InputError(path, f"a pixel size of {pixel.min():g} Å", "blob/psize_A above 0", "Give pixel_size= in Å.")
+        raise InputError(path, f"a pixel size of {pixel.min():g} Å", "blob/psize_A above 0", "Pass pixel_size= in Å.")
     return pixel
 
 
 def _poses(
     table: np.ndarray, path: Path, pixel: np.ndarray, notes: list[str]
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Rotations, and shifts in Å: stored in pixels of the alignment, whose size may differ from the images'."""
+    """Return rotations, and shifts in Å; files store alignment pixels, which can differ in size from image pixels."""
     names = table.dtype.names or ()
     if "alignments3D/pose" in names:
         prefixes, best = ["alignments3D"], np.zeros(len(table), dtype=np.int64)
@@ -146,16 +146,16 @@ def _poses(
 
 
 def _best_class(table: np.ndarray, path: Path, notes: list[str]) -> tuple[list[str], np.ndarray]:
-    """Prefixes of the classes' fields, and for each particle the class of the largest posterior."""
+    """Return the field prefixes of the classes, and the class with the largest posterior for each particle."""
     names = table.dtype.names or ()
     prefixes = [m[1] for name in names if (m := re.fullmatch(r"(alignments_class(?:3D)?_\d+)/pose", name))]
     posteriors = [f"{prefix}/class_posterior" for prefix in prefixes]
     if len(prefixes) > 1 and not all(name in names for name in posteriors):
-        remedy = "Give the particles file of one class, or of a refinement."
+        remedy = "Pass the particle file of one class, or of a refinement."
         raise InputError(path, "poses in several classes", "class_posterior for each class", remedy)
     if not prefixes:
         return [], np.zeros(len(table), dtype=np.int64)
-    text = f"{path}: no alignments3D; using the poses of each particle's best class among {', '.join(prefixes)}."
+    text = f"{path}: no alignments3D; using the pose of each particle's best class among {', '.join(prefixes)}."
     notes.append(text)
     if len(prefixes) == 1:
         return prefixes, np.zeros(len(table), dtype=np.int64)
@@ -168,7 +168,7 @@ def _ctf(table: np.ndarray, path: Path) -> CTF | None:
         return None
     missing = [name for name in _CTF.values() if name not in names and name not in _OPTIONAL]
     if missing:
-        remedy = "Give the particles file of a job that carries the CTF, or ctf= from cryoDRGN."
+        remedy = "Pass the particle file of a job that includes the CTF, or pass cryoDRGN's ctf.pkl as ctf=."
         raise InputError(path, f"no {', '.join(missing)}", "all ctf/ fields or none", remedy)
     values = {
         key: _numbers(table, path, name) if name in names else np.full(len(table), _OPTIONAL[name])

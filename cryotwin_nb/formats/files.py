@@ -1,4 +1,4 @@
-"""Finding files, and writing them completely or not at all."""
+"""File checks, lookup of stacks, and atomic writing (files are written completely or not at all)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def require_file(path: str | os.PathLike, what: str = "file") -> Path:
     path = Path(path)
     if path.is_dir():
         sentence = f"{path} is a folder (expected: {what})."
-        raise InputError(path, "a folder", f"{what}", "Give the file inside it.", sentence)
+        raise InputError(path, "a folder", f"{what}", "Pass a file in that folder.", sentence)
     if not path.is_file():
         sentence = f"{path} does not exist (expected: {what})."
         raise InputError(path, "no such file", f"an existing {what}", "Check the path and its spelling.", sentence)
@@ -39,12 +39,12 @@ def require_suffix(path: str | os.PathLike, *suffixes: str) -> Path:
 
 @contextmanager
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; it becomes `path` on success and disappears on failure.
+    """Yield a temporary path next to `path`; it is renamed to `path` on success and deleted on failure.
 
     Raises
     ------
     InputError
-        If the folder does not exist or cannot be written to.
+        If the folder does not exist or is not writable.
     """
     path = Path(path)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
@@ -58,7 +58,7 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         yield partial
         os.replace(partial, path)
     except OSError as error:
-        remedy = "Free space or choose a folder you may write to."
+        remedy = "Free space on the disk, or choose a folder that you can write to."
         sentence = f"{path} cannot be written: {error}."
         raise InputError(path, f"{error}", "a file that can be written", remedy, sentence) from error
     finally:
@@ -66,34 +66,34 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what `atomic` was writing in a folder when its process was killed; nothing else may be writing there."""
+    """Remove partial files of `atomic` left by killed processes; call it only when no process writes to the folder."""
     for left in folder.glob(".*.partial*"):
         left.unlink()
 
 
 def read_yaml(path: Path, remedy: str) -> Any:
-    """What a YAML file of plain values holds.
+    """Return the content of a YAML file of plain values.
 
     Raises
     ------
     InputError
-        If it is no text, above 1 MB, not YAML or not plain, or refers to its own parts more than twenty times: such
-        references can stand for more than any memory holds.
+        If the file is not text, exceeds 1 MB, is not YAML, contains other than plain values, or has more than 20
+        aliases: nested aliases can expand beyond any memory.
     """
     try:
         if path.stat().st_size > 2**20:
             raise ValueError("more than 1 MB")
         return yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)
-    except Exception as error:  # the parser raises much more than its own errors
+    except Exception as error:  # the parser also raises exceptions of other classes
         found = f"{type(error).__name__}: {error}"
         sentence = f"{path} cannot be read as a YAML file of plain values ({found})."
         raise InputError(path, found, "a YAML file of plain values", remedy, sentence) from error
 
 
 def array_headers(path: str | os.PathLike) -> dict[str, tuple[tuple[int, ...], str, int]]:
-    """Shape, kind and item size of each array in an .npz file, told by their headers alone.
+    """Return shape, kind and item size of each array in an .npz file, reading only the headers.
 
-    The arrays are compressed: a small file may hold more than the memory does, which has to be known before reading.
+    The arrays are compressed, so a small file can expand beyond the available memory; check before reading it.
     """
     headers = {}
     with zipfile.ZipFile(path) as archive:
@@ -106,7 +106,7 @@ def array_headers(path: str | os.PathLike) -> dict[str, tuple[tuple[int, ...], s
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """The safe loader with an end to aliases."""
+    """YAML safe loader that limits the number of aliases."""
 
     aliases = 0
 
@@ -118,12 +118,12 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def make_folder(path: str | os.PathLike) -> Path:
-    """Make a folder and its parents where they are missing.
+    """Create a folder and any missing parents.
 
     Raises
     ------
     InputError
-        If that is impossible.
+        If the folder cannot be created.
     """
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ def make_folder(path: str | os.PathLike) -> Path:
 
 
 def require_writable(folder: str | os.PathLike) -> None:
-    """Make a folder where it is missing, and raise `InputError` unless files can be written there."""
+    """Create a folder if it is missing, and raise `InputError` unless files can be written there."""
     try:
         with tempfile.TemporaryFile(dir=make_folder(folder)):
             pass
@@ -144,7 +144,7 @@ def require_writable(folder: str | os.PathLike) -> None:
 
 
 def is_file(path: Path) -> bool:
-    """False also for names that no file can have, and in folders that may not be entered."""
+    """Return whether a file exists; False for invalid names and in folders without access permission."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -152,15 +152,15 @@ def is_file(path: Path) -> bool:
 
 
 def find_stack(name: str, listed_in: Path, datadir: str | os.PathLike | None = None) -> Path:
-    """The stack that `name`, as written in the file `listed_in`, refers to.
+    """Return the path of the stack `name`, as written in the file `listed_in`.
 
-    Tried in this order: `datadir`/name, `datadir`/basename, then the folder of `listed_in` and all its parents (one
-    of them is the RELION or cryoSPARC project). An absolute name that exists is taken as it is.
+    Search order: `datadir`/name, `datadir`/basename, then name relative to the folder of `listed_in` and each of its
+    parents (one of them is the RELION or cryoSPARC project). An absolute path that exists is used unchanged.
 
     Raises
     ------
     InputError
-        If none of these exists.
+        If none of these files exists.
     """
     relative = Path(name)
     folders = [] if datadir is None else [Path(datadir) / relative, Path(datadir) / relative.name]
@@ -168,7 +168,7 @@ def find_stack(name: str, listed_in: Path, datadir: str | os.PathLike | None = N
     for candidate in tried:
         if is_file(candidate):
             return candidate
-    looked = f"looked in {', '.join(str(c.parent)[:200] for c in tried[:3])} and above"
-    remedy = "Give datadir=, the folder that the paths in this file start from, or images=False for metadata only."
-    sentence = f"{listed_in} names the stack {name[:200]!r}, which was not found ({looked})."
-    raise InputError(listed_in, f"no stack {name[:200]!r} ({looked})", "every stack it names", remedy, sentence)
+    looked = f"looked in {', '.join(str(c.parent)[:200] for c in tried[:3])} and parent folders"
+    remedy = "Pass datadir=, the folder that the paths in this file are relative to, or images=False for metadata only."
+    sentence = f"{listed_in} refers to the stack {name[:200]!r}, which was not found ({looked})."
+    raise InputError(listed_in, f"no stack {name[:200]!r} ({looked})", "every stack that it lists", remedy, sentence)

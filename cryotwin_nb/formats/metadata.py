@@ -1,4 +1,4 @@
-"""What every reader of particles returns: one row per particle, in this package's units and conventions."""
+"""Particle metadata returned by every reader: one row per particle, in the units and conventions of this package."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ CTF_FIELDS = tuple(field.name for field in fields(CTF))
 
 @dataclass(frozen=True)
 class Metadata:
-    """Particles as a file describes them, before any stack is opened.
+    """Particle metadata as read from a file, before any stack is opened.
 
     Attributes
     ----------
     path : Path
-        The file read.
+        File that was read.
     stacks : (S,) str
-        Stacks, as written in the file.
+        Stack names, as written in the file.
     stack_number : (n,) int64
-        Which of `stacks` holds each particle.
+        Index into `stacks` of the stack that contains each particle.
     image_number : (n,) int64
         Position in that stack, from 0.
     pixel_size : (n,) float64
-        Å; 0 where unknown.
+        Pixel size, Å; 0 if unknown.
     box_size : (n,) int64
-        D, pixels; 0 where unknown.
+        Box size D, pixels; 0 if unknown.
     optics_group : (n,) int64
-        From 0.
+        Number of the optics group, from 0.
     rotations : (n, 3, 3) float32 or None
-        R of v = R nu.
+        R in v = R nu.
     shifts : (n, 2) float32 or None
-        Å, added to the image to centre it.
+        Shift that centres the image, Å.
     ctf : CTF or None
-        CTF parameters as (n,) arrays; `amplitude_contrast` is NaN where unknown.
+        CTF parameters as (n,) arrays; `amplitude_contrast` is NaN if unknown.
     sign : (n,) float64 or None
-        Where the file declares it: -1 for particles dark on light, 1 for light on dark.
+        Contrast declared in the file: -1 for dark particles on light background, 1 for light on dark.
     notes : tuple of str
-        Choices that reading made on the user's behalf.
+        Choices made on the user's behalf while reading.
     """
 
     path: Path
@@ -64,18 +64,18 @@ class Metadata:
         return len(self.stack_number)
 
     def __getitem__(self, rows: np.ndarray) -> Metadata:
-        """The metadata of a subset of particles; the list of stacks stays whole."""
+        """Return the metadata of a subset of particles; `stacks` is not reduced."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         per_particle = {k: v[rows] for k, v in values.items() if k not in ("path", "stacks", "notes") and v is not None}
         return Metadata(**values | per_particle)
 
     def common(self, name: str, tolerance: float = 0.0) -> float:
-        """The value of `pixel_size`, `box_size` or `sign` that all particles share.
+        """Return the value of `pixel_size`, `box_size` or `sign` shared by all particles.
 
         Raises
         ------
         InputError
-            If they differ by more than the relative `tolerance`.
+            If the values differ by more than the relative `tolerance`.
         """
         values = getattr(self, name)
         low, high = float(values.min()), float(values.max())
@@ -87,38 +87,38 @@ class Metadata:
 
 
 def column(values: object, where: object, name: str) -> np.ndarray:
-    """One column as float64, of the shape it has: (n,) or (n, q).
+    """Return a column as float64, keeping its shape: (n,) or (n, q).
 
     Raises
     ------
     InputError
-        If it holds anything but finite numbers, naming the first such row.
+        If a value is not a finite number in the range of float32; the message names the first such row.
     """
     given = np.asarray(values)
     try:
         if given.dtype.kind not in "biufOSU":
             raise TypeError(f"type {given.dtype}")
-        with np.errstate(all="ignore"):  # what does not fit becomes infinite, and is refused below
+        with np.errstate(all="ignore"):  # values out of range become infinite and are rejected below
             numbers = given.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         remedy = "Correct that column, or export the file again."
         sentence = f"{where}: the {name} values cannot be read as numbers ({error})."
         raise InputError(where, f"{name} that is not a number ({error})", "numbers", remedy, sentence) from error
-    bad = ~(np.abs(numbers) <= np.finfo(np.float32).max)  # what single precision, in which images are, cannot hold
+    bad = ~(np.abs(numbers) <= np.finfo(np.float32).max)  # out of the range of float32, the type of images
     if bad.any():
         first, others = np.argwhere(bad)[0][0] + 1, len(np.unique(np.argwhere(bad)[:, 0])) - 1
         found = f"{name} = {numbers[bad][0]} for particle {first} (and {others} others)"
-        raise InputError(where, found, "finite numbers", "Correct those rows, or leave them out of the file.")
+        raise InputError(where, found, "finite numbers", "Correct those rows, or remove them from the file.")
     return numbers
 
 
 def whole_numbers(values: np.ndarray, where: object, name: str) -> np.ndarray:
-    """Finite numbers (n,) float64 as int64.
+    """Return finite numbers (n,) float64 as int64.
 
     Raises
     ------
     InputError
-        If one is beyond what counts anything in a data set.
+        If an absolute value exceeds 2^40.
     """
     if (np.abs(values) > 2**40).any():
         found = f"{name} = {values[np.abs(values) > 2**40][0]:g}"
@@ -127,12 +127,12 @@ def whole_numbers(values: np.ndarray, where: object, name: str) -> np.ndarray:
 
 
 def make_ctf(where: object, **values: np.ndarray) -> CTF:
-    """A float32 CTF from its fields; only `amplitude_contrast` may be NaN (unknown).
+    """Return a float32 `CTF` made from its fields; only `amplitude_contrast` can be NaN (unknown).
 
     Raises
     ------
     InputError
-        If a value is not finite, or a voltage or amplitude contrast is impossible.
+        If a value is not finite, or a voltage or amplitude contrast is out of range.
     """
     for name, numbers in values.items():
         known = numbers[~np.isnan(numbers)] if name == "amplitude_contrast" else numbers
@@ -145,7 +145,7 @@ def make_ctf(where: object, **values: np.ndarray) -> CTF:
 
 
 def select(indices: object, n: int, where: object, allow_empty: bool = False, unique: bool = False) -> np.ndarray:
-    """Row numbers int64 of a selection among n particles: an integer, a slice, integers, or a mask (n,) bool.
+    """Return the int64 row numbers of a selection among n particles: integer, slice, integers or (n,) bool mask.
 
     Raises
     ------
@@ -176,15 +176,15 @@ def select(indices: object, n: int, where: object, allow_empty: bool = False, un
 def require_consistent(
     where: object, n: int, shifts: np.ndarray, optics_group: np.ndarray, parts: Mapping[str, Any]
 ) -> None:
-    """Raise `InputError` unless there are n particles, at least one, and as many of each part of them."""
+    """Raise `InputError` unless there is at least one particle and every part has n entries."""
     if n == 0:
         raise InputError(where, "no particles", "at least one", "Check the file and the selection.")
     if shifts.shape != (n, 2):
-        raise InputError(where, f"shifts of shape {shifts.shape}", f"({n}, 2)", "Give x and y in Å for each particle.")
+        raise InputError(where, f"shifts of shape {shifts.shape}", f"({n}, 2)", "Pass x and y in Å for each particle.")
     if len(optics_group) and optics_group.min() < 0:
-        found, remedy = f"optics group {optics_group.min()}", "Number them with np.unique(return_inverse=True)."
+        found, remedy = f"optics group {optics_group.min()}", "Number the groups with np.unique(return_inverse=True)."
         raise InputError(where, found, "groups numbered from 0", remedy)
     for name, part in parts.items():
         if part is not None and len(part) != n:
-            remedy = "Give the file that belongs to these particles, unfiltered or filtered like them."
-            raise InputError(where, f"{name} of {len(part)} particles", f"{name} of {n}", remedy)
+            remedy = "Pass the file that belongs to these particles, unfiltered or with the same filter."
+            raise InputError(where, f"{name} for {len(part)} particles", f"{name} for {n}", remedy)

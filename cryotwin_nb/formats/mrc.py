@@ -1,8 +1,8 @@
-"""MRC maps and stacks: headers through the mrcfile library, images as they are needed, whole maps.
+"""Reading of MRC maps and stacks: headers (with the mrcfile library), images on demand, and whole maps.
 
-Files are written as mode 2 (float32), prepared stacks also as mode 12 (float16), little-endian, origin 0, with the
-voxel size in the header. The library's strict mode refuses many real files (no map ID, no machine stamp), so reading is
-permissive and checked here.
+Files are written as mode 2 (float32), prepared stacks also as mode 12 (float16), little-endian, with origin 0 and the
+voxel size in the header. The strict mode of mrcfile rejects many real files (no map ID, no machine stamp), so files are
+read in permissive mode and checked here.
 """
 
 from __future__ import annotations
@@ -22,28 +22,27 @@ from cryotwin_nb.formats.files import require_file
 from cryotwin_nb.imaging.fourier import require_box_size
 
 HEADER_BYTES = 1024
-_EXTENDED = slice(92, 96)  # where the header has the length of the extended header, nsymbt
-_STARTS, _AXES = ("nxstart", "nystart", "nzstart"), ("mapc", "mapr", "maps")
+_EXTENDED = slice(92, 96)  # bytes of nsymbt, the length of the extended header
 
 
 @dataclass(frozen=True)
 class Header:
-    """What is needed to read the data block of an MRC file.
+    """Header values needed to read the data block of an MRC file.
 
     Attributes
     ----------
     path : Path
         The file.
     shape : (3,) int
-        Sections, rows, columns; a single image has one section.
+        Number of sections, rows and columns; a single image has one section.
     dtype : numpy.dtype
         Data type, including the byte order.
     offset : int
-        Where the data block starts, bytes.
+        Offset of the data block, bytes.
     voxel_size : float
-        Å along x; 0 where the header does not say.
+        Voxel size along x, Å; 0 if not in the header.
     axes : (3,) int
-        Which of x = 1, y = 2, z = 3 runs along columns, rows, sections.
+        Axis (x = 1, y = 2, z = 3) along columns, rows and sections.
     """
 
     path: Path
@@ -54,17 +53,17 @@ class Header:
     axes: tuple[int, int, int]
 
     def read(self, sections: np.ndarray) -> np.ndarray:
-        """Some sections (m, rows, columns), read from the file.
+        """Read some sections (m, rows, columns) from the file.
 
-        Not by way of a memory map: a file that has become shorter, or a disk that fails, would end the process.
+        The file is not memory-mapped: if it was truncated, or the disk failed, that would kill the process.
 
         Raises
         ------
         InputError
-            If the file cannot be read, or has become shorter since it was opened.
+            If the file cannot be read, or was truncated after it was opened.
         """
         values = np.empty((len(sections), *self.shape[1:]), self.dtype)
-        runs = np.flatnonzero(np.diff(sections) != 1) + 1  # where one does not follow the other
+        runs = np.flatnonzero(np.diff(sections) != 1) + 1  # boundaries of consecutive runs
         try:
             with open(self.path, "rb", buffering=0) as file:
                 for target, run in zip(np.split(values, runs), np.split(sections, runs), strict=True):
@@ -72,18 +71,18 @@ class Header:
                         file.seek(self.offset + int(run[0]) * target[0].nbytes)
                         _fill(file, target.reshape(-1).view(np.uint8).data)
         except (OSError, EOFError) as error:
-            remedy = "Check the disk, and whether the file was moved or replaced: it was complete when it was opened."
+            remedy = "Check the disk, and whether the file was moved or replaced after it was opened."
             sentence = f"{self.path} can no longer be read: {error}."
             raise InputError(self.path, f"{error}", "a stack that can be read", remedy, sentence) from error
         return values
 
 
 def _fill(file: RawIOBase, target: memoryview) -> None:
-    """Read until the target is full: one call reads at most 2 GiB."""
+    """Read until `target` is full: a single call reads at most 2 GiB."""
     while target.nbytes:
         count = file.readinto(target)
         if not count:
-            raise EOFError(f"a file that ends {target.nbytes} bytes early")
+            raise EOFError(f"the file ends {target.nbytes} bytes early")
         target = target[count:]
 
 
@@ -99,10 +98,10 @@ def read_header(path: str | os.PathLike) -> Header:
     remedy = "Copy or export the file again."
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # permissive reading warns about each oddity that is dealt with below
+            warnings.simplefilter("ignore")  # permissive mode warns about oddities that are handled below
             with open(path, "rb") as file:
                 beginning = bytearray(file.read(HEADER_BYTES))
-            length = bytes(beginning[_EXTENDED])  # of what follows; only the header itself is to be read
+            length = bytes(beginning[_EXTENDED])  # of the extended header, which is not read
             beginning[_EXTENDED] = bytes(len(length))
             with MrcInterpreter(BytesIO(beginning), permissive=True, header_only=True) as interpreter:
                 header = interpreter.header
@@ -130,36 +129,54 @@ def read_header(path: str | os.PathLike) -> Header:
 
 
 def _voxel_size(header: np.recarray) -> float:
-    """Å along x; 0 for headers without a usable one."""
+    """Return the voxel size along x in Å, or 0 if the header contains no valid one."""
     if header.mx < 1 or not np.isfinite(header.cella.x) or header.cella.x <= 0:
         return 0.0
     return round(float(header.cella.x) / int(header.mx), 6)
 
 
 def read_stack_header(path: str | os.PathLike) -> Header:
-    """`read_header` of a stack of particles: square images of an even box.
+    """Read and check the header of a particle stack: square images with an even box size.
 
     Raises
     ------
     InputError
-        As `read_header`, and if the images are not square or their size is odd or below 8.
+        As in `read_header`, and if the images are not square or their size is odd or below 8.
     """
     header = read_header(path)
     _, rows, columns = header.shape
     if rows != columns:
         found = f"images of {columns} x {rows} pixels"
-        raise InputError(header.path, found, "square images", "Extract particles in a square box.")
+        raise InputError(header.path, found, "square images", "Extract the particles in a square box.")
     require_box_size(columns, header.path)
     return header
 
 
 def read_map(path: str | os.PathLike) -> tuple[np.ndarray, float]:
-    """Read a cubic map as (volume (D, D, D) float32 in zyx order, voxel size in Å).
+    """Read a cubic map and its voxel size.
+
+    Parameters
+    ----------
+    path : path-like
+        The .mrc file.
+
+    Returns
+    -------
+    volume : (D, D, D) float32
+        Density, zyx.
+    voxel_size : float
+        Voxel size, Å.
 
     Raises
     ------
     InputError
         If the file is not a cubic map of finite values with a voxel size.
+
+    Examples
+    --------
+    >>> volume, voxel_size = ct.read_map("map.mrc")
+    >>> volume.shape, voxel_size
+    ((32, 32, 32), 10.0)
     """
     header = read_header(path)
     if len(set(header.shape)) != 1:

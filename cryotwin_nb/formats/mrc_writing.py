@@ -1,4 +1,4 @@
-"""Maps and stacks as MRC files."""
+"""Writing of maps and stacks as MRC files."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _STARTS, _AXES = ("nxstart", "nystart", "nzstart"), ("mapc", "mapr", "maps")
 def write_stack(
     path: str | os.PathLike, chunks: Iterable[np.ndarray], n_images: int, box_size: int, pixel_size: float
 ) -> None:
-    """Write a stack of images chunk by chunk, to `path` itself (see `files.atomic`).
+    """Write a stack of images chunk by chunk, directly to `path` (not atomic, see `files.atomic`).
 
     Parameters
     ----------
     path : path-like
         The .mrcs file.
     chunks : iterable of (m, D, D) float32
-        Images in order.
+        Images, in order.
     n_images, box_size : int
-        Total number of images; D, pixels.
+        Total number of images; box size D, pixels.
     pixel_size : float
-        Å.
+        Pixel size, Å.
     """
     create_stack(path, n_images, box_size, pixel_size)
     total, squares, low, high = 0.0, 0.0, np.inf, -np.inf
@@ -49,7 +49,7 @@ def write_stack(
 def create_stack(
     path: str | os.PathLike, n_images: int, box_size: int, pixel_size: float, dtype: type = np.float32
 ) -> None:
-    """Write the header of a stack, whose images, float32 or float16, are to follow at byte `HEADER_BYTES`."""
+    """Write the header of a stack; its float32 or float16 images start at byte `HEADER_BYTES`."""
     with mrcfile.new(path, np.zeros((1, box_size, box_size), dtype), overwrite=True) as stack:
         stack.set_image_stack()
         stack.voxel_size = pixel_size
@@ -57,7 +57,7 @@ def create_stack(
 
 
 def set_statistics(path: str | os.PathLike, low: float, high: float, mean: float, mean_square: float) -> None:
-    """Enter the least, greatest and mean grey value of a stack and its standard deviation into the header."""
+    """Write minimum, maximum, mean and standard deviation of the grey values to the header of a stack."""
     with open(path, "r+b") as file:
         header = np.frombuffer(file.read(HEADER_BYTES), HEADER_DTYPE).copy()
         header["dmin"], header["dmax"], header["dmean"] = low, high, mean
@@ -67,20 +67,20 @@ def set_statistics(path: str | os.PathLike, low: float, high: float, mean: float
 
 
 def write_map(path: str | os.PathLike, volume: np.ndarray, voxel_size: float, box_size: int | None = None) -> None:
-    """Write a map, completely or not at all.
+    """Write a map to an MRC file, completely or not at all.
 
     Parameters
     ----------
     path : path-like
         The .mrc file.
     volume : (D, D, D) float32
-        zyx.
+        Density, zyx.
     voxel_size : float
-        Å.
+        Voxel size, Å.
     box_size : int, optional
-        At least D, even: the map is brought to the finer grid of that many voxels over the same cube by zero-padding
-        its transform (`fourier.fourier_padded`). Give the box that images were downsampled from, and the map lies on
-        the grid of maps from the original images, with their voxel size.
+        Box size of the written map, voxels; even and at least D (the default). The map is resampled to the finer grid
+        over the same cube by zero-padding its Fourier transform (`fourier.fourier_padded`). Pass the box size before
+        downsampling to write the map on the grid, and with the voxel size, of maps from the original images.
 
     Raises
     ------
@@ -90,16 +90,22 @@ def write_map(path: str | os.PathLike, volume: np.ndarray, voxel_size: float, bo
 
     Notes
     -----
-    The origin is 0, as in RELION's and cryoSPARC's maps. Maps of images that were downsampled by Fourier cropping span
-    the same cube as the original ones, so ChimeraX shows both in one place whatever their boxes.
+    The origin is 0, as in RELION's and cryoSPARC's maps. Maps from images that were downsampled by Fourier cropping
+    span the same cube as maps from the original images, so they overlap in ChimeraX whatever their box sizes.
+
+    Examples
+    --------
+    >>> ct.write_map("copy.mrc", volume, voxel_size=10.0)
+    >>> bool((ct.read_map("copy.mrc")[0] == volume).all())
+    True
     """
     values = np.asarray(volume, dtype=np.float32)
     if values.ndim != 3 or len(set(values.shape)) != 1:
         raise InputError(path, f"an array of shape {values.shape}", "a cube (D, D, D)", "Write one map at a time.")
     if not np.isfinite(values).all():
-        raise InputError(path, "NaN or infinity in the map", "finite values", "Check how the map was made.")
+        raise InputError(path, "NaN or infinity in the map", "finite values", "Check how the map was computed.")
     if not (np.isfinite(voxel_size) and voxel_size > 0):
-        raise InputError(path, f"a voxel size of {voxel_size} Å", "a positive size", "Give particles.pixel_size.")
+        raise InputError(path, f"a voxel size of {voxel_size} Å", "a positive size", "Pass particles.pixel_size.")
     if box_size is not None:
         values, voxel_size = _finer(path, values, voxel_size, box_size)
     with atomic(path) as partial, mrcfile.new(partial, overwrite=True) as file:
@@ -111,16 +117,16 @@ def write_map(path: str | os.PathLike, volume: np.ndarray, voxel_size: float, bo
 def _finer(path: object, values: np.ndarray, voxel_size: float, box_size: int) -> tuple[np.ndarray, float]:
     size = len(values)
     if size % 2 or box_size % 2 or box_size < size:
-        remedy = "Give the box of the original images, or leave box_size out."
+        remedy = "Pass the box size of the original images, or omit box_size."
         found = f"a map of {size} for a box of {box_size} pixels"
         raise InputError(path, found, "even sizes, the box no smaller than the map", remedy)
     return fourier_padded(torch.as_tensor(values), box_size).numpy(), voxel_size * size / box_size
 
 
 def map_bytes(values: np.ndarray, voxel_size: float) -> bytes:
-    """A map of whole numbers (D, D, D) int8, zyx, as the bytes of an MRC file of mode 0 with the origin in its middle.
+    """Return an integer map (D, D, D) int8, zyx, as the bytes of an MRC file (mode 0) with the origin at its centre.
 
-    For viewers: a quarter of the bytes of mode 2, and nothing is written to disk.
+    Used by viewers: it takes a quarter of the bytes of mode 2, and nothing is written to disk.
     """
     header, size = np.zeros((), HEADER_DTYPE), values.shape[-1]
     for n, m, start, at, length, axis in zip(["nx", "ny", "nz"], ["mx", "my", "mz"], _STARTS, _AXES, "xyz", (1, 2, 3)):

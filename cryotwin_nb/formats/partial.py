@@ -1,4 +1,4 @@
-"""A stack that is written in chunks by several workers, and goes on after an interruption where it was."""
+"""Resumable writing of a stack, in chunks and by several workers."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ from cryotwin_nb.formats.mrc import HEADER_BYTES
 from cryotwin_nb.formats.mrc_writing import create_stack
 
 Work = Callable[[np.ndarray], tuple[np.ndarray, dict[str, list]]]
-"""From row numbers (m,) to the images (m, D, D) of the stack and what the journal keeps of each of them."""
+"""Function from row numbers (m,) to images (m, D, D) and the values that the journal stores for each image."""
 
 
 class PartialStack:
-    """An unfinished stack and its journal, two hidden files beside the stack that is to be.
+    """Unfinished stack and its journal, two hidden files next to the final stack.
 
-    The journal's first line says what the stack is made from and with which options; each further line is a chunk that
-    is on the disk, with what is kept of its images. A line is written after the images, so that a process may be killed
-    at any time.
+    The first line of the journal records the input and the options. Each further line records a chunk that is on disk,
+    with the values stored for its images. A line is written after its images, so the process can be killed at any time.
 
     Parameters
     ----------
     path : Path
-        The .mrcs file that it is to become.
+        The final .mrcs file.
     n_images, box_size, pixel_size, dtype
-        As in `mrc.create_stack`.
+        As in `mrc_writing.create_stack`.
     chunk : int
-        Images in a chunk.
+        Number of images per chunk.
     """
 
     def __init__(
@@ -47,21 +46,21 @@ class PartialStack:
         self.done: dict[int, dict[str, list]] = {}
 
     def open(self, identity: dict[str, Any], resume: bool, start: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Go on with an earlier attempt, or begin; returns what `start` gave when the stack was begun.
+        """Resume an earlier attempt or start a new one; return the values that `start` returned at the first attempt.
 
         Parameters
         ----------
         identity : dict
-            What must be the same to go on: input and options, plain values.
+            Input and options (plain values), which must be unchanged to resume.
         resume : bool
-            False begins anew.
+            Whether to resume an earlier attempt; False starts over.
         start : callable
-            Gives plain values that are kept in the journal's first line.
+            Function that returns plain values, which are stored in the first line of the journal.
 
         Raises
         ------
         InputError
-            If the earlier attempt had another input or other options, or the disk has too little room.
+            If the earlier attempt had a different input or different options, or the disk has too little free space.
         """
         lines = self._read_journal() if resume and self.stack.is_file() else []
         if lines:
@@ -77,7 +76,7 @@ class PartialStack:
         return begun
 
     def _read_journal(self) -> list[dict[str, Any]]:
-        """The lines of the journal; what was cut off by a crash is left out."""
+        """Return the lines of the journal; an incomplete last line (after a crash) is removed."""
         lines: list[dict[str, Any]] = []
         text = self.journal.read_bytes() if self.journal.is_file() else b""
         for line in text.splitlines(keepends=True):
@@ -103,7 +102,7 @@ class PartialStack:
         needed, free = missing * size**2 * self.dtype.itemsize, shutil.disk_usage(self.target.parent).free
         if needed > 0.98 * free:
             found, expected = f"{free / 2**30:.1f} GiB free", f"{needed / 2**30:.1f} GiB for {missing} images"
-            remedy = "Free disk space, write elsewhere, or choose a smaller box or float16."
+            remedy = "Free disk space, write to another disk, or choose a smaller box or float16."
             raise InputError(self.target.parent, found, expected, remedy)
 
     @property
@@ -111,16 +110,16 @@ class PartialStack:
         return -(-self.shape[0] // self.chunk)
 
     def rows(self, number: int) -> np.ndarray:
-        """Which images a chunk holds."""
+        """Return the row numbers of the images in a chunk."""
         return np.arange(number * self.chunk, min((number + 1) * self.chunk, self.shape[0]))
 
     def fill(self, work: Work, workers: int, initializer: Callable[[], None]) -> Iterator[int]:
-        """Make the chunks that are missing; yields the number of images of each when it is on the disk.
+        """Compute the missing chunks; yield the number of images in each once it is on disk.
 
         Raises
         ------
         InputError
-            If they cannot be written; what is finished is kept.
+            If a chunk cannot be written (finished chunks are kept), or an image cannot be used (none are kept).
         """
         missing = [number for number in range(self.n_chunks) if number not in self.done]
         with ThreadPoolExecutor(workers, initializer=initializer) as pool:
@@ -131,11 +130,11 @@ class PartialStack:
                     self.done[number] = kept
                     self._note({"chunk": number} | kept)
                     yield len(self.rows(number))
-            except InputError:  # an image that cannot be used: what is finished belongs to another selection
+            except InputError:  # unusable image: the finished chunks do not fit the next selection
                 self.discard()
                 raise
             except OSError as error:
-                remedy = "Free disk space and run again; finished images are kept."
+                remedy = "Free disk space, then run again; finished images are kept."
                 sentence = f"{self.stack} cannot be written: {error}."
                 raise InputError(self.stack, f"{error}", "a writable file", remedy, sentence) from error
             finally:
@@ -158,7 +157,7 @@ class PartialStack:
             os.fsync(file.fileno())
 
     def kept(self) -> dict[str, np.ndarray]:
-        """What the journal keeps of all images, in their order: (n,) arrays."""
+        """Return the values that the journal stores for all images, in order, as (n,) arrays."""
         chunks = [self.done[number] for number in range(self.n_chunks)]
         return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 

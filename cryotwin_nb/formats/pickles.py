@@ -1,8 +1,8 @@
-"""Pickles of plain arrays, read without executing anything, in memory that grows with the file and no faster.
+"""Safe reading of pickled arrays: no code is executed, and memory use grows at most in proportion to the file size.
 
-A pickle is a program. What is read here may make numbers, text, tuples, lists and NumPy arrays of numbers, and do
-nothing else: no dictionaries, whose keys can take forever to hash, no classes, no counts that the file's bytes do not
-bear out. The names of NumPy's functions stand for the checked ones below.
+A pickle is a program. Only programs that build numbers, text, tuples, lists and NumPy arrays of numbers are accepted.
+Dictionaries (whose keys can take forever to hash), classes, and sizes that do not match the bytes in the file are
+rejected. NumPy's functions are replaced by the checked functions below.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _OPCODES = re.compile(
 
 
 def read_pickles(path: str | os.PathLike, most: int = 1) -> list[Any]:
-    """What the first `most` pickles in a file hold: arrays, numbers, text, and tuples and lists of them.
+    """Return the content of the first `most` pickles in a file: arrays, numbers, text, and tuples and lists of them.
 
     Raises
     ------
     InputError
-        If the file is missing or a pickle is damaged, or holds anything else.
+        If the file is missing, or a pickle is damaged or contains anything else.
     """
     path = require_file(path, "cryoDRGN .pkl file")
     content = BytesIO(path.read_bytes())
@@ -44,24 +44,24 @@ def read_pickles(path: str | os.PathLike, most: int = 1) -> list[Any]:
             _check(content)
             content.seek(start)
             parts.append(_ArrayUnpickler(content).load())
-    except Exception as error:  # a damaged pickle raises almost anything
-        found = f"a pickle that does not hold plain arrays ({type(error).__name__}: {error})"
-        remedy = "Nothing in it was run. Use the file that cryoDRGN wrote, or save its arrays again."
+    except Exception as error:  # a damaged pickle can raise almost any exception
+        found = f"a pickle that does not contain plain arrays ({type(error).__name__}: {error})"
+        remedy = "Use the file written by cryoDRGN, or save its arrays again. No code in this file was run."
         raise InputError(path, found, "NumPy arrays only", remedy) from error
     return parts
 
 
 def _check(content: BytesIO) -> None:
-    """Go through the next pickle without building anything."""
+    """Scan the next pickle without building any object."""
     for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         if not _OPCODES.fullmatch(opcode.name):
             raise pickle.UnpicklingError(f"the operation {opcode.name}")
         if opcode.name.endswith("PUT") and not 0 <= (argument or 0) <= count:
-            raise pickle.UnpicklingError(f"memory no. {argument}")  # the unpickler makes room for all those before
+            raise pickle.UnpicklingError(f"memo entry {argument}")  # the unpickler would allocate all entries before it
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Takes the names that pickled arrays use, of NumPy 1 and 2, for the functions below."""
+    """Unpickler that maps the function names in pickled arrays (NumPy 1 and 2) to the functions below."""
 
     def find_class(self, module: str, name: str) -> Any:
         known = _NAMES.get((module.replace("numpy.core", "numpy._core"), name))
@@ -71,7 +71,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 class _Type:
-    """A type of numbers; what the pickle says of it, but for the order of bytes, is not believed."""
+    """Numeric type; of its pickled state, only the byte order is used."""
 
     def __init__(self, code: str, *_: Any) -> None:
         if not re.fullmatch("[<>=|]?[biuf][0-9]{0,2}", code):
@@ -82,7 +82,7 @@ class _Type:
         self.dtype = self.dtype.newbyteorder(state[1])
 
     def array(self, shape: Any, raw: Any) -> np.ndarray:
-        """Bytes as numbers, flat; `shape` says how many they must be."""
+        """Return bytes as a flat array; their number must match `shape`."""
         whole = isinstance(shape, tuple) and all(isinstance(side, int) and side >= 0 for side in shape)
         if not whole or not isinstance(raw, (bytes, bytearray)) or len(raw) != math.prod(shape) * self.dtype.itemsize:
             raise pickle.UnpicklingError("an array whose shape does not fit its data")
@@ -90,7 +90,7 @@ class _Type:
 
 
 class _Array(np.ndarray):
-    """An array that is made empty and filled by its state, as pickled arrays are."""
+    """Array that is created empty and filled by `__setstate__`, as pickled arrays are."""
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, by_columns, raw = state
@@ -116,14 +116,14 @@ def _from_buffer(raw: Any, kind: _Type, shape: tuple, order: str) -> np.ndarray:
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """The one codec through which old pickles carry the bytes of arrays."""
+    """Encode text with Latin-1, the codec that old pickles use for the bytes of arrays."""
     if encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError(f"codec {encoding!r}")
     return text.encode("latin1")
 
 
 _NAMES: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): "ndarray",  # only ever an argument of _reconstruct
+    ("numpy", "ndarray"): "ndarray",  # only used as an argument of _reconstruct
     ("numpy", "dtype"): _type,
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy._core.multiarray", "scalar"): _scalar,

@@ -1,4 +1,4 @@
-"""From a file of any supported kind, and what the user adds to it, to the parts of a `Particles`."""
+"""Reading of particles from any supported file, combined with poses, CTF and options given by the user."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _T = TypeVar("_T", bound=_Beside)
 
 @dataclass(frozen=True)
 class ReadRequest:
-    """What `Particles.read` was asked for; the fields are its parameters."""
+    """Arguments of a call to `Particles.read`; the fields are its parameters."""
 
     path: str | os.PathLike
     datadir: str | os.PathLike | None = None
@@ -48,16 +48,16 @@ class ReadRequest:
 
 
 class ReadParts(NamedTuple):
-    """What was read.
+    """Result of `read_parts`.
 
     Attributes
     ----------
     arguments : dict
-        Those of `Particles`.
+        Arguments of `Particles`.
     total : int
-        Particles in the file.
+        Number of particles in the file.
     rows : (n,) int64
-        Those selected among them.
+        Row numbers of the selected particles.
     notes : list of str
         Choices made on the user's behalf.
     """
@@ -69,8 +69,8 @@ class ReadParts(NamedTuple):
 
 
 def read_parts(request: ReadRequest) -> ReadParts:
-    """The parts of a `Particles`; exceptions as in `Particles.read`."""
-    path = require_suffix(require_file(request.path, "file of particles"), ".star", ".cs", *_STACKS, ".txt")
+    """Read the arguments of `Particles` from a file; exceptions as in `Particles.read`."""
+    path = require_suffix(require_file(request.path, "particle file"), ".star", ".cs", *_STACKS, ".txt")
     _check_options(request)
     poses, ctf, indices, pixel_size = request.poses, request.ctf, request.indices, request.pixel_size
     parameters = None if ctf is None else _foreign_ctf(ctf)
@@ -120,7 +120,7 @@ def _check_options(request: ReadRequest) -> None:
         remedy = "Use 0.1, the usual value for cryo-EM, or 0.07 at 300 kV."
         raise InputError("amplitude_contrast", f"{fraction}", "a fraction from 0 to 1", remedy)
     if request.pixel_size is not None:
-        positive("pixel_size", request.pixel_size, "Give the pixel size in Å.")
+        positive("pixel_size", request.pixel_size, "Pass the pixel size in Å.")
     if request.box_size is not None:
         require_box_size(request.box_size)
 
@@ -135,7 +135,7 @@ def _read_table(path: Path, datadir: str | os.PathLike | None, pixel: float | No
 
 
 def _foreign_ctf(given: Any) -> tuple[CTF, int | None, float | None]:
-    """A CTF given by the user, and the box and pixel size that come with cryoDRGN's."""
+    """Return a CTF given by the user, and the box and pixel size if it is from cryoDRGN."""
     if isinstance(given, CTF):
         return given, None, None
     ctf, box, pixel = cryodrgn.read_ctf(given)
@@ -143,14 +143,14 @@ def _foreign_ctf(given: Any) -> tuple[CTF, int | None, float | None]:
         if np.ptp(values) > 1e-3 * values.max():
             where = given if isinstance(given, (str, os.PathLike)) else "ctf"
             found = f"{name} from {values.min():g} to {values.max():g}"
-            raise InputError(where, found, "a single value", "Give the parameters of one optics group.")
+            raise InputError(where, found, "a single value", "Pass the CTF parameters of a single optics group.")
     return ctf, int(box[0]), float(pixel[0])
 
 
 def _foreign_poses(
     given: Any, total: int, rows: np.ndarray, source: ImageSource, pixel: float
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Rotations, and shifts in Å, of the selected particles from cryoDRGN's poses."""
+    """Return rotations, and shifts in Å, of the selected particles from cryoDRGN's poses."""
     rotations, translations = cryodrgn.read_poses(given)
     wanted = _rows_for(len(rotations), total, rows, "poses", given)
     if translations is None:
@@ -159,14 +159,14 @@ def _foreign_poses(
 
 
 def _rows_for(n: int, total: int, rows: np.ndarray, name: str, given: Any) -> np.ndarray:
-    """Which rows of a table of n belong to the selected particles: it is for all of them, or for the selected."""
+    """Return the rows of the selected particles in a table of length n, which covers all particles or only these."""
     if n == total:
         return rows
     if n == len(rows):
         return np.arange(n)
     where = given if isinstance(given, (str, os.PathLike)) else name
     expected = f"{total}" if len(rows) == total else f"{total} (all) or {len(rows)} (selected)"
-    remedy = "Give the file that belongs to these particles."
+    remedy = "Pass the file that belongs to these particles."
     raise InputError(where, f"{n} particles", f"{expected}, as in the particle file", remedy)
 
 
@@ -182,7 +182,7 @@ def _pixel_size(
     source: ImageSource,
     notes: list[str],
 ) -> float:
-    """Å: as given, else from cryoDRGN's CTF scaled to the box of the images, else as the file says."""
+    """Return the pixel size in Å: as given, else from cryoDRGN's CTF scaled to the image box, else from the file."""
     stated = table.common("pixel_size", tolerance=1e-3)
     if given is not None:
         return given
@@ -190,38 +190,38 @@ def _pixel_size(
         pixel = parameters[1] * parameters[2] / source.box_size
         trusted = table.path.suffix.lower() not in (*_STACKS, ".txt")
         if trusted and abs(pixel - stated) > 0.01 * stated:
-            text = f"{table.path} says {stated:g} Å per pixel, the CTF parameters {pixel:g}: taking the latter."
+            text = f"{table.path} states {stated:g} Å per pixel, the CTF parameters {pixel:g} Å; using the latter."
             notes.append(text)
         return pixel
     if stated <= 0:
-        raise InputError(table.path, "no pixel size in the header", "a pixel size in Å", "Give pixel_size= in Å.")
+        raise InputError(table.path, "no pixel size in the header", "a pixel size in Å", "Pass pixel_size= in Å.")
     return stated
 
 
 def _check_box(path: Path, source: ImageSource, given: int | None, stated: int | None) -> None:
-    """The box of the images must be the one given or stated: poses and pixel size refer to it."""
+    """Check that the image box is the one given or stated, because poses and pixel size refer to it."""
     if isinstance(source, NoImages):
         return
     for box, origin in ((given, "box_size="), (stated, str(path))):
         if box is not None and box != source.box_size:
-            remedy = "If the images were rescaled, give their pixel_size= in Å; otherwise use the original stack."
+            remedy = "If the images were rescaled, pass their pixel_size= in Å; otherwise use the original stack."
             found = f"images of {source.box_size} pixels"
             raise InputError(path, found, f"{box} pixels as in {origin}", remedy)
 
 
 def _with_amplitude_contrast(ctf: CTF | None, given: float | None, path: Path, notes: list[str]) -> CTF | None:
-    """The CTF with the amplitude contrast given, or 0.1 where the file lacks it."""
+    """Return the CTF with the given amplitude contrast, or with 0.1 if the file contains none."""
     if ctf is None:
         return None
     missing = np.isnan(ctf.amplitude_contrast)
     if given is None and missing.any():
-        text = f"{path}: no amplitude contrast in the file; assuming 0.1. Give amplitude_contrast= to change it."
+        text = f"{path}: no amplitude contrast in the file; assuming 0.1. Pass amplitude_contrast= to change it."
         notes.append(text)
     values = np.where(missing, 0.1, ctf.amplitude_contrast) if given is None else np.full(len(ctf), given)
     return replace(ctf, amplitude_contrast=values.astype(np.float32))
 
 
 def read_beside(kind: type[_T], path: str | os.PathLike, suffix: str, total: int, rows: np.ndarray) -> _T | None:
-    """What lies beside a file of `total` particles under another suffix, of those selected; None where nothing does."""
+    """Load the file with another suffix next to a file of `total` particles, and select `rows`; None if missing."""
     file = Path(path).with_suffix(suffix)
     return kind.load(file, total)[rows] if file.is_file() else None

@@ -1,4 +1,4 @@
-"""Where the pixels of particles come from: an array, stacks on disk read when needed, or nowhere (metadata only)."""
+"""Image sources: an array in memory, stacks on disk read on demand, or none (metadata only)."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from cryotwin_nb.imaging.fourier import require_box_size
 
 
 class ImageSource(Protocol):
-    """Images of n particles, as recorded."""
+    """Protocol for the recorded images of n particles."""
 
     @property
     def box_size(self) -> int:
-        """D, pixels."""
+        """Box size D, pixels."""
 
     @property
     def files(self) -> frozenset[Path]:
-        """The stacks read from."""
+        """Stacks that the images are read from."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, rows: np.ndarray) -> ImageSource:
-        """The images of a subset of particles, sharing storage."""
+        """Return the images of a subset of particles, sharing storage."""
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """Images (m, D, D) float32."""
+        """Read images (m, D, D) float32."""
 
     def name(self, row: int) -> str:
-        """What to call an image in a message."""
+        """Return the name of an image for messages."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class StackImages:
 
 @dataclass(frozen=True)
 class NoImages:
-    """Particles known by their metadata only."""
+    """Placeholder for the images of particles with metadata only."""
 
     n: int
     stated_box_size: int | None
@@ -125,7 +125,7 @@ class NoImages:
     @property
     def box_size(self) -> int:
         if self.stated_box_size is None:
-            raise InputError(self.where, "no box size", "rlnImageSize", "Give box_size= in pixels.")
+            raise InputError(self.where, "no box size", "rlnImageSize", "Pass box_size= in pixels.")
         return self.stated_box_size
 
     @property
@@ -140,12 +140,12 @@ class NoImages:
 
 
 def open_stacks(table: Metadata, datadir: str | os.PathLike | None = None) -> StackImages:
-    """Find the stacks of particles and check that each image exists and that all have one box size.
+    """Find the stacks of particles and check that each image exists and that all have the same box size.
 
     Raises
     ------
     InputError
-        If a stack is missing or damaged, a particle lies past the end of its stack, or the box sizes differ.
+        If a stack is missing or damaged, a particle is past the end of its stack, or the box sizes differ.
     """
     found = {int(i): find_stack(table.stacks[i], table.path, datadir) for i in np.unique(table.stack_number)}
     headers = {number: read_stack_header(path) for number, path in found.items()}
@@ -158,14 +158,14 @@ def open_stacks(table: Metadata, datadir: str | os.PathLike | None = None) -> St
     beyond = np.flatnonzero((table.image_number >= length[table.stack_number]) | (table.image_number < 0))
     if len(beyond):
         header = headers[int(table.stack_number[beyond[0]])]
-        past = f"image {table.image_number[beyond[0]] + 1} of {header.path}, which holds {header.shape[0]} images"
+        past = f"image {table.image_number[beyond[0]] + 1} of {header.path}, which contains {header.shape[0]} images"
         remedy = "Use the stack that this file was written for."
-        raise InputError(table.path, past, "images that exist", remedy, f"{table.path} names {past}.")
+        raise InputError(table.path, past, "images that exist", remedy, f"{table.path} refers to {past}.")
     return StackImages(tuple(headers.get(i) for i in range(len(length))), table.stack_number, table.image_number)
 
 
 def as_source(images: Any, parts: tuple, box_size: int | None, where: object) -> ImageSource:
-    """Images as a source: an array is checked, None becomes as many particles as the other parts describe."""
+    """Return images as an `ImageSource`: an array is checked, None becomes `NoImages` of the length of other parts."""
     if images is None:
         counts = [len(part) for part in parts if part is not None]
         if box_size is not None:
@@ -175,7 +175,7 @@ def as_source(images: Any, parts: tuple, box_size: int | None, where: object) ->
         array = np.asarray(images)
         if array.ndim != 3 or array.shape[1] != array.shape[2] or array.dtype.kind not in "fiu":
             found = f"images of shape {array.shape} and type {array.dtype}"
-            raise InputError(where, found, "real numbers of shape (n, D, D)", "Give square images in one array.")
+            raise InputError(where, found, "real numbers of shape (n, D, D)", "Pass square images in one array.")
         images = ArrayImages(array, np.arange(len(array)))
     if not isinstance(images, NoImages) or images.stated_box_size is not None:
         require_box_size(images.box_size, where)
@@ -183,38 +183,38 @@ def as_source(images: Any, parts: tuple, box_size: int | None, where: object) ->
 
 
 def read_finite(source: ImageSource, rows: np.ndarray) -> np.ndarray:
-    """Images (m, D, D) float32 of a source.
+    """Read images (m, D, D) float32 from a source.
 
     Raises
     ------
     InputError
-        If one holds NaN or infinity, naming image and stack.
+        If an image contains NaN or infinity; the message names the image and its stack.
     """
     images = source.read(rows)
     finite = np.isfinite(images).all(axis=(1, 2))
     if not finite.all():
         name = source.name(int(rows[np.argmin(finite)]))
-        raise InputError(name, "NaN or infinity", "finite values", "Leave that particle out with indices=.")
+        raise InputError(name, "NaN or infinity", "finite values", "Exclude that particle with indices=.")
     return images
 
 
 def listed(path: Path, datadir: str | os.PathLike | None) -> list[Path]:
-    """The stacks that a .txt file lists, one per line, relative to it."""
+    """Return the stacks listed in a .txt file, one per line, as paths relative to it."""
     try:
         names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except UnicodeDecodeError as error:
-        raise InputError(path, "binary data", "one stack per line", "Give a plain text file.") from error
+        raise InputError(path, "binary data", "one stack per line", "Pass a plain text file.") from error
     if not any(names):
-        raise InputError(path, "an empty list", "one stack per line", "Write the names of the stacks into it.")
+        raise InputError(path, "an empty list", "one stack per line", "Add the names of the stacks to the file.")
     found = [find_stack(name, path, datadir) for name in names if name]
     repeated = [stack for stack, count in Counter(found).items() if count > 1]
     if repeated:
-        raise InputError(path, f"{repeated[0]} more than once", "each stack once", "Remove the other lines.")
+        raise InputError(path, f"{repeated[0]} more than once", "each stack once", "Remove the duplicate lines.")
     return found
 
 
 def bare_stacks(path: Path, stacks: list[Path]) -> Metadata:
-    """Metadata of all the images of some stacks; the pixel size is that of the headers."""
+    """Return the metadata of all images in some stacks, with the pixel size from the headers."""
     headers = [read_stack_header(stack) for stack in stacks]
     lengths = [header.shape[0] for header in headers]
     number = np.repeat(np.arange(len(headers)), lengths)

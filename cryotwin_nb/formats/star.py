@@ -1,6 +1,6 @@
-"""RELION STAR files of particles: 3.0 (one table), 3.1 and 5 (an optics and a particles table, in any order).
+"""RELION STAR files of particles: 3.0 (one table), 3.1 and 5 (an optics and a particle table, in any order).
 
-pandas is imported where a table is read or written: it is slow to import and not needed to load a model.
+pandas is imported only when a table is read or written: it is slow to import and not needed to load a model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
 _LONGEST_LINE = 2**16
 _MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration")
-SIGN, WHITENED = "cryotwinContrastSign", "cryotwinWhitened"  # what prepared stacks add to data_optics
+SIGN, WHITENED = "cryotwinContrastSign", "cryotwinWhitened"  # columns that prepared stacks add to data_optics
 
 
 def read_star(
@@ -38,14 +38,14 @@ def read_star(
     path : path-like
         The .star file.
     pixel_size : float, optional
-        Å, for a file that states none.
+        Pixel size in Å, used if the file contains none.
     poses, ctf : bool
-        Whether to read (and require the consistency of) angles, origins and CTF columns.
+        Whether to read and check the columns of angles and origins, and of the CTF.
 
     Raises
     ------
     InputError
-        If the file is no STAR file of particles, or columns are missing or hold anything but finite numbers.
+        If the file is not a STAR file of particles, or columns are missing or contain anything but finite numbers.
     """
     path = require_file(path, "STAR file")
     table = _merge_optics(*_tables(path), path)
@@ -71,16 +71,16 @@ def read_star(
 
 
 def _tables(path: Path) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """The table of particles and, where there is one, that of optics groups."""
+    """Return the particle table and, if present, the optics table."""
     import pandas as pd
     import starfile
 
     _require_plain_lines(path)
-    linecache.checkcache(str(path))  # starfile reads through linecache, which would return a file's former content
+    linecache.checkcache(str(path))  # starfile reads through linecache, which can return outdated content
     try:
         blocks = starfile.read(path, always_dict=True, parse_as_string=["rlnImageName", "rlnOpticsGroupName"])
-    except Exception as error:  # starfile raises whatever its parsing meets
-        remedy = "Export it again from RELION, or check it with relion_star_printtable."
+    except Exception as error:  # starfile does not catch errors of its parsing
+        remedy = "Export the file again from RELION, or check it with relion_star_printtable."
         found = f"{type(error).__name__}: {error}"
         sentence = f"{path} cannot be read as a STAR file ({found})."
         raise InputError(path, found, "a readable STAR file", remedy, sentence) from error
@@ -92,16 +92,16 @@ def _tables(path: Path) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     found = f"the tables {', '.join(f'data_{name}' for name in blocks) or '(none)'}"
     particles = next((f for f in frames.values() if "rlnImageName" in f), None)
     if particles is None:
-        remedy = "Give the STAR file of extracted or refined particles."
-        raise InputError(path, found, "a table of particles with rlnImageName", remedy)
+        remedy = "Pass the STAR file of extracted or refined particles."
+        raise InputError(path, found, "a particle table with rlnImageName", remedy)
     if len(particles) == 0:
-        raise InputError(path, "no rows of particles", "at least one", "Check the job that wrote it.")
+        raise InputError(path, "no rows of particles", "at least one", "Check the job that wrote this file.")
     optics = blocks.get("optics")
     return particles, pd.DataFrame([optics]) if isinstance(optics, dict) else optics
 
 
 def _require_plain_lines(path: Path) -> None:
-    """Refuse what would make the parser take one line for another, or a table of millions of columns."""
+    """Reject lines that the parser would misread, and tables with too many columns."""
     labels = number = 0
     with open(path, "rb") as file:
         while line := file.readline(_LONGEST_LINE + 1):
@@ -112,21 +112,21 @@ def _require_plain_lines(path: Path) -> None:
             found = (
                 "a line of more than 64 kB" * (len(line) > _LONGEST_LINE)
                 or "a carriage return within a line" * (b"\r" in text)
-                or "a quotation mark without its partner" * (quotes % 2)
+                or "an unmatched quotation mark" * (quotes % 2)
                 or "more than 1,000 labels" * (labels > 1000)
             )
             if found:
-                remedy = "Export it again from RELION."
+                remedy = "Export the file again from RELION."
                 raise InputError(f"{path}, line {number}", found, "a particle table as written by RELION", remedy)
 
 
 def _merge_optics(particles: pd.DataFrame, optics: pd.DataFrame | None, path: Path) -> pd.DataFrame:
-    """The table of particles, with the columns of their optics group added."""
+    """Return the particle table with the columns of the optics groups added."""
     if optics is None:
         return particles
     for name, frame in {"optics": optics, "particles": particles}.items():
         if "rlnOpticsGroup" not in frame:
-            remedy = "Export the file again; RELION 3.1 and later write that column."
+            remedy = "Export the file again with RELION 3.1 or later, which writes that column."
             raise InputError(path, f"no rlnOpticsGroup in data_{name}", "that column in both tables", remedy)
     undefined = set(particles["rlnOpticsGroup"]) - set(optics["rlnOpticsGroup"])
     if undefined or optics["rlnOpticsGroup"].duplicated().any():
@@ -137,7 +137,7 @@ def _merge_optics(particles: pd.DataFrame, optics: pd.DataFrame | None, path: Pa
 
 
 def _require_plain_ctf(table: pd.DataFrame, path: Path) -> None:
-    """Refuse images whose CTF was already dealt with: applying it again would be silently wrong."""
+    """Reject images already corrected for the CTF: applying it again would give wrong results without an error."""
     import pandas as pd
 
     for name in ("rlnCtfDataAreCtfPremultiplied", "rlnCtfDataArePhaseFlipped"):
@@ -148,16 +148,16 @@ def _require_plain_ctf(table: pd.DataFrame, path: Path) -> None:
 
 
 def _require_whitening(table: pd.DataFrame, path: Path) -> None:
-    """Refuse whitened images that nobody could bring back to what was recorded."""
+    """Reject whitened images without the file needed to undo the whitening."""
     sidecar = path.with_suffix(".whitening.npz")
     if WHITENED in table and not sidecar.is_file():
-        remedy = "Read the STAR file that `prepare` wrote, with indices= for a part of it, and keep its files together."
-        sentence = f"{path}: the images are whitened, but {sidecar.name} is missing beside it."
-        raise InputError(path, f"no {sidecar.name}", "that file beside it", remedy, sentence)
+        remedy = "Read the STAR file written by `prepare`, with indices= for a subset, and keep its files together."
+        sentence = f"{path}: the images are whitened, but {sidecar.name} is missing from its folder."
+        raise InputError(path, f"no {sidecar.name}", "that file in the same folder", remedy, sentence)
 
 
 def _image_names(table: pd.DataFrame, path: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
-    """Stacks, and for each particle its stack and its position there from 0, out of names `N@stack`."""
+    """Return stacks, and for each particle its stack and its position there from 0, parsed from names `N@stack`."""
     numbers, names = [], []
     for row, entry in enumerate(table["rlnImageName"].astype(str)):
         number, at, name = entry.strip().partition("@")
@@ -168,13 +168,13 @@ def _image_names(table: pd.DataFrame, path: Path) -> tuple[tuple[str, ...], np.n
             raise InputError(path, found, "names like 000001@stack.mrcs, numbered from 1", "Correct that row.")
         numbers.append(int(number) - 1)
         names.append(name)
-    # of objects: an array of text would be as wide as the longest name
+    # dtype object: in a string array every entry takes the space of the longest name
     stacks, stack_number = np.unique(np.array(names, dtype=object), return_inverse=True)
     return tuple(str(s) for s in stacks), stack_number.astype(np.int64), np.array(numbers, dtype=np.int64)
 
 
 def _pixel_sizes(table: pd.DataFrame, path: Path, fallback: float | None) -> np.ndarray:
-    """Å per particle: rlnImagePixelSize, else from detector and magnification (RELION 3.0), else `fallback`."""
+    """Return pixel sizes in Å: rlnImagePixelSize, else detector / magnification (RELION 3.0), else `fallback`."""
     if "rlnImagePixelSize" in table:
         pixel = column(table["rlnImagePixelSize"], path, "rlnImagePixelSize")
     elif {"rlnDetectorPixelSize", "rlnMagnification"} <= set(table.columns):
@@ -188,7 +188,7 @@ def _pixel_sizes(table: pd.DataFrame, path: Path, fallback: float | None) -> np.
         pixel = np.where(pixel == 0, fallback, pixel)
     if (pixel <= 0).any():
         found = f"a pixel size of {pixel.min():g} Å" if pixel.any() else "no pixel size"
-        remedy = "Give pixel_size= in Å."
+        remedy = "Pass pixel_size= in Å."
         raise InputError(path, found, "rlnImagePixelSize, or detector pixel size and magnification", remedy)
     return pixel
 
@@ -203,12 +203,12 @@ def _require_all(table: pd.DataFrame, names: tuple[str, ...], path: Path, remedy
 def _rotations(table: pd.DataFrame, path: Path) -> np.ndarray | None:
     if not any(name in table for name in _ANGLES):
         return None
-    _require_all(table, _ANGLES, path, "Give a 3-D refinement's STAR file, or poses= from cryoDRGN.")
+    _require_all(table, _ANGLES, path, "Pass the STAR file of a 3-D refinement, or cryoDRGN's poses.pkl as poses=.")
     return rotations_from_euler(*(column(table[name], path, name) for name in _ANGLES))
 
 
 def _shifts(table: pd.DataFrame, path: Path, pixel: np.ndarray) -> np.ndarray | None:
-    """rlnOriginX/Y, in pixels, take precedence over rlnOriginX/YAngst."""
+    """Return shifts in Å; rlnOriginX/Y (in pixels) take precedence over rlnOriginX/YAngst."""
     pixels, angstroms = ("rlnOriginX", "rlnOriginY"), ("rlnOriginXAngst", "rlnOriginYAngst")
     names = pixels if any(name in table for name in pixels) else angstroms
     if not any(name in table for name in names):
@@ -219,11 +219,11 @@ def _shifts(table: pd.DataFrame, path: Path, pixel: np.ndarray) -> np.ndarray | 
 
 
 def _ctf(table: pd.DataFrame, path: Path) -> CTF | None:
-    """CTF of the particles; an amplitude contrast that the file lacks becomes NaN, a phase shift 0."""
+    """Return the CTF of the particles; a missing amplitude contrast becomes NaN, a missing phase shift 0."""
     if not any(name in table for name in _DEFOCUS):
         return None
     names = _DEFOCUS + _MICROSCOPE
-    _require_all(table, names, path, "Export the file with its CTF columns, or give ctf= from cryoDRGN.")
+    _require_all(table, names, path, "Export the file with its CTF columns, or pass cryoDRGN's ctf.pkl as ctf=.")
     u, v, angle, voltage, aberration = (column(table[name], path, name) for name in names)
     optional = {"rlnAmplitudeContrast": np.nan, "rlnPhaseShift": 0.0}
     contrast, phase = (

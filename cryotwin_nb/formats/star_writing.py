@@ -1,18 +1,15 @@
-"""Particles as a RELION 3.1 STAR file."""
+"""Writing of particles as a RELION 3.1 STAR file."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cryotwin_nb.formats.poses import euler_from_rotations
-from cryotwin_nb.imaging.optics import CTF
-
-if TYPE_CHECKING:
-    pass
 from cryotwin_nb.formats.star import _ANGLES, _DEFOCUS
+from cryotwin_nb.imaging.optics import CTF
 
 
 def write_star(
@@ -26,22 +23,22 @@ def write_star(
     ctf: CTF | None = None,
     prepared: dict[str, int] | None = None,
 ) -> None:
-    """Write the particles of one stack as a RELION 3.1 STAR file, to `path` itself (see `files.atomic`).
+    """Write the particles of one stack as a RELION 3.1 STAR file, directly to `path` (not atomic, see `files.atomic`).
 
     Parameters
     ----------
     path : path-like
         The .star file.
     stack : str
-        Name of the stack, as it shall be found from the folder of the STAR file; its images are numbered in order.
+        Path of the stack relative to the folder of the STAR file; its images are numbered in order.
     optics_group : (n,) int64
-        From 0. A group whose particles differ in voltage, Cs or amplitude contrast is written as several.
+        Number of the optics group, from 0. Groups with several voltages, Cs or amplitude contrasts are split.
     pixel_size, box_size : float, int
-        Å; pixels.
+        Pixel size, Å; box size, pixels.
     rotations, shifts, ctf
         As in `Metadata`.
     prepared : dict, optional
-        Columns for data_optics that say how the images were changed: `SIGN`, `WHITENED`.
+        Columns for data_optics that record how the images were processed: `SIGN`, `WHITENED`.
     """
     import pandas as pd
     import starfile

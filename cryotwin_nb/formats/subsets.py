@@ -1,7 +1,6 @@
-"""Subsets of STAR and .cs files: the selected particles as they were written, and what was worked out about them.
+"""Subsets of STAR and .cs files: the selected particles, unchanged, with computed columns added.
 
-A STAR file is copied line by line, never parsed into numbers and printed again, so that everything a reader does not
-understand stays what it was.
+STAR files are copied line by line instead of being parsed and rewritten, so content unknown to the reader is preserved.
 """
 
 from __future__ import annotations
@@ -21,26 +20,26 @@ Columns = Mapping[str, np.ndarray]
 
 
 def write_star_subset(path: Path, source: Path, rows: np.ndarray, columns: Columns) -> str | None:
-    """Copy a STAR file with some of its particles only.
+    """Copy a STAR file with only the selected particles.
 
     Parameters
     ----------
     path, source : Path
         The new file and the one to copy.
     rows : (k,) int64
-        Rising numbers of the particles, from 0.
+        Row numbers of the particles, from 0, in increasing order.
     columns : mapping of str to (k,)
-        Numbers, or words without spaces, to add.
+        Columns to add: numbers, or strings without spaces.
 
     Returns
     -------
     str or None
-        The first stack, if it is found from where `source` is but not from where `path` is.
+        Name of the first stack, if it can be found from the folder of `source` but not from that of `path`.
 
     Raises
     ------
     InputError
-        If `source` has fewer particles or such a column already, or `path` cannot be written.
+        If `source` has too few particles or already has one of the columns, or `path` cannot be written.
     """
     labels = [b"cryotwin" + name.title().replace("_", "").encode() for name in columns]
     with open(source, "rb") as lines, atomic(path) as partial, open(partial, "wb") as out:
@@ -51,14 +50,14 @@ def write_star_subset(path: Path, source: Path, rows: np.ndarray, columns: Colum
 def _copy(
     lines: BinaryIO, out: BinaryIO, rows: np.ndarray, labels: list[bytes], values: list[np.ndarray], source: Path
 ) -> str:
-    """Copy all lines but the rows left out; returns the first stack."""
+    """Copy all lines except the rows not selected; return the name of the first stack."""
     row, written, first, header = -1, 0, "", []
     for kind, line in _classified(lines):
         if kind == "label":
             header.append(line)
             out.write(line)
             continue
-        if header and labels:  # the first line after the header of the particles
+        if header and labels:  # first line after the header of the particle table
             out.write(_more_labels(header, labels, source))
         if header:
             position = [_label(text) for text in header].index(_NAME)
@@ -81,11 +80,11 @@ def _copy(
 
 
 def _classified(lines: BinaryIO) -> Iterator[tuple[str, bytes]]:
-    """Lines with what they are: a "label" or a "row" of the table of particles, or "other".
+    """Yield (kind, line) for each line; the kind is "label" or "row" (of the particle table) or "other".
 
-    That table is the first loop with image names. The header of a loop is held back until it is known to be that.
+    The particle table is the first loop with image names. The header of a loop is held back until its kind is known.
     """
-    header: list[bytes] | None = None  # of a loop whose rows have not begun
+    header: list[bytes] | None = None  # of a loop whose rows have not started
     found = inside = False
     for line in lines:
         text = line.strip()
@@ -113,7 +112,7 @@ def _more_labels(header: list[bytes], labels: list[bytes], source: Path) -> byte
     there = sorted({_label(line) for line in header} & set(labels))
     if there:
         found, sentence = there[0].decode(), f"{source} already has a column {there[0].decode()}."
-        raise InputError(source, found, "a new name", "Give the new column another name.", sentence)
+        raise InputError(source, found, "a new name", "Choose another name for the new column.", sentence)
     last = header[-1]
     end = last[len(last.rstrip()) :].lstrip(b" \t") or b"\n"
     return b"".join(b"_%s #%d" % (label, len(header) + i) + end for i, label in enumerate(labels, 1))
@@ -124,7 +123,7 @@ def _written(value: np.generic) -> bytes:
 
 
 def write_cs_subset(path: Path, source: Path, rows: np.ndarray, columns: Columns) -> str | None:
-    """Write some rows of a .cs file with all its fields; parameters, result and exceptions as `write_star_subset`."""
+    """Write some rows of a .cs file with all its fields; parameters, result and errors as in `write_star_subset`."""
     table = read_table(source)
     if len(rows) and rows[-1] >= len(table):
         sentence = f"{source} has changed since it was read: row {rows[-1]} (from 0) is missing."
@@ -134,7 +133,7 @@ def write_cs_subset(path: Path, source: Path, rows: np.ndarray, columns: Columns
     there = sorted(set(added) & set(table.dtype.names or ()))
     if there:
         sentence = f"{source} already has a field {there[0]}."
-        raise InputError(source, there[0], "a new name", "Give the new column another name.", sentence)
+        raise InputError(source, there[0], "a new name", "Choose another name for the new column.", sentence)
     subset = table[rows]
     if added:
         fields = [(name, table.dtype[name]) for name in table.dtype.names or ()]
@@ -150,12 +149,12 @@ def write_cs_subset(path: Path, source: Path, rows: np.ndarray, columns: Columns
 
 
 def _stored(values: np.ndarray) -> np.ndarray:
-    """Words as bytes, as cryoSPARC stores them."""
+    """Return strings as bytes, as cryoSPARC stores them; other values unchanged."""
     return np.char.encode(values, "utf-8") if values.dtype.kind == "U" else values
 
 
 def _moved(stack: str, path: Path, source: Path) -> str | None:
-    """The name of a stack that is found from where `source` is, but not from where `path` is."""
+    """Return the name of a stack that can be found from the folder of `source` but not from that of `path`."""
     try:
         find_stack(stack, source)
     except InputError:

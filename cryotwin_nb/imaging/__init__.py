@@ -1,4 +1,4 @@
-"""How a density becomes an image: Fourier transforms, the CTF, slices of maps, masks; and how alike two maps are."""
+"""Image formation: Fourier transforms, CTF, central slices and masks; and the Fourier shell correlation of maps."""
 
 from cryotwin_nb.imaging.fsc import FscCurve, fsc
 from cryotwin_nb.imaging.optics import CTF

@@ -1,11 +1,11 @@
-"""Centred Fourier transforms, the half plane, shells and the Fourier shell correlation.
+"""Centred Fourier transforms, the Fourier half plane and shells.
 
 Conventions, used everywhere in cryotwin_nb:
 
 * box size D is even; the origin is index D//2 on every axis;
 * arrays are indexed ``zyx`` (``yx`` for images), coordinates are written ``xyz`` (``xy``);
 * frequencies k are integers in grid units, -D/2 ... D/2-1; k / (D * pixel_size) is in 1/Å;
-* 2-D and 3-D transforms carry the same factor D^(-3/2). The 3-D transform is then unitary, and the transform of
+* 2-D and 3-D transforms have the same factor D^(-3/2). The 3-D transform is then unitary, and the transform of
   a projection (the sum of the voxels along z) *is* the central slice of the transform of the volume;
 * real images and volumes satisfy F(-k) = F(k)*, so only half of the plane is kept (`HalfPlane`).
 """
@@ -47,7 +47,7 @@ def ifft3(spectra: Tensor) -> Tensor:
 
 
 def real_fft3(volumes: Tensor) -> Tensor:
-    """Transform of real volumes (..., S, S, S), x >= 0 only: (..., S, S, S/2 + 1), corner at the origin, no factor."""
+    """Unnormalised transform (..., S, S, S/2 + 1) of real volumes (..., S, S, S): x >= 0, zero frequency first."""
     return torch.fft.rfftn(ifftshift(volumes, dim=(-3, -2, -1)), dim=(-3, -2, -1))
 
 
@@ -57,10 +57,10 @@ def real_ifft3(spectra: Tensor) -> Tensor:
 
 
 def fourier_padded(volumes: Tensor, box_size: int) -> Tensor:
-    """Volumes (..., D, D, D) on a finer grid of `box_size` voxels over the same cube; the centre stays the centre.
+    """Resample volumes (..., D, D, D) to a finer grid of `box_size` voxels over the same cube, with the same centre.
 
-    The transform gets a margin of zeros: nothing is added beyond the old Nyquist frequency, nothing lost below it, and
-    voxels that both grids share keep their values.
+    The transform is zero-padded: nothing is added beyond the old Nyquist frequency, nothing is lost below it, and
+    voxels common to both grids keep their values.
     """
     size = volumes.shape[-1]
     margin = (require_box_size(box_size) - size) // 2
@@ -69,9 +69,9 @@ def fourier_padded(volumes: Tensor, box_size: int) -> Tensor:
 
 
 def crop_images(images: Tensor, box_size: int) -> Tensor:
-    """Real images (..., D, D) on a coarser grid (..., d, d) of the same extent: the frequencies beyond it are left out.
+    """Downsample real images (..., D, D) to a coarser grid (..., d, d) of the same extent by Fourier cropping.
 
-    Grey values stay what they are, line integrals of the density.
+    Grey values remain line integrals of the density.
     """
     size, half = images.shape[-1], box_size // 2
     rows = torch.cat([torch.arange(half), torch.arange(size - half, size)]).to(images.device)
@@ -80,7 +80,7 @@ def crop_images(images: Tensor, box_size: int) -> Tensor:
 
 
 def filter_images(images: Tensor, gains: Tensor) -> Tensor:
-    """Real images (m, D, D) whose Fourier coefficients are multiplied by gains (m, n_shells) of their shells."""
+    """Multiply the Fourier coefficients of real images (m, D, D) by gains (m, n_shells) of their shells."""
     size = images.shape[-1]
     shell = grid(size, 2, images.device).float().norm(dim=-1).round().long()
     shell = ifftshift(shell)[:, : size // 2 + 1]
@@ -111,7 +111,7 @@ class HalfPlane:
     Attributes
     ----------
     box_size : int
-        D, pixels.
+        Box size D, pixels.
     radius : float or None
         Frequencies with |k| < radius (grid units) are kept; None keeps the whole plane.
     index : (P,) int64
@@ -158,7 +158,7 @@ def n_shells(box_size: int) -> int:
 
 @lru_cache(maxsize=16)
 def half_plane(box_size: int, radius: float | None = None) -> HalfPlane:
-    """The `HalfPlane` of a box, on the CPU and cached."""
+    """Return the `HalfPlane` of a box, on the CPU; results are cached."""
     require_box_size(box_size)
     frequencies = grid(box_size, 2).reshape(-1, 2)
     index = torch.arange(box_size**2)
@@ -173,7 +173,7 @@ def half_plane(box_size: int, radius: float | None = None) -> HalfPlane:
 
 
 def shell_mean(values: Tensor, shell: Tensor, n: int, weights: Tensor | None = None) -> Tensor:
-    """Weighted mean of `values` (..., P) over shells, (..., n) float64; empty shells hold 0."""
+    """Weighted mean of `values` (..., P) over shells, (..., n) float64; 0 for empty shells."""
     weights = torch.ones_like(shell, dtype=torch.float64) if weights is None else weights.double()
     total = values.new_zeros(*values.shape[:-1], n, dtype=torch.float64).index_add(-1, shell, values.double() * weights)
     mass = weights.new_zeros(n).index_add(0, shell, weights)

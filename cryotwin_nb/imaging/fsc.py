@@ -1,4 +1,4 @@
-"""How alike two maps are: Fourier shell correlation."""
+"""Fourier shell correlation (FSC) of two maps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FscCurve:
     Attributes
     ----------
     frequency : (D/2,) float64
-        Centre of each shell, 1/Å; shell 0 (the mean density) is left out.
+        Centre of each shell, 1/Å; shell 0 (the mean density) is excluded.
     correlation : (D/2,) float64
         Re<a, b> / (|a| |b|) in each shell.
     """
@@ -35,7 +35,12 @@ class FscCurve:
     def resolution(self, threshold: float = 0.143) -> float:
         """Resolution in Å at which the curve first falls below `threshold`, linearly interpolated.
 
-        A curve that never falls below it gives the Nyquist resolution; one that starts below it gives infinity.
+        It is the Nyquist resolution if the curve never falls below `threshold`, and infinity if it starts below.
+
+        Parameters
+        ----------
+        threshold : float
+            Correlation threshold; by default 0.143, the usual value for independent half maps.
         """
         below = np.flatnonzero(self.correlation < threshold)
         if len(below) == 0:
@@ -57,10 +62,10 @@ def fsc(
     a, b : (D, D, D) float
         Maps, zyx.
     voxel_size : float
-        Å.
+        Voxel size, Å.
     mask : (D, D, D) float, optional
-        Both maps are multiplied by it (`masks.spherical_mask`, `masks.map_mask`). Make it soft: a sharp edge is itself
-        a signal that both share.
+        Mask that both maps are multiplied by (`masks.spherical_mask`, `masks.map_mask`). Use a soft mask: a sharp edge
+        is a signal common to both maps and raises the correlation.
 
     Raises
     ------
@@ -70,6 +75,12 @@ def fsc(
     Notes
     -----
     Shell s holds the coefficients with round(|k|) = s for s = 1 ... D/2 (Harauz and van Heel 1986).
+
+    Examples
+    --------
+    >>> curve = ct.fsc(volume, volume, voxel_size=10.0)
+    >>> curve.correlation[1:4].round(3)
+    array([1., 1., 1.])
     """
     given = (a, b) if mask is None else (a, b, mask)
     maps = [torch.as_tensor(np.asarray(m), dtype=torch.float64) for m in given]

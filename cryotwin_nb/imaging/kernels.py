@@ -1,9 +1,10 @@
-"""The hot loops of slicing, compiled by numba: read slices from a lattice, insert them, solve each voxel's equations.
+"""Inner loops of slicing, compiled with numba: read slices from a lattice, insert them, solve each voxel's equations.
 
-Arrays in, arrays filled; what they mean is in `lattice`, which has the same operations in plain PyTorch for other
-devices. The lattice holds rows along x with x >= 0: voxel (x, y, z) is `start[z + c, y + c] + x`, and a sample with
-x < 0 is replaced by its conjugate at the opposite side. Loops over the maps are short and become vector instructions
-only where their length is known: `gather` and `insert` give a function for each number of maps.
+The functions fill arrays in place. The arrays are described in `lattice`, which implements the same operations in plain
+PyTorch for other devices. The lattice consists of rows along x with x >= 0: voxel (x, y, z) has the index
+`start[z + c, y + c] + x`, and a sample with x < 0 is replaced by its conjugate at the opposite position. Loops over the
+maps are short and are vectorised only if their length is a compile-time constant, so `gather` and `insert` return one
+function for each number of maps.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ compiled: Any = partial(njit, parallel=True, fastmath=True, cache=True, nogil=Tr
 
 @njit(inline="always")
 def _locate(rotation, kx, ky, scale):
-    """Position scale * R (kx, ky, 0) folded to x >= 0, and the sign of the imaginary part there."""
+    """Return the position scale * R (kx, ky, 0) folded to x >= 0, and the sign of the imaginary part there."""
     x = scale * (rotation[0, 0] * kx + rotation[0, 1] * ky)
     y = scale * (rotation[1, 0] * kx + rotation[1, 1] * ky)
     z = scale * (rotation[2, 0] * kx + rotation[2, 1] * ky)
@@ -31,7 +32,7 @@ def _locate(rotation, kx, ky, scale):
 
 @cache
 def gather(n_maps: int) -> Callable:
-    """A function that reads slices of Q = `n_maps` maps.
+    """Return a function that reads slices of Q = `n_maps` maps.
 
     It fills slices (m, P, 2Q) by trilinear interpolation in lattice (V, 2Q): Q real parts, then Q imaginary parts.
     """
@@ -63,11 +64,11 @@ def gather(n_maps: int) -> Callable:
 
 @cache
 def insert(n_maps: int, n_products: int) -> Callable:
-    """A function that adds slices to sums (V, 2Q + M), the adjoint of `gather`; Q = `n_maps`, M = `n_products`.
+    """Return a function that adds slices to sums (V, 2Q + M), Q = `n_maps`, M = `n_products`: the adjoint of `gather`.
 
     Sample p of image i adds the vector (values[i, p], powers[i, p] * second[i]), with values (m, P, 2Q) of Q real parts
-    and Q imaginary parts, powers (m, P) and second (m, M). Each thread owns some planes of constant z (`owner`), goes
-    through all samples and adds to its planes only: the order of summation does not depend on the number of threads.
+    and Q imaginary parts, powers (m, P) and second (m, M). Each thread owns some planes of constant z (`owner`), loops
+    over all samples and adds only to its planes, so the order of summation does not depend on the number of threads.
     """
     channels = 2 * n_maps + n_products
 
@@ -107,17 +108,20 @@ def insert(n_maps: int, n_products: int) -> Callable:
 
 @compiled
 def solve(sums, shell, precision, solution, covariance):
-    """Solve the normal equations of each voxel, and add up the inverses of their matrices over each shell.
+    """Solve the normal equations of each voxel, and sum the inverses of their matrices over each shell.
 
     Parameters
     ----------
     sums : (V, 2Q + M)
         Right-hand sides (Q real parts, Q imaginary parts) and lower triangles of the Q x Q matrices.
     shell : (V,)
+        Shell of each voxel.
     precision : (n_shells, Q)
         Added to the diagonals.
-    solution : (V, 2Q), filled
-    covariance : (threads, n_shells, Q, Q), added to
+    solution : (V, 2Q)
+        Filled with the solutions.
+    covariance : (threads, n_shells, Q, Q)
+        The inverses (lower triangles) are added to it, for each thread separately.
     """
     n_voxels, size = len(sums), precision.shape[1]
     threads = len(covariance)
@@ -134,7 +138,7 @@ def solve(sums, shell, precision, solution, covariance):
                     for k in range(j):
                         total -= factor[i, k] * factor[j, k]
                     factor[i, j] = np.sqrt(max(total, 1e-30)) if i == j else total / factor[j, j]
-            for j in range(size):  # and its inverse, column by column
+            for j in range(size):  # inverse of the factor, column by column
                 inverse[j, j] = 1 / factor[j, j]
                 for i in range(j + 1, size):
                     total = 0.0

@@ -1,8 +1,8 @@
-"""A Fourier lattice that central slices are read from and inserted into.
+"""Fourier lattice for reading and inserting central slices.
 
-The lattice is `padding` times finer than that of the map, holds a ball, and only the half with x >= 0. Slices are read
-by trilinear interpolation; the fall-off in real space that goes with it is divided out of the volumes (`gridding`).
-On the CPU the loops are compiled (`kernels`), elsewhere they are PyTorch's gather and `index_add_`.
+The lattice is `padding` times finer than that of the map and covers the half of a ball with x >= 0. Slices are read by
+trilinear interpolation; its fall-off in real space is divided out of the volumes (`gridding`). On the CPU the loops are
+compiled (`kernels`); on other devices they use PyTorch's indexing and `index_add_`.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from cryotwin_nb.imaging.optics import slice_coordinates
 
 
 class HalfBall:
-    """Half of a ball in a padded Fourier lattice: rows along x >= 0, one after the other.
+    """Half of a ball in a padded Fourier lattice, stored as consecutive rows along x >= 0.
 
     Parameters
     ----------
     box_size : int
-        D of the volumes, voxels.
+        Box size D of the volumes, voxels.
     radius : float
-        Slices may be read at frequencies |k| < radius, grid units of the map.
+        Slices can be read at frequencies |k| < radius, grid units of the map.
     padding : float
-        How much finer than that of the map the lattice is; rounded to an even side.
+        Oversampling relative to the lattice of the map; the side is rounded to an even number of voxels.
 
     Attributes
     ----------
     side : int
-        S, voxels of the padded box.
+        Side S of the padded box, voxels.
     scale : float
-        S / D: lattice units in one grid unit of the map.
+        S / D: lattice units per grid unit of the map.
     positions : (V, 3) int16
         xyz of each voxel, lattice units.
     start : (2c + 1, 2c + 1) int32
-        Voxel (x, y, z) is number start[z + c, y + c] + x.
+        Voxel (x, y, z) has the index start[z + c, y + c] + x.
     shell : (V,) int64
         |k| in grid units of the map, rounded to the nearest integer.
     """
@@ -49,7 +49,7 @@ class HalfBall:
         self.scale = self.side / box_size
         centre = int(radius * self.scale + 3**0.5) + 1
         axis = np.arange(-centre, centre + 1)
-        reach = (radius * self.scale + 3**0.5) ** 2  # all eight neighbours of a sample
+        reach = (radius * self.scale + 3**0.5) ** 2  # includes all eight neighbours of a sample
         rest = reach - axis[:, None] ** 2 - axis**2
         length = np.where(rest >= 0, np.sqrt(np.maximum(rest, 0)).astype(int) + 1, 0)
         start = np.concatenate([[0], length.cumsum()[:-1]]).reshape(length.shape)
@@ -65,7 +65,7 @@ class HalfBall:
 
     @property
     def grid_index(self) -> Tensor:
-        """Number of each voxel in the flattened array of `real_fft3` of the padded box."""
+        """Index of each voxel in the flattened `real_fft3` of the padded box; -1 if outside."""
         x, y, z = self.positions.long().unbind(1)
         index = ((z % self.side) * self.side + y % self.side) * (self.side // 2 + 1) + x
         return torch.where(self.positions.abs().amax(1) <= self.side // 2, index, -1)
@@ -77,7 +77,7 @@ class HalfBall:
         return fall[:, None, None] * fall[:, None] * fall
 
     def from_volumes(self, volumes: Tensor) -> Tensor:
-        """Transforms (V, 2Q) of volumes (Q, D, D, D), made ready for slicing: Q real parts, then Q imaginary parts."""
+        """Return transforms (V, 2Q) of volumes (Q, D, D, D) for slicing: Q real parts, then Q imaginary parts."""
         margin = (self.side - self.box_size) // 2
         pad = (margin, self.side - self.box_size - margin) * 3
         index, gridding = self.grid_index.to(volumes.device), self.gridding.to(volumes)
@@ -89,11 +89,11 @@ class HalfBall:
         return lattice
 
     def to_volumes(self, lattice: Tensor) -> Tensor:
-        """Volumes (Q, D, D, D) whose local averages over the lattice are the given transforms (V, 2Q)."""
+        """Return volumes (Q, D, D, D) whose local averages over the lattice are the given transforms (V, 2Q)."""
         margin, size = (self.side - self.box_size) // 2, self.box_size
         inside = slice(margin, margin + size)
         index = self.grid_index.to(lattice.device)
-        kept = (self.positions.abs().amax(1) < self.side // 2).to(lattice.device)  # Nyquist planes are there twice
+        kept = (self.positions.abs().amax(1) < self.side // 2).to(lattice.device)  # Nyquist planes occur twice
         maps = []
         for real, imaginary in zip(*lattice.T.chunk(2), strict=True):
             spectrum = torch.zeros(self.side**2 * (self.side // 2 + 1), dtype=torch.complex64, device=lattice.device)
@@ -103,7 +103,7 @@ class HalfBall:
         return torch.stack(maps) / self.gridding.to(lattice.device)
 
     def slices(self, lattice: Tensor, frequencies: Tensor, rotations: Tensor) -> Tensor:
-        """Central slices (m, P, 2Q) of the transforms in lattice (V, 2Q), at frequencies (P, 2) and poses (m, 3, 3)."""
+        """Read central slices (m, P, 2Q) from lattice (V, 2Q), at frequencies (P, 2) and poses (m, 3, 3)."""
         if lattice.device.type == "cpu":
             from cryotwin_nb.imaging import kernels
 
@@ -122,22 +122,20 @@ class HalfBall:
         return result
 
     def insert(
-        self,
-        sums: Tensor,
-        frequencies: Tensor,
-        rotations: Tensor,
-        values: Tensor,
-        powers: Tensor,
-        second: Tensor,
+        self, sums: Tensor, frequencies: Tensor, rotations: Tensor, values: Tensor, powers: Tensor, second: Tensor
     ) -> None:
         """Add slices to sums (V, 2Q + M), the adjoint of `slices`.
 
         Parameters
         ----------
+        sums : (V, 2Q + M) float32
+            Sums over slices, updated in place.
+        frequencies, rotations : (P, 2) float32, (m, 3, 3) float32
+            Samples and poses of the slices, as in `slices`.
         values : (m, P, 2Q) float32
-            Enter the first 2Q columns: Q real parts, then Q imaginary parts.
-        powers : (m, P) float32
-            Enter the last M columns, multiplied by each of `second` (m, M).
+            Added to the first 2Q columns: Q real parts, then Q imaginary parts.
+        powers, second : (m, P) float32, (m, M) float32
+            Their products are added to the last M columns.
         """
         if sums.device.type == "cpu":
             from cryotwin_nb.imaging import kernels
@@ -156,7 +154,7 @@ class HalfBall:
             sums.index_add_(0, index, vectors * share[:, None])
 
     def close(self, sums: Tensor, n_first: int) -> None:
-        """Add to the plane x = 0 what samples on its other side have given to the opposite voxels."""
+        """Complete the plane x = 0: add to each voxel the conjugate of the sums at the opposite voxel."""
         plane = (self.positions[:, 0] == 0).nonzero().flatten()
         y, z = (-self.positions[plane, 1:].long() + len(self.start) // 2).unbind(1)
         opposite = self.start[z, y].long().to(sums.device)
@@ -203,7 +201,7 @@ class HalfBall:
         return solution, total / counts[:, None, None]
 
     def _corners(self, frequencies: Tensor, rotations: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-        """The eight neighbours of each sample as (index, share) (m P,), and the sign (m, P) of its imaginary part."""
+        """Return the eight neighbours of each sample as (index, weight) (m P,), and the sign of its imaginary part."""
         positions = slice_coordinates(frequencies, rotations) * self.scale
         sign = torch.where(positions[..., 0] < 0, -1.0, 1.0)
         positions = (positions * sign[..., None]).flatten(0, 1)
@@ -217,9 +215,9 @@ class HalfBall:
         return corners, sign
 
     def _owners(self, threads: int) -> np.ndarray:
-        """Which thread inserts into each plane of constant z: equal shares of the samples.
+        """Return the thread that inserts into each plane of constant z; all get equal shares of the samples.
 
-        Uniform views put 2 pi (R - |z|) samples into a plane.
+        With uniformly distributed views, a plane receives 2 pi (R - |z|) samples.
         """
         centre = len(self.start) // 2
         samples = centre + 1.0 - np.abs(np.arange(len(self.start)) - centre)
@@ -228,7 +226,7 @@ class HalfBall:
 
 @lru_cache(maxsize=4)
 def half_ball(box_size: int, radius: float, padding: float) -> HalfBall:
-    """The `HalfBall` of a box, on the CPU and cached."""
+    """Return the `HalfBall` of a box, on the CPU; results are cached."""
     return HalfBall(box_size, radius, padding)
 
 
@@ -237,11 +235,11 @@ def _numpy(*tensors: Tensor) -> list[np.ndarray]:
 
 
 def _set_threads() -> int:
-    """Let the compiled loops use as many threads as PyTorch; their number."""
+    """Let the compiled loops use as many threads as PyTorch; return their number."""
     import numba
 
     most, wanted = numba.config.NUMBA_NUM_THREADS, torch.get_num_threads()  # type: ignore[attr-defined]
     threads = min(wanted, most)
     numba.set_num_threads(threads)
-    torch.set_num_threads(wanted)  # the first call sets the OpenMP library's number, which is PyTorch's too
+    torch.set_num_threads(wanted)  # numba's first call sets the OpenMP threads, also for PyTorch
     return threads

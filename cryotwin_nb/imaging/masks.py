@@ -1,4 +1,4 @@
-"""Soft masks of maps: a ball, or a shape found from a map."""
+"""Soft masks for maps: a ball, or a shape derived from a map."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def map_mask(
     level : float, optional
         Density of the surface; by default a tenth of the map's 99.9th percentile.
     extend : float
-        Voxels around the surface that stay 1.
+        Distance around the surface at which the mask stays 1, voxels.
     width : float
-        Voxels of raised cosine beyond, in which it falls to 0.
+        Width of the raised cosine beyond, over which the mask falls to 0, voxels.
 
     Raises
     ------
     InputError
-        If no voxel lies above the level.
+        If no voxel is above the level.
     """
     from scipy import ndimage  # slow to import, not needed to load a model
 
@@ -43,7 +43,7 @@ def map_mask(
     pieces, count = ndimage.label(values > level)
     if count == 0:
         found = f"no voxel above {level:.3g}"
-        raise InputError("map_mask", found, "a level below the map's largest value", "Lower the level.")
+        raise InputError("map_mask", found, "a level below the maximum of the map", "Lower the level.")
     largest = pieces == np.argmax(np.bincount(pieces.flat)[1:]) + 1
     distance = ndimage.distance_transform_edt(~largest)
     return soft_edge(torch.as_tensor(distance).float() - extend, width)

@@ -1,4 +1,4 @@
-"""How a density becomes a recorded image: slice, CTF, shift, noise. The only place where this is written down.
+"""Image formation model: central slice, CTF, shift and noise. The model is defined only here.
 
 In Fourier space, with k in 1/Å and the pose R of the image, the recorded image is
 
@@ -50,7 +50,7 @@ class CTF:
         return len(self.defocus_u)
 
     def __getitem__(self, indices) -> CTF:
-        """The parameters of a subset of particles."""
+        """Return the parameters of a subset of particles."""
         return CTF(*(getattr(self, f.name)[indices] for f in fields(self)))
 
     def __call__(self, frequencies: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def slice_coordinates(frequencies: Tensor, rotations: Tensor) -> Tensor:
 
 
 def shift_phases(frequencies: Tensor, shifts: Tensor) -> Tensor:
-    """exp(+2 pi i k.t): (P, 2) in 1/Å and (n, 2) in Å give (n, P); a recorded image carries this factor."""
+    """exp(+2 pi i k.t): (P, 2) in 1/Å and (n, 2) in Å give (n, P); a recorded image contains this factor."""
     angle = 2 * torch.pi * shifts @ frequencies.T
     return torch.polar(torch.ones_like(angle), angle)
 
@@ -103,13 +103,13 @@ def noise_power(images: Tensor, particle_radius: float) -> Tensor:
     images : (n, D, D) float32
         Recorded images.
     particle_radius : float
-        Pixels; what lies within is left out.
+        Radius of the particle, pixels; pixels within it are ignored.
     """
     return noise_spectrum(masked_power(images, particle_radius), particle_radius)
 
 
 def masked_power(images: Tensor, particle_radius: float) -> Tensor:
-    """Mean power spectrum (D, D) of images, less their level, times a soft mask of what is outside the particle."""
+    """Mean power spectrum (D, D) of images minus their background level, times a soft mask outside the particle."""
     mask = _outside(images.shape[-1], particle_radius).to(images)
     level = (images * mask).sum((-2, -1), keepdim=True) / mask.sum()
     return fft2((images - level) * mask).abs().square().double().mean(0)
@@ -120,8 +120,8 @@ def noise_spectrum(power: Tensor, particle_radius: float) -> Tensor:
 
     Notes
     -----
-    The mask smooths the spectrum, and taking out the level lowers the lowest shells. Both are computed for any
-    spectrum (`_expected_power`) and undone by iterating spectrum <- spectrum * measured / expected.
+    The mask smooths the spectrum, and subtracting the level lowers the lowest shells. Both effects can be computed for
+    any spectrum (`_expected_power`) and are undone by iterating spectrum <- spectrum * measured / expected.
     """
     size = len(power)
     plane, mask = half_plane(size), _outside(size, particle_radius).double()
@@ -130,7 +130,7 @@ def noise_spectrum(power: Tensor, particle_radius: float) -> Tensor:
         return shell_mean(plane.gather(values), plane.shell, n_shells(size), plane.multiplicity)[1:]
 
     measured, spectrum = in_shells(power), torch.ones(n_shells(size) - 1, dtype=torch.float64)
-    nearest = (grid(size, 2).float().norm(dim=-1).round().long() - 1).clamp_min(0)  # of the mean nothing is left
+    nearest = (grid(size, 2).float().norm(dim=-1).round().long() - 1).clamp_min(0)  # shell 0 is set to shell 1
     for _ in range(20):
         spectrum = spectrum * measured / in_shells(_expected_power(spectrum[nearest], mask)).clamp_min(1e-30)
     return torch.cat([spectrum[:1], spectrum])
@@ -141,9 +141,9 @@ def _outside(box_size: int, particle_radius: float) -> Tensor:
 
 
 def _expected_power(spectrum: Tensor, mask: Tensor) -> Tensor:
-    """Expected power (D, D) of mask * (noise - level), the level its mean under the mask, for noise of given power.
+    """Expected power (D, D) of mask * (noise - level) for noise of given power; level is its mean under the mask.
 
-    With M the transform of the mask and u that of mask * noise, the level is u(0) / M(0) and what remains is
+    With M the transform of the mask and u that of mask * noise, the level is u(0) / M(0) and the remainder is
     u - M u(0) / M(0); the covariances of u are convolutions of M with the spectrum.
     """
     size, transform = len(mask), fft2(mask)

@@ -1,4 +1,4 @@
-"""Gaussian mixtures as densities: values, samples, modes, fitting; nothing here knows about images."""
+"""Gaussian mixture densities: evaluation, sampling, modes and fitting; independent of images."""
 
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.moments import MixtureMoments, StoredMixture

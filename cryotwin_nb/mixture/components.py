@@ -1,4 +1,4 @@
-"""The parameters of a Gaussian mixture as three arrays: checked, factorised, split."""
+"""Gaussian mixture parameters as three arrays, with validation, factorisation and splitting."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Components(NamedTuple):
     covariances: Tensor
 
     def require_valid(self) -> None:
-        """Raise `InputError` unless the three are a mixture."""
+        """Raise `InputError` unless the weights, means and covariances define a mixture."""
         weights, means, covariances = self
-        remedy = "Check how the mixture was made; GaussianMixture.fit makes a valid one from latents."
+        remedy = "Check how you built the mixture, or fit one to latents with GaussianMixture.fit."
 
         def require(good: object, what: str, found: str, expected: str) -> None:
             if not bool(good):
@@ -47,7 +47,7 @@ class Components(NamedTuple):
         require(not len(failed), "covariances", where, "positive definite matrices")
 
     def factorised(self, window: float) -> Factors:
-        """What densities are computed from, with the covariances widened by window^2 / 12."""
+        """Return the factors for evaluating densities, with window^2 / 12 added to the diagonal of each covariance."""
         count, dim = self.means.shape
         identity = torch.eye(dim, dtype=self.means.dtype, device=self.means.device)
         cholesky = torch.linalg.cholesky(self.covariances + window**2 / 12 * identity)
@@ -59,9 +59,9 @@ class Components(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """Inverse Cholesky factors (d, C d), whitened means -(C d,) and log constants (C,) of a mixture.
+    """Inverse Cholesky factors (d, C d), negated whitened means (C d,) and log constants (C,) of a mixture.
 
-    The log of a component's weighted density is constant - |residual|^2 / 2, residual = z @ whitener + offset.
+    The log of a component's weighted density is constant - |residual|^2 / 2, where residual = z @ whitener + offset.
     """
 
     whitener: Tensor
@@ -69,11 +69,11 @@ class Factors(NamedTuple):
     constant: Tensor
 
     def log_joint(self, z: Tensor) -> Tensor:
-        """log pi_c N(z; mu_c, Sigma_c): (n, d) float64 gives (n, C)."""
+        """Return log pi_c N(z; mu_c, Sigma_c), (n, C), for latents `z` (n, d) float64."""
         return self.constant - 0.5 * self._residual(z).square().sum(-1)
 
     def value_and_score(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """log P (n,) and its gradient -sum_c gamma_c Sigma_c^-1 (z - mu_c) (n, d)."""
+        """Return log P (n,) and its gradient -sum_c gamma_c Sigma_c^-1 (z - mu_c) (n, d)."""
         away = self._residual(z)
         joint = self.constant - 0.5 * away.square().sum(-1)
         largest = joint.amax(-1, keepdim=True)
@@ -83,14 +83,15 @@ class Factors(NamedTuple):
         return (largest + total.log())[:, 0], away.flatten(1) @ self.whitener.T
 
     def _residual(self, z: Tensor) -> Tensor:
-        """Distances from the means in standard deviations: (n, d) gives (n, C, d)."""
+        """Return the offsets from the means in standard deviations, (n, C, d), for latents `z` (n, d)."""
         return torch.addmm(self.offset, z, self.whitener).unflatten(-1, (len(self.constant), -1))
 
 
 def halves(mean: Tensor, covariance: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
-    """Means (2, d) and common covariance (d, d) of two equal Gaussians that together have the given moments.
+    """Return means (2, d) and common covariance (d, d) of two equal Gaussians that together have the given moments.
 
-    They sit at plus and minus `fraction` standard deviations along the longest axis and are narrower by just that.
+    The means are `fraction` standard deviations on either side of `mean` along the longest axis; the variance along
+    that axis is reduced by the square of this offset.
     """
     variances, axes = torch.linalg.eigh(covariance)
     offset = fraction * variances[-1].clamp_min(0).sqrt() * axes[:, -1]

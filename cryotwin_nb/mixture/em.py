@@ -1,7 +1,8 @@
-"""The two steps of expectation-maximisation for Gaussian mixtures, for latents with and without known errors.
+"""Expectation-maximisation (EM) for Gaussian mixtures, for latents with and without known error covariances.
 
-Moments travel between the steps as one array (C, 1 + d + d d): the sums of 1, x and x x^T over the latents of each
-component. Latents are expected in coordinates of unit covariance (see `fitting`).
+The E-step passes its sufficient statistics ("moments") to the M-step as one array (C, 1 + d + d d): the sums of 1, x
+and x x^T over the latents, weighted by the responsibilities of each component. Latents must be whitened to unit
+covariance (see `fitting`).
 """
 
 from __future__ import annotations
@@ -14,26 +15,26 @@ from torch import Tensor
 from cryotwin_nb.mixture.components import Components
 
 FLOOR = 1e-6  # smallest variance of a component, in units of the overall variance
-_REFRESH = 20  # steps between two looks at all pairs of latent and component, for latents with errors
-_AT_ONCE = 2**23  # responsibilities held at once
-_NEGLIGIBLE = 1e-6  # responsibilities below this are left out in between
+_REFRESH = 20  # EM iterations between evaluations of all (latent, component) pairs, for latents with errors
+_AT_ONCE = 2**23  # responsibilities held in memory at once
+_NEGLIGIBLE = 1e-6  # pairs with smaller responsibilities are skipped between those evaluations
 
 
 class Latents:
-    """Latents `x` (n, d) that count `weights` (n,) times each, known exactly."""
+    """Exactly known latents `x` (n, d) with weights (n,)."""
 
     def __init__(self, x: Tensor, weights: Tensor) -> None:
         self.x, self.weights = x, weights
         self.features = torch.cat([torch.ones_like(x[:, :1]), x, _outer(x).flatten(1)], dim=1)
 
     def subset(self, index: Tensor) -> Latents:
-        """Some of them."""
+        """Return the latents at `index`."""
         return Latents(self.x[index], self.weights[index])
 
     def expect(self, mixture: Components) -> tuple[Tensor, float]:
-        """E-step: moments under the responsibilities, and the mean log-likelihood.
+        """E-step: return the moments under the responsibilities and the mean log-likelihood.
 
-        The log density of a component is a polynomial in x, so both are products of `features` with a small matrix.
+        The log density of a component is a polynomial in x, so both are products of `features` and a small matrix.
         """
         coefficients = _log_joint_coefficients(mixture)
         moments, total = torch.zeros_like(coefficients), 0.0
@@ -41,7 +42,7 @@ class Latents:
         for features, weights in zip(self.features.split(size), self.weights.split(size), strict=True):
             log_joint = features @ coefficients.T
             highest = log_joint.amax(-1, keepdim=True)
-            gamma = log_joint.sub_(highest).exp_()  # in place, and exponentials once: this line is where the time goes
+            gamma = log_joint.sub_(highest).exp_()  # in place, one exponential: most of the run time
             evidence = gamma.sum(-1)
             moments += gamma.mul_((weights / evidence)[:, None]).T @ features
             total += float(weights @ (highest[:, 0] + evidence.log()))
@@ -49,10 +50,10 @@ class Latents:
 
 
 class NoisyLatents(Latents):
-    """Latents whose errors have known covariances `noise` (n, d, d): extreme deconvolution (Bovy et al. 2011).
+    """Latents with known error covariances `noise` (n, d, d): extreme deconvolution (Bovy et al. 2011).
 
-    The mixture is the density before the errors were added. Every latent has its own covariance with every
-    component, so a step over all pairs is slow; between two of those, pairs that do not matter are left out.
+    The mixture models the density before the errors were added. Each (latent, component) pair has a different
+    covariance, so an E-step over all pairs is slow; most E-steps skip pairs with negligible responsibility.
     """
 
     def __init__(self, x: Tensor, weights: Tensor, noise: Tensor) -> None:
@@ -61,7 +62,7 @@ class NoisyLatents(Latents):
         self._calls = 0
 
     def expect(self, mixture: Components) -> tuple[Tensor, float]:
-        """E-step: expected moments of the error-free latents, and the mean log-likelihood of those with errors."""
+        """E-step: return expected moments of the error-free latents and the mean log-likelihood of the noisy ones."""
         count, dim = mixture.means.shape
         if self._active.shape[1] != count or self._calls % _REFRESH == 0:
             self._active = self._active.new_ones(len(self.x), count)
@@ -74,7 +75,7 @@ class NoisyLatents(Latents):
         return moments, total / float(self.weights.sum())
 
     def _expect_rows(self, mixture: Components, rows: Tensor, moments: Tensor) -> Tensor:
-        """Add the moments of some latents to `moments`; their log-likelihoods (rows,)."""
+        """Add the moments of the latents `rows` to `moments` and return their log-likelihoods (rows,)."""
         row, c = self._active[rows].nonzero(as_tuple=True)
         residual = self.x[rows[row]] - mixture.means[c]
         cholesky = torch.linalg.cholesky(mixture.covariances[c] + self.noise[rows[row]])
@@ -97,11 +98,11 @@ class NoisyLatents(Latents):
 
 
 def maximise(moments: Tensor, strength: float) -> Components:
-    """M-step: the mixture with the given moments, its covariances drawn towards a common shape.
+    """M-step: return the mixture with the given moments, its covariances shrunk towards a common shape.
 
-    Each covariance becomes what it would be had `strength` d more latents of the component been seen, with the
-    average covariance of all components scaled to the volume of its own. Tight and broad components keep their sizes;
-    what is shared is the shape, which small components cannot know by themselves.
+    The shrinkage is equivalent to `strength` * d additional latents per component whose covariance is the average over
+    all components, scaled to the volume of the component's own. Tight and broad components keep their sizes; only the
+    shape is shared, because small components have too few latents to determine it.
     """
     dim = math.isqrt(moments.shape[1] - 1)
     mass = moments[:, 0].clamp_min(1e-12)
@@ -113,7 +114,7 @@ def maximise(moments: Tensor, strength: float) -> Components:
     identity = torch.eye(dim).to(scatter)
     average = scatter.sum(0) / mass.sum() + FLOOR * identity
     unit = average / torch.linalg.det(average) ** (1 / dim)
-    tenth = 0.1 * average.diagonal().mean()  # of a latent of average variance: the volume is not 0 without latents
+    tenth = 0.1 * average.diagonal().mean()  # 0.1 latents of average variance: empty components have a volume above 0
     volume = ((variances + tenth) / (mass[:, None] + 0.1)).log().mean(-1).exp()
     prior = strength * dim
     covariances = (scatter + prior * volume[:, None, None] * unit) / (mass + prior)[:, None, None] + FLOOR * identity
@@ -123,7 +124,7 @@ def maximise(moments: Tensor, strength: float) -> Components:
 def expectation_maximisation(
     latents: Latents, mixture: Components, strength: float, max_iter: int, tol: float
 ) -> tuple[Components, float]:
-    """EM from a mixture until a step changes less than `tol` a latent; the mixture and its mean log-likelihood."""
+    """Run EM until the mean log-likelihood changes by less than `tol`; return the mixture and that likelihood."""
     last = log_likelihood = -math.inf
     for _ in range(max_iter):
         moments, log_likelihood = latents.expect(mixture)
@@ -134,7 +135,7 @@ def expectation_maximisation(
 
 
 def clusters(latents: Latents, count: int, scale: Tensor, strength: float, generator: torch.Generator) -> Components:
-    """The mixture of k-means clusters (k-means++ seeds, five Lloyd steps), where distances are those of x * scale."""
+    """Return the mixture of k-means clusters of x * scale (k-means++ seeding, five Lloyd iterations)."""
     x, weights, dim = latents.x * scale, latents.weights, latents.x.shape[1]
     centres = x[_draw(weights, generator)][None]
     nearest = (x - centres[0]).square().sum(-1)
@@ -157,7 +158,7 @@ def _outer(x: Tensor) -> Tensor:
 
 
 def _log_joint_coefficients(mixture: Components) -> Tensor:
-    """Coefficients (C, 1 + d + d d) of log pi_c N(x; mu_c, Sigma_c) as a polynomial in x."""
+    """Return the coefficients (C, 1 + d + d d) of log pi_c N(x; mu_c, Sigma_c) as a polynomial in x."""
     cholesky = torch.linalg.cholesky(mixture.covariances)
     precision = torch.cholesky_inverse(cholesky)
     linear = (precision @ mixture.means[..., None])[..., 0]
@@ -168,7 +169,7 @@ def _log_joint_coefficients(mixture: Components) -> Tensor:
 
 
 def _draw(weights: Tensor, generator: torch.Generator) -> int:
-    """One index with probability proportional to `weights` (torch.multinomial takes at most 2^24 of them)."""
+    """Draw one index with probability proportional to `weights` (torch.multinomial accepts at most 2^24 of them)."""
     cumulative = weights.cumsum(0)
     level = torch.rand((), dtype=torch.float64, generator=generator).to(cumulative) * cumulative[-1]
     return min(int(torch.searchsorted(cumulative, level)), len(weights) - 1)

@@ -1,9 +1,9 @@
-"""Fitting a Gaussian mixture to a whole set of latents, and how many components it should have.
+"""Fit a Gaussian mixture to a set of latents and select its number of components.
 
-The number of components is what expectation-maximisation cannot choose: too many describe the sample and
-not the density it came from. `fit_components` scores mixtures on latents left out of them, along a geometric ladder of
-component numbers and for several strengths of the covariance prior, and refits with the best of both on all latents.
-Everything runs in coordinates in which the latents have unit covariance, so that their units do not matter.
+Expectation-maximisation (EM) cannot choose the number of components: a mixture with too many overfits the sample.
+`fit_components` scores mixtures on held-out latents, for a geometric series of component numbers and several strengths
+of the covariance prior, and refits with the best of both on all latents. All computations use coordinates in which
+the latents have unit covariance, so the result does not depend on their units.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture.components import Components, halves
 from cryotwin_nb.mixture.em import Latents, NoisyLatents, clusters, expectation_maximisation
 
-_STRENGTHS = (0.5, 2.0, 8.0, 32.0)  # of the covariance prior, in units of d latents
+_STRENGTHS = (0.5, 2.0, 8.0, 32.0)  # strengths of the covariance prior to try, in units of d latents
 
 
 class FitOptions(NamedTuple):
-    """How to fit; the fields are those of `GaussianMixture.fit`."""
+    """Fit options, documented in `GaussianMixture.fit`."""
 
     select: bool
     strength: float
@@ -44,7 +44,7 @@ def fit_components(
     start: Components | None,
     options: FitOptions,
 ) -> Components:
-    """The components of a mixture fitted to latents; all about it is told in `GaussianMixture.fit`."""
+    """Return the components of a mixture fitted to latents; see `GaussianMixture.fit` for the arguments."""
     select, strength, n_init, max_iter, tol, progress = options
     z, noise, weights = _require_data(z, noise_covariances, weights, n_components if start is None else 1)
     frame = _Frame.of(z, weights)
@@ -70,12 +70,12 @@ def fit_components(
 
 @dataclass(frozen=True)
 class _Frame:
-    """Coordinates x = (z - centre) @ whitener in which the latents have unit covariance."""
+    """Whitened coordinates x = (z - centre) @ whitener, in which the latents have unit covariance."""
 
     centre: Tensor
     whitener: Tensor
     inverse: Tensor
-    deviation: Tensor  # of the latents along the axes of x
+    deviation: Tensor  # standard deviations (d,) of the latents along the axes of x
 
     @classmethod
     def of(cls, z: Tensor, weights: Tensor) -> _Frame:
@@ -105,18 +105,18 @@ class _Frame:
 
 @dataclass(frozen=True)
 class _Search:
-    """How to look for the best mixture of some latents."""
+    """Search for the best mixture of a set of latents."""
 
-    deviation: Tensor  # (d,), of the latents along the axes of x
+    deviation: Tensor  # standard deviations (d,) of the latents along the axes of x, as in `_Frame`
     generator: torch.Generator
     n_init: int
     max_iter: int
     tol: float
 
     def best(self, latents: Latents, count: int, strength: float) -> Components:
-        """The best of several starts: each is run briefly, the most likely one to convergence.
+        """Return the best of several starts: run each briefly, then the most likely one to convergence.
 
-        Half of the starts cluster in the latents' own metric, half in that of unit covariance.
+        Half of the starts use k-means in the original coordinates, half in the whitened ones.
         """
         results, brief = [], max(1, self.max_iter // 10)
         for k in range(self.n_init):
@@ -127,10 +127,10 @@ class _Search:
         return expectation_maximisation(latents, best, strength, self.max_iter, self.tol)[0]
 
     def select(self, latents: Latents, bound: int, progress: bool) -> tuple[int, float]:
-        """Number of components and strength of the prior with the highest held-out likelihood.
+        """Return the number of components and the prior strength with the highest held-out likelihood.
 
-        The ladder is climbed at one strength until two rungs brought nothing; then rung and strength are varied until
-        no neighbour is better.
+        First the number of components increases at a fixed strength until two steps bring no improvement. Then both
+        are varied until no neighbour on the grid is better.
         """
         n = len(latents.x)
         if n < 8:
@@ -150,7 +150,8 @@ class _Search:
             scores = [test.expect(brief.best(train, count, strength))[1] for test, train in folds]
             mean = sum(scores) / len(scores) - jacobian
             if progress:
-                print(f"mixture of {count}, prior strength {strength:g}: held-out {mean:.3f} nats a latent")
+                trial = f"{count} components, prior strength {strength:g}"
+                print(f"{trial}: held-out log-likelihood {mean:.3f} nats per latent")
             return mean
 
         best, level = 0, 1
@@ -167,13 +168,13 @@ class _Search:
 
 
 def _ladder(bound: int) -> list[int]:
-    """Component numbers to try: 1, 2, 3, 4, 6, 8, 11, 16, ... and the bound."""
+    """Return the numbers of components to try: 1, 2, 3, 4, 6, 8, 11, 16, ... and the bound."""
     rungs = sorted({round(2 ** (k / 2)) for k in range(64)})
     return [count for count in rungs if count < bound] + [bound]
 
 
 def _revive(mixture: Components, n: float) -> Components:
-    """Place components with less than one latent on one half of the heaviest component."""
+    """Replace each component that has less than one latent by one half of the heaviest component."""
     weights, means, covariances = mixture.weights.clone(), mixture.means.clone(), mixture.covariances.clone()
     for dead in (weights * n < 1).nonzero().flatten().tolist():
         heaviest = int(weights.argmax())
@@ -186,28 +187,28 @@ def _revive(mixture: Components, n: float) -> Components:
 def _require_data(
     z: Tensor | np.ndarray, noise: Tensor | np.ndarray | None, weights: Tensor | np.ndarray | None, count: int
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """The data as float64 tensors, or `InputError`."""
+    """Return the data as float64 tensors, or raise `InputError`."""
     z = torch.as_tensor(z).detach().double()
     if z.ndim != 2 or z.numel() == 0:
-        raise InputError("latents", f"shape {tuple(z.shape)}", "(n, d)", "Give one row per particle.")
+        raise InputError("latents", f"shape {tuple(z.shape)}", "(n, d)", "Pass one row per particle.")
     n, dim = z.shape
     if not 1 <= count <= n:
-        remedy = "Ask for fewer components or give more latents."
+        remedy = "Use fewer components or pass more latents."
         raise InputError("n_components", f"{count} components for {n} latents", f"1 to {n}", remedy)
     weights = z.new_ones(n) if weights is None else torch.as_tensor(weights).to(z)
     if weights.shape != (n,) or not (weights >= 0).all() or not weights.sum() > 0:
-        found, expected = f"weights of shape {tuple(weights.shape)}", f"{n} numbers of at least 0, not all of them 0"
-        remedy = "Give one weight per latent."
+        found, expected = f"weights of shape {tuple(weights.shape)}", f"{n} non-negative numbers, not all zero"
+        remedy = "Pass one weight per latent."
         raise InputError("weights", found, expected, remedy, f"weights must be {expected}; found {found}.")
     if noise is not None:
         noise = torch.as_tensor(noise).to(z)
         if noise.shape != (n, dim, dim):
-            remedy = "Give one covariance per latent."
+            remedy = "Pass one covariance per latent."
             raise InputError("noise_covariances", f"shape {tuple(noise.shape)}", f"{(n, dim, dim)}", remedy)
         lowest = torch.linalg.eigvalsh(torch.nan_to_num(noise))[:, 0]
         if (lowest < -1e-6 * noise.diagonal(dim1=-2, dim2=-1).abs().amax(-1)).any():
-            worst = f"a matrix with the eigenvalue {lowest.min():.3g}"
-            raise InputError("noise_covariances", worst, "no negative eigenvalue", "Give covariances, not precisions.")
+            worst = f"a matrix with eigenvalue {lowest.min():.3g}"
+            raise InputError("noise_covariances", worst, "no negative eigenvalue", "Pass covariances, not precisions.")
     for name, values in (("latents", z), ("weights", weights), ("noise_covariances", noise)):
         if values is not None and not values.isfinite().all():
             raise InputError(name, "NaN or infinity", "finite numbers", "Check for diverged training and empty images.")

@@ -1,8 +1,8 @@
 """Gaussian mixtures on a latent space: density, window mass Q_z, modes and samples.
 
-A `GaussianMixture` never changes. During training one is made at each step (`moments`), at the end one from
-all the latents (`GaussianMixture.fit`).
-Everything is float64 inside, whatever the dtype of the latents; nothing here knows about particles or images.
+A `GaussianMixture` is immutable. Training builds one at each step (`moments`) and fits the final one to all latents
+(`GaussianMixture.fit`). Parameters are stored as float64 tensors and computations use float64, whatever the dtype of
+the latents. Densities are differentiable with respect to parameters that require a gradient.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cryotwin_nb.mixture.components import Components, Factors
 from cryotwin_nb.mixture.fitting import FitOptions, fit_components
 from cryotwin_nb.mixture.modes import climb, distinct
 
-_AT_ONCE = 2**18  # float64 numbers where points meet components: what stays in a CPU's cache is twice as fast
+_AT_ONCE = 2**18  # float64 numbers per block of points; a block that fits into a CPU's cache is twice as fast
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,22 +30,16 @@ class GaussianMixture:
     Parameters
     ----------
     weights : (C,) array or tensor
-        pi_c, not negative, summing to 1.
+        Component weights pi_c, non-negative, summing to 1.
     means : (C, d) array or tensor
-        mu_c.
+        Component means mu_c, latent units.
     covariances : (C, d, d) array or tensor
-        Sigma_c, symmetric positive definite.
+        Component covariances Sigma_c, symmetric positive definite.
 
     Raises
     ------
     InputError
-        If shapes disagree, a value is not finite, the weights are no distribution or a covariance is not symmetric
-        positive definite.
-
-    Notes
-    -----
-    The three are kept as float64 tensors. Gradients flow through them: a mixture made from tensors that require
-    grad gives densities that do.
+        If shapes disagree, or the values are not finite or not weights and covariances as above.
     """
 
     weights: Tensor
@@ -62,7 +56,7 @@ class GaussianMixture:
 
     @classmethod
     def unchecked(cls, weights: Tensor, means: Tensor, covariances: Tensor) -> GaussianMixture:
-        """A mixture of float64 tensors known to be valid, without the checks (for inner loops)."""
+        """Build a mixture from valid float64 `weights`, `means`, `covariances`, unchecked (for inner loops)."""
         mixture = object.__new__(cls)
         for name, value in zip(("weights", "means", "covariances"), (weights, means, covariances), strict=True):
             object.__setattr__(mixture, name, value)
@@ -86,41 +80,41 @@ class GaussianMixture:
         tol: float = 1e-5,
         progress: bool = False,
     ) -> GaussianMixture:
-        """Fit a mixture to latents by expectation-maximisation.
+        """Fit a mixture to latents by expectation-maximisation (EM).
 
         Parameters
         ----------
         z : (n, d) float
             Latents.
         n_components : int
-            C, the largest number of components; held-out likelihood decides how many are used.
+            Maximum number of components C; held-out likelihood determines how many are used.
         noise_covariances : (n, d, d) float, optional
-            Covariance of the error of each latent. The mixture is then the density *before* that error was added:
-            latent i is modelled by N(mu_c, Sigma_c + S_i) (extreme deconvolution, Bovy, Hogg and Roweis 2011).
+            Error covariance S_i of each latent. The mixture then models the density *before* that error was added:
+            latent i is distributed as N(mu_c, Sigma_c + S_i) (extreme deconvolution, Bovy, Hogg and Roweis 2011).
         weights : (n,) float, optional
-            How often each latent counts, not negative; a Bayesian bootstrap gives draws from Exp(1).
+            Non-negative weight of each latent; for a Bayesian bootstrap, draws from Exp(1).
         seed : int
-            For initialisation and for the choice of the held-out particles.
+            Seed of the initialisation and of the choice of the held-out latents.
         select : bool
-            False uses exactly `n_components` and `strength`.
+            Select the number of components and `strength` by held-out likelihood; False uses exactly those given.
         strength : float
-            How strongly covariances are drawn towards a common shape, in units of d latents a component; where the
-            number of components is selected, so is this.
+            Strength of the shrinkage of covariances towards a common shape, in units of d latents per component;
+            ignored if `select` is true.
         start : GaussianMixture, optional
-            Start from this mixture and keep its components; nothing is initialised or selected.
+            Initial mixture, whose number of components is kept; nothing is initialised or selected.
         n_init : int
-            Initialisations; the one with the highest likelihood is kept.
+            Number of initialisations; the one with the highest likelihood is kept.
         max_iter : int
-            Most EM steps.
+            Maximum number of EM iterations.
         tol : float
-            Stop when a step changes the mean log-likelihood by less (ten times that with `noise_covariances`).
+            Stop when the mean log-likelihood changes by less than this, nats (ten times this with `noise_covariances`).
         progress : bool
             Print a line for each mixture tried.
 
         Returns
         -------
         GaussianMixture
-            On the device of `z`; components by falling weight, or in the order of `start`.
+            On the device of `z`; components in order of decreasing weight, or in the order of `start`.
 
         Raises
         ------
@@ -129,8 +123,13 @@ class GaussianMixture:
 
         Notes
         -----
-        Four-fold cross-validation selects; from 7,000 latents on one fold does. The selection and the start of EM
-        ignore `noise_covariances`. Components that lose their latents are placed anew, on a half of the heaviest.
+        Selection uses four-fold cross-validation (a single fold for 7,000 latents or more). Selection and
+        initialisation ignore `noise_covariances`. Components without latents are replaced by halves of the heaviest.
+
+        Examples
+        --------
+        >>> prior = ct.GaussianMixture.fit(z, n_components=20)
+        >>> samples = prior.sample(1000)
         """
         first = None if start is None else start.detach()._components
         options = FitOptions(select, strength, n_init, max_iter, tol, progress)
@@ -138,12 +137,12 @@ class GaussianMixture:
 
     @property
     def n_components(self) -> int:
-        """C."""
+        """Number of components C."""
         return self.means.shape[0]
 
     @property
     def latent_dim(self) -> int:
-        """d."""
+        """Dimension d of the latent space."""
         return self.means.shape[1]
 
     @property
@@ -151,19 +150,19 @@ class GaussianMixture:
         return Components(self.weights, self.means, self.covariances)
 
     def to(self, device: torch.device | str) -> GaussianMixture:
-        """The same mixture on another device."""
+        """Return the mixture on `device`."""
         return self.unchecked(self.weights.to(device), self.means.to(device), self.covariances.to(device))
 
     def detach(self) -> GaussianMixture:
-        """The same mixture, cut off from the graph that made it."""
+        """Return the mixture detached from the autograd graph."""
         return self.unchecked(self.weights.detach(), self.means.detach(), self.covariances.detach())
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """log P(z): latents (n, d) give (n,), in the dtype and on the device of `z`."""
+        """Return log P(z), (n,), for latents (n, d), in the dtype and on the device of `z`."""
         return self._per_point(z, lambda points: self._log_joint(points).logsumexp(-1))
 
     def log_prob_and_score(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """log P(z) and its gradient by z: latents (n, d) give (n,) and (n, d), without a graph."""
+        """Return log P(z), (n,), and its gradient (n, d) for latents `z` (n, d), without an autograd graph."""
         z = self._latents(z).detach()
         with torch.no_grad():
             parts = [self._factor(0.0).value_and_score(part) for part in z.to(self.means).split(self._at_once)]
@@ -171,18 +170,18 @@ class GaussianMixture:
         return value, score
 
     def responsibilities(self, z: Tensor) -> Tensor:
-        """Posterior probability of each component: latents (n, d) give (n, C), rows summing to 1."""
+        """Return the posterior probability (n, C) of each component for latents `z` (n, d); rows sum to 1."""
         return self._per_point(z, lambda points: self._log_joint(points).softmax(-1))
 
     def log_window_mass(self, z: Tensor, window: float) -> Tensor:
-        """log Q_z, the mass of the mixture in a box of side `window` (the paper's T) around each latent.
+        """Return log Q_z, where Q_z is the mass of the mixture in a box of side `window` around each latent.
 
         Parameters
         ----------
         z : (n, d) float
             Latents.
         window : float
-            T, in the units of the latents.
+            T of the paper, in latent units.
 
         Returns
         -------
@@ -192,16 +191,17 @@ class GaussianMixture:
         Notes
         -----
         Eq. 1 of the paper with the box replaced by a Gaussian of equal mass and covariance: closed form, never
-        singular. At the mean of a component it is within 2 % of the box per dimension for standard deviations of at
-        least T/2; for components much narrower than T it overshoots by at most sqrt(6/pi) = 1.38 per dimension.
+        singular. At the mean of a component it agrees with the box to 2 % per dimension for standard deviations of at
+        least T/2; for components much narrower than T it is too large by a factor of at most sqrt(6/pi) = 1.38 per
+        dimension.
         """
         if not window > 0:
-            raise InputError("window", f"T = {window}", "a positive number", "Give the width of the latent noise.")
+            raise InputError("window", f"T = {window}", "a positive number", "Pass the width of the latent noise.")
         scale = self.latent_dim * math.log(window)
         return self._per_point(z, lambda points: self._log_joint(points, float(window)).logsumexp(-1) + scale)
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
-        """Draw `n` latents, (n, d) float32; the same on every device for a given seed."""
+        """Draw `n` latents, (n, d) float32; a `seed` gives the same latents on every device."""
         generator = torch.Generator().manual_seed(seed)
         component = torch.multinomial(self.weights.detach().cpu(), n, replacement=True, generator=generator)
         noise = torch.randn(n, self.latent_dim, dtype=torch.float64, generator=generator).to(self.means)
@@ -210,17 +210,17 @@ class GaussianMixture:
         return (self.means[component] + (cholesky @ noise[..., None])[..., 0]).float()
 
     def modes(self, max_iter: int = 2000) -> Tensor:
-        """The local maxima of the density, (m, d) float64, the densest first, after at most `max_iter` steps uphill."""
+        """Return the local maxima of the density (m, d) float64, densest first, after at most `max_iter` iterations."""
         z, precision = climb(self._components, self.responsibilities, max_iter)
         order = self.log_prob(z).argsort(descending=True)
         return z[distinct(z, precision, order.tolist())]
 
     def _log_joint(self, z: Tensor, window: float = 0.0) -> Tensor:
-        """log pi_c N(z; mu_c, Sigma_c + window^2/12 I): (n, d) float64 gives (n, C)."""
+        """Return log pi_c N(z; mu_c, Sigma_c + window^2/12 I), (n, C), for latents `z` (n, d) float64."""
         return self._factor(window).log_joint(z)
 
     def _factor(self, window: float) -> Factors:
-        """What densities are computed from, cached without a graph."""
+        """Return the factors for evaluating densities; cached unless they need an autograd graph."""
         if any(t.requires_grad for t in (self.weights, self.means, self.covariances)) and torch.is_grad_enabled():
             return self._components.factorised(window)
         if window not in self._factors:
@@ -229,22 +229,22 @@ class GaussianMixture:
         return self._factors[window]
 
     def _per_point(self, z: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """Apply `function` to float64 latents on the mixture's device, in pieces of bounded memory."""
+        """Apply `function` to float64 latents on the mixture's device, in blocks of bounded memory."""
         z = self._latents(z)
         parts = [function(part).to(z) for part in z.to(self.means).split(self._at_once)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _latents(self, z: Tensor) -> Tensor:
-        """Latents (n, d) as a floating-point tensor."""
+        """Return latents (n, d) as a floating-point tensor, or raise `InputError`."""
         z = torch.as_tensor(z)
         z = z if z.is_floating_point() else z.to(self.means.dtype)
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
-            expected = f"(n, {self.latent_dim})"
-            raise InputError("latents", f"shape {tuple(z.shape)}", expected, "Give one row per point, z[None] for one.")
+            expected, remedy = f"(n, {self.latent_dim})", "Pass one row per point; use z[None] for a single point."
+            raise InputError("latents", f"shape {tuple(z.shape)}", expected, remedy)
         return z
 
     @property
     def _at_once(self) -> int:
-        """Points whose distances from all components are held at once."""
+        """Number of points per block."""
         numbers = _AT_ONCE if self.means.device.type == "cpu" else 128 * _AT_ONCE
         return max(1, numbers // (self.n_components * self.latent_dim))

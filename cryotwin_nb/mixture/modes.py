@@ -1,4 +1,4 @@
-"""The modes of a Gaussian mixture by fixed-point iteration from its means (Carreira-Perpinan 2000)."""
+"""Modes of a Gaussian mixture by fixed-point iteration from its means (Carreira-Perpinan 2000)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from cryotwin_nb.mixture.components import Components
 
 
 def climb(mixture: Components, responsibilities: Callable[[Tensor], Tensor], max_iter: int) -> tuple[Tensor, Tensor]:
-    """From every mean the mode above it (C, d), and the precision (C, d, d) of the mixture around it.
+    """Return the mode reached from each mean (C, d) and the local precision of the mixture there (C, d, d).
 
-    The fixed point z = (sum_c gamma_c Sigma_c^-1)^-1 sum_c gamma_c Sigma_c^-1 mu_c is iterated; each step raises the
-    density. Starts are displaced by a thousandth of a standard deviation, to leave saddles.
+    Each fixed-point iteration z = (sum_c gamma_c Sigma_c^-1)^-1 sum_c gamma_c Sigma_c^-1 mu_c increases the density.
+    The starting points are displaced by 0.001 standard deviations to escape saddle points.
     """
     precision = torch.cholesky_inverse(torch.linalg.cholesky(mixture.covariances))
     pull = (precision @ mixture.means[..., None])[..., 0]
@@ -31,7 +31,7 @@ def climb(mixture: Components, responsibilities: Callable[[Tensor], Tensor], max
 
 
 def distinct(z: Tensor, precision: Tensor, order: list[int]) -> list[int]:
-    """The first of each group of points within a hundredth of a local standard deviation, taken in an order."""
+    """Return the first point, in `order`, of each group of points within 0.01 local standard deviations."""
     kept: list[int] = []
     for i in order:
         away = z[i] - z[kept]

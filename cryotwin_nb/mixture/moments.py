@@ -1,4 +1,4 @@
-"""The prior while it trains: a mixture made from moving averages of mini-batch moments."""
+"""Prior during training: a Gaussian mixture from moving averages of mini-batch moments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from cryotwin_nb.mixture.gaussian import GaussianMixture
 
 
 class StoredMixture(nn.Module):
-    """A mixture kept in a module: saved and moved with it. At first the standard normal density."""
+    """Mixture stored as module buffers: saved, loaded and moved with the module.
+
+    Parameters
+    ----------
+    latent_dim : int
+        Dimension d of the latent space. The initial mixture is the standard normal density.
+    """
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
@@ -24,11 +30,11 @@ class StoredMixture(nn.Module):
 
     @property
     def mixture(self) -> GaussianMixture:
-        """The mixture, on the device of the module."""
+        """Stored mixture, on the device of the module."""
         return GaussianMixture.unchecked(self.weights, self.means, self.covariances)
 
     def set(self, mixture: GaussianMixture) -> None:
-        """Keep another mixture, of any number of components."""
+        """Replace the stored mixture by another, with any number of components."""
         device = self.weights.device
         for name in ("weights", "means", "covariances"):
             setattr(self, name, getattr(mixture, name).detach().double().to(device))
@@ -41,15 +47,15 @@ class StoredMixture(nn.Module):
 
 
 class MixtureMoments(nn.Module):
-    """The prior while it trains: moving averages of the mixture's moments over mini-batches.
+    """Prior during training: moving averages of the mixture's moments over mini-batches.
 
     Parameters
     ----------
     n_components, latent_dim : int
-        C and d.
+        Number of components C and dimension d of the latent space.
     decay : float
-        Share of the past in the average at each batch, at least 0 and below 1; the average is debiased at the start as
-        in Adam, so the first batch counts fully.
+        Weight of the previous average at each batch, at least 0 and below 1; the average is bias-corrected as in Adam,
+        so the first batch has full weight.
 
     Attributes
     ----------
@@ -58,7 +64,7 @@ class MixtureMoments(nn.Module):
 
     Notes
     -----
-    Sect. 3.1 of the paper, after Zong et al. 2018. Gradients reach (z, w) through the current batch's share only.
+    Sect. 3.1 of the paper, after Zong et al. 2018. Gradients reach (z, w) through the current batch only.
     """
 
     def __init__(self, n_components: int, latent_dim: int, decay: float = 0.9) -> None:
@@ -77,7 +83,7 @@ class MixtureMoments(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def update(self, z: Tensor, w: Tensor) -> GaussianMixture:
-        """Take in a batch of latents `z` (b, d) and component logits `w` (b, C); the mixture to compute its rate with.
+        """Add a batch of latents `z` (b, d) and component logits `w` (b, C); return the mixture for its rate term.
 
         The mixture carries gradients to `z` and `w`; the stored averages do not.
         """
@@ -93,17 +99,20 @@ class MixtureMoments(nn.Module):
         return _mixture_of_moments(mass, first, second)
 
     def mixture(self) -> GaussianMixture:
-        """The current mixture, without gradients."""
+        """Return the current mixture, without gradients."""
         return _mixture_of_moments(self.mass.clone(), self.first.clone(), self.second.clone())
 
     @torch.no_grad()
     def assign(self, mixture: GaussianMixture, steps: int | None = None) -> None:
-        """Replace the averages by the moments of a mixture with at most C components; the others get no mass."""
+        """Replace the averages by the moments of a mixture with at most C components; the others get zero mass.
+
+        `steps` is the number of batches that the averages count as; by default it does not change.
+        """
         count = len(self.mass)
         if mixture.n_components > count or mixture.latent_dim != self.first.shape[1]:
             found = f"{mixture.n_components} components in {mixture.latent_dim} dimensions"
             expected = f"at most {count} in {self.first.shape[1]} dimensions"
-            raise InputError("mixture", found, expected, "Create MixtureMoments for this mixture's size.")
+            raise InputError("mixture", found, expected, "Create MixtureMoments with the size of this mixture.")
         mass = mixture.weights.detach().to(self.mass)
         mean = mixture.means.detach().to(self.mass)
         second = mass[:, None, None] * (mixture.covariances.detach().to(self.mass) + mean[:, :, None] * mean[:, None])
@@ -113,16 +122,16 @@ class MixtureMoments(nn.Module):
         self._store(*moments, steps=int(self.steps) if steps is None else steps)
 
     def starved(self, threshold: float = 0.1) -> list[int]:
-        """Components whose weight has fallen below `threshold` / C."""
+        """Return the components whose weight is below `threshold` / C."""
         weights = self.mass / self.mass.sum()
         return (weights < threshold / len(weights)).nonzero().flatten().tolist()
 
     @torch.no_grad()
     def split(self, source: int, target: int, generator: torch.Generator | None = None) -> None:
-        """Share the mass of `source` and `target` equally between two halves of `source`.
+        """Replace components `source` and `target` by two equal halves of their sum.
 
-        The halves sit at the mean of both, plus and minus 0.3 to 0.7 standard deviations along its longest axis, and
-        are narrower by just that: the total mass, first and second moments do not change.
+        The means of the halves are 0.3 to 0.7 standard deviations (drawn at random) on either side of the common mean,
+        along the longest axis. The variance is reduced so that the total mass, first and second moments do not change.
         """
         pair = [source, target]
         mass, first, second = self.mass[pair].sum(), self.first[pair].sum(0), self.second[pair].sum(0)
@@ -135,16 +144,16 @@ class MixtureMoments(nn.Module):
             self.second[component] = mass / 2 * (narrower + centre[:, None] * centre)
 
     def _store(self, mass: Tensor, first: Tensor, second: Tensor, steps: int) -> None:
-        # New tensors, not in-place: the old ones are still part of the graph of the last batch.
+        # Assign new tensors rather than update in place: the graph of the last batch still refers to the old ones.
         self.mass, self.first, self.second = mass, first, second
         self.steps = torch.full_like(self.steps, steps)
 
 
 def _mixture_of_moments(mass: Tensor, first: Tensor, second: Tensor) -> GaussianMixture:
-    """The mixture with the given moments; always positive definite.
+    """Return the mixture with the given moments; its covariances are always positive definite.
 
-    A billionth of the overall moments is added to every component (one without mass becomes the overall Gaussian),
-    and a millionth of the mean variance to every covariance, which outweighs the rounding of S/n - mu mu^T.
+    1e-9 of the overall moments is added to every component (an empty one becomes the overall Gaussian), and 1e-6 of
+    the mean variance to the diagonal of every covariance, which exceeds the rounding error of S/n - mu mu^T.
     """
     total, dim = mass.sum(), first.shape[-1]
     centre, spread = first.sum(0) / total, second.sum(0) / total

@@ -1,4 +1,4 @@
-"""CryoTwin: encoder, decoder and trainable prior, in a coordinate or a subspace architecture; models as files."""
+"""CryoTwin models: encoder, decoder and trainable prior in a coordinate or subspace architecture; model files."""
 
 from cryotwin_nb.models.cryotwin import CryoTwin
 from cryotwin_nb.models.history import History

@@ -1,4 +1,4 @@
-"""The paper's networks: an image encoder and a decoder of Fourier coordinates, both residual MLPs."""
+"""Coordinate architecture of the cryoTWIN paper: image encoder and Fourier-coordinate decoder, both residual MLPs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from cryotwin_nb.models.networks import CoordinateOptions, Networks
 from cryotwin_nb.particles.formation import Chunks, ImageBatch, ImageFormation
 from cryotwin_nb.runtime import distributed
 
-_MEASURED = 256  # images that set the scale of the decoder's output
+_MEASURED = 256  # images used to set the scale of the decoder's output
 
 
 class ResidualMLP(nn.Module):
-    """Linear layer, `depth` residual layers h + relu(W h), linear layer."""
+    """MLP of a linear layer, `depth` residual layers h + relu(W h) and a linear layer."""
 
     def __init__(self, n_in: int, width: int, depth: int, n_out: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class ResidualMLP(nn.Module):
         self.last = nn.Linear(width, n_out)
 
     def hidden(self, h: Tensor) -> Tensor:
-        """The residual layers alone."""
+        """Apply the residual layers alone."""
         h = relu(h)
         for layer in self.residual:
             h = h + relu(layer(h))
@@ -49,8 +49,9 @@ class CoordinateNetworks(Networks):
     latent_dim, n_components : int
         d and C: lengths of z and w.
     noise_width : float
-        T. The encoder's output is multiplied by it, the decoder's input divided.
+        T. The encoder's output is multiplied by T, and the decoder's input is divided by T.
     options : CoordinateOptions
+        Options of the architecture.
     seed : int
         Seed of the positional features.
     """
@@ -89,16 +90,16 @@ class CoordinateNetworks(Networks):
         self.from_latent = nn.Linear(latent_dim, width, bias=False)
 
     def passes(self, chunks: Chunks, beta: float, done: int = 0) -> Iterator[tuple[float, float, float]]:
-        """Nothing is found in closed form; the first images set the scale of the decoder's output."""
+        """Set the scale of the decoder's output from the first images; there are no closed-form passes."""
         self.measure(ImageBatch(*map(torch.cat, zip(*map(tuple, chunks(_MEASURED)), strict=True))))
         return iter(())
 
     def distortion(self, batch: ImageBatch, z: Tensor, n: int | None = None) -> Tensor:
-        """|| W (X - prediction) ||^2 (m,) of images decoded at z (m, d), over the first n coefficients."""
+        """Return || W (X - prediction) ||^2 (m,) of images decoded at z (m, d), over the first n coefficients."""
         return self.imaging.distortion(batch, self.slices(batch.rotations, z, n) * batch.transfer[:, :n])
 
     def measure(self, batch: ImageBatch) -> None:
-        """Set the radial amplitude of the density that scales the decoder's output, from some images (or a share)."""
+        """Set the radial amplitude that scales the decoder's output from images (or this process's share of them)."""
         shells = len(self.signal)
         sums = torch.stack([batch.data.abs().square().sum(0), batch.transfer.square().sum(0)]).double()
         distributed.all_sum(sums)
@@ -108,21 +109,21 @@ class CoordinateNetworks(Networks):
         self.signal.copy_((power.clamp_min(1e-3) / seen.clamp_min(1e-12)).sqrt())
 
     def encode(self, batch: ImageBatch) -> tuple[Tensor, Tensor]:
-        """Latents z (m, d) and component scores w (m, C) of images."""
+        """Return latents z (m, d) and component scores w (m, C) of images."""
         images, direction = self.canonical_images(batch)
         with self._autocast():
             out = self.encoder(torch.cat([images.flatten(1)[:, self.inside], direction], dim=1))
         return out[:, : self.latent_dim].float() * self.noise_width, out[:, self.latent_dim :].float()
 
     def score_head(self) -> tuple[Tensor, Tensor]:
-        """The rows of the last layer that give w: weight (C, width) and bias (C,), to be changed in place."""
+        """Return the rows of the last layer that give w: weight (C, width) and bias (C,), modifiable in place."""
         return self.encoder.last.weight[self.latent_dim :], self.encoder.last.bias[self.latent_dim :]
 
     def canonical_images(self, batch: ImageBatch) -> tuple[Tensor, Tensor]:
-        """Phase-flipped, Wiener-weighted images (m, D, D), turned to a canonical in-plane angle, and views (m, 3).
+        """Return phase-flipped, Wiener-weighted images (m, D, D) at a canonical in-plane angle, and views (m, 3).
 
-        The pose is known, so the encoder need not learn that an image turned in its plane, or seen from behind
-        (its mirror image), shows the same structure: what is left to learn is a view on a half sphere.
+        The pose is known, so the encoder need not learn that an image rotated in plane, or seen from behind (its mirror
+        image), shows the same structure: only views on a hemisphere remain.
         """
         imaging = self.imaging
         snr = (batch.transfer.square() * self.signal[imaging.shell].square()).float()
@@ -136,11 +137,11 @@ class CoordinateNetworks(Networks):
         return turned / size**0.5, direction
 
     def slices(self, rotations: Tensor, z: Tensor, n: int | None = None) -> Tensor:
-        """Central slices (m, P) of the densities at z (m, d), seen from `rotations`; the first n coefficients."""
+        """Return the first n coefficients of central slices (m, P) of the densities at z (m, d) for `rotations`."""
         return self.density(slice_coordinates(self.imaging.frequencies[:n], rotations), z)
 
     def density(self, positions: Tensor, z: Tensor) -> Tensor:
-        """Fourier coefficients (m, P) complex of densities at z (m, d), at positions (m or 1, P, 3) in grid units.
+        """Return Fourier coefficients (m, P) of densities at z (m, d) and positions (m or 1, P, 3) in grid units.
 
         F(v) = sum_j [a_j(v, z) cos(2 pi v.r_j) - i b_j(v, z) sin(2 pi v.r_j)] with points r_j inside the particle
         and a, b even in v because the network sees v through the cosines only: F(-v) = F(v)* by construction.
@@ -156,7 +157,7 @@ class CoordinateNetworks(Networks):
 
     @contextmanager
     def in_bfloat16(self, wanted: bool) -> Iterator[None]:
-        """A context in which the MLPs' products are computed in bfloat16, if wanted; phases stay float32 always."""
+        """Return a context in which the MLPs' products are computed in bfloat16 if `wanted`; phases stay float32."""
         self._bfloat16 = wanted
         try:
             yield
@@ -167,14 +168,14 @@ class CoordinateNetworks(Networks):
         return torch.autocast(self.points.device.type, dtype=torch.bfloat16, enabled=self._bfloat16)
 
     def _amplitude(self, positions: Tensor) -> Tensor:
-        """The radial amplitude at positions, linear between shells."""
+        """Return the radial amplitude at positions, interpolated linearly between shells."""
         radius = positions.norm(dim=-1).clamp_max(len(self.signal) - 1.001)
         lower, signal = radius.long(), self.signal.float()
         return torch.lerp(signal[lower], signal[lower + 1], radius - lower)
 
     @torch.no_grad()
     def volumes(self, z: Tensor) -> Tensor:
-        """Densities (m, D, D, D) at z (m, d): the lattice inside Nyquist decoded, then the inverse transform."""
+        """Return densities (m, D, D, D) at z (m, d): decode the lattice inside Nyquist, then transform back."""
         size = self.imaging.plane.box_size
         lattice = grid(size, 3, z.device).reshape(-1, 3)
         half = ((lattice.float().norm(dim=1) < size / 2) & (lattice[:, 2] >= 0)).nonzero().flatten()
@@ -190,18 +191,19 @@ class CoordinateNetworks(Networks):
 
 
 def canonical_view(rotations: Tensor) -> tuple[Tensor, Tensor]:
-    """In-plane turn that brings images of one direction of view, or its opposite, into one frame.
+    """Return the in-plane rotation that brings images of one viewing direction, or its opposite, into one frame.
 
     Parameters
     ----------
     rotations : (m, 3, 3)
+        Poses.
 
     Returns
     -------
     turn : (m, 2, 2)
         Pixel y of the canonical image is pixel turn @ y of the image.
     direction : (m, 3)
-        Direction of view, with z >= 0.
+        Viewing direction, with z >= 0.
     """
     behind = rotations[:, 2, 2] < 0
     flip = torch.where(behind[:, None], rotations.new_tensor([1.0, -1.0, -1.0]), rotations.new_ones(3))

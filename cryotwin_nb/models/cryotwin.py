@@ -1,4 +1,4 @@
-"""CryoTwin: encoder, decoder and trainable prior in one module."""
+"""CryoTwin model: encoder, decoder and trainable prior in one module."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.moments import MixtureMoments, StoredMixture
 from cryotwin_nb.models.coordinate import CoordinateNetworks
 from cryotwin_nb.models.history import History
+from cryotwin_nb.models.networks import require_latents, require_radius, require_records
 from cryotwin_nb.models.payload import FORMAT, read_payload, require_stored
 from cryotwin_nb.models.records import ImageLikelihood
-from cryotwin_nb.models.storage import read_model, write_model
+from cryotwin_nb.models.storage import REMEDY, read_model, write_model
 from cryotwin_nb.models.subspace import SubspaceNetworks
 from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
 from cryotwin_nb.particles.particles import Particles
@@ -30,35 +31,39 @@ _ARCHITECTURES: dict[str, Any] = {"subspace": SubspaceNetworks, "coordinate": Co
 
 
 class CryoTwin(nn.Module):
-    """An auto-encoder of particle images whose prior is a Gaussian mixture (Yamazaki et al. 2023).
-
-    `history` is the record of its training, empty before.
+    """Auto-encoder of particle images with a Gaussian-mixture prior (Yamazaki et al. 2023).
 
     Parameters
     ----------
     box_size : int
-        D of the images, pixels.
+        Box size D of the images, pixels.
     architecture : {"subspace", "coordinate"}
-        "subspace": maps in a linear subspace found in closed form, minutes on a CPU; "coordinate": the paper's
-        residual MLPs.
+        "subspace": linear subspace found in closed form, minutes on a CPU; "coordinate": the paper's residual MLPs.
     latent_dim : int
-        d (paper: 8).
+        Dimension d of the latent space (paper: 8).
     n_components : int
-        C, the upper bound of the number of Gaussians (paper: 100). Training keeps as many as held-out images support.
+        Maximum number C of Gaussians (paper: 100). Training keeps as many as held-out images support.
     noise_width : float
-        T, width of the uniform noise on the latents (paper: 3). A pure gauge: it sets the unit of z.
+        Width T of the uniform noise on the latents (paper: 3). It only sets the unit of z.
     weighting : {"volume", "paper"}
-        See `ImageFormation`.
+        Weights of the distortion, see `ImageFormation`.
     particle_radius : float
-        Fraction of the box within which the particle lies.
+        Radius of the particle as a fraction of the box size.
     seed : int
-        Seed of the initial weights and of all that is random in the closed-form passes.
+        Seed of the initial weights and of the closed-form passes.
     **options
         Options of the architecture: `n_basis`, `width`, `contrast`, `tight_mask` (`SubspaceOptions`), or `width`,
         `depth`, `n_features` (`CoordinateOptions`).
+
+    Examples
+    --------
+    >>> model = ct.CryoTwin(box_size=32, latent_dim=4, n_components=8)
+    >>> history = ct.fit(model, particles, ct.TrainingConfig(epochs=2), progress=False)
+    >>> model.volumes(model.embed(particles)[:2]).shape
+    torch.Size([2, 32, 32, 32])
     """
 
-    networks: Any  # one of the two; what they have in common is in `Networks`
+    networks: Any  # one of the two architectures, both subclasses of `Networks`
 
     def __init__(
         self,
@@ -75,13 +80,10 @@ class CryoTwin(nn.Module):
         super().__init__()
         require_box_size(box_size)
         kind = _ARCHITECTURES[choice("architecture", architecture, list(_ARCHITECTURES))]
-        latent_dim = whole("latent_dim", latent_dim, "The paper uses d = 8.")
-        n_components = whole("n_components", n_components, "The paper uses C = 100.")
-        self.noise_width = positive("noise_width", noise_width, "The paper uses T = 3.")
-        remedy = "Give a fraction of the box: 0.4 leaves a tenth of the box on each side."
-        particle_radius = positive("particle_radius", particle_radius, remedy)
-        if not particle_radius < 0.5:
-            raise InputError("particle_radius", f"{particle_radius}", "a number between 0 and 0.5", remedy)
+        latent_dim = whole("latent_dim", latent_dim, "Pass a positive integer; the paper uses 8.")
+        n_components = whole("n_components", n_components, "Pass a positive integer; the paper uses 100.")
+        self.noise_width = positive("noise_width", noise_width, "Pass a positive number; the paper uses 3.")
+        particle_radius = require_radius(particle_radius)
         chosen = kind.Options.of(options, latent_dim)
         self.config: dict[str, Any] = {
             "box_size": int(box_size),
@@ -91,10 +93,10 @@ class CryoTwin(nn.Module):
             "noise_width": self.noise_width,
             "weighting": weighting,
             "particle_radius": particle_radius,
-            "seed": whole("seed", seed, "Any number from 0 on.", least=0),
+            "seed": whole("seed", seed, "Pass 0 or a positive integer.", least=0),
             **asdict(chosen),
         }
-        self.history = History()
+        self.history = History()  # record of the training, empty for an untrained model
         imaging = ImageFormation(box_size, weighting, particle_radius, **kind.imaging_options)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -110,7 +112,7 @@ class CryoTwin(nn.Module):
 
     @property
     def prior(self) -> GaussianMixture:
-        """The density of the latents, on the CPU: fitted to all of them when training ends."""
+        """Density of the latents, on the CPU; fitted to all latents at the end of training."""
         return self._prior.mixture.to("cpu")
 
     @prior.setter
@@ -119,17 +121,14 @@ class CryoTwin(nn.Module):
 
     @property
     def deconvolved_prior(self) -> GaussianMixture:
-        """The density of the structures themselves, on the CPU: without the noise that each image adds to its latent.
+        """Density of the structures, on the CPU: the prior without the noise that each image adds to its latent.
 
         Raises
         ------
         InputError
-            If the architecture does not tell the error of a latent, or the model is untrained.
+            If the architecture gives no errors of latents, or the model is untrained.
         """
-        if not self.networks.makes_records or not self.imaging.measured:
-            found, needed = f"the architecture {self.config['architecture']!r}", "a trained subspace model"
-            sentence = f"deconvolved_prior needs {needed}; this model is untrained or has {found}."
-            raise InputError("deconvolved_prior", found, needed, "Use `prior`, or fit the model.", sentence)
+        require_records("deconvolved_prior", self.networks, "Use `prior`, or fit the model.")
         return self._deconvolved.mixture.to("cpu")
 
     @deconvolved_prior.setter
@@ -138,30 +137,29 @@ class CryoTwin(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """Device on which the model computes."""
         return self._prior.weights.device
 
     def encode(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Latents z (m, d) and component scores w (m, C) of what the architecture has prepared of images."""
+        """Return latents z (m, d) and component scores w (m, C) of a `batch` prepared by the architecture."""
         return self.networks.encode(batch)
 
     def predict(self, batch: ImageBatch, z: Tensor, n: int | None = None) -> Tensor:
-        """Predicted coefficients (m, P) of images at z (m, d): slice times CTF; the first n, by |k|."""
+        """Predict the first `n` coefficients (m, P), by |k|, of a `batch` of images at `z` (m, d): slice times CTF."""
         return self.networks.slices(batch.rotations, z, n) * batch.transfer[:, :n]
 
     @torch.no_grad()
     def embed(self, particles: Particles, batch_size: int = 256, progress: bool = False) -> Tensor:
-        """Latents of particles, (n, d) float32 on the CPU.
-
-        If several processes have joined (torchrun), each does its share: all must call this.
+        """Return latents (n, d) float32 of particles, on the CPU. Processes joined by torchrun must all call this.
 
         Parameters
         ----------
         particles : Particles
+            With poses and CTF.
         batch_size : int
-            Images at once.
+            Images per batch.
         progress : bool
-            Show a bar.
+            Show a progress bar.
 
         Raises
         ------
@@ -174,17 +172,15 @@ class CryoTwin(nn.Module):
 
     @torch.no_grad()
     def likelihood(self, particles: Particles, batch_size: int = 256, progress: bool = False) -> ImageLikelihood:
-        """What the images of particles say about their structures, as a function of latents.
+        """Return the likelihood of latents given images; `particles`, `batch_size`, `progress` are those of `embed`.
 
         Raises
         ------
         InputError
-            As `embed`; also for the coordinate architecture, where each point would cost a projection of each image.
+            As `embed`; also for the coordinate architecture, where each point would need a projection per image.
         """
         networks = self.networks
-        if not networks.makes_records:
-            found = f"the architecture {self.config['architecture']!r}"
-            raise InputError("likelihood", found, "'subspace'", "Use the latents: model.embed(particles).")
+        require_records("likelihood", networks, "Use the latents, model.embed(particles), or fit the model.")
         images = batches(self.imaging, particles, batch_size, "likelihood" if progress else None)
         records = [networks.prepare(batch) for batch in images]
         b, precision = (torch.cat([getattr(r, name) for r in records]) for name in ("b", "precision"))
@@ -192,34 +188,39 @@ class CryoTwin(nn.Module):
 
     @torch.no_grad()
     def volumes(self, z: Tensor | np.ndarray) -> Tensor:
-        """Density maps at latents (m, d): (m, D, D, D) float32 on the CPU, zyx, image grey value per Å.
+        """Return density maps at latents, (m, D, D, D) float32 on the CPU, zyx, image grey value per Å.
 
-        Images say nothing about the mean density (the ramp weight is 0 there), so it is set such that the density
-        outside the particle and a soft edge of D/16 is 0 on average.
+        Images do not determine the mean density (its ramp weight is 0), so it is set such that the density outside the
+        particle and a soft edge of D/16 is 0 on average.
+
+        Parameters
+        ----------
+        z : (m, d)
+            Latents, at least one.
         """
-        z = torch.as_tensor(z, dtype=torch.float32)
-        expected = f"finite latents (m, {self.config['latent_dim']}) with m at least 1"
-        if z.ndim != 2 or z.shape[1] != self.config["latent_dim"] or len(z) == 0:
-            raise InputError("volumes", f"latents of shape {tuple(z.shape)}", expected, "For one map give z[None].")
-        if not bool(torch.isfinite(z).all()):
-            raise InputError("volumes", "latents that are not finite", expected, "Remove NaN and infinity.")
+        z = require_latents(z, self.config["latent_dim"])
         maps = self.networks.volumes(z.to(self.device)).cpu()
         return maps - maps[:, self.imaging.solvent].mean(1)[:, None, None, None]
 
     def payload(self) -> dict:
-        """Everything needed to make this model again: plain containers and tensors."""
-        state = {name: value.clone() for name, value in self.state_dict().items()}  # views: without the rest
+        """Return everything needed to restore this model, as plain containers and tensors."""
+        state = {name: value.clone() for name, value in self.state_dict().items()}  # a view saves its base
         return {"format": FORMAT, "config": self.config, "history": asdict(self.history), "state": state}
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the model to a .safetensors file, complete or not at all (else `InputError`); folders are made."""
+        """Write the model to a .safetensors file at `path`, complete or not at all; folders are created."""
         write_model(self.payload(), path)
 
     @classmethod
     def load(cls, path: str | os.PathLike, device: str | torch.device = "cpu") -> CryoTwin:
-        """Read a model written by `save`, or the one in a checkpoint (.pt) of `fit`. Executes no code from the file.
+        """Read a model written by `save`, or the model in a checkpoint (.pt) of `fit`, without executing code from it.
 
-        In a checkpoint the prior is that of the mini-batches; training ends with a better one.
+        The prior in a checkpoint is estimated from mini-batches; the one at the end of training is better.
+
+        Parameters
+        ----------
+        path, device : path-like, str or torch.device
+            File to read; device for the model.
 
         Raises
         ------
@@ -231,19 +232,18 @@ class CryoTwin(nn.Module):
 
     @classmethod
     def from_payload(cls, payload: dict, where: object) -> CryoTwin:
-        """The model in a payload read from `where`."""
+        """Return the model in a `payload` read from `where`."""
         try:
             require_stored(payload, _ARCHITECTURES[payload["config"]["architecture"]].Options)
             model = cls(**payload["config"])
             model.history = History(**payload["history"])
             model.restore(payload["state"])
         except (RuntimeError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-            remedy = "Give a file written by CryoTwin.save, or train the model again."
-            expected, sentence = "its weights", f"{where} holds no weights that fit its configuration ({error})."
-            raise InputError(where, "other weights", expected, remedy, sentence) from error
+            sentence = f"{where} holds no weights that fit its configuration ({error})."
+            raise InputError(where, "other weights", "its weights", REMEDY, sentence) from error
         return model
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Load a state whose noise spectrum may have more rows than the present one."""
+        """Load a `state` whose noise spectrum can have a different number of rows."""
         self.imaging.noise = torch.empty_like(state["networks.imaging.noise"], device=self.device)
         self.load_state_dict(state)

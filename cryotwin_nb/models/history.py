@@ -1,4 +1,4 @@
-"""The record of a training run."""
+"""Record of a training run."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import dataclass, field
 
 @dataclass
 class History:
-    """What happened in each epoch.
+    """Record of a training run, with one entry per epoch.
 
     Attributes
     ----------
     distortion, rate : list of float
-        Mean per image of the two terms of Eq. 3; the rate in nats.
+        Mean per image of the two terms of the objective (Eq. 3 of the cryoTWIN paper); the rate in nats.
     beta : list of float
-        Weight of the rate at the epoch's end.
+        Weight of the rate at the end of the epoch.
     radius : list of float
-        Highest |k| used, grid units.
+        Maximum |k| used, grid units.
     seconds : list of float
-        Wall-clock time of the epoch.
+        Wall-clock time of the epoch, s.
     skipped : list of int
-        Steps left out because a gradient was not finite.
+        Number of steps skipped because a gradient was not finite.
     log_evidence, pass_radius, pass_seconds : list of float
-        For each closed-form pass over the images before the epochs (subspace architecture): mean over the
-        images, nats, before the pass (NaN for the first); highest |k| used, grid units; time.
+        One entry per closed-form pass before the epochs (subspace architecture): mean log-evidence of the images before
+        the pass, nats (NaN for the first pass); maximum |k| used, grid units; wall-clock time, s.
     n_components : int or None
-        Components that the final mixture uses.
+        Number of components in the final mixture.
     """
 
     distortion: list[float] = field(default_factory=list)

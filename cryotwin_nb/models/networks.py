@@ -1,4 +1,4 @@
-"""What the two architectures have in common, what can be chosen about each, and what the model asks of either."""
+"""Common interface of the two architectures, and the options of each."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
-from cryotwin_nb.errors import InputError, flag, known_options, whole
+from cryotwin_nb.errors import InputError, flag, known_options, positive, whole
 from cryotwin_nb.particles.formation import Chunks, ImageFormation
 
 _Self = TypeVar("_Self", bound="NetworkOptions")
@@ -24,24 +26,24 @@ class NetworkOptions(ABC):
 
     @classmethod
     def of(cls: type[_Self], given: dict[str, Any], latent_dim: int) -> _Self:
-        """The options given, checked, and the defaults of the others.
+        """Return the given options after checking them, with defaults for the others.
 
         Raises
         ------
         InputError
-            If the architecture has no option of that name, or a value is impossible.
+            If the architecture has no option of that name, or a value is invalid.
         """
         known_options(f"The {cls.architecture} architecture", given, [field.name for field in fields(cls)])
         return cls(**given).checked(latent_dim)
 
     @abstractmethod
     def checked(self: _Self, latent_dim: int) -> _Self:
-        """The same as plain numbers, or `InputError`."""
+        """Return the options as plain numbers, or raise `InputError` if they do not suit `latent_dim`."""
 
     @classmethod
     @abstractmethod
     def least_numbers(cls, config: dict[str, Any]) -> dict[str, float]:
-        """How many numbers at least each setting of a stored model must have brought with it."""
+        """Return the minimum number of stored values that each setting in the `config` of a model implies."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,14 @@ class SubspaceOptions(NetworkOptions):
     Attributes
     ----------
     n_basis : int, optional
-        K, directions of variation, at least d. By default d, or 12 where d is below 5: few motions need more
-        directions than they have parameters, because they are curved.
+        K, number of directions of variation, at least d. By default d, or 12 if d is below 5: motions are curved, so
+        few of them need more directions than they have parameters.
     width : int
-        Units of the small networks.
+        Units per layer of the small networks.
     contrast : bool
         Fit a contrast to each image.
     tight_mask : bool
-        Replace the spherical mask, half way through the passes, by one around the density found so far.
+        Replace the spherical mask, halfway through the passes, by one around the density found so far.
     """
 
     architecture: ClassVar[str] = "subspace"
@@ -69,18 +71,18 @@ class SubspaceOptions(NetworkOptions):
     tight_mask: bool = False
 
     def checked(self, latent_dim: int) -> SubspaceOptions:
-        """The same as plain numbers, `n_basis` chosen, or `InputError`."""
-        remedy = "Leave n_basis out, or give at least latent_dim."
+        """Return the options as plain numbers, with `n_basis` set for `latent_dim`, or raise `InputError`."""
+        remedy = "Omit n_basis, or pass at least latent_dim."
         n_basis = (latent_dim if latent_dim >= 5 else 12) if self.n_basis is None else self.n_basis
         n_basis = whole("n_basis", n_basis, remedy)
         if n_basis < latent_dim:
             raise InputError("n_basis", f"{n_basis} directions for d = {latent_dim}", f"{latent_dim} or more", remedy)
-        width = whole("width", self.width, "The default is 64.")
+        width = whole("width", self.width, "Pass a positive integer; the default is 64.")
         return SubspaceOptions(n_basis, width, flag("contrast", self.contrast), flag("tight_mask", self.tight_mask))
 
     @classmethod
     def least_numbers(cls, config: dict[str, Any]) -> dict[str, float]:
-        """How many numbers at least each setting of a stored model must have brought with it."""
+        """Return the minimum number of stored values that each setting in the `config` of a model implies."""
         dim, width, basis = config["latent_dim"], config["width"], config["n_basis"]
         curve = width**2 if basis > dim else 0
         head = width * (dim + config["n_components"])
@@ -94,9 +96,9 @@ class CoordinateOptions(NetworkOptions):
     Attributes
     ----------
     width, depth : int
-        Units and residual layers of both MLPs.
+        Units per layer and number of residual layers of both MLPs.
     n_features : int
-        Positional features of the decoder.
+        Number of positional features of the decoder.
     """
 
     architecture: ClassVar[str] = "coordinate"
@@ -106,20 +108,49 @@ class CoordinateOptions(NetworkOptions):
     n_features: int = 192
 
     def checked(self, latent_dim: int) -> CoordinateOptions:
-        """The same as plain numbers, or `InputError`."""
-        width = whole("width", self.width, "The default is 256.")
-        depth = whole("depth", self.depth, "The default is 3.", least=0)
-        return CoordinateOptions(width, depth, whole("n_features", self.n_features, "The default is 192."))
+        """Return the options as plain numbers, or raise `InputError`; they do not depend on `latent_dim`."""
+        width = whole("width", self.width, "Pass a positive integer; the default is 256.")
+        depth = whole("depth", self.depth, "Pass 0 or a positive integer; the default is 3.", least=0)
+        n_features = whole("n_features", self.n_features, "Pass a positive integer; the default is 192.")
+        return CoordinateOptions(width, depth, n_features)
 
     @classmethod
     def least_numbers(cls, config: dict[str, Any]) -> dict[str, float]:
-        """How many numbers at least each setting of a stored model must have brought with it."""
+        """Return the minimum number of stored values that each setting in the `config` of a model implies."""
         width, depth = config["width"], config["depth"]
         return {
             "width": width * (config["latent_dim"] + config["n_components"]),
             "width and depth": depth * max(width, 1) ** 2,
             "n_features": config["n_features"] * width,
         }
+
+
+def require_radius(radius: float) -> float:
+    """Return the radius of a particle, a fraction of the box, as a plain float, or raise `InputError`."""
+    remedy = "Pass a fraction of the box: 0.4 leaves a tenth of the box on each side."
+    radius = positive("particle_radius", radius, remedy)
+    if not radius < 0.5:
+        raise InputError("particle_radius", f"{radius}", "a number between 0 and 0.5", remedy)
+    return radius
+
+
+def require_latents(z: Tensor | np.ndarray, latent_dim: int) -> Tensor:
+    """Return latents (m, d) as a float32 tensor; raise `InputError` unless they are finite and at least one."""
+    z = torch.as_tensor(z, dtype=torch.float32)
+    expected = f"finite latents (m, {latent_dim}) with m at least 1"
+    if z.ndim != 2 or z.shape[1] != latent_dim or len(z) == 0:
+        raise InputError("volumes", f"latents of shape {tuple(z.shape)}", expected, "Pass z[None] for a single map.")
+    if not bool(torch.isfinite(z).all()):
+        raise InputError("volumes", "latents that are not finite", expected, "Remove NaN and infinity.")
+    return z
+
+
+def require_records(name: str, networks: Networks, remedy: str) -> None:
+    """Raise `InputError` unless trained `networks` reduce images to `Records`, which the quantity `name` needs."""
+    if not networks.makes_records:
+        raise InputError(name, "an architecture without errors of its latents", "a subspace model", remedy)
+    if not networks.imaging.measured:
+        raise InputError(name, "an untrained model", "a trained subspace model", remedy)
 
 
 class Networks(nn.Module, ABC):
@@ -130,24 +161,24 @@ class Networks(nn.Module, ABC):
     imaging : ImageFormation
         Image formation of the data set.
     latent_dim : int
-        d.
+        Dimension d of the latent space.
     noise_width : float
-        T. Latents are made and read in units of it: T is a pure gauge.
+        Width T of the noise on the latents, which are encoded and decoded in units of T: it only sets the unit of z.
 
     Attributes
     ----------
     Options : type
-        What can be chosen about the architecture.
+        Options of the architecture.
     imaging_options : dict
         Options of the `ImageFormation` that it needs.
     training_defaults : dict
-        Epochs and batch size.
+        Default number of epochs and batch size.
     coarse_to_fine : bool
-        Whether training begins at a low resolution.
+        Whether training begins at low resolution.
     makes_records : bool
         Whether images can be reduced to `Records`: training then runs on those, and images have a likelihood.
     n_passes : int
-        Passes without gradient before the training.
+        Number of gradient-free passes before training.
     """
 
     Options: ClassVar[type[NetworkOptions]]
@@ -164,39 +195,39 @@ class Networks(nn.Module, ABC):
 
     @abstractmethod
     def passes(self, chunks: Chunks, beta: float, done: int = 0) -> Iterator[tuple[float, float, float]]:
-        """The passes that are left after `done`; of each the radius, the mean log-evidence and seconds."""
+        """Run the passes left after `done`; yield radius (grid units), mean log-evidence (nats) and seconds of each."""
 
     @abstractmethod
     def encode(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Latents z (m, d) and component scores w (m, C) of images, or of their records."""
+        """Return latents z (m, d) and component scores w (m, C) of images or their records."""
 
     @abstractmethod
     def score_head(self) -> tuple[Tensor, Tensor]:
-        """The rows of the last layer that give w: weight (C, width) and bias (C,), to be changed in place."""
+        """Return the rows of the last layer that give w: weight (C, width) and bias (C,), modifiable in place."""
 
     @abstractmethod
     def distortion(self, batch: Any, z: Tensor, n: int | None = None) -> Tensor:
-        """|| W (X - prediction) ||^2 (m,) of images, or records, decoded at z (m, d), over the first n coefficients."""
+        """Return || W (X - prediction) ||^2 (m,) of images or records decoded at z (m, d), over n coefficients."""
 
     def anisometry(self, z: Tensor) -> Tensor:
-        """How far the decoder departs from an isometry at latents z (m, d); 0 where that is not penalised."""
+        """Return the deviation of the decoder from an isometry at latents z (m, d); 0 if it is not penalised."""
         return z.new_zeros(())
 
     @abstractmethod
     def slices(self, rotations: Tensor, z: Tensor, n: int | None = None) -> Tensor:
-        """Central slices (m, P) of the densities at z (m, d), seen from `rotations`; the first n coefficients."""
+        """Return the first n coefficients of central slices (m, P) of the densities at z (m, d) for `rotations`."""
 
     @abstractmethod
     def volumes(self, z: Tensor) -> Tensor:
-        """Densities (m, D, D, D) at z (m, d)."""
+        """Return densities (m, D, D, D) at z (m, d)."""
 
     def in_bfloat16(self, wanted: bool) -> AbstractContextManager[None]:
-        """A context in which products may be computed in bfloat16; latents and maps stay float32 outside it."""
+        """Return a context in which products can be computed in bfloat16; latents and maps stay float32 outside it."""
         return nullcontext()
 
 
 class Curve(nn.Module):
-    """A small network R^d -> R^K that starts at zero, and its Jacobian."""
+    """Small network R^d -> R^K that starts at zero, with its Jacobian."""
 
     def __init__(self, n_in: int, width: int, n_out: int) -> None:
         super().__init__()
@@ -205,7 +236,7 @@ class Curve(nn.Module):
         nn.init.zeros_(self.last.weight)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Values (m, K) and Jacobians (m, K, d) at x (m, d)."""
+        """Return values (m, K) and Jacobians (m, K, d) at x (m, d)."""
         h = self.first(x).tanh()
         jacobian = (1 - h.square())[..., None] * self.first.weight
         h = self.second(h).tanh()

@@ -1,7 +1,7 @@
-"""Checkpoints as files, and what a stored model must hold: read without executing anything.
+"""Checkpoint files, read without executing code, and checks of stored models.
 
-A .pt file is an archive of tensors and a pickle that puts them together. PyTorch's own restricted reader runs nothing,
-but would make room for whatever sizes a file claims; a file is refused before that if its bytes do not bear them out.
+A .pt file is an archive of tensors and a pickle that assembles them. PyTorch's restricted reader executes nothing, but
+allocates whatever sizes a file claims. A file that holds fewer bytes than it claims is therefore refused beforehand.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ _OBJECTS |= {f"torch {kind}Storage" for kind in ("Float", "Double", "Half", "BFl
 
 
 def write_payload(payload: dict, path: str | os.PathLike) -> None:
-    """torch.save to a temporary name, then rename when it is on the disk."""
+    """Write a payload with torch.save under a temporary name, then rename the file once it is on disk."""
     make_folder(Path(path).parent)
     with atomic(path) as partial, open(partial, "wb") as file:
         try:
             torch.save(payload, file)
-        except RuntimeError as error:  # what PyTorch makes of the failure to write
-            raise OSError("it could not be written to the end; is the disk full?") from error
+        except RuntimeError as error:  # PyTorch's error for a failed write
+            raise OSError("writing stopped before the end of the file; the disk may be full") from error
         file.flush()
         os.fsync(file.fileno())
 
 
 def read_payload(path: str | os.PathLike) -> dict:
-    """torch.load to the CPU without executing code, checked to be ours.
+    """Read a checkpoint to the CPU without executing code, and check its format.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged, holds anything but tensors and plain containers, or is none of ours.
+        If the file is missing, damaged, holds anything but tensors and plain containers, or has another format.
     """
-    remedy = "Give a file written by CryoTwin.save (.safetensors) or by fit(checkpoint=...)."
+    remedy = "Pass a file written by CryoTwin.save (.safetensors) or by fit(checkpoint=...)."
     path = require_file(path, "checkpoint (.pt)")
     try:
         _require_plain_archive(path)
@@ -61,12 +61,12 @@ def read_payload(path: str | os.PathLike) -> dict:
         raise InputError(path, f"a {stored!r} file", f"a {FORMAT!r} file", "Train the model again.", sentence)
     if stored != FORMAT:
         sentence = f"{path} is not a {FORMAT!r} file."
-        raise InputError(path, "something else", f"a {FORMAT!r} file", remedy, sentence)
+        raise InputError(path, "another format", f"a {FORMAT!r} file", remedy, sentence)
     return payload
 
 
 def _require_plain_archive(path: Path) -> None:
-    """Raise `ValueError` unless the archive unpacks to no more than its own size, and names tensors only."""
+    """Raise `ValueError` if the archive unpacks to more than its own size, or names anything but tensors."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if sum(max(m.file_size, m.compress_size) for m in members) > path.stat().st_size:
@@ -78,19 +78,19 @@ def _require_plain_archive(path: Path) -> None:
 
 
 def require_stored(payload: Mapping[str, Any], options: type[NetworkOptions]) -> None:
-    """Raise `ValueError` unless the networks that a payload asks for are no larger than what it has stored of them."""
+    """Raise `ValueError` if the configuration of a payload implies more values than the payload stores."""
     config, state = dict(payload["config"]), dict(payload["state"])
     for name, tensor in state.items():
         if type(tensor) is not Tensor or tensor.layout != torch.strided or tensor.device.type != "cpu":
-            raise ValueError(f"{name} is no plain tensor")
+            raise ValueError(f"{name} is not a plain tensor")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise ValueError(f"{name} claims more numbers than it has")
+            raise ValueError(f"{name} claims more values than it stores")
     for name, value in config.items():
         if type(value) not in (int, float, bool) and name not in ("architecture", "weighting"):
             raise ValueError(f"{name} = {value!r}"[:80])
     for name, values in payload["history"].items():
         if not all(type(value) in (int, float, type(None)) for value in (values if type(values) is list else [values])):
-            raise ValueError(f"a history whose {name} is no list of numbers")
+            raise ValueError(f"{name} of the history is not a list of numbers")
     size, total = int(config["box_size"]), sum(tensor.numel() for tensor in state.values())
     noise = state["networks.imaging.noise"]
     if not 0 < size <= 4096 or noise.dtype != torch.float64 or noise.ndim != 2 or noise.shape[1] != n_shells(size):
@@ -98,4 +98,4 @@ def require_stored(payload: Mapping[str, Any], options: type[NetworkOptions]) ->
     least = {"n_components": config["n_components"] * config["latent_dim"] ** 2, **options.least_numbers(config)}
     for name, count in least.items():
         if not count <= total:
-            raise ValueError(f"{name} asks for {count} numbers or more, {total} are stored")
+            raise ValueError(f"{name} implies at least {count} values, but {total} are stored")

@@ -1,4 +1,4 @@
-"""What is left of images once the basis of a subspace is fixed: a few numbers each, and what they say of structures."""
+"""Per-image sufficient statistics for a fixed subspace basis, and the likelihood they define."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _AT_ONCE = 2**14  # images whose likelihoods are computed at once
 
 
 class Records(NamedTuple):
-    """What is left of images once the basis is fixed: the distortion as a function of the coefficients, and more.
+    """Sufficient statistics of images for a fixed basis: likelihood and distortion as functions of the coefficients.
 
     Attributes
     ----------
     expected : (m, K) float32
-        Posterior mean of the coefficients under their density.
+        Posterior mean of the coefficients, with their density as the prior.
     contrast : (m,) float32
         Contrast of the image.
     b, precision : (m, K), (m, K (K + 1) / 2) float32
-        The likelihood exp(b.c - c.Gc / 2), G as its lower triangle.
+        Likelihood exp(b.c - c.Gc / 2), with G stored as its lower triangle.
     b_weighted, G_weighted, energy : (m, K), (m, K (K + 1) / 2), (m,) float32
-        The distortion energy - 2 c.b + c.Gc of Eq. 3.
+        Distortion energy - 2 c.b + c.Gc of the objective (Eq. 3 of the cryoTWIN paper).
     """
 
     expected: Tensor
@@ -38,18 +38,18 @@ class Records(NamedTuple):
     energy: Tensor
 
     def take(self, rows: Tensor) -> Records:
-        """The records of some of the images."""
+        """Return the records of some of the images."""
         return Records(*(field[rows] for field in tuple(self)))
 
 
 def pack(matrices: Tensor) -> Tensor:
-    """The lower triangles (m, K (K + 1) / 2) of symmetric matrices (m, K, K)."""
+    """Return the lower triangles (m, K (K + 1) / 2) of symmetric matrices (m, K, K)."""
     row, column = torch.tril_indices(*matrices.shape[1:])
     return matrices[:, row, column]
 
 
 def unpack(packed: Tensor) -> Tensor:
-    """The symmetric matrices (m, K, K) of `pack`."""
+    """Return the symmetric matrices (m, K, K) that were given to `pack`."""
     size = isqrt(2 * packed.shape[1])
     index = torch.zeros(size, size, dtype=torch.int64)
     row, column = torch.tril_indices(size, size)
@@ -58,11 +58,20 @@ def unpack(packed: Tensor) -> Tensor:
 
 
 class ImageLikelihood:
-    """log-likelihood of structures given images, relative to the best that each image could have: 0 or less.
+    """Log-likelihood of structures given images, relative to the maximum of each image: 0 or less.
 
-    Called with latents (m, d) it gives (n, m) float64: -(c - x)^T G (c - x) / 2 with c the coefficients there,
-    x = G^-1 b the image's own best and G^-1 the error of that. It is sharper than a latent, which a prior has drawn
-    towards the others. `find_routes` takes it as evidence.
+    A call with latents (m, d) returns (n, m) float64: -(c - x)^T G (c - x) / 2, where c are the coefficients at the
+    latents, x = G^-1 b is the maximum-likelihood estimate of the image and G^-1 its error covariance. Unlike latents,
+    it is not shrunk towards other images by a prior. `find_routes` accepts it as evidence.
+
+    Parameters
+    ----------
+    coefficients : callable
+        Maps latents (m, d) to coefficients (m, K) and their Jacobians (m, K, d).
+    variances : (K,)
+        Variances of the coefficients.
+    b, precision : (n, K), (n, K (K + 1) / 2)
+        Likelihood of each image, as in `Records`.
     """
 
     def __init__(
@@ -81,7 +90,7 @@ class ImageLikelihood:
         return len(self._b)
 
     def _parts(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """b (m, K) and G (m, K, K) float64, of some images at a time: all of them would take several times the room."""
+        """Yield b (m, K) and G (m, K, K) float64 of some images at a time: all of them would need too much memory."""
         for b, precision in zip(self._b.split(_AT_ONCE), self._precision.split(_AT_ONCE), strict=True):
             yield b.double(), unpack(precision).double()
 
@@ -94,9 +103,9 @@ class ImageLikelihood:
 
 
 def deconvolved(b: Tensor, G: Tensor, variances: Tensor, start: GaussianMixture) -> GaussianMixture:
-    """Mixture of the points x = G^-1 b freed of their errors G^-1 (extreme deconvolution), from a first guess.
+    """Fit a mixture to the points x = G^-1 b without their errors G^-1 (extreme deconvolution), from an initial guess.
 
-    Directions that an image says nothing about get an error a thousand times the variance, instead of infinity.
+    Directions that an image does not constrain get an error of 1,000 times the variance instead of infinity.
     """
     precision = G.double() + (1e-3 / variances).diag()
     errors = torch.linalg.inv(precision)
@@ -105,9 +114,9 @@ def deconvolved(b: Tensor, G: Tensor, variances: Tensor, start: GaussianMixture)
 
 
 def linearised(b: Tensor, G: Tensor, z: Tensor, c: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:
-    """The likelihood exp(b.c(z) - c(z).G c(z) / 2) as one of z: b (m, K) and G (m, K, K) to (m, d) and (m, d, d).
+    """Convert b (m, K) and G (m, K, K) of the likelihood exp(b.c - c.Gc / 2) to (m, d) and (m, d, d) for z.
 
-    c(z) is taken to be linear around latents z (m, d), where it is c (m, K) with Jacobian (m, K, d).
+    c(z) is linearised around latents z (m, d), where it equals c (m, K) and has the Jacobian (m, K, d).
     """
     b, G, z, c, jacobian = (part.detach().double() for part in (b, G, z, c, jacobian))
     offset = c - (jacobian @ z[..., None])[..., 0]
@@ -116,7 +125,7 @@ def linearised(b: Tensor, G: Tensor, z: Tensor, c: Tensor, jacobian: Tensor) -> 
 
 
 def transformed(mixture: GaussianMixture, matrix: Tensor, average: Tensor | float = 0.0) -> GaussianMixture:
-    """The mixture of matrix @ (x - average)."""
+    """Return the mixture of matrix @ (x - average)."""
     matrix = matrix.to(mixture.means)
     covariances = matrix @ mixture.covariances @ matrix.T
     means = (mixture.means - average) @ matrix.T

@@ -1,6 +1,6 @@
-"""Models as safetensors files: tensors, and in the header what is no tensor, as JSON. Nothing in them can be executed.
+"""Model files in safetensors format, which cannot hold code: tensors, and all other data as JSON in the header.
 
-safetensors has no checksum: a digest of all that a file holds is kept in its header and compared on reading.
+safetensors has no checksum, so a digest of the whole content is stored in the header and compared on reading.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic, make_folder, require_file, require_suffix
 from cryotwin_nb.models.payload import FORMAT
 
-_REMEDY = "Give a file written by CryoTwin.save, or train the model again."
-_HEADER_BYTES = 10**6  # the header of a model takes some kilobytes
+REMEDY = "Pass a file written by CryoTwin.save, or train the model again."
+_HEADER_BYTES = 10**6  # maximum; the header of a model takes a few kB
 
 
 def write_model(payload: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Write what `CryoTwin.payload` gives to a .safetensors file, complete or not at all; folders are made."""
+    """Write the result of `CryoTwin.payload` to a .safetensors file, complete or not at all; folders are created."""
     path = require_suffix(path, ".safetensors")
     tensors = {name: value.contiguous().cpu() for name, value in payload["state"].items()}
     about = {
@@ -42,12 +42,12 @@ def write_model(payload: Mapping[str, Any], path: str | os.PathLike) -> None:
 
 
 def read_model(path: str | os.PathLike) -> dict[str, Any]:
-    """The payload that `write_model` was given.
+    """Read the payload from a file written by `write_model`.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged, changed since it was written, or none of ours.
+        If the file is missing, damaged, changed since it was written, or has another format.
     """
     path = require_file(path, "model (.safetensors)")
     try:
@@ -62,13 +62,13 @@ def read_model(path: str | os.PathLike) -> dict[str, Any]:
     except Exception as error:  # damaged files raise many kinds
         found = f"{type(error).__name__}: {error}"[:300]
         sentence = f"{path} cannot be read as a model (.safetensors): {found}."
-        raise InputError(path, found, "a model (.safetensors)", _REMEDY, sentence) from error
+        raise InputError(path, found, "a model (.safetensors)", REMEDY, sentence) from error
     if about.get("format") != FORMAT:
         sentence = f"{path} is not a {FORMAT!r} file."
-        raise InputError(path, "something else", f"a {FORMAT!r} file", _REMEDY, sentence)
+        raise InputError(path, "another format", f"a {FORMAT!r} file", REMEDY, sentence)
     if digest != expected:
         sentence = f"{path} is damaged: its contents do not match its checksum."
-        raise InputError(path, "contents of another checksum", "the contents as written", _REMEDY, sentence)
+        raise InputError(path, "contents with another checksum", "the contents as written", REMEDY, sentence)
     return {"format": FORMAT, "config": config, "history": history, "state": tensors}
 
 
@@ -78,7 +78,7 @@ def _header_size(path: Path) -> int:
 
 
 def _digest(about: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, kinds, shapes and bytes of tensors, and of the words about them."""
+    """Return the SHA-256 of the names, types, shapes and bytes of tensors, and of the metadata."""
     found = hashlib.sha256()
     for name, words in sorted(about.items()):
         found.update(f"{name}\0{words}\0".encode())
@@ -89,7 +89,7 @@ def _digest(about: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
 
 
 def _without_nan(history: Mapping[str, Any]) -> dict[str, Any]:
-    """Lists in which NaN, which JSON lacks, is None."""
+    """Replace NaN in lists by None, because JSON has no NaN."""
 
     def written(value: Any) -> Any:
         return None if isinstance(value, float) and math.isnan(value) else value

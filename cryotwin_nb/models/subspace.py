@@ -1,9 +1,9 @@
-"""The subspace architecture: maps in a linear subspace found in closed form, coefficients a near-isometric curve in it.
+"""Subspace architecture: maps in a linear subspace found in closed form, with a near-isometric map from latents to it.
 
 A density is V_0 + sum_k c_k(z) U_k with orthonormal U_k (`reconstruction.eigenvolumes`). With c(z) = s z the map from
-latents to densities is exactly isometric; where the basis has more dimensions than the latent space, a small network
-that starts at zero lets c(z) bend. Given the basis, images enter the objective through a few numbers each
-(`Records`), and rate-distortion training runs on those.
+latents to densities is exactly isometric. If the basis has more dimensions than the latent space, a small network that
+starts at zero can make c(z) curved. Given the basis, rate-distortion training only needs sufficient statistics of the
+images (`Records`).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from cryotwin_nb.reconstruction.eigenvolumes import Eigenvolumes, begin, iterate
 from cryotwin_nb.reconstruction.statistics import posterior, projections
 from cryotwin_nb.runtime import distributed
 
-_RADII = (0.3, 0.3, 0.3, 0.3, 0.5, 0.5, 0.7, 1.0, 1.0)  # of the passes with the Gaussian prior, shares of Nyquist
-_TIGHTENED = 7  # pass before which the mask is fitted to the density, if it is
-_SAMPLE = 5000  # images that the density of the coefficients is fitted to
-_COMPONENTS = 32  # of that density, at most
-_CONTRAST_SPREAD = 0.1  # standard deviation of the contrasts to begin with
+_RADII = (0.3, 0.3, 0.3, 0.3, 0.5, 0.5, 0.7, 1.0, 1.0)  # maximum |k| of each Gaussian-prior pass, share of Nyquist
+_TIGHTENED = 7  # pass before which the mask is fitted to the density (option tight_mask)
+_SAMPLE = 5000  # images used to fit the density of the coefficients
+_COMPONENTS = 32  # maximum number of components of that density
+_CONTRAST_SPREAD = 0.1  # initial standard deviation of the contrasts
 
 
 class SubspaceNetworks(Networks):
@@ -43,7 +43,7 @@ class SubspaceNetworks(Networks):
     imaging, latent_dim, noise_width, options
         As in `Networks`.
     n_components, seed : int
-        C; of the closed-form passes.
+        C; seed of the closed-form passes.
     """
 
     Options = SubspaceOptions
@@ -103,10 +103,10 @@ class SubspaceNetworks(Networks):
             setattr(self, name, getattr(new, name).to(self.mask.device))
         self.contrast_spread.fill_(new.contrast_spread)
 
-    # What the images are used for ------------------------------------------------------------------------------------
+    # Closed-form passes, encoder and decoder -------------------------------------------------------------------------
 
     def passes(self, chunks: Chunks, beta: float, done: int = 0) -> Iterator[tuple[float, float, float]]:
-        """The closed-form passes that are left after `done`; of each the radius, mean log-evidence and seconds."""
+        """Run the closed-form passes left after `done`; yield radius, mean log-evidence and seconds of each."""
         radius = self.imaging.plane.box_size / 2 + MARGIN
         for number in range(done, self.n_passes):
             started, share, evidence = time.perf_counter(), 1.0, float("nan")
@@ -129,7 +129,7 @@ class SubspaceNetworks(Networks):
             yield share * radius, evidence, time.perf_counter() - started
 
     def _reset(self) -> None:
-        """Forget an earlier training: what the networks have learnt belongs to its basis."""
+        """Reset mask and networks: weights learnt in an earlier training belong to its basis."""
         size = self.imaging.plane.box_size
         self.mask.copy_(spherical_mask(size, self.imaging.particle_radius, size / 16))
         with torch.no_grad():
@@ -139,12 +139,12 @@ class SubspaceNetworks(Networks):
                 self.curve.last.weight.zero_()
 
     def _tighten(self) -> None:
-        """Fit the mask to wherever the density or one of its variations is large."""
+        """Restrict the mask to where the density or one of its variations is large."""
         power = self.mean.square() + torch.tensordot(self.variances.float(), self.basis.square(), 1)
         self.mask.mul_(map_mask(power.sqrt()).to(self.mask))
 
     def _density(self, records: Records) -> GaussianMixture:
-        """The density of the coefficients, freed of the noise of the images (extreme deconvolution)."""
+        """Return the density of the coefficients without the noise of the images (extreme deconvolution)."""
 
         def fitted() -> GaussianMixture:
             start = GaussianMixture.fit(records.expected, min(_COMPONENTS, len(records.b)), seed=self.seed)
@@ -153,19 +153,19 @@ class SubspaceNetworks(Networks):
         return distributed.first(fitted).to(self.mask.device)  # each process has its own GPU
 
     def _sample(self, chunks: Chunks) -> Records:
-        """Records of the first images."""
+        """Return the records of the first images."""
         mine = Records(*map(torch.cat, zip(*[self.prepare(batch) for batch in chunks(_SAMPLE)], strict=True)))
         n = round(distributed.total(len(mine.b)))
         return Records(*(distributed.gather(part, n) for part in tuple(mine)))
 
     def _scale(self, chunks: Chunks, beta: float) -> float:
-        """The s of c = s z at which noise of width T costs beta/2 of distortion in each dimension."""
+        """Return the s of c = s z at which noise of width T adds beta/2 to the distortion in each dimension."""
         weighted = unpack(self._sample(chunks).G_weighted)
         ratio = float(weighted.diagonal(dim1=-2, dim2=-1)[:, : self.latent_dim].mean())
         return (6 * beta / self.noise_width**2 / ratio) ** 0.5
 
     def prepare(self, batch: ImageBatch) -> Records:
-        """The records of images."""
+        """Return the records of images."""
         found, imaging = self.eigenvolumes, self.imaging
         ball = found.ball(imaging.plane.box_size / 2 + MARGIN)
         lattice = self._lattice(ball)
@@ -179,7 +179,7 @@ class SubspaceNetworks(Networks):
         return Records(expected, a.float(), *parts)
 
     def encode(self, batch: ImageBatch | Records) -> tuple[Tensor, Tensor]:
-        """Latents z (m, d) and component scores w (m, C) of images or records."""
+        """Return latents z (m, d) and component scores w (m, C) of images or records."""
         return self._encode((batch if isinstance(batch, Records) else self.prepare(batch)).expected)
 
     def _encode(self, expected: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,11 +188,11 @@ class SubspaceNetworks(Networks):
         return z, out[:, self.latent_dim :]
 
     def score_head(self) -> tuple[Tensor, Tensor]:
-        """The rows of the last layer that give w: weight (C, width) and bias (C,), to be changed in place."""
+        """Return the rows of the last layer that give w: weight (C, width) and bias (C,), modifiable in place."""
         return self.last.weight[self.latent_dim :], self.last.bias[self.latent_dim :]
 
     def coefficients(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Coefficients c (m, K) at latents z (m, d), and the Jacobians dc/dz (m, K, d)."""
+        """Return the coefficients c (m, K) at latents z (m, d), and the Jacobians dc/dz (m, K, d)."""
         s = self.scale.float()
         jacobian = torch.eye(len(self.basis), self.latent_dim, device=z.device).expand(len(z), -1, -1)
         c = z @ jacobian[0].T
@@ -202,13 +202,13 @@ class SubspaceNetworks(Networks):
         return s * c, s * jacobian
 
     def distortion(self, batch: Records, z: Tensor, n: int | None = None) -> Tensor:
-        """|| W (X - prediction) ||^2 (m,) of images decoded at z (m, d)."""
+        """Return || W (X - prediction) ||^2 (m,) of images decoded at z (m, d)."""
         c, _ = self.coefficients(z)
         quadratic = (c[:, None] @ unpack(batch.G_weighted))[:, 0]
         return batch.energy + ((quadratic - 2 * batch.b_weighted) * c).sum(-1)
 
     def anisometry(self, z: Tensor) -> Tensor:
-        """Mean of || J^T J / s^2 - 1 ||^2 over latents z (m, d), J = dc/dz: 0 for an isometry of scale s."""
+        """Return the mean of || J^T J / s^2 - 1 ||^2 over latents z (m, d), J = dc/dz: 0 for an isometry of scale s."""
         if self.curve is None:
             return z.new_zeros(())
         jacobian = self.coefficients(z)[1] / self.scale.float()
@@ -216,7 +216,7 @@ class SubspaceNetworks(Networks):
         return (jacobian.mT @ jacobian - identity).square().sum((-2, -1)).mean()
 
     def slices(self, rotations: Tensor, z: Tensor, n: int | None = None) -> Tensor:
-        """Central slices (m, P) of the densities at z (m, d), seen from `rotations`; the first n coefficients."""
+        """Return the first n coefficients of central slices (m, P) of the densities at z (m, d) for `rotations`."""
         ball = self.eigenvolumes.ball(self.imaging.plane.box_size / 2 + MARGIN)
         slices = ball.slices(self._lattice(ball), self.imaging.frequencies[:n].contiguous(), rotations)
         c = self.coefficients(z)[0]
@@ -226,11 +226,11 @@ class SubspaceNetworks(Networks):
 
     @torch.no_grad()
     def volumes(self, z: Tensor) -> Tensor:
-        """Densities (m, D, D, D) at z (m, d)."""
+        """Return densities (m, D, D, D) at z (m, d)."""
         return self.mean + torch.tensordot(self.coefficients(z)[0], self.basis, 1)
 
     def deconvolve(self, records: Records, start: GaussianMixture, seed: int) -> GaussianMixture:
-        """The density of the latents before the images' noise was added to them, started from that of the latents."""
+        """Return the density of the latents without the noise of the images, fitted from a starting point `start`."""
         rows = torch.randperm(len(records.b), generator=torch.Generator().manual_seed(seed))[:_SAMPLE]
         records = records.take(rows.to(records.b.device))
         z = self.encode(records)[0].detach()
@@ -238,7 +238,7 @@ class SubspaceNetworks(Networks):
         return deconvolved(b, G, z.double().var(0), start)
 
     def _lattice(self, ball: HalfBall) -> Tensor:
-        """The maps on the lattice, made once for each basis."""
+        """Return the maps on the lattice, cached for each basis."""
         now = (self.mean, self.mean._version, self.basis, self.basis._version)
         if self._cached is None or any(a is not b for a, b in zip(self._cached[0], now, strict=True)):
             self._cached = (now, self.eigenvolumes.lattice(ball))

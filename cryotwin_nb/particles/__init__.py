@@ -1,4 +1,4 @@
-"""Images with poses and CTF, read lazily, whitened and made ready for a model."""
+"""Particle images with poses and CTF, read lazily, whitened and prepared for a model."""
 
 from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
 from cryotwin_nb.particles.particles import Particles

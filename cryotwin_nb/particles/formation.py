@@ -1,7 +1,7 @@
-"""Particle images made ready for a model: whitened by the measured noise, centred, on the half plane, weighted.
+"""Preparation of particle images for a model: whitening by the measured noise, centring, half plane and weights.
 
 `ImageFormation` turns recorded images into coefficients X(k) exp(-2 pi i k.t) / sigma(|k|), whose noise has unit power,
-and says by which `transfer` = CTF / sigma a slice has to be multiplied to predict them.
+and provides `transfer` = CTF / sigma, by which a slice is multiplied to predict them.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from cryotwin_nb.particles.particles import Particles
 
 
 class ImageBatch(NamedTuple):
-    """Images ready for a model: whitened and centred coefficients on the half plane.
+    """Images prepared for a model: whitened and centred coefficients on the half plane.
 
     Attributes
     ----------
     data : (m, P) complex64
         X(k) exp(-2 pi i k.t) / sigma; noise of unit power.
     transfer : (m, P) float32
-        CTF / sigma: what a slice is multiplied by to predict `data`.
+        CTF / sigma, by which a slice is multiplied to predict `data`.
     rotations : (m, 3, 3) float32
-        Poses.
+        Poses: R in v = R nu.
     group : (m,) int64
         Row of `ImageFormation.noise` that each image was whitened by: 0 is the whole set, g + 1 optics group g.
     """
@@ -40,38 +40,38 @@ class ImageBatch(NamedTuple):
     group: Tensor
 
     def take(self, rows: Tensor) -> ImageBatch:
-        """The batch of some of the images."""
+        """Return the batch of the images at `rows`."""
         return ImageBatch(*(field[rows] for field in tuple(self)))
 
 
 class Chunks(Protocol):
-    """This process's share of the images, or of the first n, in their order."""
+    """Function that yields this process's share of the images, or of the first n, in order."""
 
     def __call__(self, n: int | None = None) -> Iterable[ImageBatch]: ...
 
 
 class ImageFormation(nn.Module):
-    """What the images of a data set have in common: grid, noise spectrum, weights of the distortion.
+    """Properties shared by the images of a data set: grid, noise spectrum, weights of the distortion.
 
     Parameters
     ----------
     box_size : int
-        D, pixels.
+        Box size D, pixels.
     weighting : {"volume", "paper"}
-        How the distortion weighs frequencies (both scaled so that the mean of W^2 over the plane is 1):
-        "paper": W^2 = kappa |k|, the ramp of the paper (its W is the fourth root of s^2 + t^2);
+        Weighting of frequencies in the distortion, scaled so that the mean of W^2 over the plane is 1.
+        "paper": W^2 = kappa |k|, the ramp of the cryoTWIN paper (where W is the fourth root of s^2 + t^2).
         "volume": W^2 = kappa |k| sigma^2 / max(<CTF^2>, `ctf_floor`), which undoes whitening and the mean CTF, so that
-        the expected distortion of an error dV of the volume is kappa/2 ||dV||^2 (projection-slice theorem), but for
-        the lowest shells, where <CTF^2> is below the floor: errors there count less, that of the mean not at all.
+        the expected distortion of an error dV of the volume is kappa/2 ||dV||^2 (projection-slice theorem). Exceptions
+        are the lowest shells, where <CTF^2> is below the floor: errors there count less, errors of the mean not at all.
     particle_radius : float
-        Fraction of the box. The particle lies within; noise is measured outside.
+        Radius that contains the particle, as a fraction of the box; noise is measured outside it.
     ctf_floor : float
-        Lower bound of <CTF^2>: keeps the weights of the lowest shells finite.
+        Lower bound of <CTF^2>, which keeps the weights of the lowest shells finite.
     windowed : bool
-        Multiply the images by a soft disc just wider than the particle. What lies outside is then hidden from the
-        model, at the price of a noise whose neighbouring coefficients are correlated.
+        Multiply the images by a soft disc slightly larger than the particle. This hides the surroundings from the
+        model, but correlates the noise of neighbouring coefficients.
     margin : float
-        Coefficients with |k| < D/2 + margin are used.
+        Coefficients with |k| < D/2 + margin (grid units) are used.
     """
 
     window: Tensor
@@ -108,25 +108,33 @@ class ImageFormation(nn.Module):
 
     @property
     def measured(self) -> bool:
-        """True once `measure` has seen a data set."""
+        """True once `measure` has been called."""
         return float(self.pixel_size) > 0
 
     @property
     def solvent(self) -> Tensor:
-        """Mask (D, D, D) of the voxels outside the particle and the soft edge that windows and masks give it."""
+        """Mask (D, D, D) of the voxels outside the particle and the soft edge of its windows and masks."""
         size = self.plane.box_size
         return grid(size, 3).float().norm(dim=-1) >= self.particle_radius + size / 16
 
     def measure(self, particles: Particles, n_images: int = 2000, min_group: int = 1000) -> None:
         """Measure the noise power and <CTF^2> of a data set in each shell.
 
-        The noise is measured on up to `n_images` images, per optics group where it has at least `min_group` images,
-        otherwise over the whole set. Row 0 of `noise` belongs to the whole set, row g + 1 to optics group g.
+        Row 0 of `noise` is the noise of the whole set, row g + 1 that of optics group g.
+
+        Parameters
+        ----------
+        particles : Particles
+            The data set.
+        n_images : int
+            Maximum number of images used, for the whole set and for each optics group.
+        min_group : int
+            Minimum number of images of an optics group; smaller groups get the noise of the whole set.
 
         Raises
         ------
         InputError
-            If the pixels outside the particle hold no noise (masked or constant images).
+            If the pixels outside the particle contain no noise (masked or constant images).
         """
         self.pixel_size.fill_(particles.pixel_size)
         self.noise = self.noise_of_groups(particles, n_images, min_group).to(self.noise.device)
@@ -137,7 +145,7 @@ class ImageFormation(nn.Module):
         self.ctf_power.copy_(shell_mean(power, self.plane.shell, n_shells(self.plane.box_size)))
 
     def noise_of_groups(self, particles: Particles, n_images: int = 2000, min_group: int = 1000) -> Tensor:
-        """Power of the noise (1 + groups, n_shells) float64, as `measure` takes it; needs neither poses nor CTF."""
+        """Return the noise power (1 + groups, n_shells) float64, as in `measure`; needs neither poses nor CTF."""
         groups = particles.optics_group
         pooled = self._noise_of(particles, evenly(np.arange(len(particles)), n_images))
         rows = []
@@ -148,7 +156,7 @@ class ImageFormation(nn.Module):
         return torch.stack([pooled, *rows])
 
     def knows_groups(self, particles: Particles) -> bool:
-        """True if the particles have exactly the optics groups that `measure` has seen."""
+        """Return whether the particles have exactly the optics groups seen by `measure`."""
         return np.array_equal(np.unique(particles.optics_group), np.arange(len(self.noise) - 1))
 
     def _noise_of(self, particles: Particles, indices: np.ndarray) -> Tensor:
@@ -158,41 +166,41 @@ class ImageFormation(nn.Module):
         if self.windowed:
             power *= float(self.window.square().mean())
         if not bool(torch.isfinite(power).all()) or float(power[1 : self.plane.box_size // 2].min()) <= 0:
-            remedy = "Give unmasked images as extracted, or a smaller particle_radius."
+            remedy = "Use unmasked images as extracted, or pass a smaller particle_radius."
             where = f"{len(indices)} images"
-            raise InputError(where, "no noise outside the particle", "images whose background was kept", remedy)
+            raise InputError(where, "no noise outside the particle", "images with their background", remedy)
         return power / particles.pixel_size**2
 
     @property
     def kappa(self) -> Tensor:
-        """The factor that makes the mean of W^2 over the plane (with the pooled noise) 1."""
+        """Factor that scales the mean of W^2 over the plane (with the pooled noise) to 1."""
         raw = self._raw_weights(self.noise[0])
         return self.multiplicity.sum() / (raw * self.multiplicity).sum()
 
     def weights(self, group: Tensor | None = None) -> Tensor:
-        """W^2 times the multiplicity, (P,) float32, or (m, P) for images whitened by the given rows of `noise`."""
+        """Return W^2 times the multiplicity: (P,) float32, or (m, P) for images whitened by these rows of `noise`."""
         noise = self.noise[0] if group is None else self.noise[group]
         return (self.kappa * self._raw_weights(noise) * self.multiplicity).float()
 
     def _raw_weights(self, noise: Tensor) -> Tensor:
-        """W^2 / kappa (..., P) for noise powers (..., n_shells)."""
+        """Return W^2 / kappa (..., P) for noise powers (..., n_shells)."""
         ramp = self.frequencies.double().norm(dim=1)
         if self.weighting == "paper":
             return ramp.expand(*noise.shape[:-1], -1)
         return ramp * (noise / self.ctf_power.clamp_min(self.ctf_floor))[..., self.shell]
 
     def distortion(self, batch: ImageBatch, prediction: Tensor) -> Tensor:
-        """|| W (X - prediction) ||^2 of each image, (m,), over the first `prediction.shape[1]` coefficients."""
+        """Return ||W (X - prediction)||^2 of each image, (m,); only the first `prediction.shape[1]` coefficients."""
         n = prediction.shape[-1]
         residual = batch.data[:, :n] - prediction
         weights = self.weights(batch.group)[:, :n]
         return (weights * (residual.real.square() + residual.imag.square())).sum(-1)
 
     def in_distortion_metric(self, maps: Tensor) -> Tensor:
-        """Maps (m, D, D, D) filtered such that squared distances are expected distortions, over all poses and CTFs.
+        """Filter maps (m, D, D, D) so that squared distances are expected distortions, over all poses and CTFs.
 
-        The transform is multiplied by the root of g / (2 |v|), g = W^2 <CTF^2> / sigma^2 (projection-slice theorem).
-        In this metric theory predicts J^T J = 6 beta / T^2 for a decoder that is free to choose it.
+        The transform is multiplied by sqrt(g / (2 |v|)) with g = W^2 <CTF^2> / sigma^2 (projection-slice theorem).
+        In this metric, theory predicts J^T J = 6 beta / T^2 for the Jacobian J of an unconstrained decoder.
         """
         size, shells = self.plane.box_size, len(self.ctf_power)
         weights = shell_mean(self._raw_weights(self.noise[0]) * self.kappa, self.shell, shells)
@@ -203,7 +211,7 @@ class ImageFormation(nn.Module):
         return torch.stack([ifft3(fft3(volume) * gain.sqrt()).real for volume in maps])
 
     def batch(self, particles: Particles, indices: np.ndarray) -> ImageBatch:
-        """Read images and make them ready, on the device of this module."""
+        """Read images and prepare them for a model, on the device of this module."""
         device = self.window.device
         rotations, ctf = particles.require_views()
         images = particles.unwhitened(indices, device)
@@ -225,11 +233,11 @@ class ImageFormation(nn.Module):
 
 
 def _mean(indices: np.ndarray, function: Callable[[np.ndarray], Tensor], chunk: int = 100) -> Tensor:
-    """Mean over particles of what `function` gives for a chunk of them (itself a mean), in bounded memory."""
+    """Return the mean over particles of `function`, which returns the mean over a chunk, in bounded memory."""
     chunks = np.array_split(indices, -(-len(indices) // chunk))
     return torch.stack([function(rows) * len(rows) for rows in chunks]).sum(0) / len(indices)
 
 
 def evenly(indices: np.ndarray, n: int) -> np.ndarray:
-    """At most n of the indices, evenly spread."""
+    """Return at most n of the indices, evenly spaced."""
     return indices if len(indices) <= n else indices[np.linspace(0, len(indices) - 1, n).astype(np.int64)]

@@ -23,37 +23,35 @@ from cryotwin_nb.particles.whitening import Whitening
 from cryotwin_nb.particles.writing import described, files_beside, in_chunks, refuse_overwriting, write_star_and_stack
 from cryotwin_nb.truth.truth import Truth
 
-_PARTS = ("rotations", "ctf", "optics_group", "truth", "whitening", "source_rows")  # and the shifts: one of each image
+_PARTS = ("rotations", "ctf", "optics_group", "truth", "whitening", "source_rows")  # and shifts: one per image
 
 
 class Particles:
-    """Images with their poses and CTF: all parameters but images and box are attributes too, None where unknown.
+    """Particle images with poses and CTF; all parameters except images and box size are attributes, None if unknown.
 
     Parameters
     ----------
     images : (n, D, D) float32, an ImageSource, or None
-        As recorded; None for metadata only.
+        Recorded images; None for metadata only.
     rotations, shifts : (n, 3, 3), (n, 2), optional
-        R of v = R nu, the transpose of what cryoDRGN stores; Å, added to the image to centre it, zeros by default.
+        R in v = R nu, the transpose of cryoDRGN's matrices; shift that centres the image, Å (default: 0).
     ctf : CTF, optional
         CTF parameters as (n,) arrays.
-    pixel_size : float
-        Å.
-    optics_group : (n,) int, optional
-        From 0.
-    contrast : {"dark", "light"}
-        Contrast of the particles as recorded.
+    optics_group, source_rows : (n,) int, optional
+        Number of the optics group, from 0 (default: 0); row in the file that was read, from 0 (default: in order).
+    pixel_size, contrast : float, {"dark", "light"}
+        Pixel size, Å; contrast of the particles as recorded.
     truth, whitening : Truth, Whitening, optional
-        Ground truth of a simulated set; how prepared images were whitened, which `ImageFormation` undoes.
+        Ground truth of a simulated set; whitening of prepared images, which `ImageFormation` undoes.
     box_size : int, optional
-        D, pixels, where there are no images.
-    source_rows : (n,) int, optional
-        Which particle of the file that they are read from each is, from 0; by default all in order.
+        Box size D, pixels, if there are no images.
+    where : path-like or str
+        Source of the particles, named in messages.
 
     Raises
     ------
     InputError
-        If the parts do not belong together, or hold anything but finite numbers and rotations.
+        If the parts do not match, or contain anything but finite numbers and rotations.
     """
 
     def __init__(
@@ -72,7 +70,7 @@ class Particles:
         source_rows: np.ndarray | None = None,
         where: object = "Particles",
     ) -> None:
-        self._where = where
+        self.where = where
         self._source = as_source(images, (rotations, shifts, ctf), box_size, where)
         n = len(self._source)
         self.rotations = None if rotations is None else require_rotations(rotations, where)
@@ -80,7 +78,7 @@ class Particles:
         self.ctf = None if ctf is None else make_ctf(where, **{f: getattr(ctf, f) for f in CTF_FIELDS})
         self.optics_group = np.zeros(n, np.int64) if optics_group is None else np.asarray(optics_group, np.int64)
         self.source_rows = np.arange(n) if source_rows is None else np.asarray(source_rows, np.int64)
-        self.pixel_size, self.contrast = positive(f"{where}: pixel_size", pixel_size, "Give it in Å."), contrast
+        self.pixel_size, self.contrast = positive(f"{where}: pixel_size", pixel_size, "Pass it in Å."), contrast
         self.truth, self.whitening = truth, whitening
         choice(f"{where}: contrast", contrast, ("dark", "light"))
         require_consistent(where, n, self.shifts, self.optics_group, {name: getattr(self, name) for name in _PARTS})
@@ -106,31 +104,36 @@ class Particles:
         path : path-like
             .star (RELION 3.0, 3.1, 5), .cs (cryoSPARC), .mrcs or .mrc, or .txt with one stack per line.
         datadir : path-like, optional
-            Folder that the stacks' paths start from; otherwise the folder of `path` and its parents are tried.
+            Folder that the stack paths are relative to; by default the folder of `path` and its parents are searched.
         poses : path-like or (rot, trans), optional
             cryoDRGN's poses.pkl, or the arrays in it, in cryoDRGN's convention: transposed rotations (n, 3, 3), and
             translations (n, 2) as fractions of the box.
         ctf : path-like, (n, 9) or CTF, optional
-            cryoDRGN's ctf.pkl, or the array in it, whose pixel size is used, scaled to the box of the images; or a
-            `CTF`.
+            cryoDRGN's ctf.pkl or the array in it, whose pixel size is then used, scaled to the image box; or a `CTF`.
         indices : path-like or (m,) int or (n,) bool, optional
-            Particles to keep, from 0; a path is cryoDRGN's ind.pkl. `poses` and `ctf` may be for all or for these.
+            Particles to keep, from 0, or cryoDRGN's ind.pkl. `poses` and `ctf` can be for all particles or only these.
         contrast : {"auto", "dark", "light"}
-            Contrast of the particles as recorded; "auto" uses what a .cs file declares, or measures it.
+            Contrast of the particles as recorded; "auto" uses the one declared in the file, or measures it.
         images : bool
-            False reads metadata only: no stack of a STAR or .cs file is opened.
+            Whether to read images; False opens no stack of a STAR or .cs file.
         amplitude_contrast, box_size, pixel_size : float, int, float, optional
-            Fraction of amplitude contrast, box size in pixels, pixel size in Å: instead of what the file says or lacks.
+            Amplitude contrast (fraction), box size (pixels), pixel size (Å); override or complete the file.
 
         Raises
         ------
         InputError
-            Naming the file, what was found, what was expected and what to do.
+            If the particles cannot be read; the message names the file, the problem and a remedy.
 
         Warns
         -----
         UserWarning
-            On choices made on the user's behalf: contrast, amplitude contrast, class of the poses.
+            For choices made on the user's behalf: contrast, amplitude contrast, class of the poses.
+
+        Examples
+        --------
+        >>> particles = ct.Particles.read("particles.star", contrast="dark")
+        >>> len(particles), particles.box_size
+        (300, 32)
         """
         added = (poses, ctf, indices, contrast, images, amplitude_contrast, box_size, pixel_size)
         arguments, total, rows, notes = read_parts(ReadRequest(path, datadir, *added))
@@ -142,60 +145,55 @@ class Particles:
 
     @property
     def box_size(self) -> int:
-        """D, pixels."""
+        """Box size D, pixels."""
         return self._source.box_size
 
     @property
     def source(self) -> Path | None:
-        """The file that the particles were read from; None where they were not."""
-        return self._where if isinstance(self._where, Path) else None
-
-    @property
-    def where(self) -> object:
-        """What the particles were read from, for messages."""
-        return self._where
+        """File that the particles were read from; None if they were not read from a file."""
+        return self.where if isinstance(self.where, Path) else None
 
     @property
     def files(self) -> frozenset[Path]:
-        """The stacks that the images are read from; none if they are in memory."""
+        """Stacks that the images are read from; empty if the images are in memory."""
         return self._source.files
 
     def image_name(self, row: int) -> str:
-        """What to call an image in a message: its number and its stack."""
+        """Return the name of image `row` for messages: its number and its stack."""
         return self._source.name(row)
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __getitem__(self, indices: Any) -> Particles:
-        """A subset of the particles, sharing the images; `indices` as in NumPy, none of them negative."""
-        rows = select(indices, len(self), self._where)
+        """Return a subset of the particles, sharing the images; `indices` as in NumPy, but not negative."""
+        rows = select(indices, len(self), self.where)
         parts: dict[str, Any] = {name: getattr(self, name) for name in ("shifts", *_PARTS)}
         parts = {name: None if part is None else part[rows] for name, part in parts.items()}
-        common: dict[str, Any] = {"pixel_size": self.pixel_size, "contrast": self.contrast, "where": self._where}
+        common: dict[str, Any] = {"pixel_size": self.pixel_size, "contrast": self.contrast, "where": self.where}
         return Particles(self._source[rows], **parts, **common)
 
     def images(self, indices: Any) -> np.ndarray:
-        """Images (m, D, D) float32 in the sign of the CTF: dark on light, light stacks multiplied by -1.
+        """Read the images `indices` (m, D, D) float32 in the sign of the CTF (dark on light); light ones are negated.
 
-        Where there is a `whitening` they are whitened; `unwhitened` gives them as they were before.
+        Images of a prepared stack are whitened; `unwhitened` returns them before whitening.
 
         Raises
         ------
         InputError
-            If there are none, or one holds NaN or infinity.
+            If there are no images, or one contains NaN or infinity.
         """
-        images = read_finite(self._source, select(indices, len(self), self._where, allow_empty=True))
+        images = read_finite(self._source, select(indices, len(self), self.where, allow_empty=True))
         return -images if self.contrast == "light" else images
 
     def unwhitened(self, indices: Any, device: torch.device | None = None) -> Tensor:
-        """`images` as they were before they were whitened, but for their level: (m, D, D) float32 on a device."""
-        rows = select(indices, len(self), self._where, allow_empty=True)
+        """Read images `indices` before whitening, except for their mean level: (m, D, D) float32 on `device`."""
+        rows = select(indices, len(self), self.where, allow_empty=True)
         images = torch.as_tensor(self.images(rows)).to(device)
         return images if self.whitening is None else self.whitening.undo(images, rows)
 
     def require_views(self) -> tuple[np.ndarray, CTF]:
-        """Poses (n, 3, 3) and CTF, which training and embedding need.
+        """Return poses (n, 3, 3) and CTF, which training and embedding need.
 
         Raises
         ------
@@ -205,26 +203,33 @@ class Particles:
         for name, value, what in (("poses", self.rotations, "poses"), ("ctf", self.ctf, "CTF parameters")):
             if value is None:
                 remedy = f"Refine the particles first, or read them with {name}=... from cryoDRGN."
-                raise InputError(self._where, f"no {what}", f"{what} of every image", remedy)
+                raise InputError(self.where, f"no {what}", f"{what} of every image", remedy)
         return cast(np.ndarray, self.rotations), cast(CTF, self.ctf)
 
     def require_truth(self) -> Truth:
-        """The ground truth, which only simulated sets have; `InputError` if there is none."""
+        """Return the ground truth, which only simulated sets have; raise `InputError` if there is none."""
         if self.truth is None:
             remedy = "Use a simulated set, such as ct.data.fetch('assembly-small')."
-            raise InputError(self._where, "no ground truth", "a simulated set", remedy)
+            raise InputError(self.where, "no ground truth", "a simulated set", remedy)
         return self.truth
 
     def write(self, path: str | os.PathLike, progress: bool = True) -> None:
-        """Write `path` (.star, RELION 3.1) and the stack of the same name (.mrcs) beside it, complete or not at all.
+        """Write a RELION 3.1 STAR file and a stack of the same name next to it, completely or not at all.
 
-        The images keep their recorded contrast. The ground truth of a simulated set goes to `.truth.npz` beside
-        them, a whitening to `.whitening.npz`, from where `read` attaches them again.
+        The images keep their recorded contrast. The ground truth of a simulated set is written to `.truth.npz`, a
+        whitening to `.whitening.npz`, in the same folder; `read` loads them again.
+
+        Parameters
+        ----------
+        path : path-like
+            The .star file; the stack gets the same name with the suffix .mrcs.
+        progress : bool
+            Whether to show a progress bar.
 
         Raises
         ------
         InputError
-            If the files cannot be written, or what the particles are read from would be overwritten.
+            If the files cannot be written, or the source of the particles would be overwritten.
         """
         path = require_suffix(path, ".star")
         refuse_overwriting(path, self.files, self.source)
@@ -238,7 +243,7 @@ class Particles:
         return f"<{self.summary()}>"
 
     def summary(self) -> str:
-        """Number, box, pixel size, defocus, contrast and what is known, in a few lines."""
+        """Return number, box, pixel size, defocus, contrast and available data, in a few lines."""
         box = self._source.stated_box_size if isinstance(self._source, NoImages) else self.box_size
         known = {name for name in ("rotations", "truth") if getattr(self, name) is not None}
         known |= set() if isinstance(self._source, NoImages) else {"images"}

@@ -1,4 +1,4 @@
-"""Prepared images of a data set: from memory if they fit there, else read from disk a step ahead of their use."""
+"""Prepared images of a data set: cached in memory if they fit, else read from disk one batch ahead."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from cryotwin_nb.runtime.memory import available
 S = TypeVar("S")
 T = TypeVar("T")
 
-_CHUNK = 256  # images at once where every image is used and their order does not matter
-_CHUNK_PIXELS = _CHUNK * 128**2  # fewer of larger ones, so that their slices need no more memory
+_CHUNK = 256  # images per chunk, if every image is used and their order does not matter
+_CHUNK_PIXELS = _CHUNK * 128**2  # fewer images per chunk if they are larger, so that slices need no more memory
 
 
 def prefetched(function: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
-    """function(item) of each item, in order; the next is computed in a thread while the present one is used.
+    """Yield function(item) for each item, in order; the next one is computed in a thread while the current one is used.
 
-    An error in the function is raised here, at the turn of its item. At most one result waits.
+    An error in the function is raised here when its item is due. At most one result is held in advance.
     """
     with ThreadPoolExecutor(1, "prefetch") as thread:
         waiting: deque[Future[T]] = deque()
@@ -44,42 +44,42 @@ def prefetched(function: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
 
 
 def chunks(n: int, box_size: int) -> list[np.ndarray]:
-    """The rows of this process's share of n images, in pieces of moderate size."""
+    """Return the rows of this process's share of n images, in chunks of moderate size."""
     mine = distributed.share(n)
     rows, size = np.arange(mine.start, mine.stop), min(_CHUNK, max(16, _CHUNK_PIXELS // box_size**2))
     return np.array_split(rows, -(-len(rows) // size)) if len(rows) else []
 
 
 def require_suitable(imaging: ImageFormation, particles: Particles) -> None:
-    """Raise `InputError` unless particles have poses, CTF, and the grid that `imaging` is made for or has measured."""
+    """Raise `InputError` unless particles have poses, a CTF, and the box size and pixel size of `imaging`."""
     where, size = "particles", imaging.plane.box_size
     if particles.box_size != size:
-        remedy = f"Resample the images, or make the model with CryoTwin({particles.box_size})."
+        remedy = f"Resample the images, or create the model with CryoTwin({particles.box_size})."
         raise InputError(where, f"a box of {particles.box_size} pixels", f"a box of {size} pixels", remedy)
     known = float(imaging.pixel_size)
     if imaging.measured and abs(particles.pixel_size / known - 1) > 1e-3:
         found, expected = f"a pixel size of {particles.pixel_size:.4g} Å", f"{known:.4g} Å"
-        raise InputError(where, found, expected, "Use images on the grid the model was trained on.")
+        raise InputError(where, found, expected, "Use images on the grid that the model was trained on.")
     particles.require_views()
 
 
 def batches(
     imaging: ImageFormation, particles: Particles, size: int, doing: str | None, rows: np.ndarray | None = None
 ) -> Iterator[ImageBatch]:
-    """Images of a data set for a trained model, `size` at a time, each batch prepared one step before it is asked for.
+    """Yield the images of a data set for a trained model, `size` at a time, prepared one batch ahead.
 
-    `doing` says in a bar of the first process what is being done; None shows none. By default all `rows`.
+    `doing` is the label of a progress bar in the first process; None shows no bar. By default all rows are used.
 
     Raises
     ------
     InputError
-        If the images are not on the model's grid, or it has seen none.
+        If the images are not on the grid of the model, or the model has seen no images.
     """
     require_suitable(imaging, particles)
     if not imaging.measured:
         raise InputError("model", "a model that has seen no images", "a trained model", "Run fit, or load a model.")
     if not imaging.knows_groups(particles):
-        warn_user("The optics groups are not those of the training; all images are whitened by its pooled noise.")
+        warn_user("The optics groups differ from those of the training; all images are whitened with its pooled noise.")
     rows = np.arange(len(particles)) if rows is None else rows
     pieces = [rows[i : i + size] for i in range(0, len(rows), size)]
     prepared = prefetched(lambda piece: imaging.batch(particles, piece), pieces)
@@ -92,12 +92,14 @@ class PreparedImages:
     Parameters
     ----------
     imaging : ImageFormation
+        Prepares the images.
     particles : Particles
+        The data set.
     cache_gib : float
-        They are kept in memory if they need less than this, and less than half of what is free; else each is prepared
-        anew whenever it is asked for.
+        Cache limit, GiB. The images are kept in memory if they need less than this and less than half of the free
+        memory; otherwise they are prepared again at each use.
     rows : slice
-        Those that this process will ask for again and again.
+        Rows that this process uses repeatedly.
     """
 
     def __init__(self, imaging: ImageFormation, particles: Particles, cache_gib: float, rows: slice) -> None:
@@ -108,13 +110,13 @@ class PreparedImages:
         self._keep = needed < min(cache_gib * 2**30, available(device) / 2 / beside)
 
     def batches(self, rows: Iterable[np.ndarray]) -> Iterator[ImageBatch]:
-        """The images of some rows at a time."""
+        """Yield the images of each array of rows."""
         if self._keep and self._cache is None:
             self._cache = self._everything()
         return map(self._take, rows) if self._keep else prefetched(self._prepare, rows)
 
     def chunks(self, n: int | None = None) -> Iterator[ImageBatch]:
-        """This process's share of all the images, or of the first n, in their order."""
+        """Yield this process's share of all images, or of the first n, in order."""
         size = self._particles.box_size
         return self.batches(chunks(min(n or len(self._particles), len(self._particles)), size))
 
@@ -128,7 +130,7 @@ class PreparedImages:
         return self._cache.take(torch.as_tensor(rows - mine.start, device=self._imaging.window.device))
 
     def _everything(self) -> ImageBatch:
-        """All the rows, prepared; filled in piece by piece, so that they are held in memory once."""
+        """Prepare all rows; one array is filled piece by piece, so that memory holds only one copy."""
         start, n = self._rows.start, self._rows.stop - self._rows.start
         whole: ImageBatch | None = None
         pieces = np.array_split(np.arange(start, start + n), -(-n // _CHUNK))

@@ -1,4 +1,4 @@
-"""How the images of a prepared stack were whitened, and how that is undone."""
+"""Whitening of the images of a prepared stack, and its inverse."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from cryotwin_nb.imaging.fourier import filter_images
 
 @dataclass(frozen=True)
 class Whitening:
-    """What the Fourier coefficients of n stored images were divided by.
+    """Whitening of n stored images: the divisors of their Fourier coefficients.
 
     Attributes
     ----------
     amplitude : (G, n_shells) float64
-        Amplitude spectra of the noise, one for the whole set or for each optics group.
+        Amplitude spectra of the noise: one for the whole set, or one for each optics group.
     row : (n,) int64
-        Which of them each image was divided by.
+        Row of `amplitude` that each image was divided by.
     scale : (n,) float32
-        What else each was divided by: powers of two, 1 but where half precision could not hold the image.
+        Additional divisor of each image: a power of two, 1 unless the image exceeds the range of float16.
     """
 
     amplitude: np.ndarray
@@ -36,34 +36,34 @@ class Whitening:
         return len(self.row)
 
     def __getitem__(self, indices) -> Whitening:
-        """The whitening of a subset of images."""
+        """Return the whitening of a subset of images."""
         return replace(self, row=self.row[indices], scale=self.scale[indices])
 
     def undo(self, images: Tensor, rows: np.ndarray) -> Tensor:
-        """Images (m, D, D) as they were before; `rows` (m,) says which of the n they are."""
+        """Return images (m, D, D) before whitening; `rows` (m,) are their row numbers among the n."""
         gains = self.amplitude[self.row[rows]] * self.scale[rows, None]
         return filter_images(images, torch.as_tensor(gains))
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write a compressed .npz, complete or not at all."""
+        """Write a compressed .npz file, completely or not at all."""
         with atomic(path) as partial, open(partial, "wb") as file:
             np.savez_compressed(file, **vars(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike, n: int | None = None) -> Whitening:
-        """Read what `save` wrote.
+        """Read a file written by `save`.
 
         Parameters
         ----------
         path : path-like
             The .npz file.
         n : int, optional
-            Number of images that it must be of.
+            Expected number of images.
 
         Raises
         ------
         InputError
-            If the file is not a whitening, or one of another number of images.
+            If the file does not contain a whitening, or one of another number of images.
         """
         remedy = "Prepare the particles again: without this file the recorded images cannot be restored."
         try:
@@ -71,7 +71,7 @@ class Whitening:
             (groups, shells), count = headers["amplitude"][0], headers["row"][0][0]
             shapes = {"amplitude": ((groups, shells), "f"), "row": ((count,), "i"), "scale": ((count,), "f")}
             if {name: header[:2] for name, header in headers.items()} != shapes or groups * shells > 10**8:
-                raise ValueError("arrays of other shapes or types")
+                raise ValueError("unexpected array shapes or types")
             if n not in (None, count):
                 raise InputError(path, f"the whitening of {count} images", f"that of {n}", remedy)
             with np.load(path, allow_pickle=False) as stored:
@@ -80,10 +80,10 @@ class Whitening:
                 np.isfinite(fields[name]).all() and (fields[name] > 0).all() for name in ("amplitude", "scale")
             )
             if not positive or not ((fields["row"] >= 0) & (fields["row"] < groups)).all():
-                raise ValueError("its parts do not belong together")
+                raise ValueError("its parts are inconsistent")
         except InputError:
             raise
-        except Exception as error:  # a damaged archive raises almost anything
-            expected, sentence = "a file written by Whitening.save", f"{path} holds no readable whitening: {error}."
+        except Exception as error:  # a damaged archive can raise almost any exception
+            expected, sentence = "a file written by Whitening.save", f"{path} contains no readable whitening: {error}."
             raise InputError(path, f"no readable whitening ({error})", expected, remedy, sentence) from error
         return cls(**fields)

@@ -1,4 +1,4 @@
-"""Particles as a RELION 3.1 STAR file and a stack beside it, complete or not at all."""
+"""Writing of particles as a RELION 3.1 STAR file with its stack, completely or not at all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CHUNK_BYTES = 64 * 2**20
 
 
 def refuse_overwriting(path: Path, stacks: Iterable[Path], source: Path | None) -> None:
-    """Raise `InputError` if writing `path` and the stack beside it would overwrite what particles are read from."""
+    """Raise `InputError` if writing `path` and its stack would overwrite the source of the particles."""
     read_from = [*stacks, *([] if source is None else [source])]
     if {path.resolve(), path.with_suffix(".mrcs").resolve()} & {file.resolve() for file in read_from}:
         sentence = f"Writing {path} would overwrite the files that these particles are read from."
@@ -30,14 +30,22 @@ def refuse_overwriting(path: Path, stacks: Iterable[Path], source: Path | None) 
 def write_star_and_stack(
     path: Path, images: Iterable[np.ndarray], shape: tuple[int, int], pixel_size: float, columns: dict, beside: dict
 ) -> None:
-    """Write images (n, D) = `shape` to the stack of the STAR file `path`, and with the two what lies beside them.
+    """Write a STAR file, its stack and the files next to them, completely or not at all.
 
     Parameters
     ----------
+    path : Path
+        The .star file; the stack has the same name with the suffix .mrcs.
+    images : iterable of (m, D, D) float32
+        Images, in order.
+    shape : (2,) int
+        Number of images n and box size D, pixels.
+    pixel_size : float
+        Pixel size, Å.
     columns : dict
         The other arguments of `write_star`.
     beside : dict
-        As `files_beside` gives it.
+        Result of `files_beside`.
     """
     stack = path.with_suffix(".mrcs")
     with ExitStack() as files:
@@ -53,7 +61,7 @@ def write_star_and_stack(
 
 
 def in_chunks(read: Callable[[np.ndarray], np.ndarray], n: int, box_size: int, progress: bool) -> Iterator[np.ndarray]:
-    """All of n images, in pieces of moderate size, with a bar."""
+    """Yield all n images in chunks of moderate size, with a progress bar."""
     step = max(1, _CHUNK_BYTES // (4 * box_size**2))
     with tqdm(total=n, desc="writing", unit=" images", disable=not progress) as bar:
         for start in range(0, n, step):
@@ -63,7 +71,7 @@ def in_chunks(read: Callable[[np.ndarray], np.ndarray], n: int, box_size: int, p
 
 
 def files_beside(path: Path, truth: Any, whitening: Any) -> dict[Path, Any]:
-    """The files beside a STAR file, and what is written to each; None where an older one must go."""
+    """Return the files next to a STAR file and the object to write to each; None if an older file must be removed."""
     return {path.with_suffix(".truth.npz"): truth, path.with_suffix(".whitening.npz"): whitening}
 
 
@@ -76,7 +84,7 @@ def described(
     optics_group: np.ndarray,
     known: set[str],
 ) -> str:
-    """Number, box, pixel size, defocus, contrast and what is known of rotations, images and truth, in a few lines."""
+    """Return number, box, pixel size, defocus, contrast and availability of other data, in a few lines."""
     box = "unknown" if box_size is None else box_size
     lines = [f"{n:,} particles, box {box} px at {pixel_size:.4g} Å/px, {contrast} contrast"]
     if ctf is None:

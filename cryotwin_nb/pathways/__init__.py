@@ -1,4 +1,4 @@
-"""Paths through a density: the paper's Algorithm 1, the path of least resistance, routes, states, confidence."""
+"""Pathways through a density: Algorithm 1 of the paper, paths of least resistance, states, routes, confidence."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Paths made of several: Algorithm 1 from state to state, put together."""
+"""Chained pathways: sub-paths of Algorithm 1 between intermediate components, joined into one path."""
 
 from __future__ import annotations
 
@@ -14,44 +14,69 @@ from cryotwin_nb.pathways.ridgeline import Pathway, pathway_from_knots, ridgelin
 
 
 def ridgeline_chain(prior: GaussianMixture, start: int, end: int, n_steps: int = 11, **options) -> Pathway:
-    """Path from one component to another by way of others: sub-paths of Algorithm 1 joined to one.
+    """Return a path between two components via others: sub-paths of Algorithm 1, joined.
 
-    The components on the way are those of least total resistance on straight lines from mean to mean
-    (`waypoints`). The paper joins sub-paths too (Sect. 4, Expt2), between components chosen by hand. Where
-    Algorithm 1's sub-path costs more than the straight line, the line is taken.
+    The intermediate components are those with the smallest total resistance of straight lines between their means
+    (`waypoints`). The paper also joins sub-paths (Sect. 4, Expt2), between components chosen by hand. A sub-path that
+    costs more than the straight line is replaced by the line.
 
     Parameters
     ----------
     prior : GaussianMixture
+        Density in which to find the path.
     start, end : int
-        Components.
+        Indices of the components at the ends.
     n_steps : int
-        K: the path has K + 1 points at equal distances; each sub-path is computed with as many steps.
+        Number of steps K: the path has K + 1 points at equal distances; each sub-path is computed with as many steps.
     **options
-        Passed to `ridgeline`: `omega`, `n_samples`, `seed`, `concentration`.
+        Options of `ridgeline`: `omega`, `n_samples`, `seed`, `concentration`.
+
+    Returns
+    -------
+    Pathway
+        Path with points at equal distances along the joined sub-paths.
 
     Raises
     ------
     InputError
-        As `ridgeline`.
+        As in `ridgeline`.
+
+    Examples
+    --------
+    >>> path = ct.ridgeline_chain(model.prior, start=0, end=1)
+    >>> bool(path.barrier >= 0)
+    True
     """
-    ridgeline(prior, start, end, n_steps, **(options | {"n_samples": 1}))  # refuses what cannot be joined
+    ridgeline(prior, start, end, n_steps, **(options | {"n_samples": 1}))  # raises InputError for invalid arguments
     parts = [_link(prior, i, j, n_steps, options) for i, j in pairwise(waypoints(prior, start, end))]
     knots = torch.cat([parts[0][:1], *(part[1:] for part in parts)])
     return pathway_from_knots(prior, knots, n_steps, start=start, end=end, method="ridgeline chain")
 
 
 def _link(prior: GaussianMixture, start: int, end: int, n_steps: int, options: dict) -> Tensor:
-    """Knots (m, d) of the cheaper of Algorithm 1's path and the straight line."""
+    """Return the knots (m, d) of Algorithm 1's path or of the straight line, whichever costs less."""
     straight = pathway_from_knots(prior, prior.means[[start, end]])
     return min(ridgeline(prior, start, end, n_steps, **options), straight, key=lambda p: p.log_cost).latents
 
 
 def waypoints(prior: GaussianMixture, start: int, end: int) -> list[int]:
-    """Components from start to end, both included, with the least sum of resistances from mean to mean (Dijkstra)."""
+    """Return the components between two others that minimise the sum of straight-line resistances (Dijkstra).
+
+    Parameters
+    ----------
+    prior : GaussianMixture
+        Mixture whose means are the possible waypoints.
+    start, end : int
+        Indices of the components at the ends.
+
+    Returns
+    -------
+    list of int
+        Indices of the components in order, including start and end.
+    """
     log_cost = straight_resistances(prior).cpu().numpy()
     off_diagonal = ~np.eye(len(log_cost), dtype=bool)
-    finite = log_cost[np.isfinite(log_cost)]  # between equal means it is minus infinity
+    finite = log_cost[np.isfinite(log_cost)]  # -inf between equal means
     least = finite.min() if len(finite) else 0.0
     cost = np.exp(np.clip(log_cost - least, -700, 700))
     _, before = dijkstra(np.where(off_diagonal, cost, 0), indices=start, return_predecessors=True)
@@ -62,7 +87,20 @@ def waypoints(prior: GaussianMixture, start: int, end: int) -> list[int]:
 
 
 def straight_resistances(prior: GaussianMixture, n_points: int = 33) -> Tensor:
-    """log of the integral of |dz| / P(z) on the straight line between each two means: (C, C), -inf on the diagonal."""
+    """Return the log resistance of the straight line between each pair of means, the log of ∫ |dz| / P(z).
+
+    Parameters
+    ----------
+    prior : GaussianMixture
+        Mixture with C components.
+    n_points : int
+        Number of quadrature points per line.
+
+    Returns
+    -------
+    (C, C) float64 tensor
+        Symmetric, -inf on the diagonal.
+    """
     prior = prior.detach()
     first, second = torch.triu_indices(prior.n_components, prior.n_components, offset=1)
     fractions = torch.linspace(0, 1, n_points).to(prior.means)[:, None]

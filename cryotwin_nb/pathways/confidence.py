@@ -1,4 +1,4 @@
-"""How sure a path is: the Bayesian bootstrap of the density it was found on, and the particles that lie along it."""
+"""Confidence of a path: Bayesian bootstrap of the density on which it was found."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from cryotwin_nb.pathways.network import typical_width
 from cryotwin_nb.pathways.profile import line_barrier
 from cryotwin_nb.pathways.ridgeline import Pathway, densify, equidistant, log_resistance, pathway_from_knots
 
-_STEPS = 10  # of expectation-maximisation, from the mixture to that of a draw
-_KNOTS, _ROUNDS = 400, 2  # of a path that is relaxed anew
-_REACH = 2.5  # how far from the path a draw may look for a better one, in typical widths of components
-_EXCESS = 20.0  # nats by which the resistance of an edge may exceed that of the whole path to be looked at in draws
+_STEPS = 10  # EM iterations from the fitted mixture to that of a draw
+_KNOTS, _ROUNDS = 400, 2  # knots and relaxation rounds for the path of a draw
+_REACH = 2.5  # search radius around the path in a draw, in typical component widths
+_EXCESS = 20.0  # nats; draws ignore edges whose log resistance exceeds that of the whole path by more
 
 
 @dataclass(frozen=True, eq=False)
 class PathConfidence:
-    """A path on draws of its density.
+    """Bootstrap draws of a path.
 
     Attributes
     ----------
     latents : (B, K+1, d) float32
-        The path of each draw, at equal distances.
+        Path of each draw, as points at equal distances.
     log_cost, barrier : (B,) float64
-        Cost and barrier of each draw; see `Pathway`.
+        Log cost and barrier (nats) of each draw; see `Pathway`.
     line_barrier : (B,) float64
-        Barrier of the population per unit of length; see `PathProfile.line_energy`.
+        Barrier of the population per unit length in each draw, nats; see `PathProfile.line_energy`.
     radius : (K+1,) float64
-        Radius of the tube that holds 90 % of the draws' points.
+        Radius of the tube that contains 90 % of the draws at each point, latent units.
     """
 
     latents: Tensor
@@ -46,10 +46,23 @@ class PathConfidence:
     radius: np.ndarray
 
     def interval(self, name: str = "barrier", level: float = 0.9) -> tuple[float, float]:
-        """Interval of "barrier", "line_barrier" or "log_cost" that holds the share `level` of the draws."""
+        """Return the central interval that contains a fraction of the draws.
+
+        Parameters
+        ----------
+        name : {"barrier", "line_barrier", "log_cost"}
+            Quantity.
+        level : float
+            Fraction of the draws, between 0 and 1.
+
+        Raises
+        ------
+        InputError
+            If the name is unknown or the level is out of range.
+        """
         known = ("barrier", "line_barrier", "log_cost")
         if name not in known or not 0 < level < 1:
-            found, expected = f"{name!r} and the level {level}", f"one of {', '.join(known)} and a level from 0 to 1"
+            found, expected = f"{name!r} with level {level}", f"one of {', '.join(known)} with a level between 0 and 1"
             raise InputError("interval", found, expected, "Correct the name or the level.")
         low, high = np.quantile(getattr(self, name), [(1 - level) / 2, (1 + level) / 2]).tolist()
         return low, high
@@ -65,33 +78,50 @@ def bootstrap_path(
     progress: bool = False,
     landscape: Landscape | None = None,
 ) -> PathConfidence:
-    """The path again on mixtures of particles that count Exp(1) times each (Bayesian bootstrap, Rubin 1981).
+    """Recompute a path on mixtures fitted to particles with Exp(1) weights (Bayesian bootstrap, Rubin 1981).
 
     Parameters
     ----------
     prior : GaussianMixture
+        Density on which the path was found.
     latents : (n, d) float
-        The particles that `prior` was fitted to.
+        Latents of the particles to which `prior` was fitted.
     path : Pathway
-        From `max_flux` or `find_routes`; each draw finds it again in its neighbourhood. Ends that are components move
-        with their means.
+        Path from `max_flux` or `find_routes`. Each draw searches its neighbourhood. Ends that are components move with
+        their means.
     n_draws : int
-        100 to 200 are enough for intervals of 90 %.
+        Number of draws; 100 to 200 are enough for 90 % intervals.
+    seed : int
+        Seed of the particle weights.
     noise_covariances : (n, d, d) float, optional
-        Errors of the latents, where `prior` is the density without them.
+        Error covariances of the latents, if `prior` is the density without these errors.
     progress : bool
         Show a progress bar.
     landscape : Landscape, optional
-        That of `prior`, when it is there already.
+        Landscape of `prior`, if already computed.
+
+    Returns
+    -------
+    PathConfidence
+
+    Raises
+    ------
+    InputError
+        If `n_draws` is below 1.
 
     Notes
     -----
-    Each draw takes ten steps of expectation-maximisation from `prior`. The same steps with equal weights tell how far
-    they would move anyway, because EM had not converged or by another prior on the covariances; that much is taken
-    off the draws of barrier and cost.
+    Each draw runs ten EM iterations from `prior`. The same iterations with equal weights measure the change that is
+    not due to the weights: EM had not converged, or `prior` was fitted with a different prior on the covariances. This
+    change is subtracted from the barriers and costs of the draws.
+
+    Examples
+    --------
+    >>> path = ct.max_flux(model.prior, start=0, end=1)
+    >>> low, high = ct.bootstrap_path(model.prior, z, path, n_draws=5).interval("barrier")
     """
     if n_draws < 1:
-        raise InputError("n_draws", f"{n_draws}", "at least 1", "Use 100, which are enough for 90 % intervals.")
+        raise InputError("n_draws", f"{n_draws}", "at least 1", "Use 100, which is enough for 90 % intervals.")
     prior, generator = prior.detach(), torch.Generator().manual_seed(seed)
     latents, curve = torch.as_tensor(latents).double(), path.curve.to(prior.means)
     n, places = len(latents), len(path.latents)

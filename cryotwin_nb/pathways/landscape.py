@@ -1,8 +1,9 @@
-"""A mixture's density as a graph: points where paths are likely to pass, and the resistances between neighbours.
+"""Graph of a mixture density: points where paths are likely to pass, and the resistances between neighbours.
 
-The points are means, modes and the ridge curves between neighbouring components, on which all critical points of a
-mixture of two lie (Ray and Lindsay 2005). Shortest paths in the graph are the starting points of `max_flux`, and give
-states and routes their resistances. Everything is in the log domain: resistances differ by many orders of magnitude.
+The points are the means, the modes and points on the ridge curves between neighbouring components, which contain all
+critical points of a two-component mixture (Ray and Lindsay 2005). Shortest paths in the graph initialise `max_flux`;
+states and routes use its resistances. Computations are in the log domain, because resistances differ by many orders of
+magnitude.
 """
 
 from __future__ import annotations
@@ -19,30 +20,33 @@ from torch import Tensor
 
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 
-_PARTNERS = 10  # components that each component is joined to by a ridge curve
-_SHARES = (0.08, 0.2, 0.32, 0.44, 0.5, 0.56, 0.68, 0.8, 0.92)  # along it
-_NEIGHBOURS = 9  # of each point; of each mean, twice as many means
-_PIECES = 8  # of a short edge, for its integral
-_AT_ONCE = 2**11  # edges
+_PARTNERS = 10  # components to which each component is joined by a ridge curve
+_SHARES = (0.08, 0.2, 0.32, 0.44, 0.5, 0.56, 0.68, 0.8, 0.92)  # positions of the points on a ridge curve
+_NEIGHBOURS = 9  # neighbours of each point; each mean is also joined to twice as many means
+_PIECES = 8  # pieces into which a short edge is cut for its integral
+_AT_ONCE = 2**11  # edges integrated at once
 
 
 @dataclass(frozen=True, eq=False)
 class Landscape:
-    """Points of a density and edges between them.
+    """Graph of points of a density and edges between them.
 
     Attributes
     ----------
     mixture : GaussianMixture
+        Density P.
     points : (N, d) float64
-        The means first, in the order of the components, unless it is a part of a landscape.
+        Vertices: the means first, in the order of the components, except in the result of `near`.
     energy : (N,) float64
-        -log P at the points.
+        -log P at the points, nats.
     edges : (E, 2) int64
+        Indices of the two points of each edge.
     log_resistance : (E,) float64
-        log of the integral of |dz| / P^exponent along each edge, a straight line.
+        Log of the integral of |dz| / P^exponent along each edge, a straight line.
     ceiling : (E,) float64
-        Highest energy on each edge.
+        Highest energy on each edge, nats.
     exponent : float
+        Power of the density in the resistance; 1 is MaxFlux.
     """
 
     mixture: GaussianMixture
@@ -55,7 +59,7 @@ class Landscape:
 
     @classmethod
     def of(cls, mixture: GaussianMixture, exponent: float = 1.0) -> Landscape:
-        """The landscape of a mixture."""
+        """Build the landscape of `mixture`, with resistances ∫ |dz| / P^`exponent`."""
         mixture = mixture.detach()
         curves = _ridge_curves(mixture)
         points = torch.cat([mixture.means, mixture.modes(), curves.flatten(0, 1)])
@@ -76,7 +80,7 @@ class Landscape:
         return cls(mixture, points, energy, pairs, *measured, exponent)
 
     def joined_to(self, extra: Tensor) -> Landscape:
-        """The landscape with more points (m, d), each joined to its neighbours, to all means and to one another."""
+        """Return the landscape with `extra` points (m, d), each joined to its neighbours, all means and one another."""
         extra = extra.to(self.points)
         points, n = torch.cat([self.points, extra]), len(self.points)
         near = cKDTree(self.points.numpy()).query(extra.numpy(), k=min(4 * _NEIGHBOURS, n))[1]
@@ -97,7 +101,7 @@ class Landscape:
         )
 
     def near(self, curve: Tensor, radius: float, highest: float = np.inf) -> Landscape:
-        """The part of the landscape within `radius` of a curve (m, d): edges of log resistance up to `highest`."""
+        """Return the part within `radius` of `curve` (m, d), with edges of log resistance up to `highest`."""
         kept = torch.cdist(self.points, curve.to(self.points)).amin(1) <= radius
         number = (kept.cumsum(0) - 1).numpy()
         inside = kept.numpy()[self.edges].all(1) & (self.log_resistance <= highest)
@@ -105,16 +109,18 @@ class Landscape:
         return Landscape(self.mixture, *parts, self.log_resistance[inside], self.ceiling[inside], self.exponent)
 
     def on(self, mixture: GaussianMixture) -> Landscape:
-        """The same points and edges on another density."""
+        """Return the landscape of `mixture` on the same points and edges."""
         energy = -mixture.log_prob(self.points)
         measured = _integrals(mixture, self.points, energy, self.edges, self.exponent)
         return Landscape(mixture, self.points, energy, self.edges, *measured, self.exponent)
 
     def shortest(self, start: int, end: int, allowed: np.ndarray | None = None) -> list[int] | None:
-        """Points from start to end with the least sum of resistances, of those `allowed` (N,); None if there is no way.
+        """Return the path of least resistance through `allowed` points (N,) as point indices; None if there is none.
 
-        Sums of doubles cannot tell resistances 36 nats below the largest one from zero, so each part of the path on
-        either side of its worst edge is searched again on its own.
+        `start` and `end` are indices of points.
+
+        In double precision, resistances 36 nats below the largest one do not change the sum, so the parts of the path
+        on either side of its edge of highest resistance are searched again separately.
         """
         graph = self.graph(allowed)
         tree = _minimum_spanning_tree(graph)
@@ -132,7 +138,7 @@ class Landscape:
         return parts[0] + parts[1]
 
     def _dijkstra(self, graph: csr_matrix, tree: csr_matrix, start: int, end: int) -> list[int] | None:
-        """Shortest path, with resistances relative to the least bottleneck between the two ends."""
+        """Return the shortest path, with resistances relative to the smallest possible bottleneck between the ends."""
         bottleneck = _bottleneck(tree, start, end)
         if bottleneck is None:
             return None
@@ -146,7 +152,7 @@ class Landscape:
         return path[::-1]
 
     def graph(self, allowed: np.ndarray | None = None) -> csr_matrix:
-        """Symmetric matrix of log resistances between allowed points."""
+        """Return the symmetric matrix of log resistances between `allowed` points."""
         n = len(self.points)
         kept = slice(None) if allowed is None else allowed[self.edges].all(1)
         (i, j), values = self.edges[kept].T, self.log_resistance[kept]
@@ -154,7 +160,7 @@ class Landscape:
 
 
 def _minimum_spanning_tree(graph: csr_matrix) -> csr_matrix:
-    """The tree in which the worst edge between any two points is the least; symmetric, all edges raised by `_lift`."""
+    """Return the tree that minimises the largest edge between any two points; symmetric, edges raised by `_lift`."""
     raised = graph.copy()
     raised.data = graph.data + _lift(graph)
     tree = minimum_spanning_tree(raised)
@@ -162,12 +168,12 @@ def _minimum_spanning_tree(graph: csr_matrix) -> csr_matrix:
 
 
 def _lift(graph: csr_matrix) -> float:
-    """What makes all log resistances positive: a sparse matrix takes zeros for missing edges."""
+    """Return the offset that makes all log resistances positive: a sparse matrix treats zeros as missing edges."""
     return 1.0 - float(graph.data.min(initial=0.0))
 
 
 def _bottleneck(tree: csr_matrix, start: int, end: int) -> float | None:
-    """The largest edge on the way through a tree; None if there is no way."""
+    """Return the largest edge on the path through a tree, or None if there is no path."""
     before = breadth_first_order(tree, start, directed=False)[1]
     if start != end and before[end] < 0:
         return None
@@ -179,7 +185,7 @@ def _bottleneck(tree: csr_matrix, start: int, end: int) -> float | None:
 
 
 def _ridge_curves(mixture: GaussianMixture) -> Tensor:
-    """Points (pairs, len(_SHARES) + 2, d) on the ridge curves between each component and its neighbours."""
+    """Return points (pairs, len(_SHARES) + 2, d) on the ridge curves between each component and its neighbours."""
     precision = torch.cholesky_inverse(torch.linalg.cholesky(mixture.covariances))
     pull = (precision @ mixture.means[..., None])[..., 0]
     apart = mixture.means[:, None] - mixture.means
@@ -198,9 +204,9 @@ def _ridge_curves(mixture: GaussianMixture) -> Tensor:
 def _integrals(
     mixture: GaussianMixture, points: Tensor, energy: Tensor, pairs: np.ndarray, exponent: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """log of the integral of |dz| / P^exponent along straight edges (E,), and the highest -log P on them (E,).
+    """Return log ∫ |dz| / P^exponent along straight edges (E,) and the highest -log P on them (E,).
 
-    Pieces longer than a typical standard deviation would step over a barrier: long edges have more of them.
+    Pieces longer than a typical standard deviation could miss a barrier, so long edges are cut into more pieces.
     """
     resistance, ceiling = np.empty(len(pairs)), np.empty(len(pairs))
     start, end = points[pairs[:, 0]], points[pairs[:, 1]]

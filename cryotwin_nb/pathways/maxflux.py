@@ -1,7 +1,7 @@
-"""The path of least resistance between two points of a density: a shortest path in a graph, then relaxed.
+"""Path of least resistance between two points of a density: a shortest path in a graph, then relaxed.
 
-J[γ] = ∫ |dγ| / P(γ) is the resistance of a path (MaxFlux: Huo and Straub 1997). Its minimiser obeys
-kappa n = -(grad log P)_perp everywhere: where the path bends, density pushes it outward.
+J[γ] = ∫ |dγ| / P(γ) is the resistance of a path (MaxFlux: Huo and Straub 1997). Its minimiser satisfies
+kappa n = -(grad log P)_perp everywhere, where kappa n is the curvature vector of the path.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from cryotwin_nb.pathways.landscape import Landscape
 from cryotwin_nb.pathways.ridgeline import Pathway, densify, equidistant, log_resistance, pathway_from_knots, ridgeline
 from cryotwin_nb.pathways.states import State
 
-_ROUNDS, _ITERATIONS, _EVALUATIONS = 12, 40, 50  # of the relaxation; between rounds knots are spread evenly anew
-_KNOTS = (48, 300)  # fewest and most
+_ROUNDS, _ITERATIONS, _EVALUATIONS = 12, 40, 50  # rounds of relaxation; L-BFGS iterations and evaluations per round
+_KNOTS = (48, 300)  # minimum and maximum number of knots
 
 End = int | State | Tensor | np.ndarray
 
@@ -36,40 +36,48 @@ def max_flux(
     seed: int = 0,
     landscape: Landscape | None = None,
 ) -> Pathway:
-    """The path of least resistance ∫ |dγ| / P(γ)^exponent between two points of latent space.
+    """Return the path of least resistance ∫ |dγ| / P(γ)^exponent between two points of latent space.
 
     Parameters
     ----------
     prior : GaussianMixture
+        Density in which to find the path.
     start, end : int, State or (d,) float
-        A component, for its mean, a state of `find_states`, or any latent vector: a mode, the latent of a particle.
+        A component (its mean), a state from `find_states`, or any latent vector, such as a mode or a particle's latent.
     n_steps : int
-        K: `latents` has K + 1 points.
+        Number of steps K; the path has K + 1 points.
     exponent : float
-        Lambda: 1 is MaxFlux; less gives shorter paths that mind the density less, 1/d a smooth compromise.
+        Power lambda of the density. 1 is MaxFlux; smaller values give shorter paths that follow the density less
+        closely; 1/d is a smooth compromise.
     spacing : {"length", "flux"}
-        The points are at equal distances along the path, or at equal shares of its resistance: then they stand
-        where the passages are.
+        Place the points at equal distances along the path, or at equal shares of its resistance, which concentrates
+        them where the density is low.
     seed : int
-        Seed of the samples of Algorithm 1, which competes.
+        Seed of the samples of Algorithm 1.
     landscape : Landscape, optional
-        That of `prior` and `exponent`, when many paths are computed.
+        Landscape of `prior` with this `exponent`, to reuse for many paths.
 
     Returns
     -------
     Pathway
-        With `residual`, how far it is from stationary. Swapping start and end reverses it.
+        Path with `residual`, its deviation from stationarity. Swapping start and end reverses the path.
 
     Raises
     ------
     InputError
-        If an end is no component and no latent, both are the same, or a setting is out of range.
+        If an end is neither a component nor a latent, both ends are the same, or a setting is out of range.
 
     Notes
     -----
-    The straight line, Algorithm 1 in both directions and the shortest path in a graph (`Landscape`) compete on J of
-    their dense curves; the best is relaxed, and a step of the relaxation is kept only if J falls. So J is never above
-    theirs.
+    The candidates are the straight line, Algorithm 1 in both directions and the shortest path in a graph (`Landscape`).
+    The one with the lowest J along its dense curve is relaxed, and a relaxation step is kept only if J decreases. J is
+    therefore never above that of any candidate.
+
+    Examples
+    --------
+    >>> path = ct.max_flux(model.prior, start=0, end=1, n_steps=5)
+    >>> path.latents.shape
+    torch.Size([6, 4])
     """
     _require(n_steps, exponent, spacing)
     prior = prior.detach()
@@ -79,18 +87,17 @@ def max_flux(
         raise InputError("end", "the start", "another point", "Choose two different ends.", sentence)
     reverse = tuple(ends[0].tolist()) > tuple(ends[1].tolist())  # one solution for both directions
     ordered = ends.flip(0) if reverse else ends
-    landscape = landscape or Landscape.of(prior, exponent)
-    candidates = [ordered, *_algorithm_1(prior, start, end, reverse, seed)]
-    candidates.append(through_landscape(landscape, ordered))
-    knots = min(candidates, key=lambda k: log_resistance(prior, densify(prior, k), exponent))
-    knots = relax(prior, knots, exponent)
+    shortest = through_landscape(landscape or Landscape.of(prior, exponent), ordered)
+    candidates = [ordered, *_algorithm_1(prior, start, end, reverse, seed), shortest]
+    best = min(candidates, key=lambda k: log_resistance(prior, densify(prior, k), exponent))
+    knots = relax(prior, best, exponent)
     return path_of_knots(prior, knots.flip(0) if reverse else knots, n_steps, exponent, spacing, start, end)
 
 
 def path_of_knots(
     prior: GaussianMixture, knots: Tensor, n_steps: int, exponent: float, spacing: str, start: object, end: object
 ) -> Pathway:
-    """The `Pathway` along knots (m, d) of a relaxed path."""
+    """Return the `Pathway` along the knots (m, d) of a relaxed path."""
     path = pathway_from_knots(prior, knots, n_steps, method="MaxFlux")
     latents = path.latents if spacing == "length" else _equal_flux(prior, path.curve, n_steps + 1, exponent).float()
     return replace(
@@ -105,7 +112,7 @@ def path_of_knots(
 
 
 def through_landscape(landscape: Landscape, ends: Tensor) -> Tensor:
-    """Corners (m, d) of the shortest path in the graph between two points (2, d)."""
+    """Return the vertices (m, d) of the shortest path in the graph between two points (2, d)."""
     n = len(landscape.points)
     joined = landscape.joined_to(ends)
     way = joined.shortest(n, n + 1)
@@ -113,15 +120,14 @@ def through_landscape(landscape: Landscape, ends: Tensor) -> Tensor:
 
 
 def relax(prior: GaussianMixture, knots: Tensor, exponent: float = 1.0, rounds: int = _ROUNDS) -> Tensor:
-    """Lower the resistance of a path through knots (m, d) with its ends held: knots (n, d), never worse.
+    """Lower the resistance of a path through knots (m, d) with fixed ends; return knots (n, d), never worse.
 
-    In each round the knots are spread evenly, then moved perpendicular to the path by L-BFGS on log J. Their steps are
-    scaled by the root of their share of J, so that also those move whose share is too small to matter to J itself.
+    Each round spaces the knots evenly, then moves them perpendicular to the path by L-BFGS on log J. Steps are scaled
+    by the inverse square root of a knot's share of J, so that knots whose share is too small to affect J also move.
     """
     best = log_resistance(prior, densify(prior, knots), exponent)
-    n, kept, idle = _number_of_knots(prior, knots), knots, 0
-    current = knots
-    with threadpool_limits(1):  # steps are small: the threads of SciPy and PyTorch would wait for one another
+    n, current, kept, idle = _number_of_knots(prior, knots), knots, knots, 0
+    with threadpool_limits(1):  # steps are small: SciPy and PyTorch threads would wait for one another
         for _ in range(rounds):
             current = _moved(prior, equidistant(current, n), exponent)
             cost = log_resistance(prior, densify(prior, current), exponent)
@@ -136,7 +142,7 @@ def relax(prior: GaussianMixture, knots: Tensor, exponent: float = 1.0, rounds: 
 
 
 def _moved(prior: GaussianMixture, knots: Tensor, exponent: float) -> Tensor:
-    """Knots (n, d) moved perpendicular to the path towards less resistance."""
+    """Return the knots (n, d), moved perpendicular to the path to lower its resistance."""
     tangent = torch.nn.functional.normalize(knots[2:] - knots[:-2], dim=1)
     with torch.no_grad():
         shape = torch.linalg.cholesky(torch.tensordot(prior.weights, prior.covariances, 1))
@@ -165,20 +171,20 @@ def _moved(prior: GaussianMixture, knots: Tensor, exponent: float) -> Tensor:
 
 
 def _log_pieces(prior: GaussianMixture, knots: Tensor, exponent: float) -> Tensor:
-    """log of the resistance of each piece of a polyline (n - 1,), from its ends and its middle (Simpson's rule)."""
+    """Return the log resistance of each piece of a polyline (n - 1,), by Simpson's rule."""
     points = torch.cat([knots, (knots[1:] + knots[:-1]) / 2])
     value, score = prior.log_prob_and_score(points)
-    energy = -exponent * (value + (score * (points - points.detach())).sum(1))  # its gradient without a graph
+    energy = -exponent * (value + (score * (points - points.detach())).sum(1))  # the score is its gradient
     ends, between = energy[: len(knots)], energy[len(knots) :]
     mean = torch.stack([ends[:-1], between + np.log(4), ends[1:]]).logsumexp(0) - np.log(6)
     return mean + knots.diff(dim=0).norm(dim=1).log()
 
 
 def residual(prior: GaussianMixture, knots: Tensor, exponent: float = 1.0) -> float:
-    """How far a path through knots (n, d) is from stationary: 0 for a minimiser.
+    """Return the deviation from stationarity of a path through knots (n, d): 0 for a minimiser.
 
-    ||kappa n + lambda (grad log P)_perp|| relative to lambda ||grad log P||, root mean squares along the path with its
-    resistance as weight.
+    It is the RMS of kappa n + lambda (grad log P)_perp relative to that of lambda grad log P, both along the path with
+    its resistance as weight.
     """
     knots = equidistant(knots, max(len(knots), _KNOTS[0]))
     step = float(knots.diff(dim=0).norm(dim=1).mean())
@@ -192,13 +198,13 @@ def residual(prior: GaussianMixture, knots: Tensor, exponent: float = 1.0) -> fl
 
 
 def _number_of_knots(prior: GaussianMixture, knots: Tensor) -> int:
-    """Enough for a knot in each half of a typical standard deviation."""
+    """Return the number of knots for one knot per half a typical standard deviation."""
     width = torch.linalg.eigvalsh(prior.covariances)[:, -1].sqrt().median()
     return int((2 * knots.diff(dim=0).norm(dim=1).sum() / width).clamp(*_KNOTS))
 
 
 def _equal_flux(prior: GaussianMixture, curve: Tensor, n: int, exponent: float) -> Tensor:
-    """n points of a dense curve (N, d) that cut its resistance into equal parts, its ends included."""
+    """Return n points of a dense curve (N, d), ends included, that divide its resistance into equal parts."""
     pieces = _log_pieces(prior, curve, exponent)
     share = torch.cat([pieces.new_zeros(1), (pieces - pieces.max()).exp().cumsum(0)])
     place = np.interp(np.linspace(0, float(share[-1]), n), share.numpy(), np.arange(len(curve)))
@@ -209,7 +215,7 @@ def _equal_flux(prior: GaussianMixture, curve: Tensor, n: int, exponent: float) 
 
 
 def _algorithm_1(prior: GaussianMixture, start: End, end: End, reverse: bool, seed: int) -> list[Tensor]:
-    """Knots of Algorithm 1 between two components from either side, in the order that `reverse` asks for."""
+    """Return the knots of Algorithm 1 from both ends if they are components, ordered from end to start if `reverse`."""
     if not isinstance(start, (int, np.integer)) or not isinstance(end, (int, np.integer)):
         return []
     pairs = ((int(start), int(end)), (int(end), int(start)))
@@ -222,16 +228,16 @@ def _algorithm_1(prior: GaussianMixture, start: End, end: End, reverse: bool, se
 
 
 def end_point(prior: GaussianMixture, name: str, value: End) -> Tensor:
-    """The point (d,) that an end stands for."""
+    """Return the latent (d,) of an end."""
     if isinstance(value, (int, np.integer)):
         if not 0 <= value < prior.n_components:
-            expected = f"an integer from 0 to {prior.n_components - 1}, or a latent"
-            raise InputError(name, f"component {value}", expected, "Choose one by its weight in prior.weights.")
+            expected = f"an integer from 0 to {prior.n_components - 1}, or a latent vector"
+            raise InputError(name, f"component {value}", expected, "Choose a component by its weight in prior.weights.")
         return prior.means[int(value)]
     point = torch.as_tensor(value.latent if isinstance(value, State) else value, dtype=prior.means.dtype)
     if point.shape != (prior.latent_dim,) or not bool(torch.isfinite(point).all()):
         found, expected = f"shape {tuple(point.shape)}", f"{prior.latent_dim} finite numbers, or a component"
-        raise InputError(name, found, expected, "Give one latent vector.")
+        raise InputError(name, found, expected, "Pass one latent vector or the index of a component.")
     return point.to(prior.means)
 
 

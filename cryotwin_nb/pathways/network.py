@@ -1,12 +1,12 @@
-"""Passages between states: how many particles each holds, and the flux through all of them at once.
+"""Network of passages between states: the number of particles in each passage, and the flux through all of them.
 
-A path of least resistance looks at the density at its points. In eight dimensions that is the inverse of a volume: a
-passage twice as wide is 128 times less dense and holds as many particles. What decides between routes is the number of
-particles for each unit of length. So states and the curves between them are fitted to the particles as a mixture of
-points and of thin tubes, whose weights are found by expectation-maximisation; most weights become 0 (Lindsay 1983).
+The resistance of a path depends on the density at its points, which is per unit volume: in eight dimensions, a passage
+twice as wide with as many particles is 128 times less dense. Routes are therefore compared by the number of particles
+per unit length. States and the curves between them are fitted to the particles as a mixture of points and thin tubes,
+whose weights are found by expectation-maximisation (EM); most weights become 0 (Lindsay 1983).
 
-A passage of population p and length l lets p / l^2 through for a unit of potential: in series ∫ dl / (p / l). Potential
-and flux between two states are those of a network of resistors (transition-path theory: Metzner, Schuette and
+A passage of population p and length l has conductance p / l^2, since its resistance is the integral of dl / (p / l).
+Potential and flux between two states are those of a resistor network (transition-path theory: Metzner, Schuette and
 Vanden-Eijnden 2009).
 """
 
@@ -29,13 +29,13 @@ from cryotwin_nb.pathways.ridgeline import equidistant
 from cryotwin_nb.pathways.states import State
 
 Evidence = Callable[[Tensor], Tensor]
-"""Points (m, d) to (n, m): how much less likely each particle is there than at its own best, in nats."""
+"""Maps points (m, d) to (n, m): log-likelihood of each particle there relative to its own maximum, in nats."""
 
-_POINTS = 24  # of a passage, its ends not included
-_OUTLIER = 4.5  # nats for each dimension at which a particle belongs nowhere: three standard deviations in each
-_FLOOR = 1e-6  # least population: no passage is quite closed
-_NOTHING = 1e-12  # a share that rounding leaves
-_STEPS, _STEPS_AGAIN = 400, 60  # of expectation-maximisation, from scratch and for a draw of the bootstrap
+_POINTS = 24  # points on a passage, its ends not included
+_OUTLIER = 4.5  # nats per dimension at which a particle is an outlier: three standard deviations in each
+_FLOOR = 1e-6  # minimum population, so that no passage is closed completely
+_NOTHING = 1e-12  # smaller shares are rounding errors
+_STEPS, _STEPS_AGAIN = 400, 60  # EM iterations from scratch and for a draw of the bootstrap
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,14 +45,15 @@ class Network:
     Attributes
     ----------
     states : tuple of State
+        The S states.
     curves : dict of (i, j) to (m, d) tensor
-        The passage between two states, i < j, from the latent of i to that of j.
+        Passage between two states, i < j, from the latent of i to that of j.
     populations : (P,) float64
         Share of the particles in each passage, in the order of `curves`.
     fit : (n, S + P + 1) float64
-        Relative likelihood of each particle in each state, each passage, and nowhere.
+        Relative likelihood of each particle in each state, in each passage and as an outlier.
     weights : (S + P + 1,) float64
-        Shares of those.
+        Share of the particles in each of these.
     """
 
     states: tuple[State, ...]
@@ -68,15 +69,19 @@ class Network:
         evidence: Tensor | Evidence | None = None,
         seed: int = 0,
     ) -> Network:
-        """The network of a density, populated by particles.
+        """Build the network of a density and fit its populations to particles.
 
         Parameters
         ----------
         prior : GaussianMixture
+            Density.
         states : sequence of State
+            States of `prior` to connect.
         evidence : (n, d) tensor or callable, optional
-            The particles: their latents, or what their images say (`CryoTwin.likelihood`), which is sharper. By default
-            10,000 latents are drawn from `prior`.
+            Particles: their latents, or the likelihood of their images (`CryoTwin.likelihood`), which is sharper. By
+            default, 10,000 latents are drawn from `prior`.
+        seed : int
+            Seed of these latents.
         """
         prior = prior.detach()
         if evidence is None:
@@ -99,7 +104,7 @@ class Network:
         return cls(tuple(states), curves, fit, _shares(fit, _STEPS))
 
     def resampled(self, generator: torch.Generator) -> Network:
-        """The network of particles that count Exp(1) times each: a draw of the Bayesian bootstrap (Rubin 1981)."""
+        """Return the network for Exp(1) particle weights drawn with `generator`: Bayesian bootstrap (Rubin 1981)."""
         counts = torch.empty(len(self.fit), dtype=torch.float64).exponential_(generator=generator)
         return replace(self, weights=_shares(self.fit, _STEPS_AGAIN, self.weights.clamp_min(1e-4), counts))
 
@@ -109,7 +114,7 @@ class Network:
 
     @cached_property
     def conductances(self) -> np.ndarray:
-        """(S, S) float64, symmetric."""
+        """Conductance between each pair of states, (S, S) float64, symmetric."""
         matrix = np.zeros((len(self.states), len(self.states)))
         for (i, j), curve, population in zip(self.curves, self.curves.values(), self.populations, strict=True):
             length = float(curve.diff(dim=0).norm(dim=1).sum())
@@ -117,7 +122,7 @@ class Network:
         return matrix
 
     def flux(self, first: int, last: int) -> np.ndarray:
-        """Net flux (S, S) from state to state where one unit goes from `first` to `last`."""
+        """Return the net flux (S, S) from state to state, for one unit of flux from `first` to `last`."""
         conductances = self.conductances
         laplacian = np.diag(conductances.sum(1)) - conductances
         inner = [i for i in range(len(conductances)) if i not in (first, last)]
@@ -129,8 +134,11 @@ class Network:
         return net / net[first].sum()
 
     def ways(self, first: int, last: int, max_ways: int, least_share: float) -> list[tuple[tuple[int, ...], float]]:
-        """Ways of states and their shares of the flux: the widest, taken away, then the widest of what is left."""
-        if first > last:  # of ways equally wide, the same is taken from either end
+        """Decompose the flux greedily: repeatedly remove the path with the largest bottleneck; return (states, share).
+
+        `first` and `last` are states. Returns at most `max_ways` paths, each with a share of at least `least_share`.
+        """
+        if first > last:  # ties are broken in the same way in both directions
             return [(way[::-1], width) for way, width in self.ways(last, first, max_ways, least_share)]
         flux = self.flux(first, last)
         ways: list[tuple[tuple[int, ...], float]] = []
@@ -144,18 +152,18 @@ class Network:
         return ways
 
     def corners(self, way: Sequence[int]) -> list[Tensor]:
-        """The passages (m, d) along a way of states."""
+        """Return the passages (m, d) along `way`, a sequence of states."""
         return [self.curves[i, j] if i < j else self.curves[j, i].flip(0) for i, j in pairwise(way)]
 
 
 def tube(latents: Tensor | np.ndarray, width: float) -> Evidence:
-    """Evidence of latents (n, d) that lie about their structures with standard deviation `width`."""
+    """Return the evidence of `latents` (n, d) with Gaussian errors of standard deviation `width`, latent units."""
     latents = torch.as_tensor(latents).double()
     return lambda points: torch.cdist(latents, points.double()).square() / (-2 * width**2)
 
 
 def typical_width(prior: GaussianMixture) -> float:
-    """Standard deviation along the longest axis of a component: the median over the mass."""
+    """Return the median, weighted by mass, of the components' standard deviations along their longest axes."""
     longest = torch.linalg.eigvalsh(prior.covariances)[:, -1].sqrt()
     order = longest.argsort()
     middle = torch.searchsorted(prior.weights[order].cumsum(0), 0.5)
@@ -163,15 +171,15 @@ def typical_width(prior: GaussianMixture) -> float:
 
 
 def _straight(states: Sequence[State]) -> dict[tuple[int, int], Tensor]:
-    """The straight line between each two states."""
+    """Return the straight line between each pair of states."""
     latents = torch.stack([s.latent for s in states])
     return {(i, j): latents[[i, j]] for i, j in combinations(range(len(states)), 2)}
 
 
 def _bent(prior: GaussianMixture, states: Sequence[State]) -> dict[tuple[int, int], Tensor]:
-    """The ways between two states that the density bends, where it does and they come nearest to no third state.
+    """Return the curved passages: those that differ from the straight line and are nearest to no third state.
 
-    They are shortest paths for the resistance ∫ |dγ| / P^(1/d), which minds the density as much as the length.
+    They are shortest paths for the resistance ∫ |dγ| / P^(1/d), which weighs density and length equally.
     """
     landscape, straight = Landscape.of(prior, exponent=1 / prior.latent_dim), _straight(states)
     apart = torch.cdist(torch.stack([s.latent for s in states]), landscape.points)
@@ -193,7 +201,7 @@ def _bent(prior: GaussianMixture, states: Sequence[State]) -> dict[tuple[int, in
 
 
 def _fits(evidence: Evidence, curves: dict[tuple[int, int], Tensor]) -> dict[tuple[int, int], Tensor]:
-    """Log-likelihood (n, 1) of each particle somewhere on each curve, all places on it being alike."""
+    """Return the log-likelihood (n, 1) of each particle on each curve, averaged uniformly over the curve."""
     fits = {}
     for pair, curve in curves.items():
         at = evidence(equidistant(curve, _POINTS + 2)[1:-1]).double()
@@ -206,13 +214,13 @@ def _relative(log_fit: Tensor) -> Tensor:
 
 
 def distance(first: Tensor, second: Tensor, n: int = 64) -> float:
-    """Mean distance of points along one curve (m, d) to the other, the larger of the two ways round."""
+    """Return the mean distance of points along one curve (m, d) to the other, the larger of both directions."""
     apart = torch.cdist(equidistant(first, n), equidistant(second, n))
     return float(torch.maximum(apart.amin(0).mean(), apart.amin(1).mean()))
 
 
 def _shares(fit: Tensor, steps: int, start: Tensor | None = None, counts: Tensor | None = None) -> Tensor:
-    """Weights (m,) of a mixture whose components are known: expectation-maximisation on relative likelihoods (n, m)."""
+    """Return the weights (m,) of a mixture with known components, by EM on relative likelihoods (n, m)."""
     counts = torch.ones(len(fit), dtype=fit.dtype) if counts is None else counts
     shares = torch.ones(fit.shape[1], dtype=fit.dtype) if start is None else start
     counts, shares = counts / counts.sum(), shares / shares.sum()
@@ -222,7 +230,7 @@ def _shares(fit: Tensor, steps: int, start: Tensor | None = None, counts: Tensor
 
 
 def _widest(flux: np.ndarray, first: int, last: int) -> tuple[tuple[int, ...], float]:
-    """The way on which the least flux is largest (Dijkstra's algorithm with the minimum in place of the sum)."""
+    """Return the path with the largest bottleneck and its flux (Dijkstra with the minimum in place of the sum)."""
     n = len(flux)
     width, before, done = np.zeros(n), np.full(n, -1), np.zeros(n, bool)
     width[first] = np.inf

@@ -1,4 +1,4 @@
-"""What a path passes: the density along it, and the particles that lie near."""
+"""Profile of a path: the density along it and the particles near it."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from cryotwin_nb.pathways.ridgeline import Pathway, densify
 
 @dataclass(frozen=True, eq=False)
 class PathProfile:
-    """What a path passes.
+    """Density along a path and the particles near it.
 
     Attributes
     ----------
     position : (N,) float64
-        Length travelled at each point of the path's curve, latent units.
+        Arc length at each point of the path's curve, latent units.
     energy : (N,) float64
-        -log P there, less that at the start: nats. As many kT, if the particles were frozen in equilibrium; where they
-        were not, as in assembly, it tells populations only.
+        -log P relative to the start, nats. If the particles were vitrified in equilibrium, one nat is one k_BT;
+        otherwise, as in assembly, the energy describes populations only.
     line_energy : (N,) float64
-        The same for the population per unit of length in a tube about the path, one typical width of components wide.
-        It compares numbers of particles; `energy` compares densities, which also change with the tube's cross section,
-        by a power of d - 1.
+        The same for the population per unit length, in a tube of one typical component width around the path. It
+        compares numbers of particles, whereas `energy` compares densities, which also vary with the width of the
+        passage to the power of d - 1.
     step_position : (K+1,) float64
-        Length travelled at the path's points.
+        Arc length at the path's K+1 points, latent units.
     particles : tuple of (m,) int64 arrays
-        For each of the K+1 points, the number of particles that are nearest to it and within `radius`.
+        For each of the K+1 points, the indices of the particles nearest to it and within `radius` of the curve.
     radius : float
+        Maximum distance of these particles from the curve, latent units.
     """
 
     position: np.ndarray
@@ -51,14 +52,22 @@ class PathProfile:
 
 
 def profile(path: Pathway, prior: GaussianMixture, latents: Tensor, radius: float | None = None) -> PathProfile:
-    """Density along a path and the particles near each of its points.
+    """Return the density along a path and the particles near each of its points.
 
     Parameters
     ----------
+    path : Pathway
+        Path with K+1 points.
+    prior : GaussianMixture
+        Density P.
     latents : (n, d) float
         Latents of all particles.
     radius : float, optional
-        Farthest distance from the curve, latent units; by default three standard deviations of a typical component.
+        Maximum distance from the curve, latent units; by default three standard deviations of a typical component.
+
+    Returns
+    -------
+    PathProfile
     """
     prior, latents = prior.detach(), torch.as_tensor(latents).double()
     curve = densify(prior, path.curve.to(prior.means), 400, 2000)
@@ -76,11 +85,11 @@ def profile(path: Pathway, prior: GaussianMixture, latents: Tensor, radius: floa
 
 
 def log_line_density(mixture: GaussianMixture, curve: Tensor, width: float) -> Tensor:
-    """log of the mass per unit of length (N,) along a curve (N, d), in a tube with a Gaussian edge.
+    """Return the log of the mass per unit length (N,) along a curve (N, d), in a tube with a Gaussian edge.
 
-    Points at a distance r from the curve count exp(-r^2 / (2 width^2)). With t the unit tangent, that integral over the
-    plane across it is sum_c pi_c N(z; mu_c, S_c - width^2 t t^T) times (2 pi width^2)^((d - 1) / 2), where
-    S_c = Sigma_c + width^2: a change of rank one, so that only S_c need be factorised.
+    Points at a distance r from the curve have weight exp(-r^2 / (2 width^2)). With t the unit tangent, the integral
+    over the plane perpendicular to it is sum_c pi_c N(z; mu_c, S_c - width^2 t t^T) times
+    (2 pi width^2)^((d - 1) / 2), where S_c = Sigma_c + width^2 I. This is a rank-one update, so only S_c is factorised.
     """
     curve = curve.to(mixture.means)
     dim, identity = mixture.latent_dim, torch.eye(mixture.latent_dim).to(mixture.means)
@@ -98,10 +107,11 @@ def log_line_density(mixture: GaussianMixture, curve: Tensor, width: float) -> T
 
 
 def line_barrier(mixture: GaussianMixture, curve: Tensor, width: float) -> float:
+    """Return the barrier, in nats, of the population per unit length along a curve (N, d)."""
     energy = -log_line_density(mixture, densify(mixture, curve, 400, 800), width)
     return float(energy.max() - energy[0])
 
 
 def _around(n: int, step: int) -> Tensor:
-    """Indices of the neighbours of n points on one side, the last being its own."""
+    """Return the index of the neighbour `step` away from each of n points, limited to the ends."""
     return (torch.arange(n) + step).clamp(0, n - 1)

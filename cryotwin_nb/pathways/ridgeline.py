@@ -1,7 +1,7 @@
-"""Algorithm 1 of the paper: a ridgeline between two components of a mixture; and `Pathway`, what any path is kept in.
+"""Algorithm 1 of the paper: a ridgeline between two components of a mixture; and `Pathway`, the result of any method.
 
-Paths are judged by their resistance J = ∫ |dγ| / P(γ), which the most probable path minimises (MaxFlux, Huo and
-Straub 1997). Everything stays in the log domain, because densities along a path differ by many orders of magnitude.
+Paths are compared by their resistance J = ∫ |dγ| / P(γ), which the most probable path minimises (MaxFlux, Huo and
+Straub 1997). Computations are in the log domain, because densities along a path differ by many orders of magnitude.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from cryotwin_nb.mixture.gaussian import GaussianMixture
 
 @dataclass(frozen=True, eq=False)
 class Pathway:
-    """A path through the latent space of a mixture.
+    """Path through the latent space of a mixture.
 
     Attributes
     ----------
     latents : (K+1, d) float32
-        The points to decode, ends included.
+        Points to decode, ends included.
     curve : (N, d) float64
-        The whole path, as the corners of a fine polyline.
+        The whole path, as the vertices of a fine polyline.
     log_prob : (K+1,) float64
         Log density at `latents`.
     log_cost : float
-        log J of `curve`, J = ∫ |dγ| / P(γ).
+        Log of the resistance J of `curve`, J = ∫ |dγ| / P(γ).
     barrier : float
-        Nats to climb from the start: the largest -log P along `curve` minus -log P at its first point. At least 0.
+        Barrier from the start, nats: the largest -log P along `curve` minus -log P at its first point, at least 0.
     start, end : int or None
-        The components at the ends, where the ends are their means.
+        Components at the ends, if the ends are component means.
     method : str
-        What made it.
+        Method that computed the path.
     residual : float
-        How far it is from a path of least resistance, 0 to 1; NaN where nobody looked.
+        Deviation from a path of least resistance, 0 to 1; NaN if not computed.
     """
 
     latents: Tensor
@@ -63,24 +63,24 @@ def ridgeline(
     seed: int = 0,
     concentration: float = 1.0,
 ) -> Pathway:
-    """The conformational pathway between the means of two components by Algorithm 1 of the paper.
+    """Return the conformational pathway between the means of two components by Algorithm 1 of the paper.
 
     Parameters
     ----------
     prior : GaussianMixture
-        The density.
+        Density in which to find the path.
     start, end : int
-        i and j, the components at the ends.
+        Indices i and j of the components at the ends.
     n_steps : int
-        K, at least 2; the path has K + 1 points.
+        Number of steps K, at least 2; the path has K + 1 points.
     omega : float
-        ω > 1; larger values make the path less continuous.
+        Exponent ω > 1; larger values make the path less continuous.
     n_samples : int
-        M, candidates for each point.
+        Number of candidates M for each point.
     seed : int
-        For the samples.
+        Seed of the candidates.
     concentration : float
-        Concentration of the Dirichlet distribution of the other components' shares; 1 is uniform on the simplex,
+        Concentration of the Dirichlet distribution of the other components' weights; 1 is uniform on the simplex,
         smaller values let single components attract the path.
 
     Returns
@@ -91,14 +91,20 @@ def ridgeline(
     Raises
     ------
     InputError
-        For a mixture of one component, start = end, a component that does not exist, K < 2, ω <= 1, M < 1 or a
-        concentration that is not positive.
+        If the mixture has one component, start = end, a component does not exist, K < 2, ω <= 1, M < 1 or the
+        concentration is not positive.
 
     Notes
     -----
-    As printed: the point for each k is the cheapest candidate seen from the point before it; the step to z(K) is not
-    part of any cost. With two components nobody takes the leftover 1 - α_i - α_j, which is as if the two were
-    renormalised: the point for given α does not depend on their sum.
+    As printed in the paper, the point for each k is the candidate of lowest cost from the previous point, and the step
+    to z(K) is not part of any cost. With two components, the remaining weight 1 - α_i - α_j is not assigned, which is
+    equivalent to renormalising α_i and α_j: the point does not depend on their sum.
+
+    Examples
+    --------
+    >>> path = ct.ridgeline(model.prior, start=0, end=1)
+    >>> model.volumes(path.latents).shape
+    torch.Size([12, 32, 32, 32])
     """
     _require(prior, start, end, n_steps, omega, n_samples, concentration)
     prior, start, end = prior.detach(), int(start), int(end)
@@ -123,7 +129,7 @@ def pathway_from_knots(
     end: int | None = None,
     method: str = "",
 ) -> Pathway:
-    """The `Pathway` along the straight lines between `knots` (m, d).
+    """Return the `Pathway` along the straight lines between `knots` (m, d).
 
     Its K + 1 `latents` are the knots themselves, or `n_steps` + 1 points at equal distances along the lines.
     """
@@ -137,16 +143,16 @@ def pathway_from_knots(
 
 
 def log_resistance(mixture: GaussianMixture, curve: Tensor, exponent: float = 1.0) -> float:
-    """log J = log ∫ |dγ| / P(γ)^exponent along the polyline `curve` (N, d), finely cut (`densify`) or not."""
+    """Return log J = log ∫ |dγ| / P(γ)^exponent along the polyline `curve` (N, d), densified (`densify`) or not."""
     curve = curve.to(mixture.means)
     return _log_integral(curve, -exponent * mixture.log_prob(curve))
 
 
 def densify(mixture: GaussianMixture, knots: Tensor, n_points: int = 1000, n_max: int = 5000) -> Tensor:
-    """The polyline through `knots` (m, d), cut into pieces short enough to see every barrier: (N, d).
+    """Return the polyline through `knots` (m, d), cut into pieces short enough to resolve every barrier: (N, d).
 
-    Pieces are at most a fiftieth of the smallest standard deviation of any component and at most 1 / `n_points` of
-    the length, but there are not many more than `n_max` of them.
+    Pieces are at most 1/50 of the smallest standard deviation of any component and at most 1 / `n_points` of the
+    length, but their number does not exceed `n_max` by much.
     """
     steps = knots.diff(dim=0)
     lengths = steps.norm(dim=-1)
@@ -160,7 +166,7 @@ def densify(mixture: GaussianMixture, knots: Tensor, n_points: int = 1000, n_max
 
 
 def equidistant(curve: Tensor, n: int) -> Tensor:
-    """`n` points at equal distances along the polyline `curve` (m, d), its ends included: (n, d)."""
+    """Return `n` points at equal distances along the polyline `curve` (m, d), ends included: (n, d)."""
     steps = curve.diff(dim=0)
     arc = torch.cat([steps.new_zeros(1), steps.norm(dim=-1).cumsum(0)])
     target = torch.linspace(0, 1, n, dtype=arc.dtype, device=arc.device) * arc[-1]
@@ -172,7 +178,7 @@ def equidistant(curve: Tensor, n: int) -> Tensor:
 
 
 def _log_integral(curve: Tensor, energy: Tensor) -> float:
-    """log ∫ exp(energy) |dγ| along a polyline, the energy linear within each piece: exact for exponentials."""
+    """Return log ∫ exp(energy) |dγ| along a polyline, exact for an energy that is linear within each piece."""
     log_length = curve.diff(dim=0).norm(dim=-1).log()
     rise = energy.diff().abs().clamp_min(1e-12)
     log_mean = torch.maximum(energy[1:], energy[:-1]) + (-torch.expm1(-rise) / rise).log()
@@ -182,7 +188,7 @@ def _log_integral(curve: Tensor, energy: Tensor) -> float:
 def _shares(
     count: int, start: int, end: int, n_steps: int, omega: float, n_samples: int, seed: int, concentration: float
 ) -> Tensor:
-    """The samples α of Algorithm 1, line 3: (K - 1, M, C) float64, each summing to 1 (if there are others to share)."""
+    """Return the samples α of Algorithm 1, line 3: (K - 1, M, C) float64, each summing to 1 if C > 2."""
     cosine = np.cos(np.pi * np.arange(1, n_steps) / (2 * n_steps))[:, None]
     leaving, arriving = cosine, (1 - cosine) ** omega
     shares = np.empty((n_steps - 1, n_samples if count > 2 else 1, count))
@@ -195,7 +201,7 @@ def _shares(
 
 
 def _ridge_points(mixture: GaussianMixture, shares: Tensor) -> Tensor:
-    """(Σ_c α_c Σ_c⁻¹)⁻¹ Σ_c α_c Σ_c⁻¹ μ_c for shares (..., C): (..., d)."""
+    """Return (Σ_c α_c Σ_c⁻¹)⁻¹ Σ_c α_c Σ_c⁻¹ μ_c for shares α (..., C): (..., d)."""
     precision = torch.cholesky_inverse(torch.linalg.cholesky(mixture.covariances))
     pull = shares @ (precision @ mixture.means[..., None])[..., 0]
     weighted = (shares @ precision.flatten(1)).unflatten(-1, precision.shape[1:])
@@ -205,7 +211,7 @@ def _ridge_points(mixture: GaussianMixture, shares: Tensor) -> Tensor:
 def _require(
     prior: GaussianMixture, start: int, end: int, n_steps: int, omega: float, n_samples: int, concentration: float
 ) -> None:
-    """Raise `InputError` unless Algorithm 1 can run."""
+    """Raise `InputError` unless the arguments of `ridgeline` are valid."""
     count = prior.n_components
     if count < 2:
         raise InputError("mixture", "a single component", "at least 2", "Fit a mixture with more components.")
@@ -215,7 +221,7 @@ def _require(
         except TypeError:
             valid = False
         if not valid:
-            remedy = "Give the index of a component; find that of a latent with prior.responsibilities(z)."
+            remedy = "Pass the index of a component; find that of a latent with prior.responsibilities(z)."
             raise InputError(name, f"component {component}", f"an integer from 0 to {count - 1}", remedy)
     whole = all(float(value).is_integer() for value in (n_steps, n_samples))
     if start == end:
@@ -237,7 +243,7 @@ def _require(
             "an integer of at least 1",
             "Use 1000, as in the paper.",
         ),
-        ("concentration", 0 < concentration < math.inf, concentration, "a positive number", "Use 1, which is uniform."),
+        ("concentration", 0 < concentration < math.inf, concentration, "a positive number", "Use 1 (uniform)."),
     ):
         if not good:
             raise InputError(name, f"{found}", expected, remedy)

@@ -1,4 +1,4 @@
-"""Routes: the ways from one state to another by way of others, each with its share of the flux and how sure it is."""
+"""Routes from one state to another via intermediate states, with flux shares and bootstrap confidence."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from cryotwin_nb.pathways.network import Evidence, Network, distance, typical_wi
 from cryotwin_nb.pathways.ridgeline import Pathway, densify, log_resistance
 from cryotwin_nb.pathways.states import State, assign, find_states
 
-_LEAST_MASS = 0.01  # of a state that routes may stop at
-_ALIKE = 2.0  # mean distance in typical widths below which two routes are one
+_LEAST_MASS = 0.01  # minimum mass of an intermediate state
+_ALIKE = 2.0  # mean distance, in typical component widths, below which two routes are merged
 
 
 @dataclass(frozen=True, eq=False)
 class Route(Pathway):
-    """A pathway with its share of the flux.
+    """Pathway with its share of the flux; see `Pathway` for the other attributes.
 
     Attributes
     ----------
     share : float
         Share of the flux from start to end.
     states : tuple of State
-        Those that it passes, the ends included.
+        States along the route, ends included.
     populations : tuple of float
-        Share of all particles found on each of its passages, from state to state.
+        Share of all particles in each passage of the route, from state to state.
     share_interval : tuple of float
         90 % interval of the share (Bayesian bootstrap); NaN without draws.
     frequency : float
-        Share of the draws in which the route is found; NaN without draws.
+        Fraction of the draws in which the route is found; NaN without draws.
     """
 
     share: float = 0.0
@@ -62,52 +62,59 @@ def find_routes(
     progress: bool = False,
     landscape: Landscape | None = None,
 ) -> list[Route]:
-    """The routes from one point to another, by falling share of the flux.
+    """Return the routes from one point to another, in order of decreasing share of the flux.
 
     Parameters
     ----------
     prior : GaussianMixture
+        Density in which to find the routes.
     start, end : int, State or (d,) float
-        A component, a state or a latent vector; each of these stands for the state that it belongs to.
+        A component, a state or a latent vector; each is assigned to the state to which it belongs.
     max_routes : int
-        At most so many.
+        Maximum number of routes.
     n_steps : int
-        K of each route's pathway.
+        Number of steps K; the path of each route has K + 1 points.
     evidence : (n, d) tensor or callable, optional
-        The particles that populate the passages: their latents, or what their images say
-        (`CryoTwin.likelihood(particles)`), which is sharper. By default samples of `prior`.
+        Particles in the passages: their latents, or the likelihood of their images
+        (`CryoTwin.likelihood(particles)`), which is sharper. By default, samples of `prior`.
     states : sequence of State, optional
-        By `find_states`; by default those of at least 1 % of the mass.
+        States from `find_states`; by default, those with at least 1 % of the mass.
     least_share : float
-        Routes of less are left out.
+        Minimum share of the flux; routes with less are omitted.
     n_draws : int
-        Draws of the Bayesian bootstrap for intervals and frequencies; 100 are a good number.
+        Number of draws of the Bayesian bootstrap for intervals and frequencies; 100 is a good choice.
     seed : int
         Seed of the samples and of the draws.
     progress : bool
         Show a progress bar.
     landscape : Landscape, optional
-        That of `prior`, when it is there already.
+        Landscape of `prior`, if already computed.
 
     Returns
     -------
     list of Route
-        Their shares add up to 1 less what was left out. Routes that run beside one another are counted as one.
+        Their shares add up to 1 minus the share of omitted routes. Routes that run alongside each other are merged.
 
     Raises
     ------
     InputError
-        If both ends belong to one state, or an end or a setting is not valid.
+        If both ends belong to the same state, or an end or a setting is invalid.
+
+    Examples
+    --------
+    >>> routes = ct.find_routes(model.prior, start=0, end=1)
+    >>> routes[0].share >= routes[-1].share
+    True
     """
     for name, value, good, expected in (
         ("max_routes", max_routes, max_routes >= 1, "a positive number"),
-        ("n_draws", n_draws, n_draws >= 0, "a positive number, or 0"),
-        ("least_share", least_share, 0 <= least_share < 1, "a number from 0 to below 1"),
+        ("n_draws", n_draws, n_draws >= 0, "0 or a positive number"),
+        ("least_share", least_share, 0 <= least_share < 1, "at least 0 and below 1"),
         ("n_steps", n_steps, n_steps >= 2, "a number of at least 2"),
     ):
         if not good:
             raise InputError(
-                name, f"{value}", expected, "Start with 8 routes of 11 steps, a least share of 0.02 and 100 draws."
+                name, f"{value}", expected, "Start with 8 routes of 11 steps, a minimum share of 0.02 and 100 draws."
             )
     prior = prior.detach()
     ends = torch.stack([end_point(prior, "start", start), end_point(prior, "end", end)])
@@ -134,11 +141,11 @@ def find_routes(
 def _states(
     prior: GaussianMixture, states: Sequence[State] | None, ends: Tensor, landscape: Landscape
 ) -> tuple[list[State], tuple[int, int]]:
-    """The states that routes may stop at, those of the ends among them, and which those are."""
+    """Return the states that routes may visit, including those of the ends, and the indices of the latter."""
     everything = list(states) if states is not None else find_states(prior, landscape=landscape)
     first, last = assign(prior, everything, ends).tolist()
     if first == last:
-        sentence = f"Both ends belong to the state {everything[first].name}."
+        sentence = f"Both ends belong to state {everything[first].name}."
         remedy = "Choose ends in different states, or find the states with a higher threshold."
         raise InputError("find_routes", "one state", "ends in different states", remedy, sentence)
     kept = [i for i, s in enumerate(everything) if states is not None or s.mass >= _LEAST_MASS or i in (first, last)]
@@ -148,7 +155,7 @@ def _states(
 def _distinct(
     network: Network, ways: Sequence[tuple[tuple[int, ...], float]], alike: float
 ) -> list[tuple[tuple[int, ...], float]]:
-    """Ways that run apart, by falling share; the share of one that runs beside another is added to that."""
+    """Merge paths that run alongside each other, adding their shares; return them by decreasing share."""
     kept: list[tuple[tuple[int, ...], float]] = []
     for way, share in ways:
         known = _like(network, way, kept, alike)
@@ -162,7 +169,7 @@ def _distinct(
 def _like(
     network: Network, way: Sequence[int], known: Sequence[tuple[tuple[int, ...], float]], alike: float
 ) -> int | None:
-    """Which of the known ways a way is, or runs beside."""
+    """Return the index of the known path that `way` equals or runs alongside, or None."""
     ways = [w for w, _ in known]
     if way in ways:
         return ways.index(way)
@@ -172,7 +179,7 @@ def _like(
 
 
 class _Passages:
-    """The paths of least resistance between neighbouring states, each computed once."""
+    """Paths of least resistance between neighbouring states, each computed once."""
 
     def __init__(self, network: Network, landscape: Landscape) -> None:
         self.network, self.landscape, self.prior = network, landscape, landscape.mixture
@@ -181,7 +188,7 @@ class _Passages:
         self._known: dict[tuple[int, int], Tensor] = {}
 
     def __call__(self, i: int, j: int) -> Tensor:
-        """Knots (m, d) from state i to state j."""
+        """Return the knots (m, d) from state i to state j."""
         if i > j:
             return self(j, i).flip(0)
         if (i, j) not in self._known:
@@ -195,7 +202,7 @@ class _Passages:
 
 
 def _route(passages: _Passages, ends: Tensor, way: tuple[int, ...], share: float, n_steps: int) -> Route:
-    """The path along a way of states."""
+    """Return the route along a sequence of states."""
     network = passages.network
     knots = torch.cat([ends[:1], *(passages(*pair) for pair in pairwise(way)), ends[1:]])
     moved = torch.cat([torch.ones(1, dtype=torch.bool), knots.diff(dim=0).norm(dim=1) > 1e-12])
@@ -210,6 +217,6 @@ def _route(passages: _Passages, ends: Tensor, way: tuple[int, ...], share: float
 
 
 def _with_confidence(route: Route, shares: np.ndarray) -> Route:
-    """The route with what the draws (n,) say of its share."""
+    """Return the route with the interval and frequency of its shares (n,) over the draws."""
     low, high = np.quantile(shares, [0.05, 0.95]).tolist()
     return replace(route, share_interval=(low, high), frequency=float((shares > 0).mean()))

@@ -1,4 +1,4 @@
-"""States: modes of a density that are separated by passages, with the components and the mass that belong to them."""
+"""States of a density: groups of modes separated by passages of low density, with their components and mass."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class State:
     Attributes
     ----------
     name : str
-        "S1" is the one of most mass.
+        "S1" is the state with the largest mass.
     latent : (d,) float64
-        Its densest mode: what to decode.
+        Densest mode of the state, the latent to decode.
     components : tuple of int
-        Components that belong to it.
+        Indices of the components that belong to the state.
     mass : float
-        Share of the density.
+        Sum of the weights of these components.
     log_prob : float
         Log density at `latent`.
     """
@@ -41,20 +41,25 @@ class State:
 def find_states(
     prior: GaussianMixture, threshold: float = 0.2, least_mass: float = 0.0, landscape: Landscape | None = None
 ) -> list[State]:
-    """The states of a density, by falling mass.
+    """Return the states of a density, in order of decreasing mass.
 
-    Two groups of modes are one state where the passage between them is nearly as dense as the lower of their maxima:
-    where the ratio of the two densities is above `threshold`.
+    Two groups of modes form one state if the passage between them is nearly as dense as the lower of their maxima:
+    if the ratio of the two densities is above `threshold`.
 
     Parameters
     ----------
     prior : GaussianMixture
+        Density.
     threshold : float
-        Between 0 and 1. Higher values tell more states apart.
+        Density ratio between 0 and 1; higher values distinguish more states.
     least_mass : float
-        States of less mass are left out.
+        Minimum mass; states with less are omitted.
     landscape : Landscape, optional
-        That of `prior`, when it is there already.
+        Landscape of `prior`, if already computed.
+
+    Returns
+    -------
+    list of State
 
     Raises
     ------
@@ -63,11 +68,18 @@ def find_states(
 
     Notes
     -----
-    The ratio is Hennig's (2010), at the passage of the whole mixture instead of that of a pair. Groups are joined along
-    falling density, the lower to the higher (the merge tree: Chazal, Guibas, Oudot and Skraba 2013).
+    The ratio is that of Hennig (2010), at the passage of the whole mixture instead of that of a pair of components.
+    Groups are merged in order of decreasing density at the passage, the lower into the higher (merge tree: Chazal,
+    Guibas, Oudot and Skraba 2013).
+
+    Examples
+    --------
+    >>> states = ct.find_states(model.prior)
+    >>> states[0].name
+    'S1'
     """
     if not 0 < threshold < 1:
-        raise InputError("threshold", f"{threshold}", "a number between 0 and 1", "Start with Hennig's 0.2.")
+        raise InputError("threshold", f"{threshold}", "a number between 0 and 1", "Start with 0.2 (Hennig 2010).")
     landscape = landscape or Landscape.of(prior)
     group = _merged(landscape, -float(np.log(threshold)))
     owner = group[: prior.n_components]
@@ -83,13 +95,27 @@ def find_states(
 
 
 def assign(prior: GaussianMixture, states: list[State], z: Tensor) -> np.ndarray:
-    """Index (n,) of the state that each latent (n, d) most likely belongs to."""
+    """Return the index of the state to which each latent most likely belongs.
+
+    Parameters
+    ----------
+    prior : GaussianMixture
+        Density.
+    states : list of State
+        States of `prior`.
+    z : (n, d) float
+        Latents.
+
+    Returns
+    -------
+    (n,) int64 array
+    """
     shares = prior.responsibilities(torch.as_tensor(z))
     return torch.stack([shares[:, list(s.components)].sum(1) for s in states], dim=1).argmax(1).cpu().numpy()
 
 
 def _merged(landscape: Landscape, depth: float) -> np.ndarray:
-    """The summit (N,) of the group that each point belongs to; passages of `depth` nats separate groups."""
+    """Return the densest point (N,) of the group of each point; passages at least `depth` nats deep separate groups."""
     energy = landscape.energy.numpy()
     parent = np.arange(len(energy))
 

@@ -1,17 +1,17 @@
-"""Figures: arrays or the package's result objects in, matplotlib Axes or Figures out.
+"""Figures: functions that draw arrays or the package's results and return matplotlib Axes or Figures.
 
-Every function takes tensors or NumPy arrays and leaves showing and saving to the caller; those that draw a single
-graph draw into `ax` where one is given. Lengths are in Å. The colours can be told apart by the colour-blind and in
-print. Nothing changes matplotlib's settings outside the figures made here.
+Every function accepts tensors or NumPy arrays and leaves showing and saving to the caller. Functions that draw a
+single graph accept `ax`, the Axes to draw into. Lengths are in Å. The palette is safe for colour-blind readers and in
+print. matplotlib's settings change only while a figure is drawn.
 """
 
 import lazy_loader
 
-from cryotwin_nb.errors import extras_told
+from cryotwin_nb.errors import extras_explained
 
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> object:
-    with extras_told():
+    with extras_explained():
         return _load(name)

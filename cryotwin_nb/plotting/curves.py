@@ -1,4 +1,4 @@
-"""Curves: training, density and occupancy along a path, Fourier shell correlations, isometry."""
+"""Curves and tables: density and occupancy along a path, FSC, isometry, noise spectrum, confusion table."""
 
 from __future__ import annotations
 
@@ -23,14 +23,18 @@ if TYPE_CHECKING:
 
 @styled
 def density_along_path(path: Pathway, prior: GaussianMixture | None = None, ax: Axes | None = None) -> Axes:
-    """Log density against the length of a pathway, with a numbered dot at each step.
+    """Plot log density against distance along a pathway, with a numbered dot at each step.
 
-    The arrow is the barrier: from the density at the start down to the lowest along the curve.
+    The arrow marks the barrier: the drop from the density at the start to the minimum along the curve.
 
     Parameters
     ----------
+    path : Pathway
+        Pathway to plot.
     prior : GaussianMixture, optional
-        Gives the density between the steps, along the pathway's curve; without it the steps are joined by lines.
+        Mixture that supplies the density along the curve between the steps; by default straight lines join the steps.
+    ax : Axes, optional
+        Axes to draw into; by default those of a new figure.
     """
     ax, curve = axes(ax, 6.0, 3.2), torch.as_tensor(as_numpy(path.curve))
     travelled = torch.cat([torch.zeros(1), curve.diff(dim=0).norm(dim=1).cumsum(0)]).numpy()
@@ -42,29 +46,32 @@ def density_along_path(path: Pathway, prior: GaussianMixture | None = None, ax: 
     x, top = line[0][np.argmin(line[1])], density[0]
     style: dict[str, Any] = {"textcoords": "offset points", "path_effects": HALO}
     for k in numbers:
-        side = -12 if place[k] == x else 6  # under the arrow's foot
+        side = -12 if place[k] == x else 6  # below the tip of the arrow
         ax.annotate(str(k), (place[k], density[k]), (0, side), size=7, ha="center", **style)
     ax.plot([0, x], [top, top], color=COLOURS[1], lw=0.8, ls="--", zorder=0)
     ax.annotate("", (x, top - path.barrier), (x, top), arrowprops={"arrowstyle": "<->", "color": COLOURS[1]})
     towards = "right" if x > travelled[-1] / 2 else "left"
     ax.annotate(f"barrier {path.barrier:.1f} nats", (x, top), (0, 4), color=COLOURS[1], ha=towards, **style)
-    ax.set(xlabel="length of the path (latent units)", ylabel="log density of the prior (nats)")
+    ax.set(xlabel="distance along the path (latent units)", ylabel="log density of the prior (nats)")
     ax.margins(y=0.15)
     return ax
 
 
 @styled
 def occupancy_along_path(values: Array, names: Iterable[str], threshold: float = 0.5, ax: Axes | None = None) -> Axes:
-    """Occupancy of each block against the step of a path; the legend gives the order in which the blocks appear.
+    """Plot the occupancy of each block against the step of a path; the legend lists blocks in order of appearance.
 
     Parameters
     ----------
     values : (K+1, q) float
-        Occupancies, 0 absent and 1 complete.
-    names : q of str
-        The blocks.
+        Occupancies, from 0 (absent) to 1 (complete).
+    names : iterable of q str
+        Names of the blocks.
     threshold : float
-        A block appears where its line passes this for good (interpolated between steps); marked by a dot.
+        Occupancy above which a block is present. A circle marks the step, interpolated, from which the block stays
+        above it.
+    ax : Axes, optional
+        Axes to draw into; by default those of a new figure.
     """
     ax, values, names = axes(ax, 5.6, 3.2), as_numpy(values), list(names)
     steps, crossings = np.arange(len(values)), [passing_step(v, threshold) for v in as_numpy(values).T]
@@ -88,13 +95,19 @@ def fsc_curves(
     threshold: float | None = 0.143,
     ax: Axes | None = None,
 ) -> Axes:
-    """Fourier shell correlations against spatial frequency, with the ticks in Å.
+    """Plot Fourier shell correlations against spatial frequency, with ticks in Å.
 
     Parameters
     ----------
-    curves : FscCurve or sequence of them
+    curves : FscCurve or sequence of FscCurve
+        Curves to plot.
+    labels : sequence of str, optional
+        Names of the curves in the legend.
     threshold : float, optional
-        Drawn as a line, and the resolution there given in the legend: 0.143 between half maps, 0.5 against a model.
+        FSC threshold: 0.143 between half maps, 0.5 against a model. It is drawn as a line, and the legend gives the
+        resolution at which each curve crosses it. None omits both.
+    ax : Axes, optional
+        Axes to draw into; by default those of a new figure.
     """
     ax, many = axes(ax, 5.0, 3.4), list(curves) if isinstance(curves, Sequence) else [curves]
     for i, curve in enumerate(many):
@@ -114,17 +127,24 @@ def fsc_curves(
 
 
 def resolution_ticks(ax: Axes, highest: float) -> None:
-    """Ticks at even frequencies (1/Å) that say the resolution in Å."""
+    """Place ticks at equal steps of frequency (1/Å) and label them with the resolution in Å."""
     ticks = highest * np.arange(1, 6) / 5
     ax.set_xticks([0, *ticks], ["∞", *(f"{1 / t:.3g}" for t in ticks)])
-    ax.set_xlabel("resolution (Å; even in spatial frequency)")
+    ax.set_xlabel("resolution (Å; linear in spatial frequency)")
 
 
 @styled
 def isometry_scatter(result: Isometry, ax: Axes | None = None) -> Axes:
-    """Inner products of pairs of small steps between maps against those of the steps between latents.
+    """Plot inner products of pairs of small steps in map space against those of the same steps in latent space.
 
-    An isometry up to scale puts all pairs on a line through the origin. The fitted line and Pearson's r are shown.
+    For an isometry up to scale, all pairs fall on a line through the origin. The fitted line and Pearson's r are shown.
+
+    Parameters
+    ----------
+    result : Isometry
+        Inner products and fitted line to plot.
+    ax : Axes, optional
+        Axes to draw into; by default those of a new figure.
     """
     ax = axes(ax, 3.9, 3.5)
     latent, volume = as_numpy(result.latent_products), as_numpy(result.volume_products)
@@ -141,13 +161,21 @@ def isometry_scatter(result: Isometry, ax: Axes | None = None) -> Axes:
 
 @styled
 def noise_spectrum(imaging: ImageFormation, ax: Axes | None = None) -> Axes:
-    """The power of the noise that the images are whitened by, one line per optics group, against resolution."""
+    """Plot the noise power spectrum used for whitening against resolution, one line per optics group.
+
+    Parameters
+    ----------
+    imaging : ImageFormation
+        Image formation model that holds the noise spectra.
+    ax : Axes, optional
+        Axes to draw into; by default those of a new figure.
+    """
     ax, half = axes(ax, 5.0, 3.4), imaging.plane.box_size // 2
     frequency = np.arange(half + 1) / (imaging.plane.box_size * float(imaging.pixel_size))
     power = as_numpy(imaging.noise)[:, : half + 1]
     for group, values in enumerate(power[1:] if len(power) > 1 else power):
         ax.plot(frequency, values, label=f"optics group {group}", color=COLOURS[group % 8])
-    ax.set(xlim=(0, frequency[-1]), ylim=(0, None), ylabel="power of the noise in a coefficient")
+    ax.set(xlim=(0, frequency[-1]), ylim=(0, None), ylabel="noise power per Fourier coefficient")
     resolution_ticks(ax, frequency[-1])
     ax.legend()
     return ax
@@ -155,12 +183,16 @@ def noise_spectrum(imaging: ImageFormation, ax: Axes | None = None) -> Axes:
 
 @styled
 def confusion_table(counts: Array, rows: Sequence[str], columns: Sequence[str], ax: Axes | None = None) -> Axes:
-    """A table of counts (rows, columns), coloured by the share of each row.
+    """Draw a confusion table, with each cell coloured by its fraction of the row total.
 
     Parameters
     ----------
-    counts, rows, columns
-        As `evaluation.confusion` gives them.
+    counts : (rows, columns) int
+        Number of particles, as returned by `evaluation.confusion`.
+    rows, columns : sequence of str
+        Labels and names, as returned by `evaluation.confusion`.
+    ax : Axes, optional
+        Axes to draw into; by default those of a new figure.
     """
     counts = as_numpy(counts)
     ax = axes(ax, 1.2 + 0.42 * len(columns), 0.9 + 0.27 * len(rows))
@@ -173,6 +205,6 @@ def confusion_table(counts: Array, rows: Sequence[str], columns: Sequence[str], 
     if max(map(len, columns)) > 3:
         plt.setp(ax.get_xticklabels(), rotation=35, ha="right")
     ax.set_yticks(range(len(rows)), rows)
-    ax.set(xlabel="named", ylabel="label")
+    ax.set(xlabel="assigned name", ylabel="label")
     ax.tick_params(length=0)
     return ax

@@ -1,4 +1,4 @@
-"""The training of the auto-encoder as a drawing."""
+"""Diagram of a training step of the auto-encoder."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ _ARROW = {"arrowstyle": "-|>", "color": "0.2", "shrinkA": 0, "shrinkB": 1}
 
 @styled
 def training_diagram(image: Array | None = None, prediction: Array | None = None) -> Figure:
-    """How a training step computes the objective (Eq. 3): encoder, noise, decoder, prior, distortion and rate.
+    """Draw how a training step computes the objective: encoder, noise, decoder, prior, distortion and rate.
+
+    The objective is Eq. 3 of the cryoTWIN paper.
 
     Parameters
     ----------
     image, prediction : (D, D) float, optional
-        Pictures to show for a particle image and for what is predicted of it; without them their symbols stand alone.
+        A particle image and its prediction by the decoder; by default both frames are empty.
     """
     figure = plt.figure(figsize=(9.6, 4.0), layout="none")
     ax = figure.add_axes((0, 0, 1, 1))
@@ -54,15 +56,15 @@ def training_diagram(image: Array | None = None, prediction: Array | None = None
     _down(ax, (41, 35), 28.6, "noise $\\epsilon \\sim U[-T/2,\\,T/2]^d$")
     _down(ax, (58.5, 35), 31, "frequencies $v = \\hat{R}_i\\,\\nu$ (pose)")
     _down(ax, (72.5, 32), 26.7, "CTF, shift")
-    ax.text(36, 18, "moments of $z$,\nshared out by softmax($w$)", ha="left", va="center", size=8, color=GREY)
+    ax.text(36, 18, "moments of $z$,\nweighted by softmax($w$)", ha="left", va="center", size=8, color=GREY)
     ax.plot([8.5, 8.5, 86.5], [17.3, 2, 2], color="0.2", lw=0.9)
     ax.annotate("", (86.5, 5), (86.5, 2), arrowprops=_ARROW)
-    ax.text(69, 17.6, "minimised (Eq. 3):\ndistortion + β rate", ha="center", va="center", weight="bold", size=9)
+    ax.text(69, 17.6, "minimised:\ndistortion + β rate", ha="center", va="center", weight="bold", size=9)
     return figure
 
 
 def _box(ax: Axes, corner: tuple[float, float], sides: tuple[float, float], text: str, colour: str) -> None:
-    """A rounded frame around a text."""
+    """Draw a text in a rounded frame."""
     style: dict[str, Any] = {"boxstyle": "round,pad=0,rounding_size=1.2", "fc": "white", "ec": colour, "lw": 1.8}
     ax.add_patch(FancyBboxPatch(corner, *sides, **style))
     x, y = corner[0] + sides[0] / 2, corner[1] + sides[1] / 2
@@ -70,12 +72,12 @@ def _box(ax: Axes, corner: tuple[float, float], sides: tuple[float, float], text
 
 
 def _down(ax: Axes, top: tuple[float, float], end: float, text: str) -> None:
-    """Text with an arrow down from it."""
+    """Draw a text with an arrow pointing down from it."""
     ax.annotate(text, (top[0], end), top, ha="center", va="bottom", size=8.5, arrowprops=_ARROW)
 
 
 def _picture(ax: Axes, corner: tuple[float, float], picture: Array | None, above: str, below: str) -> None:
-    """A picture of 13 x 13 units, or an empty frame, with a line of text above and below."""
+    """Draw a picture of 13 x 13 units, or an empty frame, with a line of text above and below."""
     x, y = corner
     values = np.full((2, 2), np.nan) if picture is None else as_numpy(picture)
     ax.imshow(values, cmap="gray", origin="lower", extent=(x, x + 13, y, y + 13), aspect="auto", zorder=2)

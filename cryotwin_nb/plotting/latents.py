@@ -1,4 +1,4 @@
-"""The latent space in two dimensions: particles, the mixture's means, a pathway."""
+"""Scatter plots of the latent space: particles, means of the mixture, pathways."""
 
 from __future__ import annotations
 
@@ -36,24 +36,35 @@ def latent_scatter(
     max_points: int = 3000,
     ax: Axes | None = None,
 ) -> Axes:
-    """Latents in two dimensions, with the prior's means as stars and a pathway.
+    """Plot latents in two dimensions, with the prior's means as stars and one or more pathways.
 
     Parameters
     ----------
     z : (n, d) float
-        Latents; at most `max_points` of them, evenly spread, are drawn.
+        Latents of the particles.
     prior : GaussianMixture, optional
-        Its means are stars whose area goes with the weight; the `n_named` heaviest bear their component's index.
-        Points are coloured by its log density unless `colour` or `labels` are given.
-    path : Pathway or (K+1, d), or a list of them, optional
-        Drawn as lines with numbered points, each named by its method; a pathway's dense curve is the line.
+        Mixture whose means are drawn as stars, with area increasing with weight. Points are coloured by its log
+        density unless `colour` or `labels` is given.
+    path : Pathway or (K+1, d) float, or a list of them, optional
+        Paths to draw as lines with numbered points. A Pathway is drawn along its dense curve and labelled with its
+        method.
     colour : (n,) float, optional
-        What to colour by, called `colour_label` beside the colour bar.
+        Values to colour the points by.
+    colour_label : str
+        Label of the colour bar.
     labels : (n,) str, optional
-        Colour by label; each label's name stands above the middle of its points.
-    projection : (d, 2) or callable, optional
+        Labels to colour the points by; each name is written above its points.
+    projection : (d, 2) float or callable, optional
         Matrix applied to the centred latents, or a function from (m, d) latents to (m, 2) coordinates, such as the
-        transform of a t-SNE embedding. By default the two principal components named by `components`, from 1.
+        transform of a t-SNE embedding. By default the two principal components given by `components`.
+    components : (int, int)
+        Principal components on the two axes, numbered from 1.
+    n_named : int
+        Number of stars labelled with their component's index, in order of decreasing weight.
+    max_points : int
+        Maximum number of latents drawn, evenly spaced in their order.
+    ax : Axes, optional
+        Axes to draw into; by default those of a new figure.
     """
     ax, points = axes(ax, 5.2, 4.3), _points(z)
     flatten, names = _projection(points, projection, components)
@@ -85,20 +96,24 @@ def embedding_scatter(
     n_named: int = 12,
     ax: Axes | None = None,
 ) -> Axes:
-    """A t-SNE map of latents, of samples of the prior, or of other points placed in it.
+    """Plot a t-SNE map of the latents, of samples from the prior, or of other points embedded in it.
 
     Parameters
     ----------
     embedding : Embedding
-        By `embed_tsne`.
+        Result of `embed_tsne`.
     prior : GaussianMixture, optional
-        Its means are drawn as stars, their area by weight.
+        Mixture whose means are drawn as stars, with area increasing with weight.
     show : {"latents", "samples"} or (m, 2) float
-        What is drawn; where it is not the latents, those lie in grey beneath.
+        Points to draw. Unless these are the latents, the latents are drawn in grey behind them.
     labels : (n,) str, optional
-        Colour the latents by label.
-    names : mapping of component to name, optional
-        Written beside the heaviest component of each name; without it the heaviest bear their index.
+        Labels to colour the latents by.
+    names : mapping of int to str, optional
+        Names of components, each written beside its heaviest component.
+    n_named : int
+        Number of stars labelled with their component's index, in order of decreasing weight, if `names` is not given.
+    ax : Axes, optional
+        Axes to draw into; by default those of a new figure.
     """
     ax = axes(ax, 4.6, 4.3)
     if isinstance(show, str) and show == "latents":
@@ -122,14 +137,14 @@ def embedding_scatter(
 
 
 def _points(values: Any) -> Tensor:
-    """Anything (m, d) as a float32 tensor on the CPU."""
+    """Convert an array (m, d) to a float32 tensor on the CPU."""
     return torch.as_tensor(as_numpy(values), dtype=torch.float32)
 
 
 def _projection(
     z: Tensor, projection: Any, components: tuple[int, int]
 ) -> tuple[Callable[[Tensor], np.ndarray], list[str]]:
-    """The map from latents (m, d) to the plane (m, 2), and what its axes are called."""
+    """Return the map from latents (m, d) to the plane (m, 2), and the labels of its axes."""
     if callable(projection):
         return lambda x: as_numpy(projection(x)), ["embedding 1", "embedding 2"]
     centre, dim = z.mean(0), z.shape[1]
@@ -137,12 +152,13 @@ def _projection(
         matrix = _points(projection)
         if tuple(matrix.shape) != (dim, 2):
             found = f"shape {tuple(matrix.shape)}"
-            raise InputError("projection", found, f"({dim}, 2)", "Give two directions, as columns, or a function.")
+            raise InputError("projection", found, f"({dim}, 2)", "Pass two directions as columns, or a function.")
         names = ["direction 1 (latent units)", "direction 2 (latent units)"]
     else:
         if not 1 <= min(components) <= max(components) <= dim:
             found = f"components {components} of {dim} dimensions"
-            raise InputError("latent_scatter", found, f"two from 1 to {dim}", "Choose others, or give a projection.")
+            remedy = "Choose other components, or pass a projection."
+            raise InputError("latent_scatter", found, f"two from 1 to {dim}", remedy)
         chosen = [c - 1 for c in components]
         _, spread, directions = torch.linalg.svd(z - centre, full_matrices=False)
         matrix, share = directions[chosen].T, (spread**2 / (spread**2).sum())[chosen].tolist()
@@ -154,7 +170,7 @@ _SPOTS: dict[str, Any] = {"s": 4, "linewidths": 0, "rasterized": True}
 
 
 def _draw_labelled(ax: Axes, xy: np.ndarray, labels: np.ndarray) -> None:
-    """Points coloured by label, in random order, so that no label covers the others."""
+    """Draw points coloured by label, in random order so that no label covers the others."""
     names = sorted(set(labels))
     palette = np.array([COLOURS[i % 6] for i in range(len(names))])
     order = np.random.default_rng(0).permutation(len(xy))
@@ -165,7 +181,7 @@ def _draw_labelled(ax: Axes, xy: np.ndarray, labels: np.ndarray) -> None:
 
 
 def _draw_coloured(ax: Axes, xy: np.ndarray, values: np.ndarray | None, label: str) -> None:
-    """Points coloured by a number, the highest on top, or all alike."""
+    """Draw points coloured by value, the highest on top, or all in one colour."""
     if values is None:
         ax.scatter(xy[:, 0], xy[:, 1], color=COLOURS[0], alpha=0.3, **_SPOTS)
         return
@@ -175,7 +191,7 @@ def _draw_coloured(ax: Axes, xy: np.ndarray, values: np.ndarray | None, label: s
 
 
 def draw_stars(ax: Axes, xy: np.ndarray, weights: np.ndarray, n_named: int) -> None:
-    """The means, their area by weight, the index beside the heaviest."""
+    """Draw the means as stars with area increasing with weight, and label the heaviest with their index."""
     area = 30 + 220 * weights / weights.max()
     style: dict[str, Any] = {"color": "white", "edgecolors": "black", "linewidths": 0.9, "zorder": 4}
     ax.scatter(xy[:, 0], xy[:, 1], marker="*", s=area, label="means (area: weight)", **style)
@@ -185,7 +201,7 @@ def draw_stars(ax: Axes, xy: np.ndarray, weights: np.ndarray, n_named: int) -> N
 
 
 def draw_path(ax: Axes, path: Any, flatten: Callable[[Tensor], np.ndarray], colour: str) -> None:
-    """A line through the curve and a dot at each step, with its number where there is room."""
+    """Draw a path as a line with a dot at each step, numbered where there is room."""
     latents = _points(getattr(path, "latents", path))
     curve, xy = flatten(_points(getattr(path, "curve", latents))), flatten(latents)
     halo = [withStroke(linewidth=4, foreground="white")]

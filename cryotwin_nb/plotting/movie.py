@@ -1,11 +1,10 @@
-"""The maps of a pathway as a movie."""
+"""Movies of the maps along a pathway."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.animation import FFMpegWriter, FuncAnimation, PillowWriter
@@ -18,10 +17,7 @@ from cryotwin_nb.plotting.pictures import _cubes, _filled, scale_bar
 from cryotwin_nb.plotting.rendering import contour_level, render_surface, view_from
 from cryotwin_nb.plotting.style import Array, styled
 
-if TYPE_CHECKING:
-    pass
-
-_EVEN = "pad=ceil(iw/2)*2:ceil(ih/2)*2"  # H.264 wants even sides
+_EVEN = "pad=ceil(iw/2)*2:ceil(ih/2)*2"  # H.264 requires even sides
 
 
 @styled
@@ -40,40 +36,53 @@ def write_movie(
     n_between: int = 2,
     size: int = 360,
 ) -> Path:
-    """Write the maps of a path as a movie, there and back, at one contour.
+    """Write the maps of a path as a movie that plays forwards and then backwards, at one contour level.
 
     Parameters
     ----------
     file : path
-        .gif, or .mp4 where ffmpeg is installed. Written whole or not at all.
+        .gif file, or .mp4 if ffmpeg is installed. Written completely or not at all.
     maps : (m, D, D, D) float
+        Density maps, zyx, all in the same unit.
     voxel_size : float
         Å.
     titles : sequence of m, optional
-        By default the number of the map.
-    level, sigma, view
-        As in `map_montage`.
+        Titles of the maps; by default their numbers.
+    level : float, optional
+        Contour level in the unit of the maps; by default determined by `sigma`.
+    sigma : float
+        Contour level in standard deviations above the mean; see `map_montage`.
     reference : "first" or None
-        Colour what has been gained blue and what has been lost orange since the first map, or nothing.
+        Colour density gained since the first map blue and density lost orange; None switches this off.
+    view : (float, float)
+        Azimuth and elevation in degrees; see `view_from`.
     turn : float
-        Degrees that the view turns by from the first map to the last.
-    frames_per_second : float
+        Rotation of the view from the first map to the last, degrees.
+    frames_per_second : int
+        Frame rate.
     n_between : int
-        Frames interpolated between two maps, linearly.
+        Number of linearly interpolated frames between consecutive maps.
     size : int
-        Pixels along the edge of the uncut pictures.
+        Edge length of the pictures before cropping, pixels.
+
+    Returns
+    -------
+    Path
+        The file written.
 
     Raises
     ------
     InputError
-        If the ending is another, ffmpeg is missing, the maps are not maps or a setting is not valid.
+        If the file extension is not supported, ffmpeg is missing, the maps have the wrong shape or a setting is
+        invalid.
     """
     file, cubes = Path(file), _cubes(maps)
     writer = _writer(file, frames_per_second)
     if titles is not None and len(titles) != len(cubes):
-        raise InputError("titles", f"{len(titles)}", f"{len(cubes)}, one for each map", "Omit titles to number maps.")
+        remedy = "Pass one title per map, or omit titles to number the maps."
+        raise InputError("titles", f"{len(titles)}", f"{len(cubes)}, one for each map", remedy)
     if reference not in (None, "first"):
-        raise InputError("reference", repr(reference), "'first' or None", "Choose one of them.")
+        raise InputError("reference", repr(reference), "'first' or None", "Pass one of these.")
     level = contour_level(cubes, sigma) if level is None else level
     first = cubes[0] if reference == "first" else None
     pictures, steps = [], np.linspace(0, len(cubes) - 1, (len(cubes) - 1) * (n_between + 1) + 1)
@@ -86,7 +95,7 @@ def write_movie(
     rows, columns = _filled(np.stack(pictures).min(axis=(0, 3)) < 1)
     names = [str(titles[round(s)] if titles is not None else f"map {round(s)}") for s in steps]
     shape = (columns.stop - columns.start, rows.stop - rows.start)
-    figure = Figure(figsize=(shape[0] / 80, shape[1] / 80 + 0.3), dpi=80)  # not pyplot's: this may run in a thread
+    figure = Figure(figsize=(shape[0] / 80, shape[1] / 80 + 0.3), dpi=80)  # not from pyplot: this may run in a thread
     FigureCanvasAgg(figure)
     panel = figure.subplots()
     image = panel.imshow(pictures[0][rows, columns])
@@ -107,7 +116,7 @@ def _writer(file: Path, frames_per_second: int) -> PillowWriter | FFMpegWriter:
     if file.suffix.lower() == ".gif":
         return PillowWriter(fps=frames_per_second)
     if file.suffix.lower() != ".mp4":
-        raise InputError(file, f"the ending {file.suffix!r}", ".gif or .mp4", "Choose another name.")
+        raise InputError(file, f"extension {file.suffix!r}", ".gif or .mp4", "Choose another file name.")
     if not FFMpegWriter.isAvailable():
         sentence = f"{file}: writing .mp4 needs ffmpeg, which is not on the PATH."
         raise InputError(file, "no ffmpeg", "ffmpeg on the PATH", "Install ffmpeg, or write a .gif.", sentence)

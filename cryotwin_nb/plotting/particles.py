@@ -1,4 +1,4 @@
-"""Figures about particles before a model is trained: the report of a preparation, and a first look."""
+"""Figures of particles before training: the report of `prepare` and the result of `first_look`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 @styled
 def preparation(report: Preparation) -> Figure:
-    """What a prepared stack holds: defocus, views, power spectrum, and images, the suspicious ones first."""
+    """Plot defocus, views, power spectrum and example images of a prepared stack, suspicious images first.
+
+    Parameters
+    ----------
+    report : Preparation
+        Report of `prepare`.
+    """
     figure = plt.figure(figsize=(9.5, 5.6))
     upper, lower = np.array(figure.subfigures(2, 1, height_ratios=(1.25, 1)), object)
     _defocus(report, upper.add_subplot(1, 3, 1))
@@ -39,7 +45,7 @@ def _defocus(report: Preparation, ax: Axes) -> None:
 
 
 def _views(report: Preparation, figure) -> None:
-    """Views on a Mollweide map, opposite ones taken together: their projections are mirror images."""
+    """Plot the views in a Mollweide projection, pooling opposite views because they give mirror images."""
     if report.views is None:
         ax = figure.add_subplot(1, 3, 2)
         ax.axis("off")
@@ -54,9 +60,9 @@ def _views(report: Preparation, figure) -> None:
     mean = max(counts.mean(), 1e-9)
     mesh = ax.pcolormesh(edges[0], np.arcsin(edges[1]), counts.T / mean, cmap=DENSITY, vmin=0, rasterized=True)
     ax.set(xticks=[], yticks=[])
-    ax.set_title(f"views (evenness {report.evenness:.2f})")
+    ax.set_title(f"viewing directions (evenness {report.evenness:.2f})")
     bar = figure.colorbar(mesh, ax=ax, orientation="horizontal", shrink=0.7, aspect=25, pad=0.06)
-    bar.set_label("density of views (mean 1)")
+    bar.set_label("density relative to the mean")
 
 
 def _power(report: Preparation, ax: Axes) -> None:
@@ -69,7 +75,7 @@ def _power(report: Preparation, ax: Axes) -> None:
 
 
 def _images(report: Preparation, figure) -> None:
-    """Up to six images in the upper row if they are suspicious, with why; else some that are not."""
+    """Show up to seven example images; suspicious ones with the reasons."""
     shown = list(report.examples)[:7]
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     for panel, row in zip(panels, shown):
@@ -82,7 +88,7 @@ def _images(report: Preparation, figure) -> None:
         panel.text(0.5, -0.04, reasons.replace("standard deviation", "std."), transform=panel.transAxes, **_BELOW)
     scale_bar(panels[0], report.pixel_size, "white")
     count = len(report.suspicious)
-    note = f"{count} suspicious image{'' if count == 1 else 's'} of {report.n:,}; each picture in its own grey scale"
+    note = f"{count} suspicious image{'' if count == 1 else 's'} of {report.n:,}; each on its own grey scale"
     figure.suptitle(note, size=9)
 
 
@@ -91,7 +97,13 @@ _BELOW = {"ha": "center", "va": "top", "size": 7.5, "color": COLOURS[1]}
 
 @styled
 def first_look(look: FirstLook) -> Figure:
-    """Sections of the map, agreement of the half maps, and how much better or worse each alternative predicts."""
+    """Plot sections of the map, the half-map FSC, and the gain in likelihood for each alternative setting.
+
+    Parameters
+    ----------
+    look : FirstLook
+        Result of `first_look`.
+    """
     figure = plt.figure(figsize=(10.5, 5.2))
     left, right = np.array(figure.subfigures(1, 2, width_ratios=(1, 1.15)), object)
     maps, curve = np.array(left.subfigures(2, 1, height_ratios=(1, 1.25)), object)
@@ -116,7 +128,7 @@ def _sections(look: FirstLook, figure) -> None:
 
 
 def _scores(look: FirstLook, ax: Axes) -> None:
-    """Bars of the alternatives, best on top; those to the right of 0 predict better than what the file says."""
+    """Draw a bar per alternative, best on top; a bar right of 0 predicts better than the metadata in the file."""
     names = sorted(look.scores, key=look.scores.__getitem__)
     values = np.array([look.scores[name] for name in names])
     colours = [COLOURS[1] if value > 0 else COLOURS[0] for value in values]
@@ -129,6 +141,6 @@ def _scores(look: FirstLook, ax: Axes) -> None:
     ticks = [tick for tick in (*-decades[::-1], 0, *decades) if values.min() * 1.3 <= tick <= values.max() * 1.3]
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.minorticks_off()
-    ax.set(xlabel="gain over what the file says (nats per image)", ylim=(-0.6, len(names) - 0.4))
-    found = "; ".join(finding.name for finding in look.findings) or "nothing wrong was found"
+    ax.set(xlabel="gain over the metadata in the file (nats per image)", ylim=(-0.6, len(names) - 0.4))
+    found = "; ".join(finding.name for finding in look.findings) or "no problem found"
     ax.set_title(found, fontsize=9, color=COLOURS[1] if look.findings else COLOURS[2], loc="right", wrap=True)

@@ -1,4 +1,4 @@
-"""Pathways as pictures: the graph of routes, what a path passes, a movie of its maps."""
+"""Figures of pathways: the graph of routes and the population profile along a path."""
 
 from __future__ import annotations
 
@@ -33,21 +33,26 @@ def route_graph(
     view: tuple[float, float] = (0.0, 0.0),
     ax: Axes | None = None,
 ) -> Axes:
-    """The states that routes pass and the flux between them.
+    """Draw the states along routes and the flux between them as a graph.
 
     Parameters
     ----------
     routes : sequence of Route
-        By `find_routes`, all with the same ends.
+        Routes from `find_routes`, all between the same two states.
     decode : callable, optional
-        Latents (m, d) to maps, `model.volumes`: the states are then drawn as surfaces, all at one contour.
+        Decoder from latents (m, d) to maps, such as `model.volumes`. If given, the states are drawn as surfaces, all
+        at the same contour level.
     names : mapping of str to str, optional
-        What states are called, by their own names.
-    sigma, view
-        Contour and direction of the surfaces; see `map_montage`.
+        Title of each state, by the state's name.
+    sigma : float
+        Contour level of the surfaces, in standard deviations above the mean; see `map_montage`.
+    view : (float, float)
+        Azimuth and elevation of the surfaces in degrees; see `view_from`.
+    ax : Axes, optional
+        Axes to draw into; by default those of a new figure.
     """
     if not routes:
-        raise InputError("route_graph", "no routes", "at least one", "Lower least_share of find_routes.")
+        raise InputError("route_graph", "no routes", "at least one", "Lower the argument least_share of find_routes.")
     states, places = _layout(routes)
     height = 1.6 + 1.35 * len({round(y, 2) for _, y in places.values()})
     ax = axes(ax, 9.0, min(max(height, 3.0), 7.5))
@@ -74,13 +79,13 @@ def route_graph(
     (left, right), (low, high) = ((min(v), max(v)) for v in zip(*places.values()))
     ax.set(xlim=(left - 0.09, right + 0.09), ylim=(low - 0.75, high + 0.6))
     ax.axis("off")
-    note = "lines: share of the flux from the left end to the right; in brackets the share of all particles in a state"
+    note = "lines: share of the flux from left to right; in brackets: share of all particles in the state"
     ax.set_title(note, size=8, color=GREY, y=-0.02)
     return ax
 
 
 def _layout(routes: Sequence[Route]) -> tuple[dict[str, State], dict[str, tuple[float, float]]]:
-    """States by name, and where they stand: along x the way travelled, along y beside the routes most alike."""
+    """Return the states by name and their positions: x is the distance travelled, y places similar routes together."""
     from scipy.cluster.hierarchy import leaves_list, linkage  # slow to import, and no other figure needs it
     from scipy.spatial.distance import pdist
 
@@ -103,7 +108,7 @@ def _layout(routes: Sequence[Route]) -> tuple[dict[str, State], dict[str, tuple[
 def _thumbnails(
     decode: Callable[[Tensor], Array], states: Mapping[str, State], sigma: float, view: tuple[float, float]
 ) -> list[np.ndarray]:
-    """Pictures (h, w, 4) of the states at one contour, cut to what they fill; the ground is transparent."""
+    """Render the states at one contour level, cropped, on a transparent background: a list of (h, w, 4)."""
     cubes = _cubes(decode(torch.stack([state.latent for state in states.values()]).float()))
     level = contour_level(cubes, sigma)
     pictures = np.stack([render_surface(m, level, size=180, view=view_from(*view)) for m in cubes])
@@ -116,16 +121,17 @@ def _thumbnails(
 def path_profile(
     profile: PathProfile, confidence: PathConfidence | None = None, *, figure: FigureBase | None = None
 ) -> FigureBase:
-    """Populations along a path: per unit of length, as a density, and the particles near each of its points.
+    """Plot the population per unit of length, the density and the nearby particles along a path.
 
     Parameters
     ----------
     profile : PathProfile
-        By `pathways.profile`.
+        Result of `pathways.profile`.
     confidence : PathConfidence, optional
-        By `bootstrap_path`: intervals of both barriers; that of the population per length is shaded.
+        Result of `bootstrap_path`. The legend gives the 90 % intervals of both barriers; the interval for the
+        population per length is shaded.
     figure : Figure or SubFigure, optional
-        To draw into; by default a new one.
+        Figure to draw into; by default a new one.
     """
     figure = plt.figure(figsize=(6.4, 4.4)) if figure is None else figure
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
@@ -142,8 +148,8 @@ def path_profile(
     if confidence is not None:
         top.axhspan(*confidence.interval("line_barrier"), color=COLOURS[0], alpha=0.15, lw=0)
     legend = top.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
-    legend.set_title("90 % of the bootstrap" if confidence is not None else "", prop={"size": 8})
-    top.set_ylabel("-log, from the start (nats)")
+    legend.set_title("90 % bootstrap intervals" if confidence is not None else "", prop={"size": 8})
+    top.set_ylabel("-log, relative to the start (nats)")
     top.margins(y=0.12)
     twin = top.secondary_yaxis("right")
     twin.set_ylabel("population estimate (kT)")
@@ -152,6 +158,6 @@ def path_profile(
     bottom.bar(profile.step_position, profile.counts, width=0.7 * gap, color=COLOURS[2])
     for x, count in zip(profile.step_position, profile.counts, strict=True):
         bottom.annotate(str(count), (x, count), (0, 2), textcoords="offset points", ha="center", size=7)
-    bottom.set(xlabel="length of the path (latent units)", ylabel="particles near")
+    bottom.set(xlabel="distance along the path (latent units)", ylabel="nearby particles")
     bottom.margins(y=0.2)
     return figure

@@ -1,4 +1,4 @@
-"""Pictures of images and maps, all with a scale bar in Å."""
+"""Galleries of images and maps, each with a scale bar in Å."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ from cryotwin_nb.plotting.style import GREY, Array, as_numpy, styled
 
 @styled
 def particle_gallery(images: Array, pixel_size: float, labels: Sequence | None = None, n: int = 12) -> Figure:
-    """Particle images in one common grey scale.
+    """Show particle images on a common grey scale.
 
     Parameters
     ----------
     images : (m, D, D) float
-        The first `n` are shown.
+        Particle images.
     pixel_size : float
         Å.
     labels : sequence of m, optional
-        Titles.
+        Titles of the images.
+    n : int
+        Maximum number of images shown, from the first.
     """
     pictures = as_numpy(images[:n])
     if pictures.ndim != 3 or not len(pictures):
-        raise InputError("images", f"shape {pictures.shape}", "(m, D, D)", "Give particles.images(range(12)).")
+        raise InputError("images", f"shape {pictures.shape}", "(m, D, D)", "Pass particles.images(range(12)).")
     columns = min(6, len(pictures))
     figure, panels = _panels(-(-len(pictures) // columns), columns, 1.35, 1.35 if labels is None else 1.55)
     low, high = np.percentile(pictures, (0.5, 99.5))
@@ -57,24 +59,30 @@ def map_montage(
     columns: int = 6,
     size: int = 240,
 ) -> Figure:
-    """Surfaces of several maps at one common contour, cut to what they fill.
+    """Show the surfaces of several maps at one common contour level, cropped to the molecule.
 
     Parameters
     ----------
     maps : (m, D, D, D) float
-        Density maps, zyx, all in one unit.
+        Density maps, zyx, all in the same unit.
     voxel_size : float
         Å.
     titles : sequence of m, optional
-        By default 0 to m-1.
+        Titles of the maps; by default 0 to m-1.
     level : float, optional
-        Contour in the maps' unit. By default `sigma` standard deviations of the voxels of all maps above their mean.
-    reference : (D, D, D), "first" or "previous", optional
-        Colour each surface blue where its map has gained density over this one, orange where it has lost some.
+        Contour level in the unit of the maps; by default determined by `sigma`.
+    sigma : float
+        Contour level in standard deviations above the mean, both over the voxels of all maps. Ignored if `level` is
+        given.
+    reference : (D, D, D) float, "first" or "previous", optional
+        Map to compare with. Each surface is coloured blue where its map has gained density relative to it, orange
+        where it has lost density.
     view : (float, float)
-        Azimuth and elevation, degrees; see `view_from`.
+        Azimuth and elevation in degrees; see `view_from`.
+    columns : int
+        Maximum number of maps per row.
     size : int
-        Pixels along the edge of the uncut pictures.
+        Edge length of the pictures before cropping, pixels.
     """
     cubes = _cubes(maps)
     level = contour_level(cubes, sigma) if level is None else level
@@ -92,15 +100,25 @@ def map_montage(
     scale_bar(panels[0, 0], voxel_size * cubes.shape[-1] / size)
     note = f"contour {(level - cubes.mean()) / cubes.std():.1f} σ above the mean"
     if reference is not None:
-        note += f"; blue: gained, orange: lost against the {reference if isinstance(reference, str) else 'reference'}"
-        note += " map"
+        compared = reference if isinstance(reference, str) else "reference"
+        note += f"; blue: gained, orange: lost relative to the {compared} map"
     figure.supxlabel(note, size=8, color=GREY)
     return figure
 
 
 @styled
 def central_slices(maps: Array | Sequence[Array], voxel_size: float, titles: Sequence | None = None) -> Figure:
-    """The three central sections of maps (m, D, D, D), a column for each map, in one common grey scale."""
+    """Show the three central sections of maps, one column per map, on a common grey scale.
+
+    Parameters
+    ----------
+    maps : (m, D, D, D) float
+        Density maps, zyx, all in the same unit.
+    voxel_size : float
+        Å.
+    titles : sequence of m, optional
+        Titles of the maps; by default 0 to m-1.
+    """
     cubes = _cubes(maps)
     middle = cubes.shape[-1] // 2
     figure, panels = _panels(3, len(cubes), 1.5, 1.5)
@@ -116,16 +134,16 @@ def central_slices(maps: Array | Sequence[Array], voxel_size: float, titles: Seq
 
 
 def scale_bar(ax: Axes, pixel_size: float, colour: str = "black") -> Rectangle:
-    """Draw a bar of a round length in Å (1, 2 or 5 times a power of ten) at the lower left of a picture.
+    """Draw a scale bar of round length in Å (1, 2 or 5 times a power of ten) at the lower left of an image.
 
     Parameters
     ----------
     ax : Axes
-        Holds an image whose pixels are data units, as `imshow` makes it.
+        Axes of an image drawn by `imshow`, with one data unit per pixel.
     pixel_size : float
-        Å of one pixel of that image.
+        Pixel size of that image, Å.
     colour : str
-        Outlined in black or white, whichever it is not.
+        Colour of the bar. The outline is white if this is "black", otherwise black.
     """
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     width, height = right - left, top - bottom
@@ -142,7 +160,7 @@ def scale_bar(ax: Axes, pixel_size: float, colour: str = "black") -> Rectangle:
 
 
 def _panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
-    """A figure of empty panels (rows, columns), `width` x `height` inches each."""
+    """Create a figure of empty panels (rows, columns), `width` x `height` inches each."""
     size = (width * columns, height * rows)
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
     figure, panels = plt.subplots(rows, columns, figsize=size, squeeze=False, layout=layout)
@@ -152,33 +170,33 @@ def _panels(rows: int, columns: int, width: float, height: float) -> tuple[Figur
 
 
 def _titles(panels: np.ndarray, titles: Sequence | None, n: int) -> None:
-    """Title the first n panels, by number where no titles are given."""
+    """Set the titles of the first n panels, by default to their numbers."""
     for i, panel in zip(range(n), panels.flat):
         panel.set_title(str(i if titles is None else titles[i]), fontsize=9, pad=2)
 
 
 def _cubes(maps: Any) -> np.ndarray:
-    """One or more maps as (m, D, D, D)."""
+    """Convert one or more maps to (m, D, D, D)."""
     maps = as_numpy(maps)
     maps = maps[None] if maps.ndim == 3 else maps
     if maps.ndim != 4 or len(set(maps.shape[1:])) != 1 or not len(maps):
-        raise InputError("maps", f"shape {maps.shape}", "(m, D, D, D)", "Give model.volumes(z), or one map of it.")
+        raise InputError("maps", f"shape {maps.shape}", "(m, D, D, D)", "Pass model.volumes(z), or one of its maps.")
     return maps
 
 
 def _references(cubes: np.ndarray, reference: Any) -> list[np.ndarray | None]:
-    """The map that each map is compared with."""
+    """Return the map to compare each map with."""
     if reference is None:
         return [None] * len(cubes)
     if not isinstance(reference, str):
         return [as_numpy(reference)] * len(cubes)
     if reference not in ("first", "previous"):
-        raise InputError("reference", repr(reference), "'first', 'previous' or a map", "Choose one of them.")
+        raise InputError("reference", repr(reference), "'first', 'previous' or a map", "Pass one of these.")
     return [cubes[0 if reference == "first" else max(0, i - 1)] for i in range(len(cubes))]
 
 
 def _filled(used: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns of a picture (H, H) around the pixels in use, with a margin; everything if there are none."""
+    """Rows and columns around the used pixels of a picture (H, H), with a margin; all of them if no pixel is used."""
     spans, margin = [], round(0.06 * len(used))
     for axis in (1, 0):
         where = np.flatnonzero(used.any(axis))

@@ -1,7 +1,7 @@
-"""Shaded pictures of density maps, without a GPU or a browser: an orthographic ray caster for isosurfaces.
+"""Orthographic ray caster for isosurfaces: shaded pictures of density maps without a GPU or a browser.
 
-A ray per pixel walks from the viewer through the map and stops where the density first reaches the contour, found
-between two samples by linear interpolation. The surface's normal there is minus the gradient of the density.
+For each pixel, a ray is sampled from the viewer through the map. Linear interpolation between two samples locates the
+first point at which the density reaches the contour level. The surface normal there is the negative density gradient.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.imaging.fourier import fourier_padded
 
 GREY, BLUE, ORANGE = (0.74, 0.76, 0.79), (0.0, 0.447, 0.698), (0.902, 0.624, 0.0)
-"""Colours of a surface, of density gained and of density lost (RGB from 0 to 1; told apart by the colour-blind)."""
+"""Colours of a surface, of density gained and of density lost (RGB from 0 to 1; safe for colour-blind readers)."""
 
-_LIGHT = torch.tensor([-0.42, 0.50, 0.76])  # right, up, towards the viewer: from the upper left, as in drawings
+_LIGHT = torch.tensor([-0.42, 0.50, 0.76])  # right, up, towards the viewer: light from the upper left
 _AMBIENT, _FOG = 0.38, 0.40
-_FINE = 72  # voxels along an edge that the map is refined to, at least
+_FINE = 72  # minimum edge length of the refined map, voxels
 
 
 class SurfaceHits(NamedTuple):
-    """Where the rays of a picture meet the contour.
+    """Intersections of the rays of a picture with the isosurface.
 
     Attributes
     ----------
     hit : (H, H) bool
-        True where the ray meets the surface.
+        True where the ray intersects the surface.
     position : (H, H, 3) float32
-        Offset of the first crossing from the centre of the map, voxels, along the right, up and towards-the-viewer
-        axes of the view; zero where nothing was hit.
+        Offset of the first intersection from the centre of the map, voxels, along the right, up and
+        towards-the-viewer axes of the view; zero if there is none.
     normal : (H, H, 3) float32
-        Unit normal in the same axes, pointing out of the density.
+        Unit normal in the same axes, pointing out of the density; zero if there is no intersection.
     """
 
     hit: Tensor
@@ -45,10 +45,16 @@ class SurfaceHits(NamedTuple):
 
 
 def view_from(azimuth: float = 0.0, elevation: float = 0.0) -> Tensor:
-    """Axes of a view, (3, 3): rows point right, up and towards the viewer, in xyz.
+    """Return the axes of a view, (3, 3): rows point right, up and towards the viewer, in xyz.
 
-    Zero angles look down the z axis with x to the right and y up, as ChimeraX does on opening a map. A positive
-    `azimuth` (degrees) shows more of the molecule's right side, a positive `elevation` (degrees) more of its top.
+    At zero angles, the view is down the z axis with x to the right and y up, as when ChimeraX opens a map.
+
+    Parameters
+    ----------
+    azimuth : float
+        Degrees; positive values show more of the molecule's right side.
+    elevation : float
+        Degrees; positive values show more of the molecule's top.
     """
     a, e = np.deg2rad(azimuth), np.deg2rad(elevation)
     right = (np.cos(a), 0.0, -np.sin(a))
@@ -57,16 +63,24 @@ def view_from(azimuth: float = 0.0, elevation: float = 0.0) -> Tensor:
 
 
 def contour_level(maps: ArrayLike | Tensor, sigma: float = 2.5) -> float:
-    """One contour for maps (..., D, D, D): `sigma` standard deviations above the mean of all their voxels."""
+    """Return a common contour level for several maps: mean plus `sigma` standard deviations over all their voxels.
+
+    Parameters
+    ----------
+    maps : (..., D, D, D) float
+        Density maps, all in the same unit.
+    sigma : float
+        Number of standard deviations.
+    """
     values = torch.as_tensor(maps).double()
     return float(values.mean() + sigma * values.std())
 
 
 def automatic_sigma(maps: ArrayLike | Tensor) -> float:
-    """The contour of `contour_level` that best parts the voxels of maps (..., D, D, D) into particle and solvent.
+    """Return the `sigma` for `contour_level` that best separates particle from solvent in maps (..., D, D, D).
 
-    Otsu's threshold (1979), which makes the variance between the two classes largest; unlike a fixed number of
-    standard deviations it does not depend on how much of the box is empty.
+    This is Otsu's threshold (1979), which maximises the variance between the two classes. Unlike a fixed number of
+    standard deviations, it does not depend on how much of the box is empty.
     """
     values = torch.as_tensor(maps).double().flatten().numpy()
     counts, edges = np.histogram(np.minimum(values, np.quantile(values, 0.999)), bins=256)
@@ -77,28 +91,29 @@ def automatic_sigma(maps: ArrayLike | Tensor) -> float:
 
 
 def surface_hits(volume: ArrayLike | Tensor, level: float, size: int = 240, view: Tensor | None = None) -> SurfaceHits:
-    """First crossings of the contour along parallel rays, one per pixel of a picture as wide as the map.
+    """Find the first crossing of the contour level along each of a set of parallel rays, one per pixel.
 
     Parameters
     ----------
     volume : (D, D, D) float
-        Map, zyx.
+        Density map, zyx.
     level : float
-        Contour, in the map's unit.
+        Contour level in the unit of the map.
     size : int
-        H, pixels; the picture spans D voxels.
-    view : (3, 3), optional
-        See `view_from`.
+        Edge length H of the picture, pixels; it spans D voxels.
+    view : (3, 3) float, optional
+        Axes of the view; by default those of `view_from()`.
 
     Notes
     -----
-    Maps smaller than 72 voxels are first refined by zero-padding their transform, which adds no information but lets
-    straight lines between samples follow the curve. What lies more than D/2 from the centre in depth is not drawn.
+    Maps with fewer than 72 voxels per edge are first refined by zero-padding their Fourier transform. This adds no
+    information, but makes linear interpolation between samples accurate. Density more than D/2 in front of or behind
+    the centre is not drawn.
     """
     fine, factor = _refined(_require_map(volume))
     view = view_from() if view is None else view
     count = fine.shape[-1]
-    # the ray's coordinates, in fine voxels, along right and up; row 0 is the top of the picture
+    # coordinates of the rays along right and up, in refined voxels; row 0 is the top of the picture
     across = (torch.arange(size) + 0.5) * count / size - count / 2
     up, right = torch.meshgrid(-across, across, indexing="ij")
     depths = torch.arange(count, -1, -1) - count / 2
@@ -126,28 +141,34 @@ def render_surface(
     colour: tuple[float, float, float] = GREY,
     difference: ArrayLike | Tensor | None = None,
 ) -> np.ndarray:
-    """Shaded picture of the surface where a map crosses a contour.
+    """Render a shaded picture of the isosurface of a map.
 
     Parameters
     ----------
-    volume, level, size, view
-        As in `surface_hits`.
-    colour : tuple
-        RGB from 0 to 1.
+    volume : (D, D, D) float
+        Density map, zyx.
+    level : float
+        Contour level in the unit of the map.
+    size : int
+        Edge length of the picture, pixels; it spans D voxels.
+    view : (3, 3) float, optional
+        Axes of the view; by default those of `view_from()`.
+    colour : (float, float, float)
+        Colour of the surface, RGB from 0 to 1.
     difference : (D, D, D) float, optional
-        Map minus a reference, in the map's unit: where it just below the surface nears +`level` the surface turns blue
-        (gained), where it nears -`level` orange (lost).
+        Map minus a reference, in the unit of the map, sampled one voxel below the surface. The surface turns blue
+        where it approaches +`level` (density gained) and orange where it approaches -`level` (density lost).
 
     Returns
     -------
     (size, size, 3) float32
-        RGB from 0 to 1 on white.
+        RGB from 0 to 1, on a white background.
     """
     view = view_from() if view is None else view
     hits = surface_hits(volume, level, size, view)
     paint = torch.tensor(colour).expand(size, size, 3)
     if difference is not None:
-        below = hits.position - hits.normal  # one voxel under the surface
+        below = hits.position - hits.normal  # one voxel below the surface
         amount = _sample(_require_map(difference)[None], below @ view) / abs(level)
         for sign, target in ((1, BLUE), (-1, ORANGE)):
             strength = (1.5 * sign * amount - 0.3).clamp(0, 1)
@@ -163,20 +184,20 @@ def render_surface(
 def _require_map(volume: ArrayLike | Tensor) -> Tensor:
     volume = torch.as_tensor(volume).detach().float().cpu()
     if volume.ndim != 3 or len(set(volume.shape)) != 1 or volume.shape[0] % 2:
-        found, remedy = f"shape {tuple(volume.shape)}", "Give one map at a time, a cube of even size."
+        found, remedy = f"shape {tuple(volume.shape)}", "Pass a single cubic map with an even edge length."
         raise InputError("map to draw", found, "(D, D, D)", remedy)
     return volume
 
 
 def _refined(volume: Tensor) -> tuple[Tensor, int]:
-    """The map on a grid finer by an integer factor, by zero-padding of its transform, and the factor."""
+    """Refine a map by an integer factor by zero-padding its Fourier transform; return the map and the factor."""
     size = volume.shape[-1]
     factor = -(-_FINE // size)
     return (volume if factor == 1 else fourier_padded(volume, factor * size)), factor
 
 
 def _sample(fields: Tensor, points: Tensor) -> Tensor:
-    """Trilinear values (H, W, F) of fields (F, D, D, D) at voxel offsets (H, W, 3) from the centre, xyz; 0 outside."""
+    """Interpolate fields (F, D, D, D) at voxel offsets (H, W, 3) from the centre, xyz: (H, W, F), 0 outside the box."""
     size = fields.shape[-1]
     place = (points + size // 2) * (2 / (size - 1)) - 1
     values = grid_sample(fields[None], place[None, None], align_corners=True)

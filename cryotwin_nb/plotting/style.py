@@ -1,4 +1,4 @@
-"""What the figures have in common: colours, type, and how they are begun."""
+"""Style shared by all figures: colours, fonts, and helpers to create axes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from cryotwin_nb.plotting.colours import COLOURS as COLOURS
 from cryotwin_nb.plotting.colours import DENSITY as DENSITY
 
 GREY = "0.35"
-"""Notes and guide lines."""
+"""Colour of notes and guide lines."""
 
 HALO: list[AbstractPathEffect] = [withStroke(linewidth=2.5, foreground="white")]
-"""Path effect that keeps text and lines legible on top of points."""
+"""Path effects that keep text and lines legible on top of points."""
 
 STYLE: dict[Any, Any] = {
     "axes.labelsize": 9,
@@ -38,7 +38,7 @@ STYLE: dict[Any, Any] = {
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
 }
-"""matplotlib's settings while a figure is drawn; never those of the session."""
+"""matplotlib settings applied while a figure is drawn; the settings of the session do not change."""
 
 Array = np.ndarray | Tensor
 _P = ParamSpec("_P")
@@ -46,7 +46,7 @@ _R = TypeVar("_R")
 
 
 def styled(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Make a function draw in `STYLE`."""
+    """Decorate a function to draw with the settings in `STYLE`."""
 
     @wraps(function)
     def drawn(*args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -58,19 +58,19 @@ def styled(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def as_numpy(values: Any) -> np.ndarray:
-    """Arrays, tensors (of any device, with or without gradient) and sequences of them as float64."""
+    """Convert arrays, tensors (on any device, with or without gradient) and sequences of them to float64 arrays."""
     if isinstance(values, (list, tuple)):
         return np.array([as_numpy(v) for v in values])
     return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
 
 
 def axes(ax: Axes | None, width: float, height: float) -> Axes:
-    """The given Axes, or those of a new figure of that size in inches."""
+    """Return the given Axes, or those of a new figure of the given size in inches."""
     return ax if ax is not None else plt.subplots(figsize=(width, height))[1]
 
 
 def apart(points: np.ndarray, gap: float) -> list[int]:
-    """Rows of (m, 2) with room for a number: the last, the first, and those farther than `gap` from earlier ones."""
+    """Return rows of points (m, 2) with room for a number: the last, then each farther than `gap` from those chosen."""
     kept = [len(points) - 1]
     for k in range(len(points) - 1):
         if np.linalg.norm(points[kept] - points[k], axis=1).min() > gap:

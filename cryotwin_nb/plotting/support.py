@@ -1,4 +1,4 @@
-"""How far the images support the maps of a pathway, as a picture."""
+"""Figure of the support that the images give to the maps of a pathway."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from cryotwin_nb.plotting.style import COLOURS, GREY, HALO, styled
 if TYPE_CHECKING:
     from cryotwin_nb.evaluation.support_result import PathwaySupport
 
-_VAGUE = 0.2  # standard error of a share beyond which it says nothing
+_VAGUE = 0.2  # standard error above which a share is not shown
 
 
 @styled
 def path_support(support: PathwaySupport, *, figure: FigureBase | None = None) -> FigureBase:
-    """Resolution that the images support along a path, how many they are, and what of the decoded maps they show.
+    """Plot the supported resolution, the number of nearby images and the supported amplitude along a path.
+
+    Flagged points are orange, with a cross if no resolution is supported. In the bottom panel, a cross marks a shell
+    in which the decoded map has detail that the images do not show; grey marks a shell with too few images to decide.
 
     Parameters
     ----------
     support : PathwaySupport
-        By `pathway_support`. Flagged points are orange, with a cross where no resolution is supported; in the lowest
-        panel shells are crossed in which the decoder goes beyond the images, and grey where too few images are near
-        to tell.
+        Result of `pathway_support`.
     figure : Figure or SubFigure, optional
-        To draw into; by default a new one.
+        Figure to draw into; by default a new one.
     """
     figure = plt.figure(figsize=(8.4, 6.4)) if figure is None else figure
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(3, 2, 4))
@@ -40,7 +41,7 @@ def path_support(support: PathwaySupport, *, figure: FigureBase | None = None) -
     middle.bar(points, support.n_effective, width=0.7, color=colours)
     for x, count in zip(points, support.n_effective, strict=True):
         middle.annotate(f"{count:.0f}", (x, count), (0, 2), textcoords="offset points", ha="center", size=8)
-    middle.set(ylabel="images near")
+    middle.set(ylabel="nearby images")
     middle.margins(y=0.25)
     _shares(figure, bottom, support, points)
     bottom.set(xlabel="point of the path", ylabel="spatial frequency (1/Å)", xlim=(-0.5, len(points) - 0.5))
@@ -49,7 +50,7 @@ def path_support(support: PathwaySupport, *, figure: FigureBase | None = None) -
 
 
 def _resolution(panel: Axes, support: PathwaySupport, points: np.ndarray, flagged: np.ndarray) -> None:
-    """Supported resolution, finer upwards; crosses at the foot where there is none."""
+    """Plot the supported resolution, finer upwards; a cross at the bottom marks a point with none."""
     frequency = 1 / support.resolution  # 0 for none
     none = ~np.isfinite(support.resolution)
     panel.plot(points, np.where(none, np.nan, frequency), color=COLOURS[0])
@@ -71,7 +72,7 @@ def _resolution(panel: Axes, support: PathwaySupport, points: np.ndarray, flagge
 
 
 def _shares(figure: FigureBase, panel: Axes, support: PathwaySupport, points: np.ndarray) -> None:
-    """Share of the decoded amplitude that the images show, by shell."""
+    """Plot the share of the decoded amplitude supported by the images, for each shell and point."""
     known = support.shell_error < _VAGUE
     shares = np.ma.masked_where(~known, support.shell_support)
     step = support.frequency[0]
@@ -86,7 +87,7 @@ def _shares(figure: FigureBase, panel: Axes, support: PathwaySupport, points: np
     panel.plot(edges, np.repeat(1 / support.resolution, 2), label="supported resolution", **line)
     panel.set(ylim=(0, extent[3]))
     panel.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
-    note = "cross: not in the images; grey: too few images to tell"
+    note = "cross: not in the images; grey: too few images"
     panel.text(1, 1.02, note, transform=panel.transAxes, ha="right", size=8, color=GREY)
     bar = figure.colorbar(image, ax=panel, pad=0.01, fraction=0.04, extend="max")
     bar.set_label("share of the decoded\namplitude in the images")

@@ -1,4 +1,4 @@
-"""How a training went, when it is over and while it runs."""
+"""Training curves, drawn after training or live in a notebook."""
 
 from __future__ import annotations
 
@@ -21,11 +21,16 @@ if TYPE_CHECKING:
 
 @styled
 def training_curves(history: History) -> Figure:
-    """The gain in log-evidence of each closed-form pass, where there were any, and Eq. 3's two terms in each epoch.
+    """Plot the gain in log-evidence of the closed-form passes, if any, and distortion and rate per epoch.
 
-    The evidence of passes that use other frequencies is of other data: lines join passes up to the same |k| only, and
-    each line starts at zero. Grey is where beta or the resolution of the epochs still rises. A first epoch far above
-    the others is given as a number only.
+    Log-evidences of passes with different frequency limits are not comparable, so lines join only passes with the same
+    maximum |k|, and each line starts at zero. Grey marks epochs in which beta or the resolution still increases. If
+    the value of the first epoch is far above all others, it is given as a number instead of a point.
+
+    Parameters
+    ----------
+    history : History
+        Training history to plot.
     """
     closed_form = bool(history.log_evidence)
     figure, panels = plt.subplots(1, 2 + closed_form, figsize=(11 if closed_form else 8, 2.9))
@@ -34,13 +39,13 @@ def training_curves(history: History) -> Figure:
     _epochs(history, panels[-2], "distortion", "distortion per image", COLOURS[0])
     _epochs(history, panels[-1], "rate", "rate per image (nats)", COLOURS[1])
     if history.epochs:
-        note = f"{np.mean(history.seconds):.1f} s an epoch, β = {history.beta[-1]:.3g}"
+        note = f"{np.mean(history.seconds):.1f} s per epoch, β = {history.beta[-1]:.3g}"
         panels[-1].text(1, 1, note, transform=panels[-1].transAxes, ha="right", va="bottom", color=GREY, size=8)
     return figure
 
 
 def _passes(history: History, panel: Axes) -> None:
-    """Gain in log-evidence since the first pass at the same radius, with that radius above the panel."""
+    """Plot the gain in log-evidence since the first pass at the same radius; write the radius above the panel."""
     radius, evidence = np.array(history.pass_radius), np.array(history.log_evidence)
     starts = [0, *(np.flatnonzero(np.diff(radius)) + 1), len(radius)]
     for first, end in pairwise(starts):
@@ -52,7 +57,7 @@ def _passes(history: History, panel: Axes) -> None:
             panel.axvline(first + 0.5, color="0.85", lw=0.8, zorder=0)
         label = {"x": (rows[0] + rows[-1]) / 2 + 1, "y": 1, "s": f"{radius[first]:.3g}"}
         panel.text(**label, transform=panel.get_xaxis_transform(), ha="center", va="bottom", color=GREY, size=8)
-    note = f"{sum(history.pass_seconds):.0f} s in all"
+    note = f"{sum(history.pass_seconds):.0f} s in total"
     panel.text(0.98, 0.03, note, transform=panel.transAxes, ha="right", va="bottom", color=GREY, size=8)
     panel.text(0, 1, "|k| to ", transform=panel.transAxes, ha="right", va="bottom", color=GREY, size=8)
     panel.set(xlabel="closed-form pass", ylabel="gain in log-evidence (nats)", xlim=(0.5, len(radius) + 0.5))
@@ -60,7 +65,7 @@ def _passes(history: History, panel: Axes) -> None:
 
 
 def _epochs(history: History, panel: Axes, name: str, label: str, colour: str) -> None:
-    """One term of the objective against the epoch."""
+    """Plot one term of the objective against the epoch."""
     values, epochs = np.array(getattr(history, name)), np.arange(1, history.epochs + 1)
     ramps = {"β": history.beta, "resolution": history.radius}
     last = {term: _last_rise(ramp) for term, ramp in ramps.items() if _last_rise(ramp)}
@@ -79,24 +84,32 @@ def _epochs(history: History, panel: Axes, name: str, label: str, colour: str) -
 
 
 def _last_rise(values: list[float]) -> int:
-    """Index of the last value above the one before; 0 where there is none."""
+    """Index of the last value greater than the one before it; 0 if there is none."""
     rises = [i for i in range(1, len(values)) if values[i] > values[i - 1] * (1 + 1e-9)]
     return rises[-1] if rises else 0
 
 
 class LivePlot:
-    """A callback for `fit` that redraws the training curves under the notebook cell after each epoch.
+    """Callback for `fit` that redraws the training curves below the notebook cell after each epoch.
 
         history = ct.fit(model, particles, callbacks=[ct.plotting.LivePlot()])
 
-    Outside a notebook it does nothing.
+    Outside a notebook, it does nothing.
     """
 
     def __init__(self) -> None:
         self._display: Any = None
 
     def __call__(self, history: History, model: object = None) -> None:
-        """Draw the history so far; the picture, a PNG, replaces the previous one."""
+        """Draw the history so far as a PNG that replaces the previous one.
+
+        Parameters
+        ----------
+        history : History
+            Training history so far.
+        model : object, optional
+            Model being trained; not used.
+        """
         if not _in_notebook():
             return
         from IPython.display import Image, display
@@ -111,6 +124,6 @@ class LivePlot:
 
 
 def _in_notebook() -> bool:
-    """True in a Jupyter kernel (not in plain Python, nor in a terminal's IPython)."""
+    """Return True in a Jupyter kernel, False in plain Python or IPython in a terminal."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return getattr(shell, "kernel", None) is not None

@@ -1,4 +1,4 @@
-"""From a refined stack to one fit for training: cropped, whitened, written compactly; and a first look at it."""
+"""Prepare a refined stack for training (crop, whiten, write compactly), and check its quality with a first look."""
 
 from cryotwin_nb.preparation.findings import Finding, FirstLook
 from cryotwin_nb.preparation.look import first_look

@@ -1,4 +1,4 @@
-"""What may be different from what the file says of poses, shifts, CTF and pixel size."""
+"""Alternatives to the poses, shifts, CTF and pixel size stated in a particle file."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from cryotwin_nb.preparation.hypotheses import Assumption
 _UPSIDE_DOWN = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
 _QUARTER_TURN = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 Change = Callable[[Assumption], Assumption]
-OTHERS = "poses of other particles"  # how much is due to what all views share
+OTHERS = "poses of other particles"  # control: the gain from features that all views share
 
 
 def pose_changes(seed: int) -> dict[str, Change]:
-    """Other ways to read the rotations. A half turn of all images is a mirror image of the molecule."""
+    """Return alternative interpretations of the rotations.
+
+    An in-plane rotation of all images by 180° is not among them: it is equivalent to mirroring the molecule.
+    """
 
     def turned(state: Assumption, matrix: Tensor) -> Assumption:
         return replace(state, rotations=state.rotations @ matrix)
@@ -47,7 +50,7 @@ def pose_changes(seed: int) -> dict[str, Change]:
 
 
 def shift_changes(pixel_size: float) -> dict[str, Change]:
-    """Other ways to read the shifts."""
+    """Return alternative interpretations of the shifts."""
 
     def scaled(factor: float) -> Change:
         return lambda state: replace(state, shifts=factor * state.shifts)
@@ -62,7 +65,7 @@ def shift_changes(pixel_size: float) -> dict[str, Change]:
 
 
 def ctf_changes() -> dict[str, Change]:
-    """Other ways in which the images may have come by their contrast."""
+    """Return alternative ways in which the CTF can have affected the images."""
 
     def of_kind(kind: int) -> Change:
         return lambda state: replace(state, kind=torch.full_like(state.kind, kind))
@@ -80,7 +83,7 @@ def ctf_changes() -> dict[str, Change]:
 
 
 def pixel_changes() -> dict[str, Change]:
-    """Other pixel sizes: up to 15 % off, as calibrations are, and what a forgotten or doubled binning gives."""
+    """Return alternative pixel sizes: calibration errors of up to 15 %, and factors of missing or repeated binning."""
 
     def times(factor: float) -> Change:
         return lambda state: replace(state, pixel=factor)
@@ -90,5 +93,5 @@ def pixel_changes() -> dict[str, Change]:
 
 
 def pixel_name(factor: float) -> str:
-    """What a wrong pixel size is called: by how much the true one differs."""
+    """Return the label of a wrong pixel size: by how many percent the true one differs."""
     return f"pixel size {100 * (factor - 1):+.0f} %"

@@ -14,7 +14,7 @@ from cryotwin_nb.particles.particles import Particles
 
 @dataclass(frozen=True)
 class CroppedImages:
-    """The images of particles, as recorded but without the frequencies that a smaller box cannot hold."""
+    """Particle images as recorded, Fourier-cropped to a smaller box when they are read."""
 
     particles: Particles
     rows: np.ndarray
@@ -39,9 +39,10 @@ class CroppedImages:
 
 
 def cropped(particles: Particles, box_size: int) -> Particles:
-    """The particles with images of `box_size` pixels and the same extent in Å; nothing is read before it is needed.
+    """Return the particles with images Fourier-cropped to `box_size` pixels and the same extent in Å.
 
-    Poses, shifts (Å), CTF and grey values stay; pixel size and ground truth are those of the new grid.
+    Images are only read when needed. Poses, shifts (Å), CTF and grey values do not change; pixel size and ground truth
+    refer to the new grid.
 
     Raises
     ------
@@ -51,7 +52,7 @@ def cropped(particles: Particles, box_size: int) -> Particles:
     size = particles.box_size
     if require_box_size(box_size) > size:
         found, remedy = f"{box_size} pixels", "Choose a smaller box: cropping cannot enlarge images."
-        raise InputError("box_size", found, f"at most the {size} pixels of the images", remedy)
+        raise InputError("box_size", found, f"at most {size} pixels, the box size of the images", remedy)
     if box_size == size:
         return particles
     return Particles(

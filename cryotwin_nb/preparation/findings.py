@@ -1,4 +1,4 @@
-"""What a first look gives."""
+"""Result types of `first_look`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from cryotwin_nb.imaging.fsc import FscCurve
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong with the particles.
+    """Problem found in the particles.
 
     Attributes
     ----------
     name : str
-        What is wrong.
+        Name of the problem.
     evidence : str
-        What shows it.
+        Measurement that reveals it.
     advice : str
-        What to do.
+        Recommended action.
     """
 
     name: str
@@ -35,25 +35,25 @@ class FirstLook:
     Attributes
     ----------
     n_images : int
-        Images looked at.
+        Number of images examined.
     voxel_size : float
-        Å, of the coarse grid.
+        Voxel size of the coarse grid, Å.
     map : (D, D, D) float32
-        Homogeneous reconstruction with everything as the file says, image grey value per Å.
+        Homogeneous reconstruction with all metadata as stated in the file, image grey value per Å.
     half_maps : (2, D, D, D) float32
-        From either half of the images.
+        Maps from each half of the images.
     fsc : FscCurve
-        Correlation of the half maps.
+        Fourier shell correlation of the half maps.
     gain : float
-        How much likelier the map of one half makes the images of the other, nats per image: 0 is pure noise.
+        Log-likelihood gain of the images of one half from the map of the other, over pure noise; mean, nats per image.
     scores : dict of str to float
-        The same less `gain`, if something were different; above 0: it predicts better than what the file says.
+        Change in `gain` under each alternative. Above 0, it predicts the images better than the metadata in the file.
     pose_error : float
-        Typical error of the rotations, root mean square, degrees; motions of the molecule are counted as errors, too.
+        Typical error of the rotations (root mean square), degrees; motions of the molecule also count as errors.
     shift_error : float
         Typical error of the shifts along each axis, Å.
     findings : tuple of Finding
-        Empty if everything is as the file says.
+        Problems found; empty if the metadata in the file are consistent with the images.
     """
 
     n_images: int
@@ -69,23 +69,24 @@ class FirstLook:
 
     @property
     def resolution(self) -> float:
-        """Å, at a half-map FSC of 0.143; at best that of the coarse grid."""
+        """Resolution at a half-map FSC of 0.143, Å; limited by the coarse grid."""
         return self.fsc.resolution(0.143)
 
     def summary(self) -> str:
-        """All of it in a few lines."""
+        """Return the results as a few lines of text."""
         limit = 2 * self.voxel_size
-        best = " (the limit of this look)" if self.resolution <= 1.001 * limit else ""
+        best = " (the limit of the coarse grid)" if self.resolution <= 1.001 * limit else ""
         lines = [
-            f"{self.n_images:,} images to {limit:.3g} Å: half maps agree to {self.resolution:.3g} Å{best}; "
-            f"they predict each other's images with a gain of {self.gain:.1f} nats per image",
-            f"typical error of the rotations {self.pose_error:.1f}°, of the shifts {self.shift_error:.1f} Å "
-            "(motions of the molecule included)",
+            f"{self.n_images:,} images examined to {limit:.3g} Å: half maps agree to {self.resolution:.3g} Å{best}; "
+            f"each half map predicts the other half's images with a gain of {self.gain:.1f} nats per image",
+            f"typical error: rotations {self.pose_error:.1f}°, shifts {self.shift_error:.1f} Å per axis "
+            "(including motions of the molecule)",
         ]
         for finding in self.findings:
             lines.append(f"! {finding.name}: {finding.evidence}. {finding.advice}")
         if not self.findings:
-            lines.append("nothing wrong with poses, shifts, CTF, pixel size and contrast (the hand cannot be told)")
+            checked = "poses, shifts, CTF, pixel size or contrast"
+            lines.append(f"nothing wrong with {checked} (handedness cannot be determined)")
         return "\n".join(lines)
 
     def __repr__(self) -> str:

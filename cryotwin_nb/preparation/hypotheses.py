@@ -1,9 +1,9 @@
-"""What may be wrong with the poses, shifts and CTF of particles, and how well images are predicted if it is.
+"""Assumptions about the poses, shifts and CTF of particles, scored by how well they predict the images.
 
-An `Assumption` says how a sample of images is taken to have come about. Its score is cross-validated: a map from one
-half of the images predicts the other half, through CTF and noise, and the gain of an image is how much more likely the
-prediction makes it than pure noise, in nats. What is true predicts best, whatever the molecule, so that assumptions can
-be compared without a reference. A mirror image of the molecule predicts the same images: the hand cannot be told.
+An `Assumption` states how a sample of images was formed. Its score is cross-validated: a map from one half of the
+images predicts the other half, through CTF and noise. The gain of an image is its log-likelihood under the prediction
+minus that under pure noise, in nats. The true assumption predicts best for any molecule, so no reference is needed. A
+mirror image of the molecule predicts the same images: handedness cannot be determined.
 """
 
 from __future__ import annotations
@@ -24,25 +24,26 @@ from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.preparation.cropping import cropped
 from cryotwin_nb.reconstruction.eigenvolumes import begin
 
-_READING = 2.5  # padding of the lattice that slices are read from
+_READING = 2.5  # padding factor of the lattice from which slices are interpolated
 
 
 @dataclass(frozen=True)
 class Assumption:
-    """How images are taken to have come about.
+    """Assumption about how images were formed.
 
     Attributes
     ----------
     rotations : (n, 3, 3)
         Poses.
     shifts : (n, 2)
-        Å.
+        Shifts, Å.
     ctf : CTF
+        CTF parameters.
     pixel : float
-        True pixel size over the one given; the CTF depends on it.
+        Ratio of the true to the stated pixel size; the CTF depends on it.
     kind : (n,) int64
-        What each image was multiplied by: 0 the CTF; 1 nothing but the sign of dark particles; 2 |CTF| (phases
-        flipped); 3 CTF^2 (multiplied by it once more).
+        Factor applied to each image: 0, the CTF; 1, only the sign of dark particles (no CTF); 2, |CTF| (phases
+        flipped); 3, CTF^2 (CTF applied twice).
     """
 
     rotations: Tensor
@@ -53,16 +54,18 @@ class Assumption:
 
 
 class Sample:
-    """Some images of a set on a coarse grid, in two halves, and what is needed to predict them.
+    """Random sample of images on a coarse grid, in two halves, with everything needed to predict them.
 
     Parameters
     ----------
     particles : Particles
         With poses and CTF.
     n_images : int
-        At most this many, drawn at random.
+        Maximum number of images, drawn at random.
     box_size : int
-        Box of the coarse grid, pixels.
+        Box size of the coarse grid, pixels.
+    seed : int
+        Seed of the draw and of the split into halves.
     """
 
     def __init__(self, particles: Particles, n_images: int, box_size: int, seed: int) -> None:
@@ -80,13 +83,13 @@ class Sample:
         self.mask = spherical_mask(box_size, imaging.particle_radius, box_size / 16)
         self.half = torch.as_tensor(rng.permutation(n) % 2)
         self.weights = imaging.multiplicity.clone()
-        self.weights[0] = 0  # the mean of an image depends on what was taken for its background
+        self.weights[0] = 0  # the mean of an image depends on the estimate of its background
 
     def __len__(self) -> int:
         return len(self.half)
 
     def part(self, keep: Tensor) -> Sample:
-        """The sample with some of its images (n,) bool."""
+        """Return the sample restricted to the images selected by `keep` (n,) bool."""
         new = copy(self)
         new.particles = self.particles[keep.numpy()]
         new.batch = self.batch.take(keep.nonzero()[:, 0])
@@ -94,49 +97,49 @@ class Sample:
         return new
 
     def stated(self) -> Assumption:
-        """As the particles say."""
+        """Return the assumption stated by the metadata of the particles."""
         rotations, ctf = self.particles.require_views()
         kind = torch.zeros(len(self), dtype=torch.int64)
         return Assumption(torch.as_tensor(rotations), torch.as_tensor(self.particles.shifts), ctf, 1.0, kind)
 
     def data(self, state: Assumption, rows: Tensor) -> Tensor:
-        """Coefficients (m, P) of some of the images, centred by the shifts of a state."""
+        """Return the coefficients (m, P) of some images, centred by the shifts of a state."""
         moved = torch.as_tensor(self.particles.shifts)[rows] - state.shifts[rows]
         data = self.batch.data[rows]
         return data * shift_phases(self.frequencies, moved) if bool(moved.any()) else data
 
     def transfer(self, state: Assumption, rows: Tensor) -> Tensor:
-        """What slices (m, P) are multiplied by."""
+        """Return the factors (m, P) applied to slices: the CTF, or its alternative, times the whitening."""
         ctf = state.ctf[rows.numpy()](self.frequencies / state.pixel)
         kind = state.kind[rows, None]
         changed = torch.where(kind == 1, -torch.ones_like(ctf), torch.where(kind == 2, -ctf.abs(), -ctf.square()))
         return torch.where(kind == 0, ctf, changed) * self.whitening[rows]
 
     def reconstruct(self, state: Assumption, rows: Tensor) -> Tensor:
-        """The map (D, D, D) of some of the images."""
+        """Reconstruct the map (D, D, D) of some images."""
         parts = self.data(state, rows), self.transfer(state, rows), state.rotations[rows], self.batch.group[rows]
         batch = ImageBatch(*parts)
         return begin(self.imaging, [batch], self.mask, 1).mean
 
     def halves(self) -> list[tuple[Tensor, Tensor]]:
-        """Rows to make a map from, and those to predict with it; and the other way round."""
+        """Return the rows to reconstruct from and the rows to predict, for both directions of the cross-validation."""
         first, second = (self.half == 0).nonzero()[:, 0], (self.half == 1).nonzero()[:, 0]
         return [(first, second), (second, first)]
 
     def slices(self, volume: Tensor, rotations: Tensor) -> Tensor:
-        """Central slices (m, P) complex64 of a map."""
+        """Return central slices (m, P) complex64 of a map."""
         size = self.imaging.plane.box_size
         ball = half_ball(size, size / 2, _READING)
         slices = ball.slices(ball.from_volumes(volume[None]), self.imaging.frequencies, rotations)
         return torch.view_as_complex(slices)
 
     def products(self, prediction: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
-        """Inner products (m,) of predictions with images, and with themselves."""
+        """Return the inner products (m,) of predictions with images and with themselves."""
         with_image = (self.weights * (prediction.conj() * data).real).sum(1)
         return with_image, (self.weights * prediction.abs().square()).sum(1)
 
     def gains(self, state: Assumption, maps: list[Tensor] | None = None) -> Tensor:
-        """log-likelihood (n,) of each image predicted by the map of the other half, less that of noise, nats."""
+        """Return the log-likelihood (n,) of each image given the map of the other half, minus that of noise, nats."""
         gains = torch.zeros(len(self))
         maps = maps or [self.reconstruct(state, rows) for rows, _ in self.halves()]
         for volume, (_, rows) in zip(maps, self.halves()):
@@ -146,14 +149,14 @@ class Sample:
         return gains
 
     def flips(self, state: Assumption) -> tuple[Tensor, float, float]:
-        """Whether the phases of images are flipped: gain (n,) if so, share of such images, and its standard error.
+        """Estimate phase flipping: gain (n,) of each image if flipped, share of flipped images, its standard error.
 
-        Flipping changes the sign where the CTF is positive. The images' agreement with the prediction there, relative
-        to that at the same frequencies of images whose CTF is negative there, is 1 less twice the share, however well
-        the map predicts these frequencies.
+        Flipping changes the sign where the CTF is positive. Compare the agreement of images with the prediction there
+        with the agreement, at the same frequencies, of images whose CTF is negative. The ratio is 1 minus twice the
+        share, regardless of how well the map predicts these frequencies.
         """
         shell = self.imaging.shell
-        sums = torch.zeros(2, 2, len(self), int(shell.max()) + 1)  # CTF > 0 or not; with images, with itself
+        sums = torch.zeros(2, 2, len(self), int(shell.max()) + 1)  # CTF > 0 or <= 0; product with images or itself
         for made_from, rows in self.halves():
             transfer = self.transfer(state, rows)
             A = self.slices(self.reconstruct(state, made_from), state.rotations[rows]) * transfer
@@ -163,7 +166,7 @@ class Sample:
                     part = torch.zeros(len(rows), sums.shape[-1])
                     sums[sign, kind, rows] = part.index_add_(1, shell, terms * there)
         (seen, expected), total = sums[0], sums[1].sum(1)
-        agreement = total[0] / total[1].clamp_min(1e-30)  # by shell
+        agreement = total[0] / total[1].clamp_min(1e-30)  # per shell
         agreement[total[1] < 1e-3 * total[1].max()] = 0
         seen, expected = (seen * (agreement > 0)).sum(1), (expected * agreement).sum(1)
         ratio = seen.sum() / expected.sum().clamp_min(1e-30)
@@ -171,7 +174,7 @@ class Sample:
         return -2 * sums[0, 0].sum(1), float(1 - ratio) / 2, float(error) / 2
 
     def signs(self, state: Assumption) -> tuple[float, float]:
-        """Gain per image, at the best scale, of the positive and of the negative parts of the maps alone."""
+        """Return the gain per image, at the optimal scale, of the positive and the negative parts of the maps alone."""
         sums = torch.zeros(2, 2)
         for made_from, rows in self.halves():
             volume = self.reconstruct(state, made_from)
@@ -183,10 +186,10 @@ class Sample:
 
 
 def without_ctf(sample: Sample, state: Assumption, rounds: int = 15) -> Assumption:
-    """The state in which those images have no CTF whose power spectra say so.
+    """Return the state in which images have no CTF if their power spectra show none.
 
-    A mixture of two kinds of images of the same expected density spectrum, multiplied by the CTF or by nothing; fitted
-    by expectation-maximisation. Poses do not enter, so that wrong ones do no harm.
+    The model is a mixture of two classes of images with the same expected density spectrum, one with and one without
+    the CTF, fitted by expectation-maximisation. It does not use poses, so wrong poses have no effect.
     """
     shell, keep = sample.imaging.shell, (sample.imaging.shell > 0)
     with_ctf = replace(state, kind=torch.zeros_like(state.kind))

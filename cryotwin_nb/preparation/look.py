@@ -1,4 +1,4 @@
-"""A first look at particles: a map in seconds, and whether poses, CTF and contrast are what the file says."""
+"""First look at particles: a coarse map in seconds, and a quality check of poses, CTF and contrast."""
 
 from __future__ import annotations
 
@@ -26,33 +26,35 @@ from cryotwin_nb.preparation.findings import Finding, FirstLook
 from cryotwin_nb.preparation.hypotheses import Assumption, Sample, without_ctf
 from cryotwin_nb.preparation.pose_errors import typical_errors
 
-_LEAST, _LARGEST = 32, 48  # pixels of the coarse grid: half of those of the images, within these
-_CERTAIN = 6.0  # standard errors by which another state has to predict better
-_IN_FOCUS = 500.0  # Å: no image is recorded with less, apart from those whose defocus is not in the file
-_PARTLY = 0.1  # by how much of it the gain has to rise if some images are taken to have no CTF
-_DEGREES = 4.25  # errors of poses that cost: see benchmarks/pose_errors.py
-_BLUR = 0.19  # errors of shifts that cost: share of the finest detail looked at, whose amplitude they halve
+_LEAST, _LARGEST = 32, 48  # limits of the coarse box size, pixels; within them it is half that of the images
+_CERTAIN = 6.0  # standard errors by which an alternative must predict better
+_IN_FOCUS = 500.0  # Å; no image is recorded closer to focus, so smaller values mean that the defocus is missing
+_PARTLY = 0.1  # relative increase in gain required before some images are assumed to have no CTF
+_DEGREES = 4.25  # rotation error above which results degrade: see benchmarks/pose_errors.py
+_BLUR = 0.19  # the same for shifts, as a share of the finest detail examined: its amplitude is halved
 _PART_WITHOUT, _PART_FLIPPED = "CTF missing in a part", "phases of a part flipped"
 
 _ADVICE = {
-    "pose": "Correct the conversion of the angles; every program's convention is in Particles.read(poses=...).",
-    "shift": "Correct the sign, order or unit of the shifts: Å, added to the image to centre it.",
-    "ctf": "Extract the particles with the CTF left as it is, or correct the CTF columns of the file.",
-    "pixel": "Check the pixel size (after binning, too) and give pixel_size= in Å; a wrong defocus looks alike.",
+    "pose": "Correct the conversion of the angles; Particles.read(poses=...) documents the convention of each program.",
+    "shift": "Correct the sign, order or unit of the shifts: moving an image by its shift, in Å, must centre it.",
+    "ctf": "Extract the particles without CTF correction, or correct the CTF columns of the file.",
+    "pixel": "Check the pixel size (also after binning) and pass pixel_size= in Å; a wrong defocus looks similar.",
 }
 
 
 def first_look(particles: Particles, n_images: int = 2000, seed: int = 0, progress: bool = False) -> FirstLook:
-    """Reconstruct a coarse map of some particles, and test what the file says about them against alternatives.
+    """Reconstruct a coarse map of some particles, and test their metadata against alternatives.
 
     Parameters
     ----------
     particles : Particles
         With poses and CTF.
     n_images : int
-        At most this many are looked at, drawn at random.
+        Maximum number of images examined, drawn at random.
     seed : int
         Seed of the random draw.
+    progress : bool
+        Show a progress bar.
 
     Returns
     -------
@@ -66,13 +68,19 @@ def first_look(particles: Particles, n_images: int = 2000, seed: int = 0, progre
 
     Notes
     -----
-    The alternatives: see `hypotheses`. The best is taken on before others are tried, until none predicts better.
-    Whether the contrast is right shows in the map: density is positive.
+    `hypotheses` describes how alternatives are scored. The best one is adopted before the others are tested again,
+    until none predicts better. The contrast is checked on the map, whose density must be positive.
+
+    Examples
+    --------
+    >>> look = ct.first_look(particles)
+    >>> [finding.name for finding in look.findings]
+    []
     """
     particles.require_views()
     if min(len(particles), n_images) < 100:
         found = f"{min(len(particles), n_images)} images"
-        raise InputError("first_look", found, "at least 100", "Give more particles.")
+        raise InputError("first_look", found, "at least 100", "Pass more particles, or increase n_images.")
     size = particles.box_size
     sample = Sample(particles, n_images, min(size, max(_LEAST, min(_LARGEST, size // 4 * 2))), seed)
     with tqdm(desc="first look", unit="hypothesis", disable=not progress) as bar:
@@ -80,14 +88,14 @@ def first_look(particles: Particles, n_images: int = 2000, seed: int = 0, progre
 
 
 class _Look:
-    """One first look: what is taken to be true by now, and what was found on the way."""
+    """State of a first look: the current assumption and the findings so far."""
 
     def __init__(self, sample: Sample, seed: int, bar: tqdm) -> None:
         self.sample, self.seed, self.bar = sample, seed, bar
         self.state = sample.stated()
         self.findings: list[Finding] = []
         self.scores: dict[str, float] = {}
-        self._flipped = 0.0  # share of the images that look phase-flipped
+        self._flipped = 0.0  # share of images that appear phase-flipped
 
     def result(self) -> FirstLook:
         sample, stated = self.sample, self.state
@@ -108,31 +116,32 @@ class _Look:
         return self.sample.gains(state)
 
     def _has_ctf(self) -> bool:
-        """Whether the file has the defocus of enough images to go on; only those are looked at further."""
+        """Return whether enough images have a defocus in the file, and restrict the sample to those."""
         ctf = self.state.ctf
         defocus = np.maximum(np.abs(ctf.defocus_u), np.abs(ctf.defocus_v))
         missing = torch.as_tensor((defocus < _IN_FOCUS) & (ctf.phase_shift == 0))
         share = float(missing.float().mean())
         if share < 0.001:
             return True
-        evidence = f"a defocus of at most {_IN_FOCUS / 1e4:g} µm for {100 * share:.0f} % of the images"
+        evidence = f"defocus below {_IN_FOCUS / 1e4:g} µm for {100 * share:.0f} % of the images"
         gains, enough = self._gains(self.state), int((~missing).sum()) >= 50
         if enough:
-            evidence += f", which gain {float(gains[missing].mean()):.1f} nats, the others {gains[~missing].mean():.1f}"
+            means = float(gains[missing].mean()), float(gains[~missing].mean())
+            evidence += f", with a mean gain of {means[0]:.1f} nats compared with {means[1]:.1f} for the others"
             self.sample = self.sample.part(~missing)
             self.state = self.sample.stated()
         whole = "all" if share > 0.999 else f"{100 * share:.0f} % of the"
-        advice = "Read the CTF from the job that estimated it, or leave these images out with indices=."
+        advice = "Read the CTF from the job that estimated it, or exclude these images with indices=."
         self.findings.append(Finding(f"CTF parameters missing for {whole} images", evidence, advice))
         return enough
 
     def _alternatives(self) -> None:
-        """Take on the best alternative as long as one predicts better than what is taken to be true."""
+        """Adopt the best alternative as long as one predicts better than the current assumption."""
         for attempt in range(3):
             gains = self._gains(self.state)
             tried = {name: (family, state, self._gains(state)) for family, name, state in self._changed()}
             better = {name: float((tried[name][2] - gains).mean()) for name in tried}
-            # Other species than that of the average map look like images with another CTF, but not by much.
+            # Images of species unlike the average map are also predicted slightly better with another CTF.
             better[_PART_WITHOUT] -= _PARTLY * max(float(gains.mean()), 1.0)
             if attempt == 0:
                 self.scores |= better
@@ -149,15 +158,15 @@ class _Look:
             self._note(best, family, float(gains.mean()), float(after.mean()))
 
     def _interpolated(self, state: Assumption, better: dict) -> tuple[Assumption, Tensor]:
-        """The state with the pixel size at the top of a parabola through the best and its neighbours."""
-        scores = [better.get(pixel_name(state.pixel + step), 0.0) for step in (-0.05, 0.0, 0.05)]  # 0: the present one
+        """Interpolate the pixel size with a parabola through the best score and its neighbours; return state, gains."""
+        scores = [better.get(pixel_name(state.pixel + step), 0.0) for step in (-0.05, 0.0, 0.05)]  # 0: current state
         bend = scores[0] - 2 * scores[1] + scores[2]
         if abs(state.pixel - 1) < 0.14 and bend < 0:
             state = replace(state, pixel=state.pixel + 0.025 * (scores[0] - scores[2]) / bend)
         return state, self._gains(state)
 
     def _changed(self) -> Iterator[tuple[str, str, Assumption]]:
-        """The alternatives to the present state: family, name, state."""
+        """Yield the alternatives to the current state: family, name, state."""
         families: dict[str, dict[str, Change]] = {
             "pose": pose_changes(self.seed),
             "shift": shift_changes(self.sample.full_pixel_size) if bool(self.state.shifts.any()) else {},
@@ -171,7 +180,7 @@ class _Look:
         yield "ctf", _PART_FLIPPED, self._partly_flipped()
 
     def _partly_flipped(self) -> Assumption:
-        """The state in which those images have flipped phases that are likelier so."""
+        """Return the state in which images have flipped phases if that makes them more likely."""
         gain, self._flipped, error = self.sample.flips(self.state)
         if self._flipped < max(0.15, 4 * error):
             return self.state
@@ -183,46 +192,48 @@ class _Look:
         return name != OTHERS and better[name] > 0 and mean > _CERTAIN * error
 
     def _note(self, name: str, family: str, before: float, after: float) -> None:
-        evidence = f"so the images gain {after:.1f} nats each, as the file says {before:.1f}"
+        changed = "under this assumption"
         if family == "pixel":
             given = self.sample.full_pixel_size
-            evidence = f"with about {given * self.state.pixel:.3g} Å instead of {given:.3g} Å {evidence[3:]}"
+            changed = f"at about {given * self.state.pixel:.3g} Å instead of {given:.3g} Å"
+        evidence = f"{changed} the mean gain is {after:.1f} nats per image instead of {before:.1f}"
         if name in (_PART_WITHOUT, _PART_FLIPPED):
             share = self._flipped if name == _PART_FLIPPED else float((self.state.kind == 1).float().mean())
             name = f"{name.removesuffix(' in a part').replace(' of a part', '')} in {100 * share:.0f} % of the images"
         self.findings.append(Finding(name, evidence, _ADVICE[family]))
 
     def _without_poses(self, exchanged: Tensor, gains: Tensor) -> bool:
-        """Whether the poses predict no better than those of other particles do: then nothing else can be told."""
+        """Return whether the poses predict no better than those of other particles; nothing else can be tested then."""
         difference = gains - exchanged
         if float(difference.mean()) > _CERTAIN * float(difference.std()) / len(gains) ** 0.5:
             return False
-        evidence = f"the images gain {float(gains.mean()):.1f} nats each with them, {float(exchanged.mean()):.1f} with"
+        evidence = f"the mean gain is {float(gains.mean()):.1f} nats per image"
+        evidence += f", and {float(exchanged.mean()):.1f} with the poses of other particles"
         advice = "Check that poses and images are in the same order, and that the shifts are in Å."
-        self.findings.append(Finding("poses do not fit the images", f"{evidence} those of other particles", advice))
+        self.findings.append(Finding("poses do not fit the images", evidence, advice))
         return True
 
     def _contrast(self) -> None:
-        """Density is positive: the positive part of the map has to predict better than the negative one."""
+        """Check the contrast: density is positive, so the positive part of the map must predict better."""
         positive, negative = self.sample.signs(self.state)
         self.scores["contrast inverted"] = negative - positive
         if negative <= 1.2 * positive:
             return
-        parts = f"{negative:.1f} against {positive:.1f} nats"
+        parts = f"{negative:.1f} versus {positive:.1f} nats"
         evidence = f"the negative part of the map predicts the images better than the positive one ({parts})"
         other = "light" if self.sample.particles.contrast == "dark" else "dark"
         advice = f"Read the particles with contrast={other!r}."
         self.findings.append(Finding("contrast inverted", evidence, advice))
 
     def _errors(self, degrees: float, shift: float) -> None:
-        """Errors of poses and shifts that cost resolution and what the latents tell, if all else is right."""
+        """Report errors of poses and shifts that degrade maps and latents, if nothing else is wrong."""
         if self.findings:
             return
-        costs = "Refine the poses locally, or leave the worst images out; small motions will not be told apart."
+        advice = "Refine the poses locally, or exclude the worst images; small motions cannot be distinguished."
         if degrees > _DEGREES:
-            evidence = f"typically {degrees:.1f}° (large motions of the molecule look alike)"
-            self.findings.append(Finding("rotations are inexact", evidence, costs))
+            evidence = f"typical error {degrees:.1f}° (large motions of the molecule have the same effect)"
+            self.findings.append(Finding("rotations are inexact", evidence, advice))
         finest = 2 * self.sample.particles.pixel_size
         if shift > _BLUR * finest:
-            evidence = f"typically {shift:.1f} Å along each axis, which blurs what is finer than {5.3 * shift:.2g} Å"
-            self.findings.append(Finding("shifts are inexact", evidence, costs))
+            evidence = f"typical error {shift:.1f} Å along each axis, which blurs detail finer than {5.3 * shift:.2g} Å"
+            self.findings.append(Finding("shifts are inexact", evidence, advice))

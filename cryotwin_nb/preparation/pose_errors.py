@@ -1,12 +1,12 @@
-"""How far off the poses and shifts of particles are, from how images differ from what a map predicts.
+"""Typical errors of poses and shifts, estimated from the residuals between images and their prediction by a map.
 
 A small error e of an image's pose and shift changes the prediction by J e, with J its derivatives. If the errors are
-independent and Gaussian, e ~ N(0, T^2), what is left of an image, X - prediction, has the evidence
+independent and Gaussian, e ~ N(0, T^2), the residual of an image, X - prediction, has the log-evidence
 
     log p = -1/2 log det(1 + T H T) + 1/2 (T h)^T (1 + T H T)^-1 (T h),   h = Re J^H (X - prediction), H = Re J^H J,
 
-and the T that makes all the images likeliest is the typical error. No image has to be aligned for it, which noise would
-be mistaken in.
+up to a constant. The typical error is the T that maximises the evidence of all images. No image is realigned, which
+would fit its noise.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from torch import Tensor
 from cryotwin_nb.preparation.hypotheses import Assumption, Sample
 from cryotwin_nb.truth.molecules import axis_rotation
 
-_STEP = 2.0  # degrees, of the derivatives
-_DEGREES = (0, 0.25, 0.5, *np.geomspace(0.7, 12, 13).tolist())  # per axis
-_FINER = 9
-_SHARES = (0, *np.geomspace(0.01, 0.6, 15).tolist())  # shifts, of the finest detail
+_STEP = 2.0  # degrees, step of the finite differences
+_DEGREES = (0, 0.25, 0.5, *np.geomspace(0.7, 12, 13).tolist())  # rotation errors per axis to try
+_FINER = 9  # points of the refined grids
+_SHARES = (0, *np.geomspace(0.01, 0.6, 15).tolist())  # shift errors to try, as shares of the finest detail
 
 
 def typical_errors(sample: Sample, state: Assumption, n_images: int = 800) -> tuple[float, float]:
-    """Root-mean-square error of the rotations, degrees, and standard deviation of the shifts' along each axis, Å.
+    """Return the root-mean-square rotation error, degrees, and the standard deviation of the shifts per axis, Å.
 
-    Motions of the molecule look like errors of the poses: up to about 4° for one with two moving arms.
+    Motions of the molecule look like pose errors: up to about 4° for a molecule with two moving arms.
     """
     h, H = _derivatives(sample, state, n_images)
     finest = 2 * sample.particles.pixel_size
@@ -40,12 +40,12 @@ def typical_errors(sample: Sample, state: Assumption, n_images: int = 800) -> tu
 
 
 def _around(values: np.ndarray, best: int) -> np.ndarray:
-    """Finer values from the neighbour on one side of the best to that on the other."""
+    """Return a finer grid between the two neighbours of the best value."""
     return np.linspace(values[max(0, best - 1)], values[min(len(values) - 1, best + 1)], _FINER)
 
 
 def _derivatives(sample: Sample, state: Assumption, n_images: int) -> tuple[Tensor, Tensor]:
-    """h (m, 5) and H (m, 5, 5) for rotations about x, y, z in degrees and shifts along x, y in Å."""
+    """Return h (m, 5) and H (m, 5, 5) for rotations about x, y, z in degrees and shifts along x, y in Å."""
     weights = sample.weights
     parts = []
     for made_from, rows in sample.halves():
@@ -75,7 +75,7 @@ def _derivatives(sample: Sample, state: Assumption, n_images: int) -> tuple[Tens
 
 
 def _evidence(h: Tensor, H: Tensor, degrees: float, shift: float) -> float:
-    """Mean log-evidence of the residuals for errors of these standard deviations, nats per image."""
+    """Return the mean log-evidence of the residuals for errors of these standard deviations, nats per image."""
     T = torch.tensor([degrees] * 3 + [shift] * 2, dtype=torch.float64)
     factor = torch.linalg.cholesky(torch.eye(5, dtype=torch.float64) + T[:, None] * H * T)
     pulled = (T * h)[..., None]

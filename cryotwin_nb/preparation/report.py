@@ -1,4 +1,4 @@
-"""What a prepared stack holds, and what is remarkable about it."""
+"""Report on a prepared stack: its contents, and images that look suspicious."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from cryotwin_nb.imaging.fourier import fft2, grid, n_shells, shell_mean
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.whitening import Whitening
 
-_TIMES = 8.0  # the usual deviation, beyond which an image is suspicious
-_USUAL = 0.02  # of the images' standard deviation: smaller deviations are those of normalised images
-_HOT = 12.0  # times the usual difference of a pixel from its neighbours
+_TIMES = 8.0  # multiple of the usual deviation beyond which an image is suspicious
+_USUAL = 0.02  # minimum usual deviation, relative to the standard deviation of the images: normalised images have less
+_HOT = 12.0  # hot pixel: multiple of the usual difference between a pixel and its neighbours
 
 
 @dataclass(frozen=True)
@@ -25,30 +25,31 @@ class Preparation:
     Attributes
     ----------
     path : Path
-        The STAR file written.
+        Path of the STAR file.
     n, box_size, pixel_size : int, int, float
-        Images; D in pixels; Å.
+        Number of images; box size D, pixels; pixel size, Å.
     contrast : {"dark", "light"}
         Contrast of the particles as recorded; in the stack they are dark.
     dtype : str
         Data type of the stack.
     whitened : bool
-        Divided by the noise's spectrum; otherwise, in half precision, by its standard deviation.
+        Whether the images were divided by the noise spectrum. If not, float16 images were divided by the standard
+        deviation of the noise.
     defocus : (n,) float64 or None
-        Mean of both axes, µm, positive for underfocus.
+        Mean defocus of both axes, µm, positive for underfocus.
     views : (n, 3) float32 or None
-        Direction in which each particle is looked at, in the molecule's frame.
+        Viewing direction of each particle in the molecule's frame.
     evenness : float or None
         Evenness of the views over the sphere (`view_evenness`).
     suspicious : dict of int to str
-        Images to look at, by their number from 0, and why.
+        Images to inspect, by zero-based number, and the reasons.
     examples : dict of int to (D, D) float32
-        Some images as they are in the stack, the first suspicious ones among them.
+        Example images from the stack, including the first suspicious ones.
     frequency, image_power, noise_power : (D/2,) float64
-        1/Å; mean power of the images' and of the noise's Fourier coefficients in each shell, before whitening and in
-        one common unit. The noise is None where it was not measured.
+        Spatial frequency of each shell, 1/Å, and mean power of the Fourier coefficients of images and noise there,
+        before whitening and in common units. `noise_power` is None if it was not measured.
     seconds : float
-        It took this long.
+        Wall-clock time of the preparation, s.
     """
 
     path: Path
@@ -70,11 +71,11 @@ class Preparation:
 
     @property
     def resolution_limit(self) -> float:
-        """The finest detail that the pixels can hold (Nyquist), Å."""
+        """Resolution at the Nyquist frequency, Å."""
         return 2 * self.pixel_size
 
     def summary(self) -> str:
-        """All of it in a few lines."""
+        """Return the report as a few lines of text."""
         scaled = "noise of unit variance" if self.dtype == "float16" else "grey values as recorded"
         how = f"{self.dtype}, {'whitened' if self.whitened else scaled}, dark"
         turned = "" if self.contrast == "dark" else " (recorded as light, inverted)"
@@ -86,9 +87,9 @@ class Preparation:
             lines.append("defocus: unknown")
         else:
             low, middle, high = np.quantile(self.defocus, (0.05, 0.5, 0.95))
-            lines.append(f"defocus: median {middle:.2f} µm, nine tenths between {low:.2f} and {high:.2f} µm")
+            lines.append(f"defocus: median {middle:.2f} µm, 90 % between {low:.2f} and {high:.2f} µm")
         known = self.evenness is not None
-        lines.append(f"views: evenness {self.evenness:.2f} (1: all directions alike)" if known else "views: unknown")
+        lines.append(f"views: evenness {self.evenness:.2f} (1: uniform)" if known else "views: unknown")
         reasons = Counter(reason for why in self.suspicious.values() for reason in why.split("; "))
         kinds = Counter(reason.split(" of image ")[0] for reason in reasons.elements())
         listed = ", ".join(f"{count} {reason}" for reason, count in kinds.most_common())
@@ -102,18 +103,24 @@ class Preparation:
 def report(
     path: Path, source: Particles, kept: dict[str, np.ndarray], whitening: Whitening | None, dtype: str, seconds: float
 ) -> Preparation:
-    """The report on a stack that was just written.
+    """Return the report on a newly written stack.
 
     Parameters
     ----------
     path : Path
-        Its STAR file.
+        Path of its STAR file.
     source : Particles
-        What it was made from, on the new grid.
+        Particles from which it was made, on the new grid.
     kept : dict
-        As for `suspicious_images`.
+        Statistics of the images, as in `suspicious_images`.
+    whitening : Whitening, optional
+        Scaling applied to the images.
+    dtype : str
+        Data type of the stack.
+    seconds : float
+        Wall-clock time of the preparation, s.
     """
-    # A warning about the contrast, which is declared in the file, would be about our own choice.
+    # Passing the contrast avoids a warning about it: `prepare` chose it and declared it in the file.
     prepared = Particles.read(path, contrast="dark")
     suspicious = suspicious_images(kept)
     even = np.linspace(0, len(prepared) - 1, min(6, len(prepared))).astype(int).tolist()
@@ -145,7 +152,7 @@ def report(
 
 
 def _power(particles: Particles, rows: np.ndarray) -> np.ndarray:
-    """Mean power (D/2,) of the images' Fourier coefficients in each shell."""
+    """Return the mean power (D/2,) of the images' Fourier coefficients in each shell."""
     size = particles.box_size
     shell = grid(size, 2).reshape(-1, 2).float().norm(dim=-1).round().long()
     power = torch.zeros(size * size, dtype=torch.float64)
@@ -156,23 +163,23 @@ def _power(particles: Particles, rows: np.ndarray) -> np.ndarray:
 
 
 def view_evenness(views: np.ndarray, width: float = 0.1, points: int = 500) -> float:
-    """How evenly the views sample Fourier space: 1 if all directions are alike, near 0 if some are missing.
+    """Return how evenly the views sample Fourier space: 1 if uniformly, near 0 if some directions are missing.
 
     Parameters
     ----------
     views : (n, 3)
-        Unit vectors; a particle seen along v fills the plane perpendicular to v.
+        Unit vectors; a particle seen along v samples the plane perpendicular to v.
     width : float
-        Sine of the angle within which a plane counts for a direction.
+        Sine of the maximum angle between a direction and the planes counted for it.
     points : int
-        Directions looked at.
+        Number of directions evaluated.
 
     Notes
     -----
-    Harmonic over arithmetic mean of the number of planes through each direction, the inverse of the sampling
-    compensation factor (Baldwin and Lyumkis 2020). All views from the side give 0.6 to 0.8, all along one axis 0.
+    Ratio of the harmonic to the arithmetic mean of the number of planes through each direction, the inverse of the
+    sampling compensation factor (Baldwin and Lyumkis 2020). Side views alone give 0.6 to 0.8, a single view gives 0.
     """
-    height = 1 - (np.arange(points) + 0.5) / points  # a spiral over half the sphere
+    height = 1 - (np.arange(points) + 0.5) / points  # Fibonacci spiral over a hemisphere
     turn = np.pi * (3 - 5**0.5) * np.arange(points)
     ring = np.sqrt(1 - height**2)
     directions = np.stack([ring * np.cos(turn), ring * np.sin(turn), height]).astype(np.float32)
@@ -183,13 +190,13 @@ def view_evenness(views: np.ndarray, width: float = 0.1, points: int = 500) -> f
 
 
 def suspicious_images(kept: dict[str, np.ndarray]) -> dict[int, str]:
-    """Numbers of images that differ from the others by far, and why.
+    """Return the numbers of images that differ strongly from the others, and the reasons.
 
     Parameters
     ----------
     kept : dict of (n,) arrays
-        mean, std: of the grey values; power: mean square after whitening; spike: largest difference of a pixel from
-        its neighbours, over the usual one; digest: of the pixels.
+        mean, std: of the grey values; power: mean square after whitening; spike: largest difference between a pixel and
+        its neighbours, relative to the usual one; digest: hash of the pixels.
     """
     std, usual = kept["std"], float(np.median(kept["std"]))
     found: dict[int, list[str]] = {}
@@ -212,6 +219,6 @@ def suspicious_images(kept: dict[str, np.ndarray]) -> dict[int, str]:
 
 
 def _outliers(values: np.ndarray, least: float) -> np.ndarray:
-    """Which values are farther from the median than `_TIMES` the usual deviation, or `least` if that is more."""
+    """Return which values differ from the median by more than `_TIMES` the usual deviation (or `least`, if larger)."""
     away = np.abs(values - np.median(values))
     return away > _TIMES * max(1.4826 * float(np.median(away)), least)

@@ -1,7 +1,7 @@
-"""From the particles of a project to a small stack to work on: cropped, dark, whitened, in half precision.
+"""Prepare particles as a small working stack: cropped, dark, whitened, in half precision.
 
-The stack is read back by `Particles.read` and gives the same models as the original would on the same grid: whatever
-was done to the grey values is kept beside it (`whitening`) and undone by `ImageFormation`.
+`Particles.read` reads the stack, and training on it gives the same models as the original images on the same grid: the
+scaling of the grey values is stored beside the stack (`whitening`) and undone by `ImageFormation`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from cryotwin_nb.preparation.cropping import cropped
 from cryotwin_nb.preparation.report import Preparation, report
 
 _TYPES = {"float16": np.float16, "float32": np.float32}
-_LARGEST = 2.0**15  # half precision ends at 65504
+_LARGEST = 2.0**15  # largest stored value; the maximum of float16 is 65504
 _CHUNK = 256
 
 
@@ -54,37 +54,46 @@ def prepare(
     Parameters
     ----------
     particles : Particles or path-like
-        A path is given to `Particles.read`.
+        A path is read with `Particles.read`.
     output : path-like
-        The .star file; the stack of the same name (.mrcs, memory-mappable) goes beside it. Its folder is made.
+        Path of the .star file. The stack (.mrcs, memory-mappable) of the same name is written beside it. The folder is
+        created if needed.
     box_size : int, optional
-        Pixels, even: the images are cropped in Fourier space, keep their extent in Å, and lose what is finer than two
-        of the new pixels. By default that of the images.
+        New box size, pixels, even. Images are cropped in Fourier space: they keep their extent in Å and lose detail
+        finer than two new pixels. By default the box size of the images.
     dtype : {"float16", "float32"}
-        MRC mode 12 or 2.
+        Data type of the stack, MRC mode 12 or 2.
     whiten : bool
-        Divide by the amplitude spectrum of the noise (per optics group where it has 1,000 images or more). False
-        divides by its standard deviation where `dtype` is float16, and leaves the grey values as they are otherwise.
+        Divide by the amplitude spectrum of the noise (per optics group if it has at least 1,000 images). If False,
+        float16 images are divided by the standard deviation of the noise, and float32 images keep their grey values.
     workers : int, optional
-        Threads; by default one for each processor.
+        Number of threads; by default one per processor.
     resume : bool
-        Go on where an interrupted call with the same input and options was.
+        Resume an interrupted call with the same input and options.
+    progress : bool
+        Show a progress bar.
 
     Returns
     -------
     Preparation
-        What was written, and what is remarkable about it.
+        Report on the stack and on suspicious images.
 
     Raises
     ------
     InputError
-        Naming an image that holds NaN; if the disk has too little room; if an interrupted call had another input or
-        other options; if the output would overwrite the input; and as `Particles.read`.
+        If an image contains NaN (the message names it), the disk has too little space, an interrupted call had other
+        input or options, or the output would overwrite the input. Also as `Particles.read`.
 
     Notes
     -----
-    The images are written as dark particles. `Particles.images` gives them as they are in the stack;
-    `Particles.unwhitened` and everything that is built on `ImageFormation` as they were, but for their level.
+    The images are written as dark particles. `Particles.images` returns them as stored. `Particles.unwhitened` and
+    everything built on `ImageFormation` restore the original grey values up to a constant offset.
+
+    Examples
+    --------
+    >>> report = ct.prepare(particles, "prepared.star", box_size=24, progress=False)
+    >>> report.box_size
+    24
     """
     started = time.perf_counter()
     if dtype not in _TYPES:
@@ -109,7 +118,7 @@ def prepare(
 
 
 def _identity(particles: Particles) -> str:
-    """A hash of all that the stack follows from: metadata, and the images or the dates and sizes of their files."""
+    """Return a hash of the input: metadata, and the images or the sizes and modification times of their files."""
     digest = hashlib.sha256(f"{len(particles)} {particles.pixel_size} {particles.contrast}".encode())
     ctf = particles.ctf
     arrays = [] if ctf is None else [getattr(ctf, f.name) for f in fields(ctf)]
@@ -126,24 +135,24 @@ def _identity(particles: Particles) -> str:
 
 
 def _amplitude(particles: Particles, whiten: bool, dtype: str) -> dict[str, list]:
-    """The amplitude spectra (G, n_shells) to divide by, for noise of unit variance in each pixel; none for none."""
+    """Return the amplitude spectra (G, n_shells) that scale noise to unit variance per pixel; empty for no scaling."""
     if not whiten and dtype == "float32":
         return {"amplitude": []}
     power = ImageFormation(particles.box_size, windowed=False).noise_of_groups(particles)
     amplitude = (power * particles.pixel_size**2 * particles.box_size).sqrt().numpy()
-    amplitude = np.maximum(amplitude, 1e-3 * amplitude.max())  # no coefficient is blown up without limit
+    amplitude = np.maximum(amplitude, 1e-3 * amplitude.max())  # limits the amplification
     if not whiten:
         amplitude[:] = amplitude[:1, particles.box_size // 4, None]
     return {"amplitude": amplitude.tolist()}
 
 
 def _rows(particles: Particles, amplitude: np.ndarray) -> np.ndarray:
-    """Which spectrum each particle is divided by: that of its optics group, after that of the whole set."""
+    """Return the spectrum of each particle: that of its optics group if there are several (row 0 is the whole set)."""
     return particles.optics_group + 1 if len(amplitude) > 1 else np.zeros(len(particles), np.int64)
 
 
 def _chunk(particles: Particles, amplitude: np.ndarray, dtype: str, rows: np.ndarray) -> tuple[np.ndarray, dict]:
-    """Images as they are stored, and of each its statistics before and after."""
+    """Return images as stored, and statistics of each image before and after processing."""
     images = torch.as_tensor(particles.images(rows))
     kept = {"mean": images.mean((1, 2)), "std": images.std((1, 2)), "spike": _spike(images)}
     digests = [hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest() for image in images.numpy()]
@@ -166,14 +175,14 @@ def _chunk(particles: Particles, amplitude: np.ndarray, dtype: str, rows: np.nda
 
 
 def _spike(images: Tensor) -> Tensor:
-    """How far (m,) the most deviant pixel is from the mean of its four neighbours, over what is usual in the image."""
+    """Return the maximum difference (m,) of a pixel from the mean of its four neighbours, relative to the RMS one."""
     neighbours = sum((images.roll(step, axis) for axis in (1, 2) for step in (-1, 1)), torch.zeros(()))
     away = (images - neighbours / 4).abs()
     return away.amax((1, 2)) / away.square().mean((1, 2)).sqrt().clamp_min(1e-30)
 
 
 def _fill(stack: PartialStack, work, workers: int, progress: bool) -> None:
-    """Make all the chunks; torch's own threads would stand in the way of the workers."""
+    """Process all chunks, with one PyTorch thread per worker: more would compete with the workers."""
     threads = torch.get_num_threads()
     finished = sum(len(stack.rows(number)) for number in stack.done)
     try:
@@ -193,7 +202,7 @@ def _processors() -> int:
 def _publish(
     stack: PartialStack, particles: Particles, whitening: Whitening | None, kept: dict[str, np.ndarray], output: Path
 ) -> None:
-    """Give the finished stack its name, and write what belongs beside it; the STAR file comes last."""
+    """Rename the finished stack and write the files beside it; the STAR file comes last."""
     squares = kept["power"] / kept["scale"] ** 2
     set_statistics(stack.stack, kept["low"].min(), kept["high"].max(), kept["stored"].mean(), squares.mean())
     beside = {".truth.npz": particles.truth, ".whitening.npz": whitening}

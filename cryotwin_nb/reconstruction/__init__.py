@@ -1,4 +1,4 @@
-"""Maps in closed form from images of known pose: an average, half maps, the principal directions of variation."""
+"""Closed-form maps from images of known pose: average, half maps and principal components of variation."""
 
 from cryotwin_nb.reconstruction.eigenvolumes import Eigenvolumes
 from cryotwin_nb.reconstruction.homogeneous import Reconstruction, reconstruct

@@ -1,6 +1,6 @@
-"""Maps from images by least squares: the normal equations of every voxel of a Fourier lattice, summed over slices.
+"""Least-squares maps from images: the normal equations of every voxel of a Fourier lattice, summed over slices.
 
-One set of equations serves the M-step of `subspace`, where several maps share the images, and `reconstruct`, where
+The same equations serve the M-step of `eigenvolumes`, where several maps share the images, and `reconstruct`, where
 each image has a weight.
 """
 
@@ -17,22 +17,22 @@ from cryotwin_nb.imaging.lattice import half_ball
 from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
 from cryotwin_nb.runtime import distributed
 
-_INSERTING = 1.25  # padding of the lattice: what a coarse one adds lies outside the mask
-MARGIN = 1.0  # grid units beyond Nyquist up to which slices are used: the last shell reaches half a unit beyond
+_INSERTING = 1.25  # padding factor for insertion: the artefacts of a coarse lattice fall outside the mask
+MARGIN = 1.0  # grid units beyond Nyquist up to which slices are used: the last shell extends half a unit beyond
 
 
 class Agreement(NamedTuple):
-    """What images say about a map given to them, by shell.
+    """Agreement between images and a map, per shell.
 
-    The map M, seen as the images A M, lowers their misfit |X|^2 by 2 `cross` - `power`; the multiple of it that lowers
-    it most is `cross` / `power`.
+    Predicting the images X as A M reduces their misfit |X|^2 by 2 `cross` - `power`. Scaling the map M by
+    `cross` / `power` reduces it most.
 
     Attributes
     ----------
     cross : (n_shells,) float64
-        Re sum <A M, X>, each pair of conjugate coefficients once.
+        Re sum <A M, X>, counting each pair of conjugate coefficients once.
     power : (n_shells,) float64
-        sum |A M|^2; the variance of `cross` is half of it, if M owes nothing to the noise of these images.
+        sum |A M|^2. The variance of `cross` is half of it if M is independent of the noise in these images.
     """
 
     cross: Tensor
@@ -44,12 +44,14 @@ class NormalEquations:
 
     Parameters
     ----------
+    imaging : ImageFormation
+        Image formation of the data set.
     radius : float
         Coefficients with |k| < radius (grid units) are used.
     n_maps : int
-        Q, maps that share the images.
+        Q, number of maps that share the images.
     padding : float
-        How much finer than that of the maps the lattice is.
+        Padding factor of the lattice relative to the maps.
     """
 
     def __init__(self, imaging: ImageFormation, radius: float, n_maps: int, padding: float = _INSERTING) -> None:
@@ -62,7 +64,7 @@ class NormalEquations:
         self._closed = False
 
     def add(self, batch: ImageBatch, residuals: Tensor, second: Tensor) -> None:
-        """Take in images with E[(X - A c~) c~] (m, 2P, Q) and E[c~ c~^T] (m, Q, Q)."""
+        """Add images with E[(X - A c~) c~] (m, 2P, Q) and E[c~ c~^T] (m, Q, Q)."""
         n, (row, column) = self.n_frequencies, torch.tril_indices(self.n_maps, self.n_maps)
         transfer, multiplicity = batch.transfer[:, :n], self.imaging.multiplicity[:n]
         values = residuals.view(len(residuals), n, -1) * (transfer * multiplicity.sqrt() / 2)[..., None]
@@ -72,51 +74,53 @@ class NormalEquations:
         self.count += len(second)
 
     def add_images(self, batch: ImageBatch, weights: Tensor) -> None:
-        """Take in images with weights (m,), for a single map that starts at zero."""
+        """Add images with weights (m,), for a single map that starts at zero."""
         root = self.imaging.multiplicity[: self.n_frequencies].sqrt()
         data = torch.view_as_real(batch.data[:, : self.n_frequencies] * root * weights[:, None]).flatten(1)
         self.add(batch, data[..., None], weights[:, None, None])
 
     def join(self) -> None:
-        """Add up what the processes have summed."""
+        """Sum the equations over all processes."""
         distributed.all_sum(self.sums)
         self.count = round(distributed.total(self.count))
 
     def merge(self, other: NormalEquations) -> None:
-        """Take in the images of other equations, which are of no use afterwards."""
+        """Add the images of other equations, which must not be used afterwards."""
         for equations in (self, other):
             equations.close()
         self.sums += other.sums
         self.count += other.count
 
     def close(self) -> None:
-        """Join the two halves of the plane x = 0; no image may be added afterwards."""
+        """Combine the two halves of the plane x = 0; no images can be added afterwards."""
         if not self._closed:
             self.ball.close(self.sums, self.n_maps)
             self._closed = True
 
     def oversampling(self, mask: Tensor) -> float:
-        """Voxels of the lattice for each independent coefficient of a map confined to `mask` (D, D, D)."""
+        """Return the number of lattice voxels per independent coefficient of a map confined to `mask` (D, D, D)."""
         return self.ball.scale**3 * mask.numel() / float(mask.square().sum())
 
     def solve(self, maps: Tensor | None, power: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """New maps (Q, D, D, D), and the mean posterior covariance (n_shells, Q, Q) of their coefficients by shell.
+        """Return new maps (Q, D, D, D) and the mean posterior covariance (n_shells, Q, Q) of their coefficients.
 
         Parameters
         ----------
         maps : (Q, D, D, D), optional
-            The maps that the residuals belong to; zero by default. Where they are given, the sums change: once only.
+            Maps from which the residuals were computed; zero by default. If given, the sums are modified: call once.
         power : (n_shells, Q)
-            Variances of the priors, whose mean is 0.
+            Variances of the zero-mean priors.
+        mask : (D, D, D)
+            Soft support of the maps.
 
         Notes
         -----
-        One Newton step with the diagonal blocks of the Hessian. It ends where the residuals, which are exact, are
-        orthogonal to the slices: the coarseness of the lattice only affects how fast.
+        One Newton step with the diagonal blocks of the Hessian. Iterations converge where the residuals, which are
+        exact, are orthogonal to the slices: a coarse lattice only affects the rate of convergence.
 
-        A map that is confined to a mask has fewer independent Fourier coefficients than the padded lattice has voxels,
-        by the factor `oversampling`; a voxel's share of the prior is smaller by as much, and so is the variance that
-        is left once the mask has averaged neighbouring voxels.
+        A map confined to a mask has fewer independent Fourier coefficients than the padded lattice has voxels, by the
+        factor `oversampling`. The prior precision per voxel is smaller by this factor, and so is the posterior variance
+        once the mask has averaged neighbouring voxels.
         """
         ball, oversampling = self.ball, self.oversampling(mask)
         self.close()
@@ -132,23 +136,23 @@ class NormalEquations:
         return ball.to_volumes(solution) * mask, covariance / oversampling
 
     def agreement(self, volume: Tensor) -> Agreement:
-        """How the images of a single map's equations agree with a map (D, D, D)."""
+        """Return the agreement between the images of a single map's equations and a map (D, D, D)."""
         self.close()
         gridding = self.ball.gridding.to(volume)
-        lattice = self.ball.from_volumes(torch.stack([volume, volume * gridding]))  # to be interpolated, and as it is
+        lattice = self.ball.from_volumes(torch.stack([volume, volume * gridding]))  # for interpolation; unmodified
         shell = self.ball.shell.to(lattice.device)
-        once = torch.where(self.ball.positions[:, 0] == 0, 0.5, 1.0).to(lattice)  # both halves of the plane are there
+        once = torch.where(self.ball.positions[:, 0] == 0, 0.5, 1.0).to(lattice)  # both halves of the plane are stored
         cross = (lattice[:, ::2] * self.sums[:, :2]).sum(1)
         parts = (cross * once, lattice[:, 1::2].square().sum(1) * self.sums[:, 2] * once)
         total = torch.zeros(len(self.imaging.ctf_power), dtype=torch.float64, device=lattice.device)
         return Agreement(*(total.index_add(0, shell, part.double()) for part in parts))
 
     def local_agreement(self, volume: Tensor, mask: Tensor, width: float) -> tuple[Tensor, Tensor]:
-        """Share of a map (D, D, D) that the images show around each voxel, and its standard error.
+        """Return the share of a map (D, D, D) supported by the images around each voxel, and its standard error.
 
-        Map M and misfit A^T (X - A M), both filtered so that the noise of the misfit is white, are compared piece by
-        piece: the share is 1 + <g M, misfit> / <g M, M> with g a Gaussian window of `width` voxels. NaN where the
-        window holds less than a fiftieth of what the densest does.
+        The map M and the misfit A^T (X - A M) are filtered such that the noise of the misfit is white, then compared
+        locally: the share is 1 + <g M, misfit> / <g M, M> with g a Gaussian window of `width` voxels. It is NaN where
+        the window holds less than 2 % of the maximum power.
         """
         from scipy.ndimage import gaussian_filter  # slow to import, not needed to load a model
 
@@ -161,7 +165,7 @@ class NormalEquations:
         parts = torch.stack([present * root, misfit], dim=2).flatten(1)  # real parts, then imaginary parts
         seen, missing = (ball.to_volumes(parts) * mask).cpu().numpy()
         change, scale = (gaussian_filter(seen * part, width, mode="constant") for part in (missing, seen))
-        # The square of the window is a narrower one; sums over voxels are 2 / scale^3 of those over the lattice.
+        # The squared window is a narrower one; sums over voxels are 2 / scale^3 of those over the lattice.
         narrow = gaussian_filter(seen**2, width / 2**0.5, mode="constant") / (4 * np.pi * width**2) ** 1.5
         judged = scale > 0.02 * scale.max()
         support, error = np.full((2, *scale.shape), np.nan, dtype=np.float32)
@@ -171,7 +175,7 @@ class NormalEquations:
 
 
 class SignalPower:
-    """Power of the density in each shell, as images show it: theirs, less the noise's, over the mean CTF^2."""
+    """Power of the density in each shell: power of the images minus that of the noise, over the mean CTF^2."""
 
     def __init__(self, imaging: ImageFormation) -> None:
         self.imaging = imaging
@@ -180,31 +184,31 @@ class SignalPower:
         self.count = 0
 
     def add(self, batch: ImageBatch) -> None:
-        """Take in images."""
+        """Add images."""
         shell, shells = self.imaging.shell, len(self.signal)
         self.signal += shell_mean((batch.data.abs().square() - 1).sum(0), shell, shells)
         self.seen += shell_mean(batch.transfer.square().sum(0), shell, shells)
         self.count += len(batch.data)
 
     def join(self) -> None:
-        """Add up what the processes have summed."""
+        """Sum over all processes."""
         distributed.all_sum(self.signal, self.seen)
 
     @property
     def spectrum(self) -> Tensor:
-        """Expected power (n_shells,) float64 of a Fourier coefficient, to serve as a prior."""
+        """Expected power (n_shells,) float64 of a Fourier coefficient, for use as a prior."""
         return smooth_spectrum(self.signal, self.seen)
 
     @property
     def bound(self) -> Tensor:
-        """The spectrum, nowhere less than its standard error: few images do not say that a shell is empty."""
+        """Spectrum, at least its standard error everywhere: a few images cannot show that a shell is empty."""
         coefficients = torch.bincount(self.imaging.shell, minlength=len(self.signal)).clamp_min(1)
         return smooth_spectrum(torch.maximum(self.signal, (self.count / coefficients).sqrt()), self.seen)
 
 
 def smooth_spectrum(signal: Tensor, seen: Tensor) -> Tensor:
-    """Power (n_shells,) of the density, from sums of the signal's power and of CTF^2; shells not seen as the last."""
+    """Return the power (n_shells,) of the density from sums of signal power and CTF^2; unseen shells copy the last."""
     power = signal.clamp_min(1e-4 * signal[1:].max() * seen / seen.max()) / seen
-    last = int(seen.nonzero().max()) - 2  # of those beyond, only a part is seen
+    last = int(seen.nonzero().max()) - 2  # shells beyond are only partly sampled
     power[last + 1 :] = power[last]
     return power

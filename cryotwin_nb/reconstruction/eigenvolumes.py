@@ -1,14 +1,14 @@
-"""Heterogeneity as a linear subspace: probabilistic PCA on slices, by closed-form expectation-maximisation.
+"""Linear-subspace heterogeneity: probabilistic PCA on slices by closed-form expectation-maximisation.
 
 Each density is V = V_0 + sum_k c_k U_k with orthonormal maps U_k. Poses and CTF are known and projection is linear, so
-both steps are least squares, without a learning rate:
+both steps are least-squares problems, without a learning rate:
 
-* E: the posterior of the coefficients c of each image, Gaussian or a mixture of Gaussians (`likelihood`);
+* E: the posterior of the coefficients c of each image, Gaussian or a mixture of Gaussians (`statistics`);
 * M: given the moments of c, every voxel of (V_0, U_1, ..., U_K) has (K+1) x (K+1) normal equations.
 
 Probabilistic PCA: Tipping and Bishop 1999. With slices: Tagare et al. 2015, Punjani and Fleet 2021 (3DVA), Gilles and
-Singer 2025 (RECOVAR). Here each shell has its prior (Wiener) and all maps have a support in real space in every M-step,
-and the resolution rises from pass to pass.
+Singer 2025 (RECOVAR). Here each shell has a Wiener prior, all maps are masked in real space in every M-step, and the
+resolution increases from pass to pass.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ from cryotwin_nb.reconstruction.principal import _bounded, _continued, _orthonor
 from cryotwin_nb.reconstruction.statistics import Projections, Statistics, contrasts, posterior, projections
 from cryotwin_nb.runtime import distributed
 
-# Padding of the lattice. Reading slices from a coarse one adds ghosts of the particle's rim to every image; inserting
-# throws them outside the mask.
+# Padding factor of the lattice. Interpolating slices from a coarse lattice adds ghosts of the particle's rim to every
+# image; on insertion, the ghosts fall outside the mask.
 _READING = 2.5
 
 Moments = Callable[[Statistics], tuple[Tensor, Tensor, Tensor]]
-"""E-step: full statistics of images to E[c~] (m, Q), E[c~ c~^T] (m, Q, Q) of c~ = a (1, c), and log-evidence (m,)."""
+"""E-step: from full statistics of images to E[c~] (m, Q), E[c~ c~^T] (m, Q, Q) and log-evidence (m,); c~ = a (1, c)."""
 
 
 @dataclass(frozen=True)
 class Eigenvolumes:
-    """An average map and orthonormal directions of variation.
+    """Average map and orthonormal directions of variation.
 
     Attributes
     ----------
     mean : (D, D, D) float32
         V_0, image grey value per Å.
     basis : (K, D, D, D) float32
-        U_k, orthonormal, by falling variance.
+        U_k, orthonormal, by decreasing variance.
     variances : (K,) float64
-        Variances of the coefficients c_k, the spectrum; in the units of |V|^2.
+        Variances of the coefficients c_k (the spectrum), in units of |V|^2.
     power : (n_shells, K + 1) float64
         Expected power of a Fourier coefficient of V_0 and of each U_k, in each shell: the Wiener priors.
     uncertainty : (n_shells, K + 1, K + 1) float64
-        Posterior covariance of the Fourier coefficients of V_0 and the U_k at one frequency, mean over each shell.
+        Posterior covariance of the Fourier coefficients of V_0 and the U_k at one frequency, averaged over each shell.
     mask : (D, D, D) float32
         Soft support of all maps.
     contrast_spread : float
-        Standard deviation of the images' contrasts; 0 where all are taken to be 1.
+        Standard deviation of the image contrasts; 0 if all are assumed to be 1.
     """
 
     mean: Tensor
@@ -68,12 +68,12 @@ class Eigenvolumes:
 
     @property
     def prior(self) -> GaussianMixture:
-        """The Gaussian prior of the coefficients."""
+        """Gaussian prior of the coefficients."""
         weight, zero = self.variances.new_ones(1), torch.zeros_like(self.variances)
         return GaussianMixture.unchecked(weight, zero[None], self.variances.diag()[None])
 
     def ball(self, radius: float) -> HalfBall:
-        """The lattice for slices below a radius, grid units."""
+        """Return the lattice for slices below a radius, grid units."""
         return half_ball(self.mean.shape[-1], radius, _READING)
 
     @property
@@ -82,18 +82,18 @@ class Eigenvolumes:
         return torch.cat([self.mean[None], self.basis])
 
     def lattice(self, ball: HalfBall) -> Tensor:
-        """The maps on a lattice, ready for slicing: (V, 2 (K + 1))."""
+        """Return the maps on a lattice, ready for slicing: (V, 2 (K + 1))."""
         return ball.from_volumes(self.maps)
 
     def project(self, ball: HalfBall, lattice: Tensor, batch: ImageBatch, imaging: ImageFormation) -> Projections:
-        """The maps as seen in images, below the ball's radius and without weights."""
+        """Project the maps to the poses of images, below the ball's radius and without weights."""
         n = int((imaging.frequencies.norm(dim=1) < ball.radius).sum())
         return projections(ball, lattice, batch, imaging.frequencies[:n], imaging.multiplicity[:n])
 
     def statistics(self, seen: Projections, batch: ImageBatch, imaging: ImageFormation) -> Statistics:
-        """Statistics of images for maps that are known up to `uncertainty` only.
+        """Return the statistics of images, taking the `uncertainty` of the maps into account.
 
-        What is uncertain in a map adds to its power, as in variational Bayes: directions that are mostly noise then
+        The uncertainty of a map adds to its power, as in variational Bayes: directions that are mostly noise then
         explain little, instead of fitting the noise of each image.
         """
         exact, n = seen.statistics(), seen.data.shape[1] // 2
@@ -102,13 +102,13 @@ class Eigenvolumes:
         return exact._replace(G=exact.G + torch.tensordot(by_shell, self.uncertainty.float(), 1))
 
     def contrasts(self, full: Statistics) -> Tensor:
-        """Contrast (m,) of each image."""
+        """Return the contrast (m,) of each image."""
         if self.contrast_spread == 0:
             return torch.ones(len(full.b), dtype=torch.float64, device=full.b.device)
         return contrasts(full, self.variances, self.contrast_spread)
 
     def moments(self, prior: GaussianMixture | None = None) -> Moments:
-        """The E-step with a prior of the coefficients, by default the Gaussian one."""
+        """Return the E-step with a prior of the coefficients, by default the Gaussian one."""
         prior = prior or self.prior
 
         def function(full: Statistics) -> tuple[Tensor, Tensor, Tensor]:
@@ -121,7 +121,7 @@ class Eigenvolumes:
 
 
 def augmented(contrast: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """E[c~] (m, Q) and E[c~ c~^T] (m, Q, Q) of c~ = a (1, c), from the contrast a and the moments of c."""
+    """Return E[c~] (m, Q) and E[c~ c~^T] (m, Q, Q) of c~ = a (1, c), from the contrast a and the moments of c."""
     first = torch.cat([torch.ones_like(mean[:, :1]), mean], dim=1)
     second = first[:, :, None] * first[:, None]
     second[:, 1:, 1:] += covariance
@@ -136,14 +136,22 @@ def begin(
     seed: int = 0,
     contrast_spread: float = 0.0,
 ) -> Eigenvolumes:
-    """The homogeneous reconstruction, and random directions with its spectrum, to start from.
+    """Return a starting point: the homogeneous reconstruction, and random directions with its spectrum.
 
     Parameters
     ----------
+    imaging : ImageFormation
+        Measured image formation.
     chunks : iterable of ImageBatch
-        All the images; of several processes, each one's share.
+        All the images; with several processes, the share of this one.
     mask : (D, D, D)
-        Support.
+        Soft support of the maps.
+    n_basis : int
+        K, number of directions.
+    seed : int
+        Seed of the random directions.
+    contrast_spread : float
+        Standard deviation of the image contrasts; 0 if all are assumed to be 1.
     """
     size = imaging.plane.box_size
     step, signal = NormalEquations(imaging, size / 2 + MARGIN, 1), SignalPower(imaging)
@@ -171,16 +179,25 @@ def iterate(
     radius: float,
     moments: Moments | None = None,
 ) -> tuple[Eigenvolumes, float, tuple[Tensor, Tensor]]:
-    """One pass of expectation-maximisation over all the images, at frequencies below `radius` (grid units).
+    """Run one pass of expectation-maximisation over all the images.
 
     Parameters
     ----------
+    before : Eigenvolumes
+        Result of the previous pass.
+    imaging : ImageFormation
+        Measured image formation.
+    chunks : iterable of ImageBatch
+        All the images; with several processes, the share of this one.
+    radius : float
+        Coefficients with |k| < radius (grid units) are used.
     moments : callable, optional
-        The E-step; by default with the Gaussian prior.
+        E-step; by default with the Gaussian prior.
 
     Returns
     -------
     after : Eigenvolumes
+        Updated maps.
     log_evidence : float
         Mean over the images, nats, under `before`.
     frame : matrix (K, K), average (K,)
@@ -204,7 +221,7 @@ def iterate(
     maps, uncertainty = step.solve(before.maps, before.power, before.mask)
     change, variances, spread = _principal(maps, first_total / step.count, total / step.count)
     maps = torch.tensordot(change.float(), maps, 1)
-    maps = torch.cat([maps[:1], _orthonormal(maps[1:])])  # rounding makes the weakest lose their right angles
+    maps = torch.cat([maps[:1], _orthonormal(maps[1:])])  # the weakest lose orthogonality to rounding
     uncertainty = _bounded(change @ uncertainty @ change.mT, len(maps[0]))
     power = _power(maps) + uncertainty.diagonal(dim1=-2, dim2=-1)
     new = replace(

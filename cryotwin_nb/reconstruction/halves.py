@@ -1,4 +1,4 @@
-"""Two half sets of images, back-projected side by side, and what their agreement says of the noise."""
+"""Half-set reconstruction: back-project two half sets of images, and estimate the noise from their agreement."""
 
 from __future__ import annotations
 
@@ -18,48 +18,54 @@ from cryotwin_nb.particles.formation import ImageFormation, evenly
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.reconstruction.backprojection import MARGIN, NormalEquations, SignalPower
 
-PADDING = 1.5  # of the lattice; nothing is iterated here, so it is finer than in the M-step
+PADDING = 1.5  # padding factor of the lattice; finer than in the M-step because nothing is iterated here
 _BATCH = 256
 
 
 def expected_correlation(half_map_fsc: np.ndarray) -> np.ndarray:
-    """Correlation of a map with the truth, given that of its half maps: sqrt(2 FSC / (1 + FSC))."""
+    """Return the expected correlation of a map with the truth, given its half-map FSC: sqrt(2 FSC / (1 + FSC))."""
     positive = np.maximum(half_map_fsc, 0)
     return np.sqrt(2 * positive / (1 + positive))
 
 
 class Pair(NamedTuple):
-    """The normal equations of one map from the images of either half."""
+    """Normal equations of one map from each half of the images."""
 
     first: NormalEquations
     second: NormalEquations
 
     def half_maps(self, power: Tensor) -> Tensor:
-        """The maps (2, D, D, D) from either half, given the power (n_shells,) of the density."""
+        """Return the half maps (2, D, D, D), given the power (n_shells,) of the density."""
         mask = particle_mask(self.first.imaging)
         return torch.cat([equations.solve(None, power[:, None], mask)[0] for equations in self])
 
 
 def n_effective(weights: np.ndarray) -> float:
-    """(sum w)^2 / sum w^2 of weights (n,); 0 where all are 0."""
+    """Return the effective number of images with weights w (n,): (sum w)^2 / sum w^2, or 0 if all are 0."""
     squares = float(np.square(weights).sum())
     return float(weights.sum()) ** 2 / squares if squares else 0.0
 
 
 def measured(particles: Particles, particle_radius: float, imaging: ImageFormation | None = None) -> ImageFormation:
-    """The image formation given, if it has been measured; else one measured on these particles."""
+    """Return an image formation measured on the particles, or the given one if it is suitable.
+
+    Raises
+    ------
+    InputError
+        If the given one has not been measured, or was measured with another box size.
+    """
     if imaging is None:
         imaging = ImageFormation(particles.box_size, particle_radius=particle_radius, windowed=False, margin=MARGIN)
         imaging.measure(particles)
     if not imaging.measured or imaging.plane.box_size != particles.box_size:
-        found = f"a model for {imaging.plane.box_size} pixels" if imaging.measured else "a model that saw no images"
-        remedy = "Call imaging.measure(particles), or leave it out."
-        raise InputError("imaging", found, f"a model measured on images of {particles.box_size} pixels", remedy)
+        found = f"one for images of {imaging.plane.box_size} pixels" if imaging.measured else "one that is not measured"
+        remedy = "Call imaging.measure(particles), or omit imaging."
+        raise InputError("imaging", found, f"one measured on images of {particles.box_size} pixels", remedy)
     return imaging
 
 
 def require_halves(halves: np.ndarray | None, n: int, seed: int) -> np.ndarray:
-    """The halves (n,) int64 given, checked, or equal ones drawn at random."""
+    """Return the given halves (n,) int64 after checking them, or equal halves drawn at random."""
     if halves is None:
         return np.random.default_rng(seed).permutation(n) % 2
     halves = np.asarray(halves)
@@ -70,13 +76,13 @@ def require_halves(halves: np.ndarray | None, n: int, seed: int) -> np.ndarray:
 
 
 def particle_mask(imaging: ImageFormation) -> Tensor:
-    """The soft ball (D, D, D) that all maps are confined to."""
+    """Return the soft spherical mask (D, D, D) of all maps."""
     size = imaging.plane.box_size
     return spherical_mask(size, imaging.particle_radius, size / 16).to(imaging.window.device)
 
 
 def density_power(particles: Particles, rows: np.ndarray, imaging: ImageFormation, n_images: int = 1000) -> Tensor:
-    """Power (n_shells,) of the density in up to `n_images` of the images numbered `rows`."""
+    """Return the power (n_shells,) of the density, estimated from up to `n_images` of the images numbered `rows`."""
     signal = SignalPower(imaging)
     for chunk in _chunks(evenly(rows, n_images), progress=False):
         signal.add(imaging.batch(particles, chunk))
@@ -86,10 +92,10 @@ def density_power(particles: Particles, rows: np.ndarray, imaging: ImageFormatio
 def back_project(
     particles: Particles, weights: np.ndarray, halves: np.ndarray, imaging: ImageFormation, progress: bool = False
 ) -> list[Pair]:
-    """Normal equations of both halves for each of the weightings (S, n).
+    """Return the normal equations of both halves for each set of weights (S, n).
 
-    The weights of a weighting are scaled such that their sum is `n_effective`: the noise of its sums is then nearly
-    that of equal weights of 1, and the prior weighs against it alike.
+    Each set is scaled such that its sum is `n_effective`. The noise of its sums is then nearly that of `n_effective`
+    images with weight 1, and the prior has the same influence.
     """
     squares = np.square(weights).sum(1, keepdims=True)
     weights = weights * np.divide(weights.sum(1, keepdims=True), squares, where=squares > 0, out=np.zeros_like(squares))
@@ -115,12 +121,16 @@ def _chunks(rows: np.ndarray, progress: bool) -> Iterator[np.ndarray]:
 
 
 def solve_pair(pair: Pair, power: Tensor, voxel_size: float) -> tuple[Tensor, FscCurve, Tensor]:
-    """Half maps (2, D, D, D), their FSC, and the map of all the images (D, D, D); the pair's first takes in the second.
+    """Return the half maps (2, D, D, D), their FSC, and the map of all the images (D, D, D).
 
     Parameters
     ----------
+    pair : Pair
+        Normal equations of both halves; the second is merged into the first.
     power : (n_shells,)
         Power of the density, the prior of the half maps.
+    voxel_size : float
+        Voxel size, Å.
     """
     half_maps, (whole, second) = pair.half_maps(power).cpu(), pair
     curve = fsc(half_maps[0], half_maps[1], voxel_size)
@@ -130,9 +140,9 @@ def solve_pair(pair: Pair, power: Tensor, voxel_size: float) -> tuple[Tensor, Fs
 
 
 def _wiener_prior(whole: NormalEquations, curve: FscCurve, mask: Tensor) -> Tensor:
-    """Power (n_shells,) of the density at which each shell is passed by 2 FSC / (1 + FSC), as voxels seen alike are.
+    """Return the prior power (n_shells,) at which evenly sampled shells are filtered by 2 FSC / (1 + FSC).
 
-    The shells from the first without correlation on are passed by a few thousandths, the mean like the first shell.
+    From the first shell without correlation on, the factor is about 0.002. Shell 0, the mean, is treated like shell 1.
     """
     shell, shells = whole.ball.shell.to(whole.sums.device), len(whole.imaging.ctf_power)
     information = whole.oversampling(mask) * shell_mean(whole.sums[:, 2], shell, shells)

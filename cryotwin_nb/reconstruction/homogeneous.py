@@ -1,7 +1,7 @@
-"""Maps straight from images: weighted back-projection, corrected for the CTF, in two independent halves.
+"""Homogeneous reconstruction: weighted, CTF-corrected back-projection in two independent halves.
 
-No decoder takes part, so a map made here holds nothing but what the images show at their poses. Its two half maps say
-how much of that is signal.
+No decoder is involved, so a map contains only what the images show at their poses. Its two half maps determine how
+much of that is signal.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from cryotwin_nb.reconstruction.halves import (
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """A map from images alone, and the halves that say how far to trust it.
+    """Map reconstructed from images alone, with half maps to assess its resolution.
 
     Attributes
     ----------
     map : (D, D, D) float32
-        From all the images, zyx, image grey value per Å; Wiener-filtered by what the half maps have in common.
+        Map of all the images, zyx, image grey value per Å; Wiener-filtered according to the half-map FSC.
     half_maps : (2, D, D, D) float32
-        From either half, filtered by the spectrum of the density only.
+        Maps of each half, filtered only by the spectrum of the density.
     fsc : FscCurve
-        Between the half maps. Both have the soft spherical mask of all maps.
+        Fourier shell correlation of the half maps, both within the soft spherical mask of all maps.
     voxel_size : float
-        Å.
+        Voxel size, Å.
     n_effective : float
-        (sum w)^2 / sum w^2 of the images' weights w: as many images of equal weight would average out the noise alike.
+        (sum w)^2 / sum w^2 of the image weights w: the number of equally weighted images with the same noise level.
     halves : (n,) int64
-        Which half map each image went into, 0 or 1.
+        Half to which each image belongs, 0 or 1.
     """
 
     map: Tensor
@@ -56,7 +56,7 @@ class Reconstruction:
 
     @property
     def resolution(self) -> float:
-        """Å, where the half maps' FSC falls below 0.143; infinite where they have nothing in common."""
+        """Resolution at which the half-map FSC falls below 0.143, Å; infinite if the half maps do not correlate."""
         return self.fsc.resolution(0.143)
 
     @property
@@ -78,7 +78,7 @@ def reconstruct(
     imaging: ImageFormation | None = None,
     progress: bool = False,
 ) -> Reconstruction:
-    """The map, its half maps and their Fourier shell correlation, from images alone.
+    """Reconstruct a map, its half maps and their Fourier shell correlation from images alone.
 
     Parameters
     ----------
@@ -87,32 +87,39 @@ def reconstruct(
     weights : (n,) float, optional
         Weights of the images, at least 0; by default all equal. Images of weight 0 are not read.
     particle_radius : float
-        Fraction of the box within which the particle lies; maps are masked there, noise is measured outside.
+        Radius of the particle as a fraction of the box size; maps are masked to it, and noise is measured outside.
     seed : int
-        Seed of the division into halves.
+        Seed of the random split into halves.
     halves : (n,) int, optional
-        0 or 1, the half of each image, for example those of a refinement (rlnRandomSubset - 1).
+        Half of each image, 0 or 1, for example that of a refinement (rlnRandomSubset - 1).
     imaging : ImageFormation, optional
-        A measured one, `model.imaging`: its noise spectrum and particle radius are used. By default the noise is
-        measured.
+        Measured image formation, such as `model.imaging`: its noise spectrum and particle radius are used. By default
+        the noise is measured on the particles.
     progress : bool
-        Show a bar.
+        Show a progress bar.
 
     Returns
     -------
     Reconstruction
+        Map, half maps and their Fourier shell correlation.
 
     Raises
     ------
     InputError
-        If the weights or halves are not one for each image and valid, or all the weights are 0.
+        If weights or halves are invalid or not one per image, or all weights are 0.
 
     Notes
     -----
-    Each half minimises sum_i w_i |X_i - CTF_i slice_i(V)|^2 / sigma^2 plus |V|^2 over a spectrum per shell, taken from
-    the images' own power. The filter of the full map is 2 FSC / (1 + FSC) where all coefficients are seen alike, and
-    passes more of those seen more often (Scheres 2012). The half maps are independent but for what the images share:
-    poses refined against one map, and a selection by latents of one model.
+    Each half minimises sum_i w_i |X_i - CTF_i slice_i(V)|^2 / sigma^2 plus |V|^2 over a spectrum per shell, estimated
+    from the power of the images. The filter of the full map is 2 FSC / (1 + FSC) for evenly sampled coefficients, and
+    passes more of those sampled more often (Scheres 2012). The half maps are independent except for what the images
+    share: poses refined against one map, and a selection by latents of one model.
+
+    Examples
+    --------
+    >>> average = ct.reconstruct(particles)
+    >>> average.half_maps.shape
+    torch.Size([2, 32, 32, 32])
     """
     shape = (len(particles),)
     weights = np.ones(shape) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -133,7 +140,7 @@ def reconstruct_many(
     imaging: ImageFormation | None = None,
     progress: bool = False,
 ) -> list[Reconstruction]:
-    """`reconstruct` for several weightings (S, n), of one pass over the images; all have the same halves."""
+    """Run `reconstruct` for several sets of weights (S, n) in one pass over the images; all share the same halves."""
     weights = np.asarray(weights, dtype=np.float64)
     imaging = measured(particles, particle_radius, imaging)
     halves = require_halves(halves, len(particles), seed)
@@ -147,10 +154,10 @@ def reconstruct_many(
 
 
 def _require_weights(weights: np.ndarray, n: int) -> None:
-    remedy = "Give one number of at least 0 for each image."
+    remedy = "Pass one non-negative number per image."
     if weights.ndim != 2 or weights.shape[1] != n:
         raise InputError("weights", f"an array of shape {weights.shape}", f"(S, {n})", remedy)
     if not np.isfinite(weights).all() or (weights < 0).any():
-        raise InputError("weights", "negative or infinite values, or NaN", "finite values of at least 0", remedy)
+        raise InputError("weights", "negative or infinite values, or NaN", "finite, non-negative values", remedy)
     if not weights.any():
         raise InputError("weights", "0 for every image", "at least one positive weight", remedy)

@@ -1,4 +1,4 @@
-"""What a pass makes of its maps: principal components, orthonormality, spectra and their continuation."""
+"""Post-process the maps of a pass: principal components, orthonormalisation, spectra and their extrapolation."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from cryotwin_nb.reconstruction.backprojection import MARGIN
 
 
 def _bounded(uncertainty: Tensor, box_size: int) -> Tensor:
-    """The covariances (n_shells, Q, Q) with no direction more uncertain than a hundred times its own length.
+    """Limit the covariances (n_shells, Q, Q) such that the total variance of each direction is at most 100.
 
-    Such a direction explains nothing, and numbers that grow from pass to pass would overflow.
+    A direction of unit length above this limit explains nothing, and values growing from pass to pass would overflow.
     """
     shell = grid(box_size, 3, uncertainty.device).reshape(-1, 3).float().norm(dim=-1).round().long()
     counts = torch.bincount(shell, minlength=len(uncertainty))
@@ -23,7 +23,7 @@ def _bounded(uncertainty: Tensor, box_size: int) -> Tensor:
 
 
 def _orthonormal(maps: Tensor) -> Tensor:
-    """Maps (K, D, D, D) made orthonormal, the first ones first; what is 0 in all of them stays 0."""
+    """Orthonormalise maps (K, D, D, D) in their order; voxels that are 0 in all of them stay 0."""
     flat = maps.flatten(1)
     triangle = torch.linalg.qr(flat.T, mode="r").R
     basis = torch.linalg.solve_triangular(triangle.T, flat, upper=False)
@@ -31,14 +31,14 @@ def _orthonormal(maps: Tensor) -> Tensor:
 
 
 def _power(maps: Tensor) -> Tensor:
-    """Mean power (n_shells, Q) of the Fourier coefficients of maps (Q, D, D, D) in each shell."""
+    """Return the mean power (n_shells, Q) of the Fourier coefficients of maps (Q, D, D, D) in each shell."""
     size = maps.shape[-1]
     shell = grid(size, 3, maps.device).reshape(-1, 3).float().norm(dim=-1).round().long()
     return torch.stack([shell_mean(fft3(m).flatten().abs().square(), shell, n_shells(size)) for m in maps], dim=1)
 
 
 def _continued(power: Tensor, reference: Tensor, radius: float) -> Tensor:
-    """The power (n_shells, Q) with what lies beyond `radius` replaced by a reference spectrum, scaled to fit on."""
+    """Replace the power (n_shells, Q) beyond `radius` by a reference spectrum, scaled to match."""
     last = int(radius - MARGIN)
     outer = slice(max(1, last // 2), last + 1)
     ratio = (power[outer].log().mean(0) - reference[outer].log().mean()).exp()
@@ -46,7 +46,7 @@ def _continued(power: Tensor, reference: Tensor, radius: float) -> Tensor:
 
 
 def _principal(maps: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, float]:
-    """The frame in which maps (Q, D, D, D) are an average and orthonormal principal components.
+    """Return the transformation of maps (Q, D, D, D) to an average and orthonormal principal components.
 
     Parameters
     ----------
@@ -58,14 +58,14 @@ def _principal(maps: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Ten
     change : (Q, Q)
         change @ maps are V_0 and the U_k.
     variances : (K,)
-        Variances of their coefficients, descending.
+        Variances of the coefficients of the U_k, in decreasing order.
     spread : float
         Standard deviation of the contrasts.
 
     Notes
     -----
-    Coefficients w = a c are centred by adding to V_0. What of the contrast a goes along with w is taken into the U_k,
-    which images determine only up to multiples of V_0.
+    Coefficients w = a c are centred by adding to V_0. The part of the contrast a that correlates with w is absorbed
+    into the U_k, which images determine only up to multiples of V_0.
     """
     average = first[1:] / first[0]
     centring = torch.eye(len(maps)).to(second)

@@ -1,7 +1,7 @@
-"""What images say about a linear model of the density, and what follows for its coefficients.
+"""Sufficient statistics of images for a linear model of the density, and the posterior of its coefficients.
 
 With V = V_0 + sum_k c_k U_k, known pose and CTF, the distortion of an image is a quadratic function of c. Its
-coefficients, the inner products b and G of data and slices, are all that is needed of the image ever after.
+coefficients, the inner products b and G of data and slices, are sufficient statistics: they replace the image.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from cryotwin_nb.particles.formation import ImageBatch
 class Statistics(NamedTuple):
     """Weighted inner products of images with the slices A of (V_0, U_1, ..., U_K), times CTF / sigma.
 
-    The distortion of the prediction A c~ is energy - 2 c~.b + c~.G c~; with the weights of the likelihood (the
-    multiplicity) half of it is the negative log-likelihood.
+    The distortion of the prediction A c~ is energy - 2 c~.b + c~.G c~. If the weights are those of the likelihood (the
+    multiplicity), half of it is the negative log-likelihood.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Statistics(NamedTuple):
     energy: Tensor
 
     def given(self, contrast: Tensor) -> Statistics:
-        """Statistics of c alone, where the image is contrast (m,) times the slice of V_0 + sum_k c_k U_k."""
+        """Return the statistics of c alone for images that are `contrast` (m,) times a slice of V_0 + sum_k c_k U_k."""
         a = contrast[:, None].to(self.b)
         b = a * self.b[:, 1:] - a**2 * self.G[:, 1:, 0]
         energy = self.energy - 2 * a[:, 0] * self.b[:, 0] + a[:, 0] ** 2 * self.G[:, 0, 0]
@@ -45,7 +45,7 @@ class Statistics(NamedTuple):
 
 
 class Projections(NamedTuple):
-    """Images and what they are made of, weighted by W; real and imaginary parts one after the other.
+    """Images and the slices that model them, weighted by W; real and imaginary parts alternate.
 
     Attributes
     ----------
@@ -59,28 +59,34 @@ class Projections(NamedTuple):
     data: Tensor
 
     def statistics(self) -> Statistics:
-        """b, G and the energy, all but the first coefficient's.
+        """Return b, G and the energy, excluding the first coefficient.
 
-        That is the mean of the image. It depends on what was taken for its background, which ties its noise to that
-        of its neighbours.
+        The first coefficient is the mean of the image. It depends on the estimate of the background, which correlates
+        its noise with that of neighbouring coefficients.
         """
         slices, data = self.slices[:, 2:], self.data[:, 2:]
         return Statistics((data[:, None] @ slices)[:, 0], slices.mT @ slices, data.square().sum(1))
 
     def residuals(self, first: Tensor, second: Tensor) -> Tensor:
-        """E[(X - A c~) c~] (m, 2P, Q), given E[c~] (m, Q) and E[c~ c~^T] (m, Q, Q)."""
+        """Return E[(X - A c~) c~] (m, 2P, Q), given E[c~] (m, Q) and E[c~ c~^T] (m, Q, Q)."""
         return torch.baddbmm(self.data[..., None] * first[:, None], self.slices, second, alpha=-1)
 
 
 def projections(
     ball: HalfBall, lattice: Tensor, batch: ImageBatch, frequencies: Tensor, weights: Tensor
 ) -> Projections:
-    """The `Projections` of a lattice (V, 2Q) for the poses of images.
+    """Return the `Projections` of a lattice (V, 2Q) at the poses of images.
 
     Parameters
     ----------
+    ball : HalfBall
+        Lattice geometry.
+    lattice : (V, 2Q)
+        Maps on the lattice.
+    batch : ImageBatch
+        Images with poses and transfer functions.
     frequencies : (P, 2)
-        The first P of the batch's, grid units.
+        First P frequencies of the batch, grid units.
     weights : (P,) or (m, P)
         W^2 times the multiplicity.
     """
@@ -92,14 +98,16 @@ def projections(
 
 
 class Posterior(NamedTuple):
-    """What is known of the coefficients of images.
+    """Posterior of the coefficients of images.
 
     Attributes
     ----------
     mean : (m, K)
+        Posterior mean.
     covariance : (m, K, K)
+        Posterior covariance.
     log_evidence : (m,)
-        log of the integral over c of likelihood exp(b.c - c.Gc / 2) times prior.
+        Logarithm of the integral over c of the likelihood exp(b.c - c.Gc / 2) times the prior.
     """
 
     mean: Tensor
@@ -108,10 +116,10 @@ class Posterior(NamedTuple):
 
 
 def posterior(b: Tensor, G: Tensor, prior: GaussianMixture) -> Posterior:
-    """Posterior of coefficients with likelihood exp(b.c - c.Gc / 2) under a mixture, float64.
+    """Return the posterior of coefficients with likelihood exp(b.c - c.Gc / 2) under a mixture prior, float64.
 
     Each component gives a Gaussian of precision G + P_c and information b + P_c mu_c, with P_c the inverse of its
-    covariance; nothing is divided by G, which may be singular.
+    covariance. G is not inverted and can be singular.
     """
     b, G = b.double(), G.double()
     precision = torch.cholesky_inverse(torch.linalg.cholesky(prior.covariances))
@@ -131,12 +139,14 @@ def posterior(b: Tensor, G: Tensor, prior: GaussianMixture) -> Posterior:
 
 
 def contrasts(full: Statistics, variances: Tensor, spread: float) -> Tensor:
-    """Contrast a of each image, (m,) float64: posterior mean of the coefficient of V_0, jointly with those of the U_k.
+    """Return the contrast a (m,) float64 of each image: the joint posterior mean of the coefficient of V_0.
 
     Parameters
     ----------
+    full : Statistics
+        Statistics for V_0 and the U_k, whose coefficients are estimated jointly.
     variances : (K,)
-        Prior variances of c; that of a c is taken to be the same.
+        Prior variances of c; those of a c are assumed to be the same.
     spread : float
         Prior standard deviation of a around 1.
     """

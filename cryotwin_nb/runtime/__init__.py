@@ -1,1 +1,1 @@
-"""What the machine offers: several processes that share the work, and free memory."""
+"""Resources of the machine: distributed processes and available memory."""

@@ -1,6 +1,6 @@
-"""One training in several processes (torchrun): who does which share, and sums over all of them.
+"""Distributed training in several processes (torchrun): the share of each process, and sums over all processes.
 
-Without other processes every function here gives back what it was given, so that code is written once.
+In a single process every function is a no-op, so callers need no special case.
 """
 
 from __future__ import annotations
@@ -20,12 +20,17 @@ from cryotwin_nb.errors import InputError
 
 T = TypeVar("T")
 
-_PATIENCE = timedelta(hours=12)  # the first process fits mixtures alone, the others wait
+_PATIENCE = timedelta(hours=12)  # the other processes wait while the first one fits mixtures
 
 
 @contextmanager
 def joined(device: str | None = None) -> Iterator[None]:
-    """Join the processes that torchrun has started, if it has: NCCL between GPUs (one for each process), else Gloo.
+    """Join the processes started by torchrun, if any: NCCL between GPUs (one per process), otherwise Gloo.
+
+    Parameters
+    ----------
+    device : str, optional
+        Device to train on; by default, GPUs if available.
 
     Raises
     ------
@@ -39,27 +44,27 @@ def joined(device: str | None = None) -> Iterator[None]:
     if on_gpu:
         local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= gpus:
-            remedy = f"Start torchrun with --nproc-per-node {gpus} or less, or give --device cpu."
+            remedy = f"Start torchrun with --nproc-per-node {gpus} or less, or pass --device cpu."
             sentence = f"torchrun started more processes than this machine has GPUs ({gpus})."
             raise InputError("torchrun", f"{gpus} GPUs", "a GPU for each process", remedy, sentence)
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
     yield
-    dist.destroy_process_group()  # not after an error: others may still wait for an answer
+    dist.destroy_process_group()  # not after an error: other processes may still be waiting
 
 
 def rank() -> int:
-    """Number of this process; 0 writes files and shows progress."""
+    """Return the rank of this process; rank 0 writes files and shows progress."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def share(n: int) -> slice:
-    """The rows of n that are this process's: blocks in the order of the processes, as equal as possible."""
+    """Return the rows of n assigned to this process: contiguous blocks in rank order, as equal as possible."""
     return slice(n * rank() // world(), n * (rank() + 1) // world())
 
 
@@ -68,7 +73,7 @@ def all_sum(*tensors: Tensor) -> None:
     if world() == 1:
         return
     for tensor in tensors:
-        # NCCL moves what is on a GPU only
+        # NCCL communicates GPU tensors only
         sent = (tensor.cuda() if dist.get_backend() == "nccl" else tensor).contiguous()
         _together(partial(dist.all_reduce, sent))
         if sent is not tensor:
@@ -87,14 +92,14 @@ def sum_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 def total(value: float) -> float:
-    """Sum of a number over the processes."""
+    """Return the sum of a number over the processes."""
     summed = torch.tensor(value, dtype=torch.float64)
     all_sum(summed)
     return float(summed)
 
 
 def gather(mine: Tensor, n: int) -> Tensor:
-    """The rows (n, ...) of all processes, of which `mine` are `share(n)` and keep their gradient."""
+    """Return the rows (n, ...) of all processes; `mine` are the rows `share(n)` and keep their gradient."""
     if world() == 1:
         return mine
     rows, whole = share(n), mine.new_zeros(n, *mine.shape[1:])
@@ -104,9 +109,9 @@ def gather(mine: Tensor, n: int) -> Tensor:
 
 
 def assemble(parts: Iterable[tuple[Tensor, ...]], n: int) -> list[Tensor]:
-    """Fields (n, ...) of all processes; `parts` are those of this process's `share(n)`, some rows at a time.
+    """Return fields (n, ...) of all processes; `parts` yields those of this process's `share(n)`, some rows at a time.
 
-    Rows are put in their place as they come, so that they are held in memory once.
+    Rows are copied to their place as they arrive, so only one copy is held in memory.
     """
     whole: list[Tensor] = []
     start = share(n).start
@@ -120,7 +125,7 @@ def assemble(parts: Iterable[tuple[Tensor, ...]], n: int) -> list[Tensor]:
 
 
 def first(function: Callable[[], T]) -> T:
-    """What a function gives the first process, on all: only there is it called. Tensors are to be on the CPU."""
+    """Call a function in the first process only and return its result in all; tensors must be on the CPU."""
     if world() == 1:
         return function()
     result = [function() if rank() == 0 else None]
@@ -137,7 +142,7 @@ def require_enough(n: int) -> None:
 
 
 def _together(function: Callable[[], object]) -> None:
-    """Exchange something; if that fails, another process has stopped and said why."""
+    """Run a collective operation; a failure means that another process has stopped and reported why."""
     try:
         function()
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""How much memory a process may still take: what the system has free, and the limits set on this process."""
+"""Memory available to the process: free system memory and the limits set on the process."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from pathlib import Path
 
 import torch
 
-_UNLIMITED = 2**60  # cgroup v1 writes a huge number where there is no limit
+_UNLIMITED = 2**60  # cgroup v1 reports a huge number if there is no limit
 
 
 def available(device: torch.device | str = "cpu", root: Path = Path("/")) -> float:
-    """Bytes that can still be allocated on a device; infinity where nothing says.
+    """Return the number of bytes that can still be allocated on a device; infinity if unknown.
 
-    On the CPU, the minimum of free memory, of what remains of the limits of the process's control groups (version 1 or
-    2, as batch queues and containers set them), and of the limits on its address space and data.
+    On the CPU, this is the minimum of free memory, remaining control-group limits (version 1 or 2, set by batch queues
+    and containers), and remaining limits on the address space and data of the process.
 
     Parameters
     ----------
+    device : torch.device or str
+        Device to query.
     root : path, optional
-        Where /proc and /sys are.
+        Folder that contains proc and sys.
     """
     if torch.device(device).type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
@@ -32,13 +34,13 @@ def _free(root: Path) -> float:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024.0
     try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))  # macOS: all there is
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))  # macOS: total memory
     except (AttributeError, ValueError, OSError):
         return float("inf")
 
 
 def _groups(root: Path) -> Iterator[float]:
-    """What is left of the limit of each control group of this process, and of those around it."""
+    """Yield the remaining bytes of each control group of this process and of its parents."""
     mount = root / "sys/fs/cgroup"
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -49,7 +51,7 @@ def _groups(root: Path) -> Iterator[float]:
         else:
             continue
         group = base / path.lstrip("/")
-        # in a container the path may be that of the host: then the mount itself is the container's
+        # in a container the path can be that of the host; the mount is then the container's group
         for folder in (group, *group.parents):
             most = _number(folder / limit)
             if most is not None and most < _UNLIMITED:
@@ -59,16 +61,16 @@ def _groups(root: Path) -> Iterator[float]:
 
 
 def _reclaimable(folder: Path) -> float:
-    """Bytes of a control group that are copies of files: they count as used and are given up when needed."""
+    """Return the bytes of a control group in the page cache, which count as used but are released when needed."""
     lines = dict(line.split() for line in _read(folder / "memory.stat").splitlines() if len(line.split()) == 2)
     return sum(float(lines.get(name, 0)) for name in ("inactive_file", "active_file"))
 
 
 def _process_limits(root: Path) -> Iterator[float]:
-    """What is left of the limits on address space and on data (ulimit -v, ulimit -d)."""
+    """Yield the remaining bytes of the limits on address space and data (ulimit -v, ulimit -d)."""
     try:
         import resource
-    except ImportError:  # Windows has none
+    except ImportError:  # not available on Windows
         return
     status = dict(line.split(":", 1) for line in _read(root / "proc/self/status").splitlines() if ":" in line)
     for kind, name in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):

@@ -1,4 +1,4 @@
-"""Particle images of known structures, made exactly from pseudo-atoms."""
+"""Simulated particle images of known structures, computed exactly from pseudo-atoms."""
 
 from cryotwin_nb.simulate.images import assembly, hinge, random_rotations
 

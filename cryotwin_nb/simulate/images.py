@@ -1,8 +1,8 @@
-"""Embedded data sets whose truth is known: an assembling ribosomal subunit and a molecule with two hinges.
+"""Simulated data sets with known ground truth: an assembling ribosomal subunit and a molecule with two hinges.
 
 A projection of Gaussian pseudo-atoms has a closed form: its transform is a product of two small matrices,
-sum_j m_j exp(-2 pi i ky y_j) exp(-2 pi i kx x_j), times a Gaussian. Nothing is interpolated, so images, volumes and
-the projection-slice theorem agree to rounding. All of it is synthetic and labelled so.
+sum_j m_j exp(-2 pi i ky y_j) exp(-2 pi i kx x_j), times a Gaussian. Nothing is interpolated, so images and volumes
+satisfy the projection-slice theorem to rounding error. All data are synthetic and labelled as such.
 """
 
 from __future__ import annotations
@@ -40,23 +40,33 @@ def assembly(
     n_particles : int
         Number of images.
     box_size : int
-        D, pixels.
+        Box size D, pixels.
     pixel_size : float, optional
-        Å; by default 320 Å divided by the box size.
+        Pixel size, Å; by default 320 Å divided by the box size.
     snr : float, optional
-        Variance of the CTF-modulated signal over that of the noise, inside the particle's circle. By default
-        0.25 at box 64 and the same dose at other boxes (1.0 at box 32).
+        Signal-to-noise ratio: variance of the CTF-modulated signal over that of the noise, inside the particle's
+        circle. By default 0.25 at box 64, and the same dose at other boxes (1.0 at box 32).
     seed : int
-        Everything random follows from it.
+        Seed of all random numbers.
     edge_fraction : float
-        Share of the particles caught between two states of a route.
+        Fraction of the particles that are between two states of a route.
     **options
-        See `_simulate`: `junk`, `pose_error`, `shift_error`, `contrast_std`, `shift_std`, `progress`.
+        `junk` (default 0): fraction of images that show a random cloud of the same mass instead of the molecule.
+        `pose_error` (0): root-mean-square error of the recorded rotations, degrees.
+        `shift_error` (0): standard deviation of the error of the recorded shifts, Å, per axis.
+        `contrast_std` (0): relative standard deviation of the image contrast (ice thickness).
+        `shift_std` (5): standard deviation of the shifts, Å, per axis.
+        `images` (True): False skips the images and returns metadata and ground truth only.
+        `progress` (True): show a progress bar.
 
     Returns
     -------
     Particles
-        In memory, with `truth`.
+        Simulated particles in memory, with `truth`.
+
+    Examples
+    --------
+    >>> particles = ct.simulate.assembly(n_particles=10, box_size=32, progress=False)
     """
     rng = np.random.default_rng([seed, 1])
     names = np.array(list(molecules.STATES))
@@ -85,8 +95,14 @@ def hinge(
 ) -> Particles:
     """Simulate a body whose two arms swing one after the other: an L-shaped density of two continuous motions.
 
-    Parameters and result as in `assembly`. Half of the particles are spread evenly along the L, the others sit in
-    three wells at its ends and its corner; a straight line from end to end leaves the density.
+    `n_particles`, `box_size`, `pixel_size`, `snr`, `seed` and `options` are those of `assembly`. Half of the particles
+    are spread evenly along the L, which a straight line between its ends leaves; the others are in wells at its ends
+    and its corner.
+
+    Examples
+    --------
+    >>> ct.simulate.hinge(n_particles=10, box_size=32, progress=False).truth.coordinate_names
+    ('left arm', 'right arm')
     """
     rng = np.random.default_rng([seed, 2])
     wells = rng.choice([0.0, 1.0, 2.0], n_particles, p=[0.4, 0.3, 0.3]) + rng.normal(0, 0.1, n_particles)
@@ -101,7 +117,15 @@ def hinge(
 
 
 def random_rotations(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Rotation matrices (n, 3, 3) float32, uniform over SO(3) (QR of Gaussian matrices)."""
+    """Return random rotation matrices (n, 3, 3) float32, uniform over SO(3) (QR of Gaussian matrices).
+
+    Parameters
+    ----------
+    n : int
+        Number of rotations.
+    rng : numpy.random.Generator
+        Source of random numbers.
+    """
     q, r = np.linalg.qr(rng.normal(size=(n, 3, 3)))
     q *= np.sign(np.einsum("nii->ni", r))[:, None, :]
     q[:, :, 0] *= np.linalg.det(q)[:, None]
@@ -120,28 +144,12 @@ def _simulate(
     images: bool = True,
     progress: bool = True,
 ) -> Particles:
-    """Random poses, CTFs and shifts, exact projections, coloured noise.
-
-    Parameters
-    ----------
-    junk : float
-        Share of images that show a random cloud of the same mass instead of the molecule.
-    pose_error : float
-        Root-mean-square error of the recorded rotations, degrees.
-    shift_error : float
-        Standard deviation of the error of the recorded shifts, Å, per axis.
-    contrast_std : float
-        Relative standard deviation of the images' contrast (ice thickness).
-    shift_std : float
-        Standard deviation of the shifts, Å, per axis.
-    images : bool
-        False leaves the images out: metadata and ground truth in an instant.
-    """
+    """Simulate random poses, CTFs and shifts, exact projections and coloured noise; parameters as in `assembly`."""
     n, size, pixel = len(truth), require_box_size(truth.box_size), truth.pixel_size
     if not 0 <= junk <= 1:
-        raise InputError("junk", f"{junk}", "a fraction from 0 to 1", "Give 0.1 for 10 % junk.")
+        raise InputError("junk", f"{junk}", "a fraction from 0 to 1", "Pass 0.1 for 10 % junk.")
     if n < 1:
-        raise InputError("n_particles", f"{n}", "at least 1", "Ask for more images.")
+        raise InputError("n_particles", f"{n}", "at least 1", "Request at least one image.")
     snr = snr if snr is not None else 0.25 * (64 / size) ** 2
     if snr <= 0:
         raise InputError("snr", f"{snr}", "a positive ratio", "Use 0.25 for 64 pixels, 1.0 for 32.")
@@ -176,7 +184,7 @@ def _stack(
     rng: np.random.Generator,
     progress: bool,
 ) -> np.ndarray:
-    """The images (n, D, D): projections with CTF and shifts, times contrast, plus noise."""
+    """Return the images (n, D, D): projections with CTF and shifts, times contrast, plus noise."""
     n, size, pixel = len(truth), truth.box_size, truth.pixel_size
     images = np.empty((n, size, size), dtype=np.float32)
     with tqdm(total=n, desc="simulating", unit="image", disable=not progress) as bar:
@@ -194,7 +202,7 @@ def _stack(
 
 
 def _random_ctf(n: int, rng: np.random.Generator) -> CTF:
-    """300 kV, Cs 2.7 mm, 1 to 3 µm underfocus, slightly astigmatic."""
+    """Return random CTFs: 300 kV, Cs 2.7 mm, 1 to 3 µm underfocus, slightly astigmatic."""
     defocus, astigmatism = rng.uniform(10_000, 30_000, n), rng.normal(0, 200, n)
     values = (
         *(defocus + astigmatism, defocus - astigmatism, rng.uniform(0, 180, n)),
@@ -204,7 +212,7 @@ def _random_ctf(n: int, rng: np.random.Generator) -> CTF:
 
 
 def _perturbed(rotations: np.ndarray, degrees: float, rng: np.random.Generator) -> np.ndarray:
-    """Rotations followed by random ones about random axes, of the given root-mean-square angle."""
+    """Return the rotations followed by random ones about random axes, with the given root-mean-square angle."""
     vectors = torch.as_tensor(rng.normal(0, np.deg2rad(degrees) / 3**0.5, (len(rotations), 3)), dtype=torch.float32)
     angle = vectors.norm(dim=1)
     errors = molecules.axis_rotation(vectors / angle.clamp_min(1e-12)[:, None], angle)
@@ -214,7 +222,7 @@ def _perturbed(rotations: np.ndarray, degrees: float, rng: np.random.Generator) 
 def _project(
     positions: Tensor, masses: Tensor, rotations: Tensor, ctf: CTF, shifts: Tensor, size: int, pixel: float
 ) -> np.ndarray:
-    """CTF-modulated, displaced projections (m, D, D) of pseudo-atoms, without noise."""
+    """Return CTF-modulated, shifted projections (m, D, D) of pseudo-atoms, without noise."""
     half = slice(0, size // 2 + 1)
     x, y = waves((positions @ rotations)[..., :2], size, pixel)
     fall = atom_transform(size)
@@ -226,7 +234,7 @@ def _project(
 
 
 def _coloured_noise(rng: np.random.Generator, images: np.ndarray, snr: float, pixel: float) -> np.ndarray:
-    """Noise (n, D, D), stronger at low frequency, of the variance that gives `snr` inside the particle's circle."""
+    """Return noise (n, D, D), stronger at low frequency, whose variance gives `snr` inside the particle's circle."""
     size = images.shape[-1]
     inside = grid(size, 2).float().norm(dim=-1).numpy() < 0.4 * size
     sigma = float(np.sqrt(images[:1000, inside].var(axis=1).mean() / snr))

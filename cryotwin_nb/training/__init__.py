@@ -1,4 +1,4 @@
-"""Rate-distortion training (Eq. 3 of the cryoTWIN paper): the objective, epochs, checkpoints, exact resume."""
+"""Rate-distortion training: objective (Eq. 3 of the cryoTWIN paper), epochs, checkpoints and exact resumption."""
 
 from cryotwin_nb.training.config import TrainingConfig
 from cryotwin_nb.training.fitting import fit

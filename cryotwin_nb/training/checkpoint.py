@@ -1,4 +1,4 @@
-"""Checkpoints: all that a run needs to go on to the bit, and refusal of one that belongs to another run."""
+"""Checkpoints that resume bit-identically; those of another run are refused."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.runtime import distributed
 from cryotwin_nb.training.config import TrainingConfig
 
-_SAMPLE = 64  # images whose content tells one data set from another
+_SAMPLE = 64  # images hashed to identify the data set
 _FREE_TO_CHANGE = ("device", "checkpoint", "checkpoint_every", "checkpoint_minutes", "cache_gib", "final_em")
-_REMEDY = "Resume with the settings and the particles that the run was started with."
+_REMEDY = "Resume with the settings and particles with which the run was started."
 
 
 class Interrupted(NamedTuple):
-    """Where within an epoch a run is.
+    """Position of an interrupted run within an epoch.
 
     Attributes
     ----------
     step : int
-        The first that is left to do.
+        Next step to take.
     sums : (2,) float64
         Distortion and rate, summed over the images so far.
     skipped : int
-        Steps without a finite gradient so far.
+        Number of steps without a finite gradient so far.
     seconds : float
-        Time taken so far.
+        Time spent on the epoch so far, s.
     generator : (s,) uint8
-        State of the epoch's random numbers.
+        State of the epoch's random number generator.
     """
 
     step: int
@@ -50,7 +50,7 @@ class Interrupted(NamedTuple):
 
 
 def run_identity(particles: Particles, config: TrainingConfig, epochs: int, batch_size: int) -> dict[str, Any]:
-    """What must not change between a run and its resumption."""
+    """Return the settings and data hashes that must not change between a run and its resumption."""
     settings = {k: v for k, v in asdict(config).items() if k not in _FREE_TO_CHANGE}
     rotations, ctf = particles.require_views()
     n = len(particles)
@@ -71,9 +71,9 @@ def write_checkpoint(
     optimizer: torch.optim.Optimizer,
     interrupted: Interrupted | None,
 ) -> None:
-    """Write model, optimiser, history, and where in an epoch the run is.
+    """Write model, optimiser, history and the position within the epoch.
 
-    What is random follows from the seed and the state of the epoch's generator, so this is all.
+    Nothing else is needed: all random numbers follow from the seed and the state of the epoch's generator.
     """
     within = None if interrupted is None else interrupted._asdict()
     training = {"config": identity, "optimizer": optimizer.state_dict(), "interrupted": within}
@@ -83,12 +83,12 @@ def write_checkpoint(
 def read_checkpoint(
     path: str | os.PathLike, model: CryoTwin, identity: dict[str, Any], optimizer: torch.optim.Optimizer
 ) -> Interrupted | None:
-    """Bring model and optimiser to where a checkpoint was written, and tell where in an epoch that is.
+    """Restore model and optimiser from a checkpoint; return the position within the epoch, None between epochs.
 
     Raises
     ------
     InputError
-        If the checkpoint is of another model, configuration or data set.
+        If the checkpoint belongs to another model, configuration or data set.
     """
     finished = Path(path).suffix.lower() == ".safetensors"
     payload = {} if finished else distributed.first(lambda: read_payload(path))
@@ -96,15 +96,15 @@ def read_checkpoint(
         sentence = f"{path} is a finished model, not a checkpoint written by fit."
         raise InputError(path, "a finished model", "a checkpoint written by fit", _REMEDY, sentence)
     if payload["config"] != model.config:
-        sentence = f"{path} holds another model: {payload['config']} instead of {model.config}."
+        sentence = f"{path} holds a different model: {payload['config']} instead of {model.config}."
         raise InputError(path, f"{payload['config']}", f"{model.config}", _REMEDY, sentence)
     training = payload["training"]
     stored = training["config"]
     changed = {k: (stored.get(k), identity.get(k)) for k in stored | identity if stored.get(k) != identity.get(k)}
     if changed:
-        told = ", ".join(f"{name} was {before!r} and is now {now!r}" for name, (before, now) in changed.items())
-        sentence = f"{path} was written by a run with other settings: {told}."
-        raise InputError(path, f"other settings: {told}", "the same settings", _REMEDY, sentence)
+        listed = ", ".join(f"{name} was {before!r} and is now {now!r}" for name, (before, now) in changed.items())
+        sentence = f"{path} was written by a run with different settings: {listed}."
+        raise InputError(path, f"different settings: {listed}", "the same settings", _REMEDY, sentence)
     model.restore(payload["state"])
     optimizer.load_state_dict(training["optimizer"])
     model.history = History(**payload["history"])

@@ -1,4 +1,4 @@
-"""How a model is trained."""
+"""Settings of a training run, and their checks."""
 
 from __future__ import annotations
 
@@ -17,64 +17,71 @@ def _not_negative(name: str, value: Any, remedy: str) -> float:
 
 _PRECISIONS = ("auto", "float32", "bfloat16")
 _CHECKS: dict[str, tuple[Callable[[str, Any, str], Any], str]] = {
-    "epochs": (whole, "Leave it out for the architecture's own number."),
-    "beta": (positive, "The default is 2."),
-    "batch_size": (whole, "Leave it out for the architecture's own number."),
-    "learning_rate": (positive, "The default is 0.001."),
-    "warmup": (_not_negative, "It is a share of the run; the default is 0.4."),
-    "start_radius": (positive, "It is a share of the radius; the default is 0.5."),
+    "epochs": (whole, "Omit it to use the default of the architecture."),
+    "beta": (positive, "Pass a positive number; the default is 2."),
+    "batch_size": (whole, "Omit it to use the default of the architecture."),
+    "learning_rate": (positive, "Pass a positive number; the default is 0.001."),
+    "warmup": (_not_negative, "Pass a share of the run; the default is 0.4."),
+    "start_radius": (positive, "Pass a share of the maximum frequency; the default is 0.5."),
     "precision": (lambda name, value, remedy: choice(name, value, _PRECISIONS, remedy), "Choose one of these."),
-    "isometry": (_not_negative, "The default is 10; 0 leaves the penalty out."),
-    "seed": (partial(whole, least=0), "Any number from 0 on."),
-    "checkpoint_every": (whole, "The default is 1."),
-    "checkpoint_minutes": (positive, "The default is 10."),
-    "cache_gib": (_not_negative, "0 keeps nothing in memory; the default is 4."),
-    "final_em": (flag, "Give True or False."),
+    "isometry": (_not_negative, "Pass 0 for no penalty, or a positive number; the default is 10."),
+    "seed": (partial(whole, least=0), "Pass 0 or a positive integer."),
+    "checkpoint_every": (whole, "Pass a positive integer; the default is 1."),
+    "checkpoint_minutes": (positive, "Pass a positive number; the default is 10."),
+    "cache_gib": (_not_negative, "Pass 0 to keep nothing in memory, or a positive number; the default is 4."),
+    "final_em": (flag, "Pass True or False."),
 }
-"""What each setting may be, and what to do where it is not; what they return can be written to a checkpoint."""
+"""Check and remedy of each setting; the checked values can be written to a checkpoint."""
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a model is trained.
+    """Settings of a training run.
 
     Attributes
     ----------
     epochs : int, optional
-        Passes over the images, or over what is left of them (subspace). By default 24 for the coordinate
-        architecture, 30 for the subspace.
+        Passes over the images (coordinate) or their sufficient statistics (subspace). By default 24 (coordinate), 30
+        (subspace).
     beta : float
-        Weight of the rate in Eq. 3. With the distortion in units of the noise, 2 weighs both like a likelihood and
-        a prior. The paper's 1/8 belongs to its own scaling of the images and is not comparable.
+        Weight of the rate (nats) against the distortion (noise units), as in Eq. 3 of the cryoTWIN paper; 2 weights
+        them like a log prior and a log likelihood. The paper's 1/8 refers to another scaling of the images and is not
+        comparable.
     batch_size : int, optional
         Images per step. By default 16 (coordinate), 256 (subspace).
     learning_rate : float
-        Peak rate of RAdam; falls to zero along a cosine over the run.
+        Peak learning rate of RAdam; decays to zero along a cosine over the run.
     warmup : float
-        Share of the run over which beta rises to its value and the resolution to Nyquist.
+        Share of the run over which beta rises to its final value and the resolution to Nyquist.
     start_radius : float
-        Share of the frequencies' radius used at the start of the run.
+        Share of the maximum frequency used at the start of the run.
     precision : {"auto", "float32", "bfloat16"}
-        Arithmetic of the networks' matrix products. "auto": bfloat16 where the processor has instructions for it.
+        Precision of the networks' matrix products. "auto": bfloat16 if the processor has instructions for it.
     isometry : float
-        Weight, in units of beta, of the penalty on a departure of the decoder from isometry (subspace, where it is
-        curved).
+        Weight, in units of beta, of the penalty on deviations of the decoder from isometry (subspace with n_basis above
+        latent_dim).
     seed : int
-        Seed of the order of the images and of the latent noise.
+        Seed of the image order and of the latent noise.
     device : str, optional
-        By default a GPU where there is one.
+        Device to train on; by default a GPU if available.
     checkpoint_every : int
-        Epochs from one checkpoint to the next.
+        Number of epochs between checkpoints.
     checkpoint_minutes : float
         Minutes after which a checkpoint is also written within an epoch.
     checkpoint : str or path, optional
         File written after each closed-form pass, every `checkpoint_every` epochs, and within an epoch
-        that takes longer than `checkpoint_minutes`; `fit(resume=...)` goes on from it.
+        that takes longer than `checkpoint_minutes`; `fit(resume=...)` resumes from it.
     cache_gib : float
-        Prepared images are kept in memory if they fit in this many GiB and in half of what is free (of the machine,
-        and of the limits set on the process); else they are read and prepared anew in every pass.
+        Maximum memory for prepared images, GiB. They are kept if they fit in it and in half of the free memory (of the
+        machine, and within the limits of the process); otherwise they are read and prepared again in every pass.
     final_em : bool
-        End with expectation-maximisation of the mixture on all latents.
+        Finish with expectation-maximisation of the mixture on all latents.
+
+    Examples
+    --------
+    >>> config = ct.TrainingConfig(epochs=2, checkpoint="checkpoint.pt")
+    >>> config.beta
+    2.0
     """
 
     epochs: int | None = None

@@ -1,4 +1,4 @@
-"""Rate-distortion training from beginning to end: `fit`."""
+"""Complete rate-distortion training: `fit`."""
 
 from __future__ import annotations
 
@@ -28,35 +28,48 @@ def fit(
     callbacks: Iterable[Callable[[History, CryoTwin], None]] = (),
     progress: bool = True,
 ) -> History:
-    """Train a model in place: minimise the mean over the images of distortion + beta * rate (Eq. 3).
+    """Train a model in place: minimise the mean of distortion + beta * rate (Eq. 3 of the cryoTWIN paper).
 
     Parameters
     ----------
     model : CryoTwin
+        Model to train.
     particles : Particles
         With poses and CTF.
     config : TrainingConfig, optional
+        Settings; by default `TrainingConfig()`.
     resume : path, optional
-        A checkpoint of the same configuration. The result equals that of a run that was never interrupted.
+        Checkpoint of the same configuration. The result equals that of an uninterrupted run.
     callbacks : iterable of callables, optional
         Called as callback(history, model) after each epoch, in every process.
+    progress : bool
+        Show progress bars.
 
     Returns
     -------
     History
+        Record of the run, also kept as `model.history`.
 
     Raises
     ------
     InputError
-        If the particles do not suit the model, the checkpoint does not suit either, or a file cannot be read or
+        If the particles do not suit the model, the checkpoint does not match them, or a file cannot be read or
         written.
     FloatingPointError
         If the loss stays non-finite; the last checkpoint is untouched.
 
     Notes
     -----
-    When several processes have joined (`distributed.joined`; `torchrun ... -m cryotwin_nb train` does it) all call
-    this, with the same arguments. They share the work, end with the same model, and the first writes and shows.
+    If several processes have joined (`distributed.joined`; `torchrun ... -m cryotwin_nb train` does this), all must
+    call `fit` with the same arguments. They share the work and end with the same model; only the first one writes files
+    and shows progress.
+
+    Examples
+    --------
+    >>> model = ct.CryoTwin(box_size=32, latent_dim=4, n_components=8)
+    >>> history = ct.fit(model, particles, ct.TrainingConfig(epochs=2), progress=False)
+    >>> history.epochs
+    2
     """
     config = config or TrainingConfig()
     require_suitable(model.imaging, particles)
@@ -67,7 +80,7 @@ def fit(
     progress = progress and distributed.rank() == 0
     model.to(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if config.checkpoint:
-        require_writable(Path(config.checkpoint).parent)  # now, not when the first pass is done
+        require_writable(Path(config.checkpoint).parent)  # fail now, not after the first pass
     trainer = Trainer(model, particles, config)
     if resume is not None:
         trainer.restore(resume)

@@ -1,4 +1,4 @@
-"""Rate and distortion of a batch of images (Eq. 3), and the arithmetic to compute them in."""
+"""Rate and distortion of a batch of images (Eq. 3 of the cryoTWIN paper), and the precision to compute them in."""
 
 from __future__ import annotations
 
@@ -14,14 +14,25 @@ from cryotwin_nb.runtime import distributed
 def objective(
     model: CryoTwin, batch: Any, n: int | None, generator: torch.Generator, size: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The two terms of Eq. 3 for each image, distortion (m,) and rate -log Q (m,), and the latents (m, d) decoded.
+    """Return distortion (m,), rate -log Q (m,) and the decoded latents (m, d) of a batch (Eq. 3 of the cryoTWIN paper).
 
-    Those are z + noise, the noise uniform in [-T/2, T/2]^d; the first n coefficients are compared. The moving moments
-    of the prior take in the batch.
+    The decoded latents are z + noise, with the noise uniform in [-T/2, T/2]^d. The moving moments of the prior are
+    updated with the batch.
 
-    With `size`, `batch` is this process's share of a batch of that many images. The rate is then (size,): through the
-    mixture it depends on all the latents. Each process differentiates it with respect to its own, so the sum of the
-    processes' gradients is that of the whole batch.
+    Parameters
+    ----------
+    model : CryoTwin
+        Model to evaluate.
+    batch : ImageBatch or Records
+        Images prepared by the architecture.
+    n : int, optional
+        Number of coefficients compared; all by default.
+    generator : torch.Generator
+        Source of the noise.
+    size : int, optional
+        Number of images of the whole batch, if `batch` is this process's share of it. The rate is then (size,): through
+        the mixture it depends on all the latents. Each process differentiates it with respect to its own latents, so
+        the gradients of the processes add up to that of the whole batch.
     """
     width = model.noise_width
     z, w = model.encode(batch)
@@ -39,7 +50,13 @@ def objective(
 
 
 def has_bfloat16(device: str) -> bool:
-    """True where products of bfloat16 matrices run on units made for them."""
+    """Return whether a device has dedicated units for bfloat16 matrix products.
+
+    Parameters
+    ----------
+    device : str
+        Device type, "cuda" or "cpu"; others return False.
+    """
     if device == "cuda":
         return torch.cuda.is_bf16_supported()
     units = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # not in every version of PyTorch

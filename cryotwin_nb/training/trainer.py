@@ -1,4 +1,4 @@
-"""The state of a training run, and its steps: passes without gradient, epochs, checkpoints."""
+"""State and steps of a training run: gradient-free passes, epochs, checkpoints."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from cryotwin_nb.training.objective import has_bfloat16, objective
 
 
 class Trainer:
-    """A run: what `training.fit` does, step by step.
+    """Training run: the steps of `training.fit`.
 
-    In several processes (`distributed`) each prepares its share of the images in the passes that need no gradient.
-    The coordinate networks' batches are shared, too. Training on records is so quick that every process does it all.
+    With several processes (`distributed`), each prepares its share of the images in the gradient-free passes. Batches
+    of the coordinate networks are also shared. Training on records is so fast that every process does all of it.
     """
 
     def __init__(self, model: CryoTwin, particles: Particles, config: TrainingConfig) -> None:
@@ -51,10 +51,10 @@ class Trainer:
         wanted = config.precision
         self._bfloat16 = wanted == "bfloat16" or (wanted == "auto" and has_bfloat16(model.device.type))
 
-    # Passes without gradient -----------------------------------------------------------------------------------------
+    # Gradient-free passes --------------------------------------------------------------------------------------------
 
     def closed_form(self, progress: bool) -> None:
-        """The passes of the architecture that need no gradient; those that a checkpoint has are not done again."""
+        """Run the gradient-free passes of the architecture, except those already in the checkpoint."""
         history, networks = self.history, self.model.networks
         done = len(history.log_evidence)
         with tqdm(total=networks.n_passes, initial=done, desc="closed form", unit="pass", disable=not progress) as bar:
@@ -69,7 +69,7 @@ class Trainer:
 
     @property
     def records(self) -> Records:
-        """Those of all the images."""
+        """Records of all the images."""
         if self._records is None:
             parts = (tuple(self.model.networks.prepare(chunk)) for chunk in self.images.chunks())
             self._records = Records(*distributed.assemble(parts, len(self.particles)))
@@ -77,7 +77,7 @@ class Trainer:
 
     @torch.no_grad()
     def latents(self) -> Tensor:
-        """Latents (n, d) of all the images, on the CPU."""
+        """Return the latents (n, d) of all the images, on the CPU."""
         encode, n = self.model.encode, len(self.particles)
         if self.on_records:
             device = self.model.device
@@ -87,7 +87,7 @@ class Trainer:
         return distributed.assemble(latents, n)[0]
 
     def finish(self) -> None:
-        """The mixtures that fit all the latents."""
+        """Fit the final mixtures to all the latents."""
         model, config, networks = self.model, self.config, self.model.networks
         z, bound = self.latents(), model.config["n_components"]
         model.prior = distributed.first(lambda: GaussianMixture.fit(z, bound, seed=config.seed))
@@ -99,7 +99,7 @@ class Trainer:
         self.agree()
 
     def agree(self) -> None:
-        """Give all processes the state of the first: on GPUs, rounding differs between them."""
+        """Copy the state of the first process to all others: on GPUs, rounding differs between them."""
         if distributed.world() > 1:
             payload = self.model.payload
             state = distributed.first(lambda: {name: value.cpu() for name, value in payload()["state"].items()})
@@ -108,7 +108,7 @@ class Trainer:
     # Epochs ----------------------------------------------------------------------------------------------------------
 
     def epoch(self) -> None:
-        """One pass over the images; what is random in it follows from the seed and the number of the epoch."""
+        """Run one pass over the images; all random numbers follow from the seed and the number of the epoch."""
         started, done = time.perf_counter(), self.history.epochs
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + done)
         order = torch.randperm(len(self.particles), generator=generator).numpy()
@@ -126,8 +126,8 @@ class Trainer:
                 seconds = time.perf_counter() - started
                 self.save(Interrupted(step + 1, sums, skipped, seconds, generator.get_state()))
         if skipped > self.steps_per_epoch // 2:
-            remedy = "the last checkpoint is untouched; try a lower learning_rate or precision='float32'"
-            raise FloatingPointError(f"{skipped} of {self.steps_per_epoch} steps gave no finite gradient; {remedy}.")
+            remedy = "The last checkpoint is untouched. Try a lower learning_rate or precision='float32'."
+            raise FloatingPointError(f"{skipped} of {self.steps_per_epoch} steps had a non-finite gradient. {remedy}")
         self._reseed(generator)
         self.model.prior = self.model.moments.mixture()
         beta, radius = self._schedule((done + 1) / self.epochs)
@@ -136,17 +136,17 @@ class Trainer:
             getattr(self.history, name).append(value)
 
     def _batches(self, order: np.ndarray, first: int) -> Iterator[tuple[int, Any]]:
-        """The batches of an epoch from a step on: the size, and what the objective needs of this process's share."""
+        """Return the batches of an epoch from step `first` on: size, and this process's input for the objective."""
         rows = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)][first:]
         if self.on_records:
             records, device = self.records, self.model.device
             return ((len(r), records.take(torch.as_tensor(r, device=device))) for r in rows)
         mine = [r[distributed.share(len(r))] for r in rows]
-        # a process without an image in the last batch prepares one that `objective` leaves out
+        # a process without an image in the last batch prepares one that `objective` discards
         return zip(map(len, rows), self.images.batches(m if len(m) else r[:1] for m, r in zip(mine, rows)))
 
     def _schedule(self, progress: float) -> tuple[float, float]:
-        """Beta and the radius of the frequencies used (grid units) at a share of the run."""
+        """Return beta and the maximum frequency used (grid units) at a share of the run."""
         ramp = min(1.0, progress / max(self.config.warmup, 1e-9))
         radius = float(self.model.imaging.plane.radius or 0)
         if self.model.networks.coarse_to_fine:
@@ -154,7 +154,7 @@ class Trainer:
         return self.config.beta * 10 ** (2 * ramp - 2), radius
 
     def _step(self, batch: Any, size: int, progress: float, generator: torch.Generator) -> Tensor | None:
-        """One step of RAdam; returns distortion and rate per image, or None if the gradient was not finite."""
+        """Take one step of RAdam; return distortion and rate per image, or None if the gradient was not finite."""
         model, config = self.model, self.config
         beta, radius = self._schedule(progress)
         n = int((model.imaging.frequencies.norm(dim=1) < radius).sum())
@@ -173,7 +173,7 @@ class Trainer:
                 mean = distributed.gather(distortion.detach(), size).double().mean()
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             finite = bool(torch.isfinite(mean) & torch.isfinite(rate).all() & torch.isfinite(norm))
-        except torch.linalg.LinAlgError:  # moments of latents that are not finite
+        except torch.linalg.LinAlgError:  # raised for moments of non-finite latents
             finite = False
         if not finite:
             for name, before in moments.items():
@@ -185,7 +185,7 @@ class Trainer:
         return torch.stack([mean, rate.mean()]).detach().double().cpu()
 
     def _reseed(self, generator: torch.Generator) -> None:
-        """Give each component that lost its particles half of the heaviest one, in the moments and in the encoder."""
+        """Split the heaviest component for each one that lost its particles, in the moments and in the encoder."""
         moments, head = self.model.moments, self.model.networks.score_head()
         for starved in moments.starved():
             heaviest = int(moments.mixture().weights.argmax())
@@ -199,14 +199,14 @@ class Trainer:
     # Checkpoints -----------------------------------------------------------------------------------------------------
 
     def save(self, interrupted: Interrupted | None = None) -> None:
-        """Write the checkpoint, if there is to be one; within an epoch, with where in it the run is."""
+        """Write the checkpoint if one is configured, including the position within an interrupted epoch."""
         if self.config.checkpoint and distributed.rank() == 0:
             within = interrupted or self._interrupted
             write_checkpoint(self.config.checkpoint, self.model, self._identity, self.optimizer, within)
         self._saved = time.monotonic()
 
     def restore(self, path: str | os.PathLike) -> None:
-        """Go on from a checkpoint; refuse one of another model, configuration or data set."""
+        """Resume from a checkpoint; refuse one of another model, configuration or data set."""
         self._interrupted = read_checkpoint(path, self.model, self._identity, self.optimizer)
         self.history = self.model.history
 

@@ -1,7 +1,7 @@
-"""The paper's networks started from a subspace solution: the encoder learns its latents, the decoder its maps.
+"""Warm start of the paper's networks from a subspace solution: the encoder learns its latents, the decoder its maps.
 
-Both are regressions without the noise of Eq. 3: the encoder's targets are latents that expectation-maximisation found,
-the decoder's are slices of maps instead of images of them. `fit` then goes on with Eq. 3 on the images themselves.
+Both are regressions on noise-free targets: latents found by expectation-maximisation for the encoder, slices of maps
+instead of images for the decoder. `fit` then trains on the images themselves (Eq. 3 of the cryoTWIN paper).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.streaming import require_suitable
 from cryotwin_nb.training.objective import has_bfloat16
 
-_PART = 4  # one in so many frequencies is compared in a step: without noise, more steps are worth more than full slices
-_PAST = 100  # steps that the moving moments of the prior seem to have behind them: they change slowly from the start
+_PART = 4  # one in so many frequencies is compared per step: without noise, more steps help more than full slices
+_PAST = 100  # steps assumed to be in the moving moments of the prior, so that they change slowly from the start
 
 
 def warm_start(
@@ -36,28 +36,28 @@ def warm_start(
     seed: int = 0,
     progress: bool = True,
 ) -> None:
-    """Bring a coordinate model close to a trained subspace model, in place.
+    """Initialise a coordinate model from a trained subspace model, in place.
 
-    Go on with `fit(model, particles, TrainingConfig(warmup=0, start_radius=1, ...))`.
+    Continue with `fit(model, particles, TrainingConfig(warmup=0, start_radius=1, ...))`.
 
     Parameters
     ----------
     model : CryoTwin
-        A model of the coordinate architecture; its components are at least as many as those of `source.prior`.
+        Coordinate model with at least as many components as `source.prior`.
     source : CryoTwin
-        A trained subspace model of the same box, d and T.
+        Trained subspace model with the same box size, d and T.
     particles : Particles
-        Those that the source was trained on.
+        Particles on which the source was trained.
     epochs : int
         Passes over the images.
     batch_size : int
         Images per step.
     learning_rate : float
-        Peak rate of RAdam; falls to zero along a cosine.
+        Peak learning rate of RAdam; decays to zero along a cosine.
     seed : int
-        Seed of the order of the images and of the noise on the decoded latents.
+        Seed of the image order and of the noise on the decoded latents.
     progress : bool
-        Show a bar.
+        Show progress bars.
 
     Raises
     ------
@@ -66,10 +66,11 @@ def warm_start(
 
     Notes
     -----
-    Not in the paper. The decoder's error is summed over slices with the weight |k|, which makes it a distance of
-    volumes (projection-slice theorem), relative to the power of each shell, so that fine detail is not learned last.
-    It is taken at latents with the uniform noise of Eq. 3. The encoder's error is that of the latents in units of T,
-    and the cross entropy of its scores with the source's responsibilities.
+    The warm start is not part of the paper. The decoder's error is summed over slices with the weight |k|, which makes
+    it a distance between volumes (projection-slice theorem), and divided by the power of each shell, so that fine
+    detail is not learned last. It is evaluated at latents with the uniform noise of width T used in training. The
+    encoder's error is the squared error of the latents in units of T, plus the cross entropy between its scores and the
+    source's responsibilities.
     """
     _require_pair(model, source)
     for either in (model, source):
@@ -108,7 +109,7 @@ def _encoder_error(model: CryoTwin, batch: ImageBatch, z: Tensor, shares: Tensor
 
 
 def _decoder_error(model: CryoTwin, source: CryoTwin, batch: ImageBatch, z: Tensor, some: Tensor) -> Tensor:
-    """Squared error of slices at some frequencies relative to their power; every shell of the volume counts alike."""
+    """Return the relative squared error of slices at some frequencies; every shell of the volume has equal weight."""
     imaging, frequencies = model.imaging, model.imaging.frequencies[some]
     power = model.networks.signal[imaging.shell[some]].square().float()
     weights = imaging.multiplicity[some] * frequencies.norm(dim=1) / power
@@ -121,17 +122,17 @@ def _decoder_error(model: CryoTwin, source: CryoTwin, batch: ImageBatch, z: Tens
 def _require_pair(model: CryoTwin, source: CryoTwin) -> None:
     if model.networks.makes_records or not source.networks.makes_records:
         found = f"{model.config['architecture']!r} started from {source.config['architecture']!r}"
-        remedy = "Give the coordinate model first, then the trained subspace model."
+        remedy = "Pass the coordinate model first, then the trained subspace model."
         sentence = f"warm_start needs a coordinate model started from a subspace model, not {found}."
         raise InputError("warm_start", found, "'coordinate' started from 'subspace'", remedy, sentence)
     for name in ("box_size", "latent_dim", "noise_width"):
         if model.config[name] != source.config[name]:
             sentence = f"The models differ in {name}: {model.config[name]} here, {source.config[name]} in the source."
-            remedy = "Make both models with the same settings."
+            remedy = "Create both models with the same settings."
             raise InputError("warm_start", f"{model.config[name]}", f"{source.config[name]}", remedy, sentence)
     if not source.imaging.measured:
-        raise InputError("warm_start", "a source that has seen no images", "a trained model", "Fit the source first.")
+        raise InputError("warm_start", "an untrained source", "a trained model", "Fit the source first.")
     if source.prior.n_components > model.config["n_components"]:
         found = f"{source.prior.n_components} components in the source's prior"
         expected = f"at most {model.config['n_components']}"
-        raise InputError("warm_start", found, expected, "Make the model with more components.")
+        raise InputError("warm_start", found, expected, "Create the model with more components.")

@@ -1,4 +1,4 @@
-"""The molecules that come with the package, and the ground truth of simulated images."""
+"""Ground truth of simulated images, and the built-in molecules."""
 
 from cryotwin_nb.truth.truth import Truth
 

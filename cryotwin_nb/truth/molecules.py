@@ -1,6 +1,6 @@
-"""The two embedded molecules: pseudo-atoms, their blocks, and how coordinates move or weigh them.
+"""Built-in molecules: pseudo-atoms, their blocks, and how coordinates move or weight them.
 
-Both are synthetic: shapes drawn after the published outlines, not atomic models.
+Both are synthetic: shapes that follow published outlines, not atomic models.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 BLOCKS = ("base", "CP", "L1", "stalk", "H68")
-"""Blocks of the assembling large ribosomal subunit; a core is always there."""
+"""Blocks of the assembling large ribosomal subunit; the core is always present."""
 
 STATES = {
     "B": (0, 0, 0, 0, 0),
@@ -32,8 +32,8 @@ STATES = {
 """Occupancies of `BLOCKS` in the thirteen states."""
 
 STATE_MASSES = dict(zip(STATES, (12.5, 4.7, 10.5, 10.5, 6.5, 6.4, 6.4, 6.5, 7.0, 8.0, 6.0, 8.0, 7.0), strict=True))
-"""Percent of the particles that sit in a state. The sums over B, C, D and E (12.5, 25.7, 25.8, 36.0) are those
-published for EMPIAR-10076 (Davis et al. 2016); their division within a letter is ours."""
+"""Percentage of the particles in each state. The sums over B, C, D and E (12.5, 25.7, 25.8, 36.0) are those
+published for EMPIAR-10076 (Davis et al. 2016); their division within a letter is our choice."""
 
 ROUTES = (
     ("B", "C2", "E1", "E2", "E4", "E5"),
@@ -44,7 +44,7 @@ ROUTES = (
 """The four assembly routes of Davis et al. 2016."""
 
 ROUTE_SHARES = (0.3, 0.3, 0.2, 0.2)
-"""Share of each route among the particles found between states."""
+"""Share of each route among the particles between states."""
 
 HINGE_STATES = {"start": (0.0, 0.0), "corner": (1.0, 0.0), "end": (1.0, 1.0)}
 """The ends and the corner of the L that the two hinge motions follow."""
@@ -58,7 +58,7 @@ _HINGES = (
 
 @cache
 def assembly_molecule() -> dict[str, Tensor]:
-    """Pseudo-atoms of the subunit: positions (J, 3) Å, masses (J,), blocks (J,) with 0 the core."""
+    """Return the pseudo-atoms of the subunit: positions (J, 3) Å, masses (J,), blocks (J,) with 0 the core."""
     return _build(
         [
             _ellipsoid((0, 0, 0), (66, 46, 46), 430),
@@ -73,7 +73,7 @@ def assembly_molecule() -> dict[str, Tensor]:
 
 @cache
 def hinge_molecule() -> dict[str, Tensor]:
-    """Pseudo-atoms of a body (block 0) with two arms (blocks 1, 2), in the form of `assembly_molecule`."""
+    """Return the pseudo-atoms of a body (block 0) with two arms (blocks 1, 2), in the form of `assembly_molecule`."""
     return _build(
         [
             _ellipsoid((0, -15, 0), (46, 52, 40), 650),
@@ -84,13 +84,13 @@ def hinge_molecule() -> dict[str, Tensor]:
 
 
 def assembly_structure(molecule: dict[str, Tensor], occupancies: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions (1, J, 3) Å and masses (m, J) of the subunit at occupancies (m, 5)."""
+    """Return positions (1, J, 3) Å and masses (m, J) of the subunit at occupancies (m, 5)."""
     with_core = torch.cat([torch.ones(len(occupancies), 1), occupancies.float()], dim=1)
     return molecule["positions"][None], molecule["masses"] * with_core[:, molecule["blocks"]]
 
 
 def hinge_structure(molecule: dict[str, Tensor], coordinates: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions (m, J, 3) Å and masses (1, J) of the hinged molecule at coordinates (m, 2)."""
+    """Return positions (m, J, 3) Å and masses (1, J) of the hinged molecule at coordinates (m, 2)."""
     positions = molecule["positions"].expand(len(coordinates), -1, -1).clone()
     for motion, (block, pivot, axis, swing) in enumerate(_HINGES):
         atoms = molecule["blocks"] == block
@@ -102,7 +102,7 @@ def hinge_structure(molecule: dict[str, Tensor], coordinates: Tensor) -> tuple[T
 
 
 def axis_rotation(axis: Tensor, angle: Tensor) -> Tensor:
-    """Rotation matrices (n, 3, 3) about unit axes (3,) or (n, 3) by angles (n,) in radians (Rodrigues)."""
+    """Return rotation matrices (n, 3, 3) about unit axes (3,) or (n, 3) by angles (n,) in radians (Rodrigues)."""
     axis = axis.expand(len(angle), 3)
     cross = torch.zeros(len(angle), 3, 3, dtype=angle.dtype)
     cross[:, [2, 0, 1], [1, 2, 0]] = axis
@@ -112,7 +112,7 @@ def axis_rotation(axis: Tensor, angle: Tensor) -> Tensor:
 
 
 def _build(parts: list[np.ndarray]) -> dict[str, Tensor]:
-    """Number the parts as blocks 0, 1, ...; equal masses of 1; the whole centred."""
+    """Combine parts into a centred molecule: blocks 0, 1, ... and equal masses of 1."""
     positions = np.concatenate(parts)
     blocks = np.repeat(np.arange(len(parts)), [len(p) for p in parts])
     positions -= positions.mean(0)
@@ -124,12 +124,12 @@ def _build(parts: list[np.ndarray]) -> dict[str, Tensor]:
 
 
 def _ellipsoid(centre, radii, n: int) -> np.ndarray:
-    """n points (n, 3), evenly spread in an ellipsoid."""
+    """Return n points (n, 3), evenly spread in an ellipsoid."""
     return _spread(lambda x: (x**2).sum(1) < 1, n) * np.asarray(radii) + np.asarray(centre)
 
 
 def _rod(start, stop, radius: float, n: int) -> np.ndarray:
-    """n points (n, 3), evenly spread in a cylinder from start to stop."""
+    """Return n points (n, 3), evenly spread in a cylinder from start to stop."""
     start, stop = np.asarray(start, float), np.asarray(stop, float)
     along = stop - start
     across = np.linalg.svd(along[None])[2][1:]
@@ -138,7 +138,7 @@ def _rod(start, stop, radius: float, n: int) -> np.ndarray:
 
 
 def _spread(inside, n: int) -> np.ndarray:
-    """n points of [-1, 1]^3 with `inside` true, each the farthest from the others of ten random candidates."""
+    """Return n points of [-1, 1]^3 with `inside` true, each the farthest from the others of ten random candidates."""
     rng = np.random.Generator(np.random.PCG64(10076))
     points = np.empty((0, 3))
     while len(points) < n:

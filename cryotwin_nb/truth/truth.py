@@ -1,4 +1,4 @@
-"""The ground truth of a simulated data set: what each image shows, as coordinates and as an exact density."""
+"""Ground truth of a simulated data set: coordinates and exact density of the structure in each image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cryotwin_nb.imaging.fourier import require_box_size
 from cryotwin_nb.truth import molecules
 
 ATOM_WIDTH = 0.6
-"""Standard deviation of a pseudo-atom in pixels of a simulation: leaves power at every frequency up to Nyquist."""
+"""Standard deviation of a pseudo-atom, pixels; small enough to keep power at every frequency up to Nyquist."""
 
 _KINDS = {
     "assembly": (molecules.assembly_molecule, molecules.assembly_structure, molecules.BLOCKS),
@@ -37,7 +37,7 @@ class Truth:
     labels : (n,) str
         Name of the nearest state; "junk" for junk.
     between : (n,) bool
-        True for particles found on the way between two states.
+        True for particles between two states.
     box_size, pixel_size : int, float
         Grid of the volumes: pixels, Å.
     atom_width : float
@@ -56,7 +56,7 @@ class Truth:
         return len(self.coordinates)
 
     def __getitem__(self, indices) -> Truth:
-        """The truth of a subset of particles."""
+        """Return the truth of a subset of particles."""
         return replace(
             self,
             coordinates=self.coordinates[indices],
@@ -65,13 +65,19 @@ class Truth:
         )
 
     def on_grid(self, box_size: int) -> Truth:
-        """The same truth with volumes on a grid of another number of voxels and the same extent."""
+        """Return the same truth with volumes on a grid of the same extent and another number of voxels.
+
+        Parameters
+        ----------
+        box_size : int
+            Voxels along each axis.
+        """
         ratio = box_size / self.box_size
         return replace(self, box_size=box_size, pixel_size=self.pixel_size / ratio, atom_width=self.atom_width * ratio)
 
     @property
     def coordinate_names(self) -> tuple[str, ...]:
-        """What each column of `coordinates` is."""
+        """Name of each column of `coordinates`."""
         return _KINDS[self.kind][2]
 
     @property
@@ -81,11 +87,11 @@ class Truth:
         return {name: np.asarray(c, dtype=np.float32) for name, c in table.items()}
 
     def volume(self, index: int) -> Tensor:
-        """True density (D, D, D) float32 of particle `index`, zyx, grey value per Å."""
+        """Return the true density (D, D, D) float32 of particle `index`, zyx, grey value per Å."""
         return self.volume_at(self.coordinates[index])
 
     def volume_at(self, coordinates: np.ndarray) -> Tensor:
-        """True density (D, D, D) float32 at coordinates (q,)."""
+        """Return the true density (D, D, D) float32 at coordinates (q,)."""
         positions, masses = self.structure(torch.as_tensor(np.asarray(coordinates))[None])
         x, y, z = (wave[0] for wave in waves(positions, self.box_size, self.pixel_size))
         fall = atom_transform(self.box_size, self.atom_width)
@@ -94,30 +100,30 @@ class Truth:
         return torch.fft.ifftn(spectrum).real / self.pixel_size**3
 
     def structure(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions (m or 1, J, 3) Å and masses (m or 1, J) of the pseudo-atoms at coordinates (m, q)."""
+        """Return positions (m or 1, J, 3) Å and masses (m or 1, J) of the pseudo-atoms at coordinates (m, q)."""
         make, place, _ = _KINDS[self.kind]
         return place(make(), coordinates)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write a compressed .npz, complete or not at all."""
+        """Write a compressed .npz file, completely or not at all."""
         with atomic(path) as partial, open(partial, "wb") as file:
             np.savez_compressed(file, **vars(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike, n: int | None = None) -> Truth:
-        """Read what `save` wrote.
+        """Read a file written by `save`.
 
         Parameters
         ----------
         path : path-like
             The .npz file.
         n : int, optional
-            Number of particles that it must be of. Without it, a hostile file may fill the memory: it is compressed.
+            Expected number of particles. Without it, a malicious file can exhaust memory, because it is compressed.
 
         Raises
         ------
         InputError
-            If the file is not a ground truth, or one of another number of particles.
+            If the file is not a ground truth, or has another number of particles.
         """
         try:
             count = _count(path)
@@ -144,7 +150,7 @@ class Truth:
 
 
 def _count(path: str | os.PathLike) -> int:
-    """Particles of a stored ground truth; other arrays than `save` writes raise."""
+    """Return the number of particles of a stored ground truth; raise on arrays that `save` does not write."""
     headers = array_headers(path)
     (n, q), kind, _ = headers.pop("coordinates")
     rest = (headers.pop("labels"), headers.pop("between"))
@@ -155,12 +161,12 @@ def _count(path: str | os.PathLike) -> int:
 
 
 def waves(positions: Tensor, size: int, pixel: float) -> list[Tensor]:
-    """exp(-2 pi i k x_j) of each axis of positions (m, J, axes): a list of (m, J, D) complex64, k in FFT order."""
+    """Return exp(-2 pi i k x_j) for each axis of positions (m, J, axes): (m, J, D) complex64, k in FFT order."""
     k = torch.fft.fftfreq(size)
     angles = [-2 * torch.pi * (coordinate[..., None] / pixel + size // 2) * k for coordinate in positions.unbind(-1)]
     return [torch.complex(angle.cos(), angle.sin()) for angle in angles]
 
 
 def atom_transform(size: int, width: float = ATOM_WIDTH) -> Tensor:
-    """Transform (D,) of a pseudo-atom's Gaussian, `width` pixels wide, along one axis in FFT order."""
+    """Return the transform (D,) of a pseudo-atom's Gaussian, `width` pixels wide, along one axis in FFT order."""
     return torch.exp(-2 * (torch.pi * width * torch.fft.fftfreq(size)) ** 2)
