@@ -148,7 +148,7 @@ def test_scale_bar_is_a_round_length_and_as_long_as_it_says(pixel_size, length):
     assert [text.get_text() for text in ax.texts] == [f"{length} Å"]
 
 
-@pytest.mark.parametrize("images", both(torch.randn(14, 16, 16)))
+@pytest.mark.parametrize("images", both(torch.randn(14, 16, 16, generator=torch.Generator().manual_seed(0))))
 def test_gallery_shows_n_images_with_labels_in_one_grey_scale(images):
     figure = plotting.particle_gallery(images, 4.0, labels=[f"state {i}" for i in range(14)], n=8)
     assert isinstance(figure, Figure)
