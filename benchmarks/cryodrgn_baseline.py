@@ -75,9 +75,9 @@ def main() -> None:
         lambda d: (evaluation.isometry(d, z), evaluation.fsc_of_images(d, z, truth)), decode, truth.box_size
     )
     isometry, curves = measured
-    told = subprocess.run([args.cryodrgn, "--version"], capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run([args.cryodrgn, "--version"], capture_output=True, text=True, check=True).stdout
     recipe = {
-        "program": told.strip(),
+        "program": printed.strip(),
         "command": " ".join(["cryodrgn", *map(str, run.command(epoch)[1:])]).replace(f"{args.folder}/", ""),
         "epochs": epoch,
         "machine": machine(),

@@ -289,8 +289,8 @@ def merge(args: argparse.Namespace) -> dict:
     settings |= {"pixel_size": particles.pixel_size, "latent_dim": LATENT_DIM, "n_components": args.n_components}
     versions = {"cryotwin_nb": ct.__version__}
     if args.cryodrgn:
-        told = subprocess.run([args.cryodrgn, "--version"], capture_output=True, text=True, check=True).stdout
-        versions["cryoDRGN"] = told.split()[-1]
+        printed = subprocess.run([args.cryodrgn, "--version"], capture_output=True, text=True, check=True).stdout
+        versions["cryoDRGN"] = printed.split()[-1]
     files = {leg: args.folder / f"{leg}.json" for leg in LEGS}
     legs = {leg: json.loads(file.read_text()) for leg, file in files.items() if file.exists()}
     return {"machine": machine(), "versions": versions, "settings": settings, **legs}

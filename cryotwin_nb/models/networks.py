@@ -56,7 +56,7 @@ class SubspaceOptions(NetworkOptions):
         K, number of directions of variation, at least d. By default d, or 12 if d is below 5: motions are curved, so
         few of them need more directions than they have parameters.
     width : int
-        Units per layer of the small networks.
+        Units per layer of the networks. By default 64 (subspace), 256 (coordinate).
     contrast : bool
         Fit a contrast to each image.
     tight_mask : bool
@@ -95,10 +95,12 @@ class CoordinateOptions(NetworkOptions):
 
     Attributes
     ----------
-    width, depth : int
-        Units per layer and number of residual layers of both MLPs.
+    width : int
+        Units per layer of both MLPs. By default 256.
+    depth : int
+        Number of residual layers of both MLPs. By default 3.
     n_features : int
-        Number of positional features of the decoder.
+        Number of positional features of the decoder. By default 192.
     """
 
     architecture: ClassVar[str] = "coordinate"

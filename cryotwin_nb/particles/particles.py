@@ -99,6 +99,8 @@ class Particles:
     ) -> Particles:
         """Read particles from a STAR file, a .cs file, a stack, or a list of stacks.
 
+        Choices made on the user's behalf (contrast, amplitude contrast, class of the poses) raise a UserWarning.
+
         Parameters
         ----------
         path : path-like
@@ -116,24 +118,22 @@ class Particles:
             Contrast of the particles as recorded; "auto" uses the one declared in the file, or measures it.
         images : bool
             Whether to read images; False opens no stack of a STAR or .cs file.
-        amplitude_contrast, box_size, pixel_size : float, int, float, optional
-            Amplitude contrast (fraction), box size (pixels), pixel size (Å); override or complete the file.
+        amplitude_contrast : float, optional
+            Amplitude contrast as a fraction; overrides or completes the file.
+        box_size : int, optional
+            Box size, pixels; completes a file that does not give it.
+        pixel_size : float, optional
+            Pixel size, Å; overrides or completes the file.
 
         Raises
         ------
         InputError
             If the particles cannot be read; the message names the file, the problem and a remedy.
 
-        Warns
-        -----
-        UserWarning
-            For choices made on the user's behalf: contrast, amplitude contrast, class of the poses.
-
         Examples
         --------
-        >>> particles = ct.Particles.read("particles.star", contrast="dark")
-        >>> len(particles), particles.box_size
-        (300, 32)
+        >>> ct.Particles.read("particles.star", contrast="dark").box_size
+        32
         """
         added = (poses, ctf, indices, contrast, images, amplitude_contrast, box_size, pixel_size)
         arguments, total, rows, notes = read_parts(ReadRequest(path, datadir, *added))
