@@ -1,14 +1,17 @@
-"""Extract the README's pictures from the executed notebooks: python benchmarks/notebook_pictures.py.
+"""Extract the README's pictures from the stored notebooks: python benchmarks/notebook_pictures.py [--run 00 06 ...].
 
-Writes notebooks/figures/<name>.png: the n-th picture, from 0, of a notebook.
+Writes notebooks/figures/<name>.png: the n-th picture, from 0, of a notebook. `--run` first runs the notebooks of these
+numbers (all of them if none is given) and stores their outputs, without widget state.
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
 from pathlib import Path
 
 import nbformat
+from nbclient import NotebookClient
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 PICTURES = {
@@ -31,7 +34,22 @@ def pictures(name: str) -> list[bytes]:
     return [base64.b64decode(o["data"]["image/png"]) for o in outputs if "image/png" in o.get("data", {})]
 
 
+def run(path: Path) -> None:
+    """Run a notebook from top to bottom in its folder and store its outputs."""
+    notebook = nbformat.read(path, as_version=4)
+    resources = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(notebook, timeout=1800, resources=resources, store_widget_state=False, record_timing=False).execute()
+    nbformat.write(notebook, path)
+
+
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", nargs="*", metavar="NUMBER", help="run these notebooks first; all if none is given")
+    numbers = parser.parse_args().run
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")) if numbers is not None else []:
+        if not numbers or path.name[:2] in numbers:
+            run(path)
+            print(path.name, flush=True)
     for picture, (name, number) in PICTURES.items():
         (NOTEBOOKS / "figures" / f"{picture}.png").write_bytes(pictures(name)[number])
         print(f"notebooks/figures/{picture}.png")

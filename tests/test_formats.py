@@ -17,7 +17,8 @@ from hypothesis.extra.numpy import arrays
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats import chimerax, cryodrgn
 from cryotwin_nb.formats.cryosparc import read_cs
-from cryotwin_nb.formats.files import atomic, find_stack
+from cryotwin_nb.formats.files import atomic
+from cryotwin_nb.formats.locating import find_stack, locate_stacks
 from cryotwin_nb.formats.mrc import read_header, read_map, read_stack_header
 from cryotwin_nb.formats.mrc_writing import map_bytes, write_map, write_stack
 from cryotwin_nb.formats.poses import euler_from_rotations, rotations_from_euler, rotations_from_vectors
@@ -110,11 +111,38 @@ def test_stacks_are_found_from_the_datadir_the_folder_and_the_project(tmp_path):
     (tmp_path / "Extract/a.mrcs").touch()
     star = tmp_path / "job/deep/particles.star"
     expected = (tmp_path / "Extract/a.mrcs").resolve()
-    assert find_stack("Extract/a.mrcs", star).resolve() == expected  # the project, two levels up
-    assert find_stack("elsewhere/a.mrcs", star, tmp_path / "Extract").resolve() == expected  # datadir/basename
-    assert find_stack(str(expected), star).resolve() == expected  # absolute
+    assert find_stack("Extract/a.mrcs", star)[0].resolve() == expected  # the project, two levels up
+    assert find_stack("elsewhere/a.mrcs", star, tmp_path / "Extract")[0].resolve() == expected  # datadir/basename
+    assert find_stack(str(expected), star)[0].resolve() == expected  # absolute
     with pytest.raises(InputError, match=r"(?s)particles\.star.*missing\.mrcs.*datadir"):
         find_stack("missing.mrcs", star)
+
+
+def test_ever_shorter_tails_are_tried_below_the_datadir_the_longest_first(tmp_path):
+    """Absolute names of another machine, with stacks of the same name in several folders."""
+    for folder in ("new/Extract/job7/g1", "new/job7/g1", "new"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "m.mrcs").touch()
+    name = "/old/machine/project/Extract/job7/g1/m.mrcs"
+    for expected in ("new/Extract/job7/g1/m.mrcs", "new/job7/g1/m.mrcs", "new/m.mrcs"):
+        assert find_stack(name, tmp_path / "p.star", tmp_path / "new") == (tmp_path / expected, True)
+        (tmp_path / expected).unlink()
+    with pytest.raises(InputError, match="not found"):
+        find_stack(name, tmp_path / "p.star", tmp_path / "new")
+
+
+def test_two_names_never_lead_to_one_file(tmp_path):
+    """With a datadir one folder too deep, half of the particles had the images of the other half."""
+    for folder in ("data/s1/raw", "data/s2/raw"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "001.mrcs").touch()
+    names, star = ["s1/raw/001.mrcs", "s2/raw/001.mrcs"], tmp_path / "job" / "p.star"
+    found = locate_stacks(names, star, tmp_path / "data")
+    assert [found[name] for name in names] == [tmp_path / "data" / name for name in names]
+    with pytest.raises(InputError, match=r"(?s)'s1/raw/001.mrcs' and 's2/raw/001.mrcs' both lead to .*datadir="):
+        locate_stacks(names, star, tmp_path / "data/s1")
+    whole = [str(tmp_path / "data/s1/raw/001.mrcs"), "s1/raw/001.mrcs"]  # one stack, named in full twice
+    assert len(set(locate_stacks(whole, tmp_path / "data/p.star").values())) == 1
 
 
 # ---------------------------------------------------------------------------------------------------------- rotations
@@ -209,12 +237,25 @@ def test_blocks_in_any_order_read_the_same(tmp_path_factory, blocks, comment):
     np.testing.assert_allclose(table.shifts, [[1.5, -2.5], [2.5, -3.5], [3.5, -4.5]])
 
 
-def test_origins_in_pixels_take_precedence(tmp_path):
+@pytest.mark.parametrize(("optics", "used"), [(OPTICS, [[1.5, -2.5], [2.5, -3.5], [3.5, -4.5]]), ("", [[12, -18]] * 3)])
+def test_of_two_origins_those_that_relion_reads_are_used_and_the_contradiction_is_reported(tmp_path, optics, used):
+    """Å beside data_optics, pixels (4 and -6 of 3 Å) without: relion_reconstruct 3.1.3, run on such files."""
     text = PARTICLES.replace("_rlnDefocusAngle #9\n", "_rlnDefocusAngle #9\n_rlnOriginX #10\n_rlnOriginY #11\n")
     text = text.replace("_rlnOpticsGroup #10", "_rlnOpticsGroup #12")
     text = re.sub(r" (4[567]) ([37])\n", r" \1 4 -6 \2\n", text)
+    (tmp_path / "p.star").write_text(optics.replace("2.5", "3.0") + text if optics else text)
+    table = read_star(tmp_path / "p.star", pixel_size=3.0, ctf=bool(optics))
+    np.testing.assert_allclose(table.shifts, used)
+    assert len(table.notes) == 1 and "disagree for 3 of 3 particles" in table.notes[0]
+
+
+def test_origins_in_pixels_alone_are_used_also_beside_data_optics(tmp_path):
+    """cryoDRGN 4.3 writes such files; RELION 3.1 takes their shifts as 0, so the file is named."""
+    text = PARTICLES.replace("_rlnOriginXAngst", "_rlnOriginX").replace("_rlnOriginYAngst", "_rlnOriginY")
     (tmp_path / "p.star").write_text(OPTICS + text)
-    np.testing.assert_allclose(read_star(tmp_path / "p.star").shifts, [[10, -15]] * 3)
+    table = read_star(tmp_path / "p.star")
+    np.testing.assert_allclose(table.shifts[0], [1.5 * 2.5, -2.5 * 2.5])
+    assert "ignore them beside data_optics" in table.notes[0]
 
 
 def test_a_column_of_the_particles_goes_before_that_of_their_optics_group(tmp_path):

@@ -1,4 +1,4 @@
-"""File checks, lookup of stacks, and atomic writing (files are written completely or not at all)."""
+"""File checks, and atomic writing (files are written completely or not at all)."""
 
 from __future__ import annotations
 
@@ -149,26 +149,3 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):
         return False
-
-
-def find_stack(name: str, listed_in: Path, datadir: str | os.PathLike | None = None) -> Path:
-    """Return the path of the stack `name`, as written in the file `listed_in`.
-
-    Search order: `datadir`/name, `datadir`/basename, then name relative to the folder of `listed_in` and each of its
-    parents (one of them is the RELION or cryoSPARC project). An absolute path that exists is used unchanged.
-
-    Raises
-    ------
-    InputError
-        If none of these files exists.
-    """
-    relative = Path(name)
-    folders = [] if datadir is None else [Path(datadir) / relative, Path(datadir) / relative.name]
-    tried = folders + [folder / relative for folder in listed_in.resolve().parents]
-    for candidate in tried:
-        if is_file(candidate):
-            return candidate
-    looked = f"looked in {', '.join(str(c.parent)[:200] for c in tried[:3])} and parent folders"
-    remedy = "Pass datadir=, the folder that the paths in this file are relative to, or images=False for metadata only."
-    sentence = f"{listed_in} refers to the stack {name[:200]!r}, which was not found ({looked})."
-    raise InputError(listed_in, f"no stack {name[:200]!r} ({looked})", "every stack that it lists", remedy, sentence)

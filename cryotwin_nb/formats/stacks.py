@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.formats.files import find_stack
+from cryotwin_nb.formats.locating import locate_stacks
 from cryotwin_nb.formats.metadata import Metadata
 from cryotwin_nb.formats.mrc import Header, read_stack_header
 from cryotwin_nb.imaging.fourier import require_box_size
@@ -147,8 +147,9 @@ def open_stacks(table: Metadata, datadir: str | os.PathLike | None = None) -> St
     InputError
         If a stack is missing or damaged, a particle is past the end of its stack, or the box sizes differ.
     """
-    found = {int(i): find_stack(table.stacks[i], table.path, datadir) for i in np.unique(table.stack_number)}
-    headers = {number: read_stack_header(path) for number, path in found.items()}
+    used = np.unique(table.stack_number).tolist()
+    found = locate_stacks([table.stacks[number] for number in used], table.path, datadir)
+    headers = {number: read_stack_header(found[table.stacks[number]]) for number in used}
     sizes = {header.shape[-1]: header.path for header in headers.values()}
     if len(sizes) > 1:
         listed = " and ".join(f"{size} ({path})" for size, path in sorted(sizes.items()))
@@ -206,8 +207,9 @@ def listed(path: Path, datadir: str | os.PathLike | None) -> list[Path]:
         raise InputError(path, "binary data", "one stack per line", "Pass a plain text file.") from error
     if not any(names):
         raise InputError(path, "an empty list", "one stack per line", "Add the names of the stacks to the file.")
-    found = [find_stack(name, path, datadir) for name in names if name]
-    repeated = [stack for stack, count in Counter(found).items() if count > 1]
+    located = locate_stacks(filter(None, names), path, datadir)
+    found = [located[name] for name in names if name]
+    repeated = [stack for stack, count in Counter(stack.resolve() for stack in found).items() if count > 1]
     if repeated:
         raise InputError(path, f"{repeated[0]} more than once", "each stack once", "Remove the duplicate lines.")
     return found

@@ -13,18 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats import star_columns
 from cryotwin_nb.formats.files import require_file
-from cryotwin_nb.formats.metadata import Metadata, column, make_ctf, whole_numbers
-from cryotwin_nb.formats.poses import rotations_from_euler
-from cryotwin_nb.imaging.optics import CTF
+from cryotwin_nb.formats.metadata import Metadata, column, whole_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-_DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
 _LONGEST_LINE = 2**16
-_MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration")
 SIGN, WHITENED = "cryotwinContrastSign", "cryotwinWhitened"  # columns that prepared stacks add to data_optics
 
 
@@ -48,11 +44,13 @@ def read_star(
         If the file is not a STAR file of particles, or columns are missing or contain anything but finite numbers.
     """
     path = require_file(path, "STAR file")
-    table = _merge_optics(*_tables(path), path)
+    particles, optics = _tables(path)
+    table = _merge_optics(particles, optics, path)
+    notes: list[str] = []
     _require_plain_ctf(table, path)
     _require_whitening(table, path)
     stacks, stack_number, image_number = _image_names(table, path)
-    pixel = _pixel_sizes(table, path, pixel_size)
+    pixel = star_columns.pixel_sizes(table, path, pixel_size)
     box = column(table["rlnImageSize"], path, "rlnImageSize") if "rlnImageSize" in table else np.zeros(len(table))
     group = table["rlnOpticsGroup"] if "rlnOpticsGroup" in table else np.zeros(len(table))
     return Metadata(
@@ -63,10 +61,11 @@ def read_star(
         pixel,
         whole_numbers(box, path, "rlnImageSize"),
         np.unique(np.asarray(group), return_inverse=True)[1].astype(np.int64),
-        rotations=_rotations(table, path) if poses else None,
-        shifts=_shifts(table, path, pixel) if poses else None,
-        ctf=_ctf(table, path) if ctf else None,
+        rotations=star_columns.rotations(table, path) if poses else None,
+        shifts=star_columns.shifts(table, path, pixel, optics is not None, notes) if poses else None,
+        ctf=star_columns.ctf(table, path) if ctf else None,
         sign=column(table[SIGN], path, SIGN) if SIGN in table else None,
+        notes=tuple(notes),
     )
 
 
@@ -171,72 +170,3 @@ def _image_names(table: pd.DataFrame, path: Path) -> tuple[tuple[str, ...], np.n
     # dtype object: in a string array every entry takes the space of the longest name
     stacks, stack_number = np.unique(np.array(names, dtype=object), return_inverse=True)
     return tuple(str(s) for s in stacks), stack_number.astype(np.int64), np.array(numbers, dtype=np.int64)
-
-
-def _pixel_sizes(table: pd.DataFrame, path: Path, fallback: float | None) -> np.ndarray:
-    """Return pixel sizes in Å: rlnImagePixelSize, else detector / magnification (RELION 3.0), else `fallback`."""
-    if "rlnImagePixelSize" in table:
-        pixel = column(table["rlnImagePixelSize"], path, "rlnImagePixelSize")
-    elif {"rlnDetectorPixelSize", "rlnMagnification"} <= set(table.columns):
-        detector = column(table["rlnDetectorPixelSize"], path, "rlnDetectorPixelSize")
-        magnification = column(table["rlnMagnification"], path, "rlnMagnification")
-        pixel = np.where(magnification > 0, detector * 1e4 / np.where(magnification > 0, magnification, 1), 0.0)
-        pixel = column(pixel, path, "pixel size")
-    else:
-        pixel = np.zeros(len(table))
-    if fallback is not None:
-        pixel = np.where(pixel == 0, fallback, pixel)
-    if (pixel <= 0).any():
-        found = f"a pixel size of {pixel.min():g} Å" if pixel.any() else "no pixel size"
-        remedy = "Pass pixel_size= in Å."
-        raise InputError(path, found, "rlnImagePixelSize, or detector pixel size and magnification", remedy)
-    return pixel
-
-
-def _require_all(table: pd.DataFrame, names: tuple[str, ...], path: Path, remedy: str) -> None:
-    missing = [name for name in names if name not in table]
-    if missing:
-        present = [name for name in names if name in table]
-        raise InputError(path, f"{', '.join(present)} without {', '.join(missing)}", "all of them or none", remedy)
-
-
-def _rotations(table: pd.DataFrame, path: Path) -> np.ndarray | None:
-    if not any(name in table for name in _ANGLES):
-        return None
-    _require_all(table, _ANGLES, path, "Pass the STAR file of a 3-D refinement, or cryoDRGN's poses.pkl as poses=.")
-    return rotations_from_euler(*(column(table[name], path, name) for name in _ANGLES))
-
-
-def _shifts(table: pd.DataFrame, path: Path, pixel: np.ndarray) -> np.ndarray | None:
-    """Return shifts in Å; rlnOriginX/Y (in pixels) take precedence over rlnOriginX/YAngst."""
-    pixels, angstroms = ("rlnOriginX", "rlnOriginY"), ("rlnOriginXAngst", "rlnOriginYAngst")
-    names = pixels if any(name in table for name in pixels) else angstroms
-    if not any(name in table for name in names):
-        return None
-    _require_all(table, names, path, "Export the file again.")
-    values = np.stack([column(table[name], path, name) for name in names], axis=1)
-    return column(values * pixel[:, None] if names is pixels else values, path, "origin").astype(np.float32)
-
-
-def _ctf(table: pd.DataFrame, path: Path) -> CTF | None:
-    """Return the CTF of the particles; a missing amplitude contrast becomes NaN, a missing phase shift 0."""
-    if not any(name in table for name in _DEFOCUS):
-        return None
-    names = _DEFOCUS + _MICROSCOPE
-    _require_all(table, names, path, "Export the file with its CTF columns, or pass cryoDRGN's ctf.pkl as ctf=.")
-    u, v, angle, voltage, aberration = (column(table[name], path, name) for name in names)
-    optional = {"rlnAmplitudeContrast": np.nan, "rlnPhaseShift": 0.0}
-    contrast, phase = (
-        column(table[name], path, name) if name in table else np.full(len(table), missing)
-        for name, missing in optional.items()
-    )
-    return make_ctf(
-        path,
-        defocus_u=u,
-        defocus_v=v,
-        defocus_angle=angle,
-        voltage=voltage,
-        spherical_aberration=aberration,
-        amplitude_contrast=contrast,
-        phase_shift=phase,
-    )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cryotwin_nb.formats.poses import euler_from_rotations
-from cryotwin_nb.formats.star import _ANGLES, _DEFOCUS
+from cryotwin_nb.formats.star_columns import ANGLES, DEFOCUS
 from cryotwin_nb.imaging.optics import CTF
 
 
@@ -55,11 +55,11 @@ def write_star(
     optics |= prepared or {}
     particles: dict[str, Any] = {"rlnImageName": [f"{i + 1:06d}@{stack}" for i in range(len(group))]}
     if rotations is not None:
-        particles |= dict(zip(_ANGLES, euler_from_rotations(rotations)))
+        particles |= dict(zip(ANGLES, euler_from_rotations(rotations)))
     if shifts is not None:
         particles["rlnOriginXAngst"], particles["rlnOriginYAngst"] = shifts.T
     if ctf is not None:
-        particles |= dict(zip(_DEFOCUS, (ctf.defocus_u, ctf.defocus_v, ctf.defocus_angle)))
+        particles |= dict(zip(DEFOCUS, (ctf.defocus_u, ctf.defocus_v, ctf.defocus_angle)))
         particles["rlnPhaseShift"] = ctf.phase_shift
     particles["rlnOpticsGroup"] = group.reshape(-1) + 1
     tables = {"optics": pd.DataFrame(optics), "particles": pd.DataFrame(particles)}
