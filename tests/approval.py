@@ -127,18 +127,19 @@ def equal(found: list[str], approved: list[str], tolerance: float = 1e-3) -> boo
     return True
 
 
-def widgets() -> dict:
-    """Return the ipywidgets that exist, by identifier."""
-    module = sys.modules.get("ipywidgets.widgets.widget")
-    return dict(module._instances) if module else {}
+def existing() -> tuple[dict, list[int]]:
+    """Return the ipywidgets that exist, by identifier, and the numbers of the open figures."""
+    module, pyplot = (sys.modules.get(name) for name in ("ipywidgets.widgets.widget", "matplotlib.pyplot"))
+    return dict(module._instances) if module else {}, pyplot.get_fignums() if pyplot else []
 
 
-def drawn(before: set) -> list[str]:
-    """Describe the open figures, and the widgets made since `before`."""
+def drawn(before: tuple[dict, list[int]]) -> list[str]:
+    """Describe the figures and widgets made since `before`."""
+    widgets, numbers = existing()
     pyplot = sys.modules.get("matplotlib.pyplot")
-    figures = [pyplot.figure(n) for n in pyplot.get_fignums()] if pyplot else []
+    figures = [pyplot.figure(n) for n in numbers if n not in before[1]] if pyplot else []
     lines = [line for figure in figures for line in describe_figure(figure)]
-    return lines + [describe_widget(w) for key, w in widgets().items() if key not in before]
+    return lines + [describe_widget(widget) for key, widget in widgets.items() if key not in before[0]]
 
 
 def versions() -> dict[str, str]:

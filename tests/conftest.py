@@ -19,7 +19,7 @@ def pytest_runtest_call(item):
     module = item.module.__name__
     if not module.startswith(DRAWING) or module.endswith("browser"):
         return (yield)
-    before = set(approval.widgets())
+    before = approval.existing()
     result = yield
     compare(item, approval.drawn(before))
     return result
