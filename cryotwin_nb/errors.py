@@ -1,4 +1,4 @@
-"""Exceptions for invalid input and missing packages, and checks of single arguments that raise them."""
+"""Exceptions for invalid input and missing packages, and argument checks that raise them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def extras_explained() -> Iterator[None]:
 
 
 def warn_user(text: str) -> None:
-    """Warn about a choice made on the user's behalf, at the line outside this package that caused it."""
+    """Warn about a choice made on the user's behalf; the warning points to the calling line outside this package."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
         frame, level = frame.f_back, level + 1

@@ -258,6 +258,60 @@ def test_origins_in_pixels_alone_are_used_also_beside_data_optics(tmp_path):
     assert "ignore them beside data_optics" in table.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("grid#2/b.mrcs", "grid#2/b.mrcs"),
+        ("O'Neill/b.mrcs", "O'Neill/b.mrcs"),
+        ("'90s/b.mrcs", "'90s/b.mrcs"),
+        ('"two words/b.mrcs"', "two words/b.mrcs"),
+        ("'two words/b.mrcs'", "two words/b.mrcs"),
+        ("Kühlbrandt/b.mrcs", "Kühlbrandt/b.mrcs"),
+        ("b.mrc:mrcs", "b.mrc"),
+        ("NA/b.mrcs", "NA/b.mrcs"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_tokens_are_those_that_relion_reads(tmp_path, written, name, encoding):
+    """Quotes and # mean something at the start of a token only."""
+    token = written if written[0] != '"' and " " not in written else written[0] + "000002@" + written[1:]
+    token = token if "@" in token else f"000002@{token}"
+    (tmp_path / "p.star").write_text(OPTICS + PARTICLES.replace("000002@b.mrcs", token), encoding=encoding)
+    table = read_star(tmp_path / "p.star")
+    assert name in table.stacks and table.image_number.tolist() == [1, 0, 0]
+    assert table.stacks[table.stack_number[0]] == name
+
+
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        ("000002@b.mrcs 10 20 30 1.5 -2.5 15000 14000 45 7 8", "11 values"),
+        ("000002@b.mrcs 10 20 30 1.5 -2.5 15000 14000 45", "9 values"),
+        ("9", "1 value"),
+        ("<html><body>Not found</body></html>", "3 values|1 value|2 values"),
+    ],
+)
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_a_row_of_another_length_is_named_by_its_line(tmp_path, row, found, place):
+    lines = (OPTICS + PARTICLES).rstrip().splitlines()
+    at = lines.index("_rlnOpticsGroup #10") + 1 if place == "first" else len(lines)
+    lines.insert(at, row)
+    (tmp_path / "p.star").write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError, match=rf"p\.star, line {at + 1}: found ({found}), expected 10"):
+        read_star(tmp_path / "p.star")
+
+
+@pytest.mark.parametrize("first", ["rejected", "particles", "images"])
+def test_of_several_tables_the_particles_are_read(tmp_path, first):
+    tables = {name: PARTICLES.replace("data_particles", f"data_{name}") for name in ("rejected", "particles")}
+    tables["rejected"] = tables["rejected"].replace("a.mrcs", "bad.mrcs")
+    order = [first, *(name for name in tables if name != first)]
+    text = "\n".join(tables.get(name, tables["rejected"].replace("data_rejected", "data_images")) for name in order)
+    (tmp_path / "p.star").write_text(OPTICS + text)
+    table = read_star(tmp_path / "p.star")
+    assert table.stacks == ("a.mrcs", "b.mrcs") and "data_particles, not those of data_" in table.notes[0]
+
+
 def test_a_column_of_the_particles_goes_before_that_of_their_optics_group(tmp_path):
     text = PARTICLES.replace("_rlnOpticsGroup #10", "_rlnVoltage #10\n_rlnOpticsGroup #11")
     (tmp_path / "p.star").write_text(OPTICS + re.sub(r" (4[567]) ([37])\n", r" \1 120 \2\n", text))

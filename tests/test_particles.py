@@ -312,7 +312,7 @@ def test_the_pixel_size_given_wins_and_that_of_the_ctf_parameters_comes_second(t
     p.write(tmp_path / "s.star", progress=False)
     assert Particles.read(tmp_path / "s.star", contrast="dark", pixel_size=2.6).pixel_size == 2.6
     cryodrgn.write_ctf(tmp_path / "ctf.pkl", p.ctf, 32, 2.0)
-    with pytest.warns(UserWarning, match="states 2.5 Å per pixel, the CTF parameters 4 Å; using") as record:
+    with pytest.warns(UserWarning, match="states 2.5 Å per pixel, but the CTF parameters state 4 Å; using") as record:
         assert Particles.read(tmp_path / "s.star", contrast="dark", ctf=tmp_path / "ctf.pkl").pixel_size == 4.0
     assert record[0].filename == __file__
 

@@ -133,6 +133,7 @@ def table(name: str, extra: tuple[tuple[str, str], ...]) -> str:
     return f"data_{name}\n\nloop_ \n{head}{''.join(lines)}"
 
 
+RELION = shutil.which("relion_star_handler")
 FLAVOURS = {
     "RELION 3.0": "\n"
     + table(
@@ -196,7 +197,11 @@ def test_a_subset_keeps_lines_tables_and_images_as_they_are(project, flavour):
     before, after = path.read_bytes().splitlines(True), subset.read_bytes().splitlines(True)
     left_out = [line for line in before if b"Micrographs/" in line and not any(b" x%d " % r in line for r in rows)]
     assert len(left_out) == N - len(rows)
-    assert after == [line for line in before if line not in left_out]
+    kept = [line.replace(b"\r\n", b"\n") for line in before if line not in left_out]  # RELION reads no carriage return
+    if "comments" in flavour:  # and ends a table at a blank line
+        at = kept.index(b"# a comment\n")
+        del kept[at - 1 : at + 1]
+    assert after == [*kept[:-1], kept[-1].rstrip(b"\n") + b"\n"]
 
     old, new = tables(path), tables(subset)
     name = "images" if "3.0" in flavour else "particles"
@@ -209,6 +214,47 @@ def test_a_subset_keeps_lines_tables_and_images_as_they_are(project, flavour):
     np.testing.assert_array_equal(again.images(slice(None)), particles.images(np.sort(rows)))
     np.testing.assert_array_equal(again.rotations, particles.rotations[np.sort(rows)])
     np.testing.assert_array_equal(again.ctf.defocus_u, particles.ctf.defocus_u[np.sort(rows)])
+
+
+DISTURBED = {
+    "blank lines": lambda row: f"\n{row}\n\n",
+    "comments": lambda row: f"# comment\n{row}\n#\n",
+    "comments behind rows": lambda row: f"{row.rstrip()} # refined twice\n",
+    "carriage returns": lambda row: row.rstrip() + "\r\n",
+    "tabs": lambda row: "\t".join(row.split()) + "\t\n",
+}
+
+
+@pytest.mark.parametrize("kind", DISTURBED)
+def test_a_subset_has_all_its_rows_for_relion_too(project, kind):
+    """RELION 3.1.3 takes such files without an error and with 2 of 4 particles, or none."""
+    lines = FLAVOURS["RELION 3.1"].splitlines(True)
+    path = project / "Refine3D/run_data.star"
+    path.write_text("".join(DISTURBED[kind](line) if "Micrographs/" in line else line for line in lines), newline="")
+    particles = Particles.read(path, images=False)
+    assert len(particles) == N
+    rows = np.arange(0, N, 2)
+    subset = ct.write_selection(project / "subset.star", particles, rows, {"score": rows})
+    assert tables(subset)["particles"]["someUnknownLabel"].tolist() == [f"x{i}" for i in rows]
+    text = subset.read_bytes().decode()
+    assert "\r" not in text
+    body = text[text.index("_cryotwinScore") :].splitlines()[1 : 1 + len(rows)]
+    assert all(len(line.split()) == len(COLUMNS) + 2 and "#" not in line for line in body)
+    if RELION:
+        command = [RELION, "--i", "subset.star", "--o", "copy.star", "--select", "rlnDefocusU", "--minval", "0"]
+        subprocess.run(command, cwd=project, check=True, capture_output=True)
+        assert len(tables(project / "copy.star")["particles"]) == len(rows)
+
+
+def test_the_table_that_was_read_is_the_one_that_is_selected_from(project):
+    rejected = table("rejected", (("rlnOpticsGroup", "2"),)).replace(" x", " rejected")
+    path = project / "Refine3D/run_data.star"
+    path.write_text(OPTICS + rejected + "\n" + table("particles", (("rlnOpticsGroup", "2"),)))
+    with pytest.warns(UserWarning, match="data_particles, not those of data_rejected"):
+        particles = Particles.read(path, images=False)
+    subset = tables(ct.write_selection(project / "subset.star", particles, [2, 4]))
+    assert subset["particles"]["someUnknownLabel"].tolist() == ["x2", "x4"]
+    assert len(subset["rejected"]) == N
 
 
 @given(st.data())

@@ -74,7 +74,7 @@ def add_pathway(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_ends(parser)
     parser.add_argument("--output", type=Path, required=True, help="folder for maps, latents and a ChimeraX script")
-    methods = "max_flux: path of least resistance; ridgeline: Algorithm 1 of the paper; chain: its sub-paths, joined"
+    methods = "max_flux: path of least resistance; ridgeline: Algorithm 1 of the paper; chain: joined ridgelines"
     parser.add_argument("--method", choices=_METHODS, default="max_flux", help=f"{methods} (default: max_flux)")
     for option in _path_options():
         option.add_to(parser)
@@ -114,7 +114,7 @@ def pathway(options: argparse.Namespace) -> int:
     text = f"{options.output}: {len(path.latents)} maps, barrier {path.barrier:.2f} nats"
     print_result(options, result | {"folder": str(options.output)}, text)
     if path.barrier > _HIGH:
-        low = f"the density falls to e^-{path.barrier:.0f} of its value at the ends: hardly any images are near it"
+        low = f"the density falls to e^-{path.barrier:.0f} of its value at the ends: few images are near the path"
         other = "other ends" if options.method == "max_flux" else "--method max_flux or other ends"
         print(f"note: {low}. Try {other}. `cryotwin support` counts the images near a path.", file=sys.stderr)
     return DONE

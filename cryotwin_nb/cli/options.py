@@ -40,7 +40,7 @@ class Option(NamedTuple):
     choices : tuple of str or None
         Allowed values, if the docstring lists them.
     spelled : str
-        Name of the option if it differs from the keyword, because another option has that name.
+        Name of the option, if it differs from the keyword because another option already uses the keyword.
     """
 
     keyword: str
@@ -122,7 +122,7 @@ def documented(function: Callable) -> dict[str, tuple[str, str]]:
 
 
 def plain_type(hint: Any) -> type | None:
-    """Return the plain type in a type hint: in a union, a path or else the first plain type; None if there is none."""
+    """Return the plain type in a type hint, or None; a union yields a path type, else its first plain type."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         members = [member for member in typing.get_args(hint) if member is not type(None)]
         paths = [member for member in members if _is_path(member)]
@@ -143,7 +143,7 @@ def values_of(options: argparse.Namespace, wanted: list[Option]) -> dict[str, An
 
 
 class Parser(argparse.ArgumentParser):
-    """Argument parser that raises `InputError` instead of exiting and states the replacement of former names."""
+    """Argument parser that raises `InputError` instead of exiting and names the replacements of former options."""
 
     renamed: Mapping[str, str] = {}
 

@@ -123,7 +123,7 @@ def network_options() -> dict[str, list[Option]]:
     """Return the options of each architecture."""
     from cryotwin_nb.models.networks import CoordinateOptions, SubspaceOptions
 
-    spelled = {"contrast": "fit_contrast"}  # --contrast already sets that of the recorded images
+    spelled = {"contrast": "fit_contrast"}  # --contrast already sets the contrast of the recorded images
     return {
         kind.architecture: [o._replace(spelled=spelled.get(o.keyword, "")) for o in options_of(kind)]
         for kind in (SubspaceOptions, CoordinateOptions)

@@ -97,7 +97,7 @@ def download(
 def missing(
     name: str, folder: str | Path | None = None, manifest: str | Path | None = None
 ) -> tuple[tuple[DataFile, ...], Path]:
-    """Return the files of a data set that are not downloaded yet, and the folder they belong in.
+    """Return the files of a data set that have not been downloaded yet, and the folder they belong in.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ def _transfer(url: str, part: Path, progress: bool) -> None:
         if response is not None and response.status_code == 416:  # no bytes beyond those already downloaded
             if response.headers.get("Content-Range") == f"bytes */{size}":
                 return
-            size = 0  # the partial file is of another file
+            size = 0  # the partial download belongs to another file
         if size == 0:
             part.unlink(missing_ok=True)
         remedy = (

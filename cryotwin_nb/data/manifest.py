@@ -56,7 +56,7 @@ class Dataset:
     files : tuple of DataFile
         Files to download; empty for built-in sets and for sets that are only referenced.
     reader : mapping
-        Arguments of `Particles.read`; a file name stands for its path, ``"."`` for the folder.
+        Arguments of `Particles.read`; a file name stands for the path of that file, ``"."`` for the folder.
     generator : str or None
         Function of `cryotwin_nb.simulate` that generates a built-in set, called with `arguments`.
     arguments : mapping
@@ -137,7 +137,7 @@ def _file(where: str, values: object) -> DataFile:
 
 
 def _plain_name(name: object) -> bool:
-    """Return whether a name is a plain file name, which cannot lead out of its folder."""
+    """Return whether a name is a plain file name, which cannot point outside its folder."""
     return isinstance(name, str) and re.fullmatch(r"[\w+-][\w.+ -]*", name) is not None
 
 

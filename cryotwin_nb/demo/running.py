@@ -50,7 +50,7 @@ def run(
     epochs: int | None = None,
     seed: int = 0,
 ) -> dict:
-    """Run all stages, write their results to `output`, and return the evaluation; any failure raises.
+    """Run all stages, write their results to `output`, and return the evaluation; raise on any failure.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def evaluate(model: CryoTwin, particles: Particles, z: Tensor, direct: Pathway, 
     z : (n, d)
         Latents of the particles.
     direct, chain : Pathway
-        Path of Algorithm 1 from B to E5, and its sub-paths joined.
+        Path from B to E5 computed by Algorithm 1 in one run, and path joined from sub-paths.
     """
     truth, prior = particles.require_truth(), model.prior
     results = {

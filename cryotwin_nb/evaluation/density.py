@@ -29,7 +29,7 @@ def kl_divergence(
     prior : GaussianMixture
         Density to compare with.
     seed : int
-        Seed of the division into halves and of the samples.
+        Seed of the random split of the latents and of the samples.
     n_samples : int
         Number of samples of the prior, and maximum number of latents in each half.
     n_centres : int
@@ -104,7 +104,7 @@ def kl_neighbours(
 
     The estimate is d/n sum_i log(nu_i / rho_i) + log(m / (n - 1)), where rho_i and nu_i are the distances from latent i
     to its k-th neighbour among the other latents and among m samples of the prior (Wang, Kulkarni and Verdu 2009).
-    m = n, so that the biases of the two distances cancel where the densities agree. Distances are computed in
+    Here m = n, so that the biases of the two distances cancel where the densities agree. Distances are computed in
     coordinates in which z has unit covariance.
 
     Parameters
@@ -116,7 +116,7 @@ def kl_neighbours(
     seed : int
         Seed of the choice of latents and of the samples.
     n_neighbours : int
-        k, the neighbour whose distance is used.
+        k: the distance to the k-th nearest neighbour is used.
     n_samples : int
         Maximum number of latents used.
 
@@ -127,10 +127,10 @@ def kl_neighbours(
 
     Notes
     -----
-    The estimate detects mass concentrated at points, which `kl_divergence` smooths over, if each point receives more
-    than `n_neighbours` samples. Neither detects a mixture that overfits with a few latents per component;
-    `held_out_log_likelihood` does. If latents are far outside the prior, both estimates are too small, and much too
-    small in high dimensions.
+    The estimate detects mass concentrated at points if each point receives more than `n_neighbours` samples;
+    `kl_divergence` smooths over such mass. Neither estimate detects a mixture that overfits with a few latents per
+    component; `held_out_log_likelihood` does. If latents are far outside the prior, both estimates are too small, and
+    much too small in high dimensions.
     """
     from scipy.spatial import cKDTree
 
@@ -153,8 +153,9 @@ def kl_lower_bound(z: Tensor, prior: GaussianMixture, n_components: int = 100, s
     """Return a lower bound, up to sampling error, of the KL divergence of latents from a prior, in nats.
 
     The bound is the mean of log q - log p over one half of the latents, with p the prior and q a mixture fitted to the
-    other half. Its expectation is the divergence from p minus that from q. For a prior fitted to these latents, it is
-    about 0 or negative. If latents and prior are far apart, it detects what density ratios miss.
+    other half. Its expectation is the divergence of the latents from p minus their divergence from q. For a prior
+    fitted to these latents, the bound is about 0 or negative. If latents and prior are far apart, the bound detects
+    differences that density ratios miss.
 
     Parameters
     ----------
@@ -165,7 +166,7 @@ def kl_lower_bound(z: Tensor, prior: GaussianMixture, n_components: int = 100, s
     n_components : int
         Maximum number of components of q.
     seed : int
-        Seed of the division into halves and of the fit.
+        Seed of the random split of the latents and of the fit.
     """
     fitted, left_out = _halves(z, seed)
     mixture = GaussianMixture.fit(fitted, min(n_components, len(fitted)), seed=seed)
@@ -184,10 +185,10 @@ def held_out_log_likelihood(
     z : (n, d)
         Latents.
     n_components : sequence of int
-        Fixed numbers of components to compare with the number that `GaussianMixture.fit` selects, of which the largest
-        is the maximum.
+        Fixed numbers of components to compare with the number that `GaussianMixture.fit` selects; the selected number
+        is at most the largest of these.
     seed : int
-        Seed of the division into halves and of the fits.
+        Seed of the random split of the latents and of the fits.
 
     Returns
     -------

@@ -54,7 +54,7 @@ def embed_tsne(
     """Compute one t-SNE map of latents, samples of the prior and its means (Fig. 2a and 2b of the paper).
 
     The map is fitted to the latents alone; samples and means are then placed in it (openTSNE: Policar, Strazar and
-    Zupan 2024), so that plots of both can be overlaid.
+    Zupan 2024), so that plots of latents and samples can be overlaid.
 
     Parameters
     ----------

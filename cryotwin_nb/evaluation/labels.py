@@ -50,7 +50,7 @@ def components_of_labels(prior: GaussianMixture, names: Names) -> dict[str, int]
         Name of each named component.
     """
     _require_components(prior, names, "names")
-    heaviest = sorted(names, key=lambda c: float(prior.weights[c]))  # the last, heaviest one of each name is kept
+    heaviest = sorted(names, key=lambda c: float(prior.weights[c]))  # the dict keeps the last, heaviest of each name
     return dict(sorted({names[c]: c for c in heaviest}.items()))
 
 
@@ -106,7 +106,7 @@ def read_labels(path: str | os.PathLike, prior: GaussianMixture | None = None) -
     path : path-like
         File to read.
     prior : GaussianMixture, optional
-        Mixture that the names belong to; names of components that it does not have are refused.
+        Mixture that the names belong to; names of components that the mixture lacks are refused.
 
     Raises
     ------

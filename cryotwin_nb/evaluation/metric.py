@@ -22,7 +22,7 @@ class Isometry:
     Attributes
     ----------
     latent_products, volume_products : (n,) float64
-        dz1.dz2 of the steps and dV1.dV2 of the changes in the maps.
+        Inner products dz1.dz2 of the steps, and dV1.dV2 of the resulting changes in the maps.
     """
 
     latent_products: np.ndarray
@@ -30,7 +30,7 @@ class Isometry:
 
     @property
     def correlation(self) -> float:
-        """Pearson's r of the two: 1 for an isometry up to scale (the measure in Fig. 4 of the paper)."""
+        """Pearson's r of both sets of products: 1 for an isometry up to scale (the measure in Fig. 4 of the paper)."""
         return _correlation(self.latent_products, self.volume_products)
 
     @property
@@ -66,12 +66,12 @@ def isometry(
     step: float = 0.01,
     progress: bool = False,
 ) -> Isometry:
-    """Compare inner products of small steps in latent space with those of the decoded maps (Eq. 2 of the paper).
+    """Compare inner products of small latent steps with those of the changes in the decoded maps (Eq. 2 of the paper).
 
     Parameters
     ----------
     decode : callable or model
-        Function from latents (m, d) to maps (m, D, D, D), or an object with such a method `volumes`.
+        Function from latents (m, d) to maps (m, D, D, D), or an object whose method `volumes` is such a function.
     z : (n, d)
         Latents of particles; pairs of steps start at `n_pairs` of them.
     seed : int
@@ -82,7 +82,7 @@ def isometry(
         Number of leading principal components of `z` whose span contains the directions ("active subspace").
         By default all directions, as in the paper.
     step : float
-        Step length relative to the standard deviation of the leading component; differences are central.
+        Step length relative to the standard deviation of the leading component; the differences are central.
     progress : bool
         Show a progress bar.
 
@@ -137,10 +137,10 @@ def metric_tensors(decode: Decode | object, z: Tensor, n_points: int = 40, seed:
 
 
 def relaxed_distortion(metric: Tensor, axes: Tensor | None = None) -> float:
-    """Return the deviation of metric tensors from one multiple of the identity: 0 for an isometry up to scale.
+    """Return the deviation of metric tensors from a common multiple of the identity: 0 for an isometry up to scale.
 
     For metric tensors H, the deviation is d <tr H^2> / <tr H>^2 - 1 (the measure of Lee, Yoon, Kim and Park, ICLR 2022,
-    up to factor and offset). It is 1 for a decoder that ignores half of the dimensions.
+    up to a factor and an offset). It is 1 for a decoder that ignores half of the dimensions.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Outlier scores for junk among the particles: images that the model's best structure does not explain.
 
-An outlier can be recognised in two ways: it retains signal after the best structure is subtracted, or it correlates
-less with its structure than other images do. Contaminants show the former, noise without a particle the latter.
+Two kinds of outliers are recognised. Images of contaminants retain signal after the best structure is subtracted.
+Images of noise with no particle correlate less with their best structure than other images do.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class OutlierScores:
     Attributes
     ----------
     score : (n,) float32
-        Outlier score: median 0, spread 1 (median absolute deviation, scaled to a standard deviation); junk is well
-        above 3.
+        Outlier score: median 0, spread 1 (median absolute deviation, scaled to a standard deviation); junk images
+        score well above 3.
     residual : (n,) float32
         chi^2 per degree of freedom of the image minus the structure: 1 for noise alone.
     correlation : (n,) float32
         Normalised correlation of the whitened image with the prediction.
     contrast : (n,) float32
-        Factor by which the prediction fits the image best; negative factors count as 0 in `residual`.
+        Factor that fits the prediction to the image best; negative factors count as 0 in `residual`.
     """
 
     score: np.ndarray
@@ -44,7 +44,7 @@ class OutlierScores:
 def outlier_scores(
     model: CryoTwin, particles: Particles, batch_size: int = 256, progress: bool = False
 ) -> OutlierScores:
-    """Score particles by how poorly the model explains their images; all images are read once.
+    """Score particles by how poorly the model explains their images; each image is read once.
 
     Parameters
     ----------

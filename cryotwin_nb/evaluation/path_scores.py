@@ -21,33 +21,33 @@ if TYPE_CHECKING:
 
 
 class CurveDistance(NamedTuple):
-    """Distances between a curve and the true one, in units of z."""
+    """Distances between a curve and the true curve, in units of z."""
 
     mean: float
-    """Mean distance of the points of the true curve from the curve."""
+    """Mean distance of the points of the true curve from the curve that is scored."""
     hausdorff: float
-    """Hausdorff distance: the largest distance of a point of either curve from the other."""
+    """Hausdorff distance: the largest distance of a point of either curve from the other curve."""
 
 
 class RouteScores(NamedTuple):
     """Scores of routes of the assembling subunit against the four simulated ones."""
 
     recall: float
-    """Fraction of the simulated routes that were found, among routes above a minimum share."""
+    """Fraction of the simulated routes that occur among the found routes above a minimum share."""
     precision: float
     """Fraction of the routes above a minimum share whose blocks appear in a simulated order."""
     f1: float
     """Harmonic mean of recall and precision."""
     false_share: float
-    """Largest share of a route whose order was not simulated."""
+    """Largest share of a route whose block order was not simulated."""
     kendall_tau: tuple[float, ...]
     """Kendall's tau between the block order of each route and the most similar simulated order; 1 if equal."""
     share_error: float
-    """Total variation distance between the shares found and simulated, 0 to 1."""
+    """Total variation distance between the found and the simulated shares, 0 to 1."""
 
 
 def curve_distance(curve: Tensor, true_curve: Tensor, n_points: int = 200) -> CurveDistance:
-    """Return the distances between a curve and the true one.
+    """Return the distances between a curve and the true curve.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def latents_at(z: Tensor, truth: Truth, coordinates: np.ndarray, n_neighbours: i
     coordinates : (m, q)
         True coordinates of the structures.
     n_neighbours : int
-        Number of particles averaged, nearest in true coordinates.
+        Number of particles averaged: those nearest in true coordinates.
     """
     known = torch.as_tensor(truth.coordinates, dtype=torch.float64)
     apart = torch.cdist(torch.as_tensor(np.asarray(coordinates)).double(), known)

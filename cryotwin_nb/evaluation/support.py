@@ -1,8 +1,8 @@
 """Support of the decoded maps of a pathway by the images: comparison with maps reconstructed from nearby images.
 
-Two questions are answered at each point of a path. How much data is there: how many images show a similar particle, and
-to what resolution do their half maps agree? Do the images contain what the decoder shows: regressed on the decoded map,
-shell by shell and region by region, do they contain it fully (1) or not at all (0)?
+Two things are measured at each point of a path. The first is the amount of data: how many images show a similar
+particle, and to what resolution their half maps agree. The second is the share of the decoded map that the images
+contain, from 0 (none) to 1 (all): the images are regressed on the decoded map, shell by shell and region by region.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ from cryotwin_nb.reconstruction.halves import (
 )
 
 BANDWIDTHS = (0.7, 1.0, 1.4, 2.0)
-"""Kernel radii tried, in standard errors of one image's latent; beyond the last, images show other structures."""
+"""Kernel radii tried, in standard errors of one image's latent; images farther away than the last radius show
+other structures."""
 
-_ENOUGH = 10  # minimum number of images within a bandwidth to evaluate it
-_WINDOW = 1 / 16  # standard deviation of the regions, fraction of the box
+_ENOUGH = 10  # minimum effective number of images to evaluate a bandwidth
+_WINDOW = 1 / 16  # standard deviation of the Gaussian windows, fraction of the box
 _MEMORY = 2**29  # bytes of normal equations held at once
 
 
@@ -75,9 +76,9 @@ def pathway_support(
     imaging : ImageFormation, optional
         Image formation with measured noise; by default the model's, or one measured on the particles.
     halves : (n,) int, optional
-        0 or 1, the half of each image; by default drawn at random.
+        Half-set of each image, 0 or 1; by default drawn at random.
     seed : int
-        Seed of the random halves.
+        Seed of the random half-sets.
     progress : bool
         Show a progress bar.
 
@@ -95,16 +96,16 @@ def pathway_support(
     -----
     The distance r of an image from a point z is measured in standard errors of an image's latent:
     r^2 = (z_i - z)^T I (z_i - z), where I is the expected Fisher information of one image: the decoder's metric,
-    weighted by CTF and noise. Latents therefore need not be isometric. The kernel is 1 - (r / bandwidth)^2.
+    weighted by CTF and noise. The latent space therefore need not be isometric. The kernel is 1 - (r / bandwidth)^2.
 
-    Cross-validation: for each bandwidth, the map from one half predicts the images of the other half within the
+    Cross-validation: for each bandwidth, the map from one half-set predicts the images of the other within the
     smallest bandwidth that contains ten images. Bandwidths are bounded, because prediction alone would favour including
     particles of other states, which share most of the density; a gap between two states would then seem supported.
 
     `shell_support` is <A M, X> / |A M|^2 over the images X near a point, where A M is the decoded map projected and
-    CTF-modulated like the images: the least-squares share of its amplitude, with a standard error given by the noise.
-    It requires no resolved map, so it also assesses detail finer than `resolution`. It does not detect a decoder that
-    has fitted the noise of these images.
+    CTF-modulated like the images: the least-squares estimate of the share of its amplitude that the images contain,
+    with a standard error given by the noise. The share requires no resolved map, so it also assesses detail finer than
+    `resolution`. It does not detect a decoder that has fitted the noise of these images.
 
     Examples
     --------
@@ -181,7 +182,7 @@ def _grey_value(decode: Decode, particles: Particles, z: Tensor, imaging: ImageF
 
 
 def choose_bandwidth(choices: list[Pair], weights: np.ndarray, power: Tensor) -> int:
-    """Return the index of the bandwidth whose half maps best predict the images of the other half.
+    """Return the index of the bandwidth whose half maps best predict the images of the other half-set.
 
     Parameters
     ----------
@@ -212,10 +213,10 @@ def _compared(pair: Pair, power: Tensor, decoded: Tensor, voxel_size: float) -> 
     Parameters
     ----------
     decoded : (2, D, D, D)
-        Maps decoded at the point and at the centre of its images.
+        Maps decoded at the point and at the weighted mean of its images' latents.
     """
     _, curve, volume = solve_pair(pair, power, voxel_size)
-    equations = pair.first  # from all the images
+    equations = pair.first  # merged: from all images
     mask = particle_mask(equations.imaging)
     at_point, at_centre = decoded.float().to(equations.sums) * mask
     cross, square = (part[1 : len(mask) // 2 + 1].cpu().numpy() for part in equations.agreement(at_centre))

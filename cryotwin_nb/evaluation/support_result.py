@@ -10,7 +10,7 @@ from torch import Tensor
 from cryotwin_nb.reconstruction.halves import expected_correlation
 
 _FEW = 5  # minimum number of images; a point with fewer is flagged
-_SHELL_LIMIT, _LOCAL_LIMIT = 0.8, 0.6  # shares of the decoded amplitude; below, a point is flagged
+_SHELL_LIMIT, _LOCAL_LIMIT = 0.8, 0.6  # minimum shares of the decoded amplitude
 _DEPARTED = 1.5  # flagged if the decoded map departs at a resolution coarser than the supported one by this factor
 _SIGNIFICANT = 5.0  # standard errors
 
@@ -24,11 +24,11 @@ class PathwaySupport:
     latents : (m, d) float32
         Points of the path.
     n_effective : (m,) float64
-        Effective number of images near each point, (sum w)^2 / sum w^2 of their kernel weights.
+        Effective number of images near each point, (sum w)^2 / sum w^2 with their kernel weights w.
     bandwidth : (m,) float64
         Radius of each kernel, in standard errors of one image's latent.
     offset : (m,) float64
-        Distance of the centre of these images' latents from the point, in the same unit.
+        Distance from each point to the weighted mean of these images' latents, in the same unit.
     maps : (m, D, D, D) float32
         Maps reconstructed from the images near each point only, zyx, image grey value per Å.
     frequency : (D/2,) float64
@@ -36,20 +36,20 @@ class PathwaySupport:
     half_map_fsc : (m, D/2) float64
         FSC between the half maps of each point.
     resolution : (m,) float64
-        Resolution supported by the images near the point, Å, where `half_map_fsc` falls below 0.143; infinite for none.
+        Resolution supported by the images near the point, Å, where `half_map_fsc` falls below 0.143; infinity if none.
     decoded_fsc : (m, D/2) float64
-        FSC between the maps from images and the decoded maps.
+        FSC between `maps` and the decoded maps.
     departure : (m,) float64
         Resolution at which `decoded_fsc` falls below 0.5, Å.
     shell_support : (m, D/2) float64
         Share of the decoded amplitude that the images contain, in each shell: 1 for a correct map, 0 for an unrelated
-        one, above 1 for one that is too weak. NaN where there are no images. The map is decoded at the centre of the
-        images' latents, so that both describe the same particles.
+        map, above 1 for a map that is too weak. NaN where there are no images. The map is decoded at the weighted mean
+        of the images' latents, so that map and images describe the same particles.
     shell_error : (m, D/2) float64
         Standard errors of `shell_support`.
     local_support : (m, D, D, D) float32
-        The same share around each voxel, in a Gaussian window of standard deviation D/16 voxels; NaN where the decoded
-        map is empty.
+        The same share in a Gaussian window around each voxel, with standard deviation D/16 voxels; NaN where the
+        decoded map is empty.
     local_error : (m, D, D, D) float32
         Standard errors of `local_support`.
     scale : (m,) float64
@@ -83,7 +83,7 @@ class PathwaySupport:
 
     @property
     def beyond_images(self) -> np.ndarray:
-        """Shells (m, D/2) bool in which the decoder shows significantly more than the images."""
+        """Shells (m, D/2) bool in which the decoder shows significantly more than the images contain."""
         return _short(self.shell_support, self.shell_error, _SHELL_LIMIT)
 
     @property

@@ -62,7 +62,7 @@ def _r2(predicted: np.ndarray, target: np.ndarray) -> float:
 
 
 def fsc_to_truth(decode: Decode, z: Tensor, truth: Truth, n_images: int = 100) -> np.ndarray:
-    """Return the mean FSC (D/2,) between maps decoded at the latents of single images and their true maps.
+    """Return the mean FSC (D/2,) between maps decoded at the latents of single images and the true maps of the images.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def fsc_to_truth(decode: Decode, z: Tensor, truth: Truth, n_images: int = 100) -
 
 
 def fsc_of_images(decode: Decode, z: Tensor, truth: Truth, n_images: int = 100) -> np.ndarray:
-    """Return the FSC (m, D/2) between maps decoded at the latents of single images and their true maps.
+    """Return the FSC (m, D/2) between maps decoded at the latents of single images and the true maps of the images.
 
     Parameters
     ----------
@@ -96,12 +96,12 @@ def fsc_of_images(decode: Decode, z: Tensor, truth: Truth, n_images: int = 100) 
 
 
 def component_of_state(prior: GaussianMixture, z: Tensor, labels: np.ndarray, state: str) -> int:
-    """Return the index of the component that contains most of the particles labelled `state`.
+    """Return the index of the component that contains the largest number of particles labelled `state`.
 
     Parameters
     ----------
     prior : GaussianMixture
-        Mixture of the components.
+        Mixture that contains the components.
     z : (n, d)
         Latents.
     labels : (n,) str
@@ -126,7 +126,7 @@ def component_of_state(prior: GaussianMixture, z: Tensor, labels: np.ndarray, st
 def block_occupancies(maps: Tensor, truth: Truth) -> np.ndarray:
     """Return the occupancy (m, 5) of each block of the assembling subunit in maps, by least squares.
 
-    Each map is fitted as scale * (core + sum of occupancy * block); the scale is that of the core.
+    Each map is fitted as scale * (core + sum of occupancy * block); the scale is the coefficient of the core.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def block_order(occupancies: np.ndarray, names: tuple[str, ...], threshold: floa
     """Return the names of the blocks in the order in which they appear along a path.
 
     A block appears where its occupancy rises above the threshold for the last time, interpolated between steps. Blocks
-    that end below the threshold are left out.
+    whose final occupancy is below the threshold are left out.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Analysis of a finished cryoDRGN run: read its latents, find a pathway on them, decode the maps with cryoDRGN.
+"""Analysis of a finished cryoDRGN run: read its latents, find a pathway through them, decode the maps with cryoDRGN.
 
     run = ct.read_cryodrgn("run_folder")
     prior = ct.GaussianMixture.fit(run.latents, 60)
@@ -42,7 +42,7 @@ class CryodrgnRun:
     log_variances : (n, d) float32 or None
         Log variances of the posteriors.
     indices : (n,) int64
-        Index in the stack, from 0, of the particle of each latent.
+        Index in the stack, from 0, of the particle that each latent belongs to.
     box_size : int
         Box size D of the training images, pixels.
     """
@@ -73,7 +73,7 @@ class CryodrgnRun:
         Raises
         ------
         InputError
-            If `z` is empty or of another dimension, the weights of this epoch are missing, or the output folder
+            If `z` is empty or has another dimension, the weights of this epoch are missing, or the output folder
             already contains maps, which could be mistaken for new ones.
         """
         z = torch.as_tensor(z).detach().cpu().numpy()
@@ -117,7 +117,7 @@ class CryodrgnRun:
 
 
 def read_cryodrgn(folder: str | os.PathLike, epoch: int | None = None) -> CryodrgnRun:
-    """Read a run folder of `cryodrgn train_vae`: z.N.pkl, config.yaml and its particle selection.
+    """Read a run folder of `cryodrgn train_vae`: z.N.pkl, config.yaml and the particle selection.
 
     Parameters
     ----------
@@ -165,7 +165,10 @@ def _read_config(path: Path) -> dict:
 
 
 def _read_selection(folder: Path, name: str | int, n: int) -> np.ndarray:
-    """Return the particles kept: the first n, or those in a file with a path relative to where cryoDRGN was started."""
+    """Return the indices (n,) of the selected particles: the first n, or those listed in a file.
+
+    The path of the file is relative to the folder in which cryoDRGN was started.
+    """
     if isinstance(name, int):
         return np.arange(n)
     candidates = [Path(name), folder / name, folder / Path(name).name]

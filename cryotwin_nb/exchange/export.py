@@ -31,9 +31,9 @@ def write_pathway(
     Parameters
     ----------
     folder : path
-        Created if missing; receives map_000.mrc ..., difference_001.mrc ... (each map minus the previous one),
-        pathway.cxc (opens the maps in ChimeraX as a series), latents.npy (K+1, d), latents.txt (the same, in the format
-        of `cryodrgn eval_vol --zfile`) and path.json (log density, cost and barrier).
+        Output folder, created if missing. It receives map_000.mrc ..., difference_001.mrc ... (each map minus the
+        previous one), pathway.cxc (opens the maps in ChimeraX as a series), latents.npy (K+1, d), latents.txt (the
+        same, in the format of `cryodrgn eval_vol --zfile`) and path.json (log density, cost and barrier).
     path : Pathway
         Path to export.
     maps : (K+1, D, D, D)

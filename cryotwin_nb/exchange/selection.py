@@ -48,7 +48,7 @@ def select_near(
     n : int, optional
         Maximum number of particles; the nearest are selected.
     radius : float, optional
-        Maximum distance, in units of z. The latent space is isometric: equal distances are equal differences of maps.
+        Maximum distance, in units of z. The latent space is isometric: equal distances are equal map differences.
 
     Returns
     -------
@@ -145,7 +145,7 @@ def write_selection(
     path : path-like
         .star, for particles read from a .star file: the lines of the selected particles, unchanged. All columns and
         tables are kept, known or unknown, to the last digit.
-        .cs, for particles read from a .cs file: its rows with all fields.
+        .cs, for particles read from a .cs file: the selected rows with all fields.
         .pkl: row numbers, from 0, in the file that the particles were read from, for cryoDRGN's ``--ind``.
     particles : Particles
         Particles that `rows` refers to; they can be a subset, read with ``indices=`` or sliced. If they were rescaled
@@ -170,8 +170,8 @@ def write_selection(
     Notes
     -----
     Stack names are kept unchanged: RELION and cryoSPARC resolve them relative to the project folder, not to the folder
-    of the file. RELION keeps unknown columns, with a warning. Some tools in versions before 3.1.2 fail on them, so none
-    are added unless requested.
+    of the file. RELION keeps unknown columns, with a warning. Some RELION tools before version 3.1.2 fail on unknown
+    columns, so none are added unless requested.
 
     Examples
     --------

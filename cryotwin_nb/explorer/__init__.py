@@ -3,8 +3,8 @@
     ct.PathwayExplorer(model.prior, z, decode=model.volumes, voxel_size=particles.pixel_size)
 
 Modules: `stars` (selection of the two ends), `maps` (nglview), `profile`, `controls`, `job` (background jobs),
-`search`, `figure` and `still` (the same view without a kernel), `saving`, `naming` (manual labels). The core rooms of
-the package do all numerical work.
+`search`, `figure` and `still` (the same view without a kernel), `saving`, `naming` (manual labels). The core
+subpackages do all numerical work.
 """
 
 import lazy_loader

@@ -62,7 +62,7 @@ class Controls:
         self.doing = widgets.Label(layout=widgets.Layout(width="120px", display="none"))
         self.routes = _menu("Path", [], "auto")
         self.routes.layout.flex = "1 1 260px"
-        self._offering = False  # True while the list is being filled, which is not a choice by the user
+        self._offering = False  # True while the list is being filled: this is not a choice by the user
         self.plane = _menu("Plane", planes, "170px")
         self.colour = _menu("Colour", columns, "230px")
         self.play = widgets.Play(min=0, max=0, interval=400, show_repeat=True)
@@ -136,7 +136,7 @@ class Controls:
         return {name: getattr(self, name).value for name in ("step", "sigma", "plane", "colour", "ghost", "change")}
 
     def set_shown(self, shown: dict[str, Any]) -> None:
-        """Apply settings of the view; skip those that do not exist here."""
+        """Apply settings of the view; skip settings that do not exist here."""
         for name in ("plane", "colour"):
             if shown.get(name) in getattr(self, name).options:
                 getattr(self, name).value = shown[name]

@@ -37,15 +37,15 @@ class PathwayExplorer(widgets.VBox):
     Parameters
     ----------
     prior : GaussianMixture
-        Density of the latents: `model.prior`, or a mixture fitted to other latents, such as those of cryoDRGN.
+        Density of the latents: `model.prior`, or a mixture fitted to other latents, such as cryoDRGN's.
     latents : (n, d) float
         Latents of the particles.
     decode : callable
         Decoder from latents (m, d) to maps (m, D, D, D), such as `model.volumes`.
     voxel_size : float
-        Å.
+        Voxel size, Å.
     embedding : Embedding or (n, 2) float, optional
-        Embedding to show the latents in: `embed_tsne(latents, prior)`, or any other, such as cryoDRGN's UMAP.
+        Embedding to show the latents in: `embed_tsne(latents, prior)`, or another one, such as cryoDRGN's UMAP.
         Principal components and pairs of latent dimensions are always available.
     labels : (n,) str, or mapping of int to str, optional
         Labels of the particles, to colour the points by and to name the components; or the names of the components.
@@ -57,8 +57,8 @@ class PathwayExplorer(widgets.VBox):
         Evidence for transitions, used by the method "All routes"; see `find_routes`. By default the latents.
     support : callable, optional
         Function of a path that returns the support by images at its K+1 points: `resolution` (K+1,) of half maps at
-        FSC 0.143, Å, and `n_effective` (K+1,), the effective number of images. A button calls it. For example
-        `lambda path: ct.pathway_support(model, particles, path)`.
+        FSC 0.143, Å, and `n_effective` (K+1,), the effective number of images. A button calls this function,
+        for example `lambda path: ct.pathway_support(model, particles, path)`.
 
     Attributes
     ----------
@@ -123,7 +123,7 @@ class PathwayExplorer(widgets.VBox):
         explorer.compute(chosen=shown.get("route", 0))
         explorer.controls.set_shown(shown)
         if explorer.path is not None and not same_points(latents, explorer.path.latents):
-            explorer.controls.show_message("The path differs from the stored one, which another version computed.")
+            explorer.controls.show_message("The path differs from the stored path, which another version computed.")
         return explorer
 
     @property
@@ -144,7 +144,7 @@ class PathwayExplorer(widgets.VBox):
 
     @property
     def step(self) -> int:
-        """The step shown; can be set."""
+        """Step shown; can be set."""
         return self.controls.step.value
 
     @step.setter
@@ -152,7 +152,7 @@ class PathwayExplorer(widgets.VBox):
         self.controls.step.value = value
 
     def choose(self, start: int, end: int) -> PathwayExplorer:
-        """Choose the components at the two ends, like clicking their stars.
+        """Choose the components at the two ends, as by clicking their stars.
 
         Parameters
         ----------

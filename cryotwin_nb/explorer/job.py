@@ -1,4 +1,4 @@
-"""Background jobs with progress reports that can be stopped; the kernel stays responsive."""
+"""Background jobs that report progress and can be stopped; the kernel stays responsive."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Map viewer: nglview with all maps of a path loaded at once and one of them shown.
 
 Maps are sent as binary messages with 8-bit integers, one byte per voxel; they are not stored in a saved notebook. Each
-browser view receives `maps.js`, which draws them, when it announces itself, including after a reload of the page.
+browser view receives `maps.js`, which draws the maps, when it announces itself, and again after the page is reloaded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class MapViewer:
     Parameters
     ----------
     voxel_size : float
-        Å.
+        Voxel size, Å.
     on_event : callable
         Function called with the events of the browser: ("loaded", ...), ("picture", bytes), ("failed", reason).
 

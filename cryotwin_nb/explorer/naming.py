@@ -46,9 +46,9 @@ class NamingWidget(widgets.VBox):
     Attributes
     ----------
     groups : list of tuple of int
-        As above.
+        Components of each picture.
     names : dict of int to str
-        Names by component: the initial names, then those last saved.
+        Names by component: the initial names, or the names last saved.
     fields : list of Text
         Text field of each picture.
     button : Button
@@ -166,7 +166,7 @@ def name_components(
 
 
 def _cut(pictures: np.ndarray) -> np.ndarray:
-    """Crop pictures (m, H, H, 3) to the rows and columns that are not white in all of them, plus a margin."""
+    """Crop pictures (m, H, H, 3) to the rows and columns in which any of them is not white, plus a margin."""
     used = pictures.min(axis=(0, 3)) < 1
     if not used.any():
         return pictures

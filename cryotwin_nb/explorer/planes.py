@@ -38,7 +38,7 @@ class Plane:
     means : (C, 2) float
         Positions of the means of the mixture.
     place : callable
-        Map from other latents (m, d) to positions (m, 2).
+        Function that maps other latents (m, d) to positions (m, 2).
     """
 
     name: str
@@ -56,7 +56,7 @@ def shown_rows(n: int) -> np.ndarray:
 def planes(
     prior: GaussianMixture, latents: Tensor, embedding: Embedding | np.ndarray | None, rows: np.ndarray
 ) -> dict[str, Plane]:
-    """Return the available planes by name: the embedding if given, principal components, pairs of latent dimensions."""
+    """Return the available planes by name: embedding (if given), principal components, pairs of latent dimensions."""
     found = []
     if embedding is not None:
         found.append(_embedded(prior, latents, embedding, rows))
@@ -124,7 +124,7 @@ class Colouring:
 
 
 def colouring(title: str, values: np.ndarray) -> Colouring:
-    """Map values (n,) to colours: strings and few distinct integers as labels, other numbers on a continuous scale."""
+    """Map values (n,) to colours: strings and integers with few distinct values as labels, other numbers by a ramp."""
     values = np.asarray(values)
     whole = values.dtype.kind in "iub" or (values.dtype.kind == "f" and bool(np.all(values == np.round(values))))
     if values.dtype.kind not in "iubf" or (whole and len(np.unique(values)) <= _MANY):

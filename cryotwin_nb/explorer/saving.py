@@ -1,4 +1,4 @@
-"""Export of an exploration: the files of `write_pathway`, a movie, a figure, and a note to restore it."""
+"""Export of an exploration: the files of `write_pathway`, a movie, a figure, and a note from which to restore it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def write_exploration(
 
 
 def _write_support(file: Path, support: Any) -> None:
-    """Write the support by images of each step as a table, or remove the table of an earlier path."""
+    """Write a table of the support by images at each step, or remove the table of an earlier path."""
     if support is None:
         file.unlink(missing_ok=True)
         return
@@ -90,7 +90,8 @@ def read_note(path: str | os.PathLike, prior: GaussianMixture) -> tuple[PathRequ
         raise InputError(path, "something else", f"a {_KIND} note", remedy, f"{path} is not a {_KIND} note.")
     request = PathRequest.from_dict(note.get("request"), path)
     if note.get("prior") != fingerprint(prior):
-        found, expected = f"a path on the mixture {note.get('prior')}", f"one on this mixture, {fingerprint(prior)}"
+        found = f"a path through mixture {note.get('prior')}"
+        expected = f"a path through this mixture, {fingerprint(prior)}"
         raise InputError(path, found, expected, "Load the model that the path was computed with.")
     return request, note["shown"], note.get("latents", [])
 

@@ -38,7 +38,7 @@ class Screen:
     names : mapping of int to str
         Names of the components.
     voxel_size : float
-        Å.
+        Voxel size, Å.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class Screen:
         controls.show_message(html.escape(titles[answer.chosen]))
 
     def show_support(self, answer: PathAnswer) -> None:
-        """Show the support by images of the path on display."""
+        """Show how well the images support the path on display."""
         self.answer = answer
         self._show_profile()
         self.still.refresh()

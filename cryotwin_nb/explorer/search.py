@@ -54,7 +54,7 @@ class PathAnswer:
         return self.paths[self.chosen]
 
     def titles(self, names: dict[int, str]) -> list[str]:
-        """Titles of the paths in the menu."""
+        """Return the titles of the paths in the menu."""
         return [path_title(path, names) for path in self.paths]
 
 
@@ -142,7 +142,7 @@ def find_paths(
 
 
 def path_title(path: Pathway, names: dict[int, str] | None = None) -> str:
-    """Title of a path in the menu: its method and cost, or the share and states of a route."""
+    """Return the title of a path in the menu: its method and cost, or the share and states of a route."""
     if isinstance(path, Route):
         called = [state_name(state, names) for state in path.states]
         return f"{path.share:.0%}: " + " → ".join(name for name, _ in groupby(called))

@@ -18,7 +18,7 @@ _HERE = Path(__file__).parent
 
 
 class StarPicker(anywidget.AnyWidget):
-    """Scatter plot of latents with a star at each mean; clicks set `start` and `end`, which can also be assigned.
+    """Scatter plot of latents with a star at each mean; clicks set `start` and `end`, which can also be set from code.
 
     `still` is the name of the still picture that a live picker hides (see `still.Still`). Use `show_plane`,
     `show_colours` and `show_path` to set everything else.
@@ -84,7 +84,7 @@ class StarPicker(anywidget.AnyWidget):
             self.curve, self.steps = placed[:_CORNERS].tolist(), placed[_CORNERS:].tolist()
 
     def _texts(self, component: int) -> dict[str, str]:
-        """Return the name, label (only at the heaviest star of that name) and tooltip of a star."""
+        """Return the name, label (only for the heaviest star with that name) and tooltip of a star."""
         name = self._names.get(component, "")
         label = name if self._heaviest.get(name) == component else ""
         tip = f"component {component}, weight {self._weights[component]:.1%}"

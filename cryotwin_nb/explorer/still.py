@@ -18,7 +18,7 @@ _NOTHING = (  # a transparent pixel
 
 
 class Still:
-    """Separate output below the widget's output. A live widget hides it by its class `cryotwin-still-<name>`.
+    """Separate output below the widget's output. A live widget hides this output by its class `cryotwin-still-<name>`.
 
     When the picture changes, only this output is replaced; replacing the output of the widget would reload all maps.
 
@@ -35,7 +35,7 @@ class Still:
     Notes
     -----
     The picture cannot be part of the widget's output: in a trusted notebook, JupyterLab prefers the widget and shows
-    "model not found" if there is no kernel. A style sheet in the picture's output hides that line.
+    "model not found" if there is no kernel. A style sheet in the picture's output hides that message.
     """
 
     def __init__(self, draw: Callable[[], bytes]) -> None:

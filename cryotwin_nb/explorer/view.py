@@ -31,7 +31,7 @@ class View:
     path, profile, maps : optional
         Path with its profile and maps (m, D, D, D), if computed.
     support : optional
-        Support by images of its points, if computed: `resolution` (m,), Å, and `n_effective` (m,).
+        Support of the path's points by the images, if computed: `resolution` (m,), Å, and `n_effective` (m,).
     step : int
         Current step.
     level : float
@@ -39,7 +39,7 @@ class View:
     sigma : float
         Contour level in standard deviations above the mean.
     voxel_size : float
-        Å.
+        Voxel size, Å.
     """
 
     plane: Plane

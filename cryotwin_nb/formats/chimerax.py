@@ -1,6 +1,6 @@
 """ChimeraX script that opens the maps of a pathway at a shared contour level, with a slider to step through them.
 
-ChimeraX runs a .cxc file with the file's folder as working directory, so the script refers to the maps by relative
+ChimeraX runs a .cxc file with its folder as the working directory, so the script refers to the maps by relative
 paths, and the folder can be moved or shared.
 """
 
@@ -54,7 +54,7 @@ def write_session(
         found = f"{len(palette)} colours for {len(files)} maps"
         raise InputError(path, found, "one colour per map", "Omit colors to use the defaults.")
     if not np.isfinite(level):
-        raise InputError(path, f"a contour level of {level}", "a finite number", "Choose one from the map values.")
+        raise InputError(path, f"a contour level of {level}", "a finite number", "Choose a finite level.")
     folder = Path(path).resolve().parent
     every = f"#1-{len(files)}" if len(files) > 1 else "#1"
     title = " ".join(title.replace('"', "'").split())

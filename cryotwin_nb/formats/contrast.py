@@ -26,7 +26,7 @@ def choose_contrast(
     Raises
     ------
     InputError
-        If all measured images are constant or not finite.
+        If all measured images are constant or contain NaN or infinity.
     """
     declared = {-1.0: "dark", 1.0: "light"}.get(sign or 0.0)
     if isinstance(source, NoImages):
@@ -37,7 +37,7 @@ def choose_contrast(
     images = source.read(rows)
     usable = np.array([bool(np.isfinite(image).all()) and image.min() < image.max() for image in images])
     if not usable.any():
-        found = f"images that are constant or not finite (all {len(rows)} examined)"
+        found = f"only constant or non-finite images ({len(rows)} examined)"
         remedy = "Check the stack, or pass contrast='dark' or contrast='light'."
         raise InputError(where, found, "particle images", remedy)
     score = contrast_score(images[usable], None if ctf is None else ctf[rows[usable]], pixel_size)
@@ -70,7 +70,8 @@ def contrast_score(images: np.ndarray, ctf: CTF | None, pixel_size: float) -> fl
 
     Notes
     -----
-    The disc extends to half the radius of the inscribed circle, the rim from 0.8 of that radius to the corners.
+    The disc extends to half the radius of the inscribed circle, and the rim extends from 0.8 of that radius to the
+    corners.
     """
     recorded = torch.as_tensor(images) / float(np.abs(images).max())
     score = _disc_against_rim(recorded)

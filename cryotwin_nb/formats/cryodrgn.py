@@ -28,7 +28,7 @@ _COLUMNS = (
 
 
 def _read(given: Any) -> tuple[Any, object]:
-    """Return the content of a file and its name for messages; anything but a path is itself the content."""
+    """Return the content of a file and its name for messages; anything but a path is treated as the content."""
     if not isinstance(given, (str, os.PathLike)):
         return given, "the given arrays"
     return read_pickles(given)[0], given
@@ -93,7 +93,7 @@ def read_ctf(path: str | os.PathLike | np.ndarray) -> tuple[CTF, np.ndarray, np.
     table = column(content, where, "CTF parameter")
     if (table[:, :2] <= 0).any():
         remedy = "Run cryoDRGN's parse_ctf_star again with the right -D and --Apix."
-        raise InputError(where, "a box or pixel size that is not positive", "positive values in pixels and Å", remedy)
+        raise InputError(where, "a non-positive box or pixel size", "positive values in pixels and Å", remedy)
     return make_ctf(where, **dict(zip(_COLUMNS, table.T[2:]))), table[:, 0], table[:, 1]
 
 

@@ -125,7 +125,7 @@ def _pixel_sizes(table: np.ndarray, path: Path, fallback: float | None) -> np.nd
 def _poses(
     table: np.ndarray, path: Path, pixel: np.ndarray, notes: list[str]
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Return rotations, and shifts in Å; files store alignment pixels, which can differ in size from image pixels."""
+    """Return rotations, and shifts in Å; files store shifts in alignment pixels, which can differ from image pixels."""
     names = table.dtype.names or ()
     if "alignments3D/pose" in names:
         prefixes, best = ["alignments3D"], np.zeros(len(table), dtype=np.int64)

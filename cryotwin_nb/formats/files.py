@@ -77,8 +77,8 @@ def read_yaml(path: Path, remedy: str) -> Any:
     Raises
     ------
     InputError
-        If the file is not text, exceeds 1 MB, is not YAML, contains other than plain values, or has more than 20
-        aliases: nested aliases can expand beyond any memory.
+        If the file is not text, exceeds 1 MB, is not YAML, contains anything but plain values, or has more than
+        20 aliases: nested aliases can exhaust memory.
     """
     try:
         if path.stat().st_size > 2**20:
@@ -93,7 +93,7 @@ def read_yaml(path: Path, remedy: str) -> Any:
 def array_headers(path: str | os.PathLike) -> dict[str, tuple[tuple[int, ...], str, int]]:
     """Return shape, kind and item size of each array in an .npz file, reading only the headers.
 
-    The arrays are compressed, so a small file can expand beyond the available memory; check before reading it.
+    The arrays are compressed, so a small file can expand beyond the available memory; check the sizes before reading.
     """
     headers = {}
     with zipfile.ZipFile(path) as archive:

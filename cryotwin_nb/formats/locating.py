@@ -1,4 +1,4 @@
-"""Lookup of the stacks that a particle file names: every name leads to a file of its own, or is refused."""
+"""Lookup of the stacks that a particle file names: each name leads to a file of its own, or is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def locate_stacks(names: Iterable[str], listed_in: Path, datadir: str | os.PathL
 
     Below `datadir`, the whole name is tried first, then its ever shorter tails: "Extract/job012/a.mrcs",
     "job012/a.mrcs", "a.mrcs". Without a match there, a relative name is looked up in the folder of `listed_in` and each
-    of its parents, one of which is the RELION or cryoSPARC project; an absolute path is used as it is.
+    of its parents, one of which is the RELION or cryoSPARC project; an absolute path is used unchanged.
 
     Parameters
     ----------
@@ -29,8 +29,8 @@ def locate_stacks(names: Iterable[str], listed_in: Path, datadir: str | os.PathL
     Raises
     ------
     InputError
-        If a stack is missing, or a shortened name leads to a file that another name leads to as well: half of the
-        particles would then get the images of other particles.
+        If a stack is missing, or a shortened name leads to the same file as another name: particles of one stack would
+        then get the images of the other.
     """
     found: dict[str, Path] = {}
     shortened: dict[str, bool] = {}
@@ -60,7 +60,7 @@ def find_stack(name: str, listed_in: Path, datadir: str | os.PathLike | None = N
 
 
 def _candidates(name: str, listed_in: Path, datadir: str | os.PathLike | None) -> Iterator[tuple[Path, bool]]:
-    """Yield paths in the order in which they are tried, with whether they use only a tail of the name."""
+    """Yield each path in the order of the search, and whether it contains only a tail of the name."""
     path = Path(name)
     parts = [part for part in PurePath(name).parts if part not in (path.anchor, "..")]
     if datadir is not None:

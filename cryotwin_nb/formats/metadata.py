@@ -42,7 +42,7 @@ class Metadata:
     ctf : CTF or None
         CTF parameters as (n,) arrays; `amplitude_contrast` is NaN if unknown.
     sign : (n,) float64 or None
-        Contrast declared in the file: -1 for dark particles on light background, 1 for light on dark.
+        Contrast declared in the file: -1 for dark particles on a light background, 1 for light particles on a dark one.
     notes : tuple of str
         Choices made on the user's behalf while reading.
     """
@@ -92,7 +92,7 @@ def column(values: object, where: object, name: str) -> np.ndarray:
     Raises
     ------
     InputError
-        If a value is not a finite number in the range of float32; the message names the first such row.
+        If a value is not a finite number within the range of float32; the message names the first such row.
     """
     given = np.asarray(values)
     try:
@@ -104,7 +104,7 @@ def column(values: object, where: object, name: str) -> np.ndarray:
         remedy = "Correct that column, or export the file again."
         sentence = f"{where}: the {name} values cannot be read as numbers ({error})."
         raise InputError(where, f"{name} that is not a number ({error})", "numbers", remedy, sentence) from error
-    bad = ~(np.abs(numbers) <= np.finfo(np.float32).max)  # out of the range of float32, the type of images
+    bad = ~(np.abs(numbers) <= np.finfo(np.float32).max)  # outside the range of float32, the type of the images
     if bad.any():
         first, others = np.argwhere(bad)[0][0] + 1, len(np.unique(np.argwhere(bad)[:, 0])) - 1
         found = f"{name} = {numbers[bad][0]} for particle {first} (and {others} others)"
@@ -145,7 +145,7 @@ def make_ctf(where: object, **values: np.ndarray) -> CTF:
 
 
 def select(indices: object, n: int, where: object, allow_empty: bool = False, unique: bool = False) -> np.ndarray:
-    """Return the int64 row numbers of a selection among n particles: integer, slice, integers or (n,) bool mask.
+    """Return the int64 row numbers of a selection among n particles: an integer, slice, integers or (n,) bool mask.
 
     Raises
     ------

@@ -55,7 +55,7 @@ class Header:
     def read(self, sections: np.ndarray) -> np.ndarray:
         """Read some sections (m, rows, columns) from the file.
 
-        The file is not memory-mapped: if it was truncated, or the disk failed, that would kill the process.
+        The file is not memory-mapped: with a memory map, a truncated file or a failing disk would kill the process.
 
         Raises
         ------

@@ -36,7 +36,7 @@ def write_stack(
     """
     create_stack(path, n_images, box_size, pixel_size)
     total, squares, low, high = 0.0, 0.0, np.inf, -np.inf
-    with open(path, "r+b") as file:  # not memory-mapped: a full disk would then kill the process
+    with open(path, "r+b") as file:  # not memory-mapped: with a memory map, a full disk would kill the process
         file.seek(HEADER_BYTES)
         for chunk in chunks:
             file.write(np.ascontiguousarray(chunk, dtype=np.float32).data)
@@ -80,13 +80,13 @@ def write_map(path: str | os.PathLike, volume: np.ndarray, voxel_size: float, bo
     box_size : int, optional
         Box size of the written map, voxels; even and at least D (the default). The map is resampled to the finer grid
         over the same cube by zero-padding its Fourier transform (`fourier.fourier_padded`). Pass the box size before
-        downsampling to write the map on the grid, and with the voxel size, of maps from the original images.
+        downsampling to match the grid and voxel size of maps from the original images.
 
     Raises
     ------
     InputError
-        If the volume is not a finite cube, the voxel size is not positive, the box is odd or below D, or the file
-        cannot be written.
+        If the volume is not a cube of finite values, the voxel size is not positive, the box size is odd or below D,
+        or the file cannot be written.
 
     Notes
     -----

@@ -46,7 +46,7 @@ class PartialStack:
         self.done: dict[int, dict[str, list]] = {}
 
     def open(self, identity: dict[str, Any], resume: bool, start: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Resume an earlier attempt or start a new one; return the values that `start` returned at the first attempt.
+        """Resume an earlier attempt or start a new one; return the values that `start` returned in the first attempt.
 
         Parameters
         ----------
@@ -119,7 +119,7 @@ class PartialStack:
         Raises
         ------
         InputError
-            If a chunk cannot be written (finished chunks are kept), or an image cannot be used (none are kept).
+            If a chunk cannot be written (finished chunks are kept), or an image cannot be used (no chunks are kept).
         """
         missing = [number for number in range(self.n_chunks) if number not in self.done]
         with ThreadPoolExecutor(workers, initializer=initializer) as pool:

@@ -57,7 +57,7 @@ def _check(content: BytesIO) -> None:
         if not _OPCODES.fullmatch(opcode.name):
             raise pickle.UnpicklingError(f"the operation {opcode.name}")
         if opcode.name.endswith("PUT") and not 0 <= (argument or 0) <= count:
-            raise pickle.UnpicklingError(f"memo entry {argument}")  # the unpickler would allocate all entries before it
+            raise pickle.UnpicklingError(f"memo entry {argument}")  # the unpickler would allocate all smaller entries
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -71,7 +71,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 class _Type:
-    """Numeric type; of its pickled state, only the byte order is used."""
+    """Numeric type; only the byte order of its pickled state is used."""
 
     def __init__(self, code: str, *_: Any) -> None:
         if not re.fullmatch("[<>=|]?[biuf][0-9]{0,2}", code):

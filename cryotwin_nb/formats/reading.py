@@ -159,7 +159,7 @@ def _foreign_poses(
 
 
 def _rows_for(n: int, total: int, rows: np.ndarray, name: str, given: Any) -> np.ndarray:
-    """Return the rows of the selected particles in a table of length n, which covers all particles or only these."""
+    """Return the rows of the selected particles in a table of length n, which covers all particles or the selection."""
     if n == total:
         return rows
     if n == len(rows):
@@ -190,8 +190,8 @@ def _pixel_size(
         pixel = parameters[1] * parameters[2] / source.box_size
         trusted = table.path.suffix.lower() not in (*_STACKS, ".txt")
         if trusted and abs(pixel - stated) > 0.01 * stated:
-            text = f"{table.path} states {stated:g} Å per pixel, the CTF parameters {pixel:g} Å; using the latter."
-            notes.append(text)
+            text = f"{table.path} states {stated:g} Å per pixel, but the CTF parameters state {pixel:g} Å;"
+            notes.append(f"{text} using the latter.")
         return pixel
     if stated <= 0:
         raise InputError(table.path, "no pixel size in the header", "a pixel size in Å", "Pass pixel_size= in Å.")
@@ -199,7 +199,7 @@ def _pixel_size(
 
 
 def _check_box(path: Path, source: ImageSource, given: int | None, stated: int | None) -> None:
-    """Check that the image box is the one given or stated, because poses and pixel size refer to it."""
+    """Check that the images have the given or stated box size, to which poses and pixel size refer."""
     if isinstance(source, NoImages):
         return
     for box, origin in ((given, "box_size="), (stated, str(path))):
@@ -222,6 +222,6 @@ def _with_amplitude_contrast(ctf: CTF | None, given: float | None, path: Path, n
 
 
 def read_beside(kind: type[_T], path: str | os.PathLike, suffix: str, total: int, rows: np.ndarray) -> _T | None:
-    """Load the file with another suffix next to a file of `total` particles, and select `rows`; None if missing."""
+    """Load the file next to `path` with another suffix and select `rows` of its `total` entries; None if missing."""
     file = Path(path).with_suffix(suffix)
     return kind.load(file, total)[rows] if file.is_file() else None

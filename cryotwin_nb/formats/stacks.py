@@ -166,7 +166,7 @@ def open_stacks(table: Metadata, datadir: str | os.PathLike | None = None) -> St
 
 
 def as_source(images: Any, parts: tuple, box_size: int | None, where: object) -> ImageSource:
-    """Return images as an `ImageSource`: an array is checked, None becomes `NoImages` of the length of other parts."""
+    """Return images as an `ImageSource`: an array is checked, None becomes `NoImages` with the length of the parts."""
     if images is None:
         counts = [len(part) for part in parts if part is not None]
         if box_size is not None:

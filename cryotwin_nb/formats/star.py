@@ -5,7 +5,6 @@ pandas is imported only when a table is read or written: it is slow to import an
 
 from __future__ import annotations
 
-import linecache
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,11 +15,11 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats import star_columns
 from cryotwin_nb.formats.files import require_file
 from cryotwin_nb.formats.metadata import Metadata, column, whole_numbers
+from cryotwin_nb.formats.star_text import choose_particles, read_tables
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_LONGEST_LINE = 2**16
 SIGN, WHITENED = "cryotwinContrastSign", "cryotwinWhitened"  # columns that prepared stacks add to data_optics
 
 
@@ -36,7 +35,7 @@ def read_star(
     pixel_size : float, optional
         Pixel size in Å, used if the file contains none.
     poses, ctf : bool
-        Whether to read and check the columns of angles and origins, and of the CTF.
+        Whether to read and check the pose columns (angles and origins) and the CTF columns.
 
     Raises
     ------
@@ -44,9 +43,9 @@ def read_star(
         If the file is not a STAR file of particles, or columns are missing or contain anything but finite numbers.
     """
     path = require_file(path, "STAR file")
-    particles, optics = _tables(path)
-    table = _merge_optics(particles, optics, path)
     notes: list[str] = []
+    particles, optics = _tables(path, notes)
+    table = _merge_optics(particles, optics, path)
     _require_plain_ctf(table, path)
     _require_whitening(table, path)
     stacks, stack_number, image_number = _image_names(table, path)
@@ -69,54 +68,24 @@ def read_star(
     )
 
 
-def _tables(path: Path) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Return the particle table and, if present, the optics table."""
-    import pandas as pd
-    import starfile
+def _tables(path: Path, notes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Return the particle table and, if present, the optics table.
 
-    _require_plain_lines(path)
-    linecache.checkcache(str(path))  # starfile reads through linecache, which can return outdated content
-    try:
-        blocks = starfile.read(path, always_dict=True, parse_as_string=["rlnImageName", "rlnOpticsGroupName"])
-    except Exception as error:  # starfile does not catch errors of its parsing
-        remedy = "Export the file again from RELION, or check it with relion_star_printtable."
-        found = f"{type(error).__name__}: {error}"
-        sentence = f"{path} cannot be read as a STAR file ({found})."
-        raise InputError(path, found, "a readable STAR file", remedy, sentence) from error
-    frames = {name: block for name, block in blocks.items() if isinstance(block, pd.DataFrame)}
-    for name, frame in frames.items():
-        if frame.columns.duplicated().any():
-            label = frame.columns[frame.columns.duplicated()][0]
-            raise InputError(path, f"{label} twice in data_{name}", "each label once", "Correct that table.")
-    found = f"the tables {', '.join(f'data_{name}' for name in blocks) or '(none)'}"
-    particles = next((f for f in frames.values() if "rlnImageName" in f), None)
-    if particles is None:
+    If several tables contain images, data_particles is preferred, then data_images and data_, then the first.
+    """
+    tables = read_tables(path)
+    found = f"the tables {', '.join(f'data_{name}' for name in tables) or '(none)'}"
+    candidates = choose_particles([name for name, table in tables.items() if "rlnImageName" in table])
+    if not candidates:
         remedy = "Pass the STAR file of extracted or refined particles."
         raise InputError(path, found, "a particle table with rlnImageName", remedy)
-    if len(particles) == 0:
+    chosen, *others = candidates
+    if others:
+        listed = ", ".join(f"data_{name}" for name in others)
+        notes.append(f"{path}: reading the particles of data_{chosen}, not those of {listed}.")
+    if len(tables[chosen]) == 0:
         raise InputError(path, "no rows of particles", "at least one", "Check the job that wrote this file.")
-    optics = blocks.get("optics")
-    return particles, pd.DataFrame([optics]) if isinstance(optics, dict) else optics
-
-
-def _require_plain_lines(path: Path) -> None:
-    """Reject lines that the parser would misread, and tables with too many columns."""
-    labels = number = 0
-    with open(path, "rb") as file:
-        while line := file.readline(_LONGEST_LINE + 1):
-            number += 1
-            text = line.strip()
-            labels = labels + 1 if text.startswith(b"_") else 0
-            quotes = 0 if text.startswith(b"#") else text.count(b'"') + text.count(b"'")
-            found = (
-                "a line of more than 64 kB" * (len(line) > _LONGEST_LINE)
-                or "a carriage return within a line" * (b"\r" in text)
-                or "an unmatched quotation mark" * (quotes % 2)
-                or "more than 1,000 labels" * (labels > 1000)
-            )
-            if found:
-                remedy = "Export the file again from RELION."
-                raise InputError(f"{path}, line {number}", found, "a particle table as written by RELION", remedy)
+    return tables[chosen], tables.get("optics")
 
 
 def _merge_optics(particles: pd.DataFrame, optics: pd.DataFrame | None, path: Path) -> pd.DataFrame:
@@ -156,12 +125,13 @@ def _require_whitening(table: pd.DataFrame, path: Path) -> None:
 
 
 def _image_names(table: pd.DataFrame, path: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
-    """Return stacks, and for each particle its stack and its position there from 0, parsed from names `N@stack`."""
+    """Return stacks, and each particle's stack and position in that stack, from 0, parsed from names `N@stack`."""
     numbers, names = [], []
     for row, entry in enumerate(table["rlnImageName"].astype(str)):
         number, at, name = entry.strip().partition("@")
         if not at:
             number, name = "1", number
+        name = name.removesuffix(":mrcs").removesuffix(":mrc")  # RELION's way to state the format
         if not number.isdecimal() or len(number) > 15 or int(number) < 1 or not name:
             found = f"rlnImageName {entry!r} in row {row + 1}"
             raise InputError(path, found, "names like 000001@stack.mrcs, numbered from 1", "Correct that row.")

@@ -58,8 +58,8 @@ def rotations(table: pd.DataFrame, path: Path) -> np.ndarray | None:
 def shifts(table: pd.DataFrame, path: Path, pixel: np.ndarray, has_optics: bool, notes: list[str]) -> np.ndarray | None:
     """Return shifts in Å, from the same columns as RELION; contradictions are added to `notes`.
 
-    In a file with data_optics the columns in Å count, otherwise those in pixels (RELION 3.1.3). Pixel columns alone
-    beside data_optics, which RELION ignores, are used: cryoDRGN 4.3 writes such files.
+    In a file with data_optics, the columns in Å are used; in other files, the columns in pixels (RELION 3.1.3). If a
+    file with data_optics has only pixel columns, which RELION ignores, these are used: cryoDRGN 4.3 writes such files.
     """
     read = {}
     for unit, names in _ORIGINS.items():

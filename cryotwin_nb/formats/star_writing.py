@@ -32,7 +32,7 @@ def write_star(
     stack : str
         Path of the stack relative to the folder of the STAR file; its images are numbered in order.
     optics_group : (n,) int64
-        Number of the optics group, from 0. Groups with several voltages, Cs or amplitude contrasts are split.
+        Number of the optics group, from 0. Groups with several voltages, Cs values or amplitude contrasts are split.
     pixel_size, box_size : float, int
         Pixel size, Å; box size, pixels.
     rotations, shifts, ctf

@@ -5,7 +5,7 @@ STAR files are copied line by line instead of being parsed and rewritten, so con
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,8 +15,9 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.cryosparc import read_table
 from cryotwin_nb.formats.files import atomic
 from cryotwin_nb.formats.locating import find_stack
+from cryotwin_nb.formats.star_text import choose_particles, split, tokens
 
-_NAME = b"rlnImageName"
+_NAME = "rlnImageName"
 Columns = Mapping[str, np.ndarray]
 
 
@@ -26,7 +27,7 @@ def write_star_subset(path: Path, source: Path, rows: np.ndarray, columns: Colum
     Parameters
     ----------
     path, source : Path
-        The new file and the one to copy.
+        The new file and the file to copy.
     rows : (k,) int64
         Row numbers of the particles, from 0, in increasing order.
     columns : mapping of str to (k,)
@@ -51,72 +52,48 @@ def write_star_subset(path: Path, source: Path, rows: np.ndarray, columns: Colum
 def _copy(
     lines: BinaryIO, out: BinaryIO, rows: np.ndarray, labels: list[bytes], values: list[np.ndarray], source: Path
 ) -> str:
-    """Copy all lines except the rows not selected; return the name of the first stack."""
-    row, written, first, header = -1, 0, "", []
-    for kind, line in _classified(lines):
-        if kind == "label":
-            header.append(line)
-            out.write(line)
-            continue
-        if header and labels:  # first line after the header of the particle table
-            out.write(_more_labels(header, labels, source))
-        if header:
-            position = [_label(text) for text in header].index(_NAME)
-            header = []
-        if kind == "row":
-            row += 1
-            if written == len(rows) or row != rows[written]:
-                continue
-            first = first or line.split()[position].partition(b"@")[2].decode(errors="replace")
-            if values:
-                end = line[len(line.rstrip()) :]
-                line = b" ".join([line.rstrip(), *(_written(column[written]) for column in values)]) + (end or b"\n")
-            written += 1
-        out.write(line)
-    if written < len(rows):
-        sentence = f"{source} has changed since it was read: row {rows[written]} (from 0) is missing."
-        remedy = "Read the file again and repeat the selection."
-        raise InputError(source, f"{row + 1} particles", f"row {rows[written]}", remedy, sentence)
-    return first
+    """Copy a file except for the rows not selected; return the name of the first stack.
 
-
-def _classified(lines: BinaryIO) -> Iterator[tuple[str, bytes]]:
-    """Yield (kind, line) for each line; the kind is "label" or "row" (of the particle table) or "other".
-
-    The particle table is the first loop with image names. The header of a loop is held back until its kind is known.
+    RELION ends a table at a blank line and does not read carriage returns or trailing comments, so these are left out.
     """
-    header: list[bytes] | None = None  # of a loop whose rows have not started
-    found = inside = False
-    for line in lines:
-        text = line.strip()
-        if header is not None:
-            if text.startswith(b"_"):
-                header.append(line)
+    tables = split(source)
+    names = choose_particles([name for name, found in tables.items() if _NAME in found.labels])
+    if not names:
+        raise _changed(source, 0, int(rows[0]))
+    table = tables[names[0]]
+    if len(rows) and rows[-1] >= len(table.rows):
+        raise _changed(source, len(table.rows), int(rows[-1]))
+    first, last = table.label_line + 1, table.lines[-1] if table.rows else 0
+    position, number_of = table.labels.index(_NAME), {table.lines[row]: i for i, row in enumerate(rows.tolist())}
+    stack = ""
+    for number, line in enumerate(lines, 1):
+        text = line.rstrip(b"\r\n").removeprefix(b"\xef\xbb\xbf")
+        if first <= number <= last:
+            chosen = number_of.get(number)
+            if chosen is None:
                 continue
-            inside = not found and _NAME in map(_label, header)
-            found |= inside
-            yield from (("label" if inside else "other", held) for held in header)
-            header = None
-        if text.startswith(b"data_"):
-            inside = False
-        if text.startswith(b"loop_") and not inside:
-            header = []
-        yield "row" if inside and text and not text.startswith(b"#") else "other", line
-    yield from (("other", held) for held in header or [])
+            words = tokens(text)
+            stack = stack or words[position].partition(b"@")[2].decode(errors="replace")
+            added = [_written(column[chosen]) for column in values]
+            text = b" ".join([*words, *added]) if added or b"#" in text else text
+        out.write(text + b"\n")
+        if number == table.label_line:
+            out.write(_more_labels(table.labels, labels, source))
+    return stack
 
 
-def _label(line: bytes) -> bytes:
-    return line.split()[0][1:]
+def _changed(source: Path, found: int, row: int) -> InputError:
+    sentence = f"{source} has changed since it was read: row {row} (from 0) is missing."
+    remedy = "Read the file again and repeat the selection."
+    return InputError(source, f"{found} particles", f"row {row}", remedy, sentence)
 
 
-def _more_labels(header: list[bytes], labels: list[bytes], source: Path) -> bytes:
-    there = sorted({_label(line) for line in header} & set(labels))
+def _more_labels(present: list[str], labels: list[bytes], source: Path) -> bytes:
+    there = sorted({label.encode() for label in present} & set(labels))
     if there:
         found, sentence = there[0].decode(), f"{source} already has a column {there[0].decode()}."
         raise InputError(source, found, "a new name", "Choose another name for the new column.", sentence)
-    last = header[-1]
-    end = last[len(last.rstrip()) :].lstrip(b" \t") or b"\n"
-    return b"".join(b"_%s #%d" % (label, len(header) + i) + end for i, label in enumerate(labels, 1))
+    return b"".join(b"_%s #%d\n" % (label, len(present) + i) for i, label in enumerate(labels, 1))
 
 
 def _written(value: np.generic) -> bytes:
@@ -124,12 +101,10 @@ def _written(value: np.generic) -> bytes:
 
 
 def write_cs_subset(path: Path, source: Path, rows: np.ndarray, columns: Columns) -> str | None:
-    """Write some rows of a .cs file with all its fields; parameters, result and errors as in `write_star_subset`."""
+    """Write some rows of a .cs file with all fields; parameters, result and errors as in `write_star_subset`."""
     table = read_table(source)
     if len(rows) and rows[-1] >= len(table):
-        sentence = f"{source} has changed since it was read: row {rows[-1]} (from 0) is missing."
-        remedy = "Read the file again and repeat the selection."
-        raise InputError(source, f"{len(table)} particles", f"row {rows[-1]}", remedy, sentence)
+        raise _changed(source, len(table), int(rows[-1]))
     added = {f"cryotwin/{name}": _stored(values) for name, values in columns.items()}
     there = sorted(set(added) & set(table.dtype.names or ()))
     if there:

@@ -80,7 +80,7 @@ def crop_images(images: Tensor, box_size: int) -> Tensor:
 
 
 def filter_images(images: Tensor, gains: Tensor) -> Tensor:
-    """Multiply the Fourier coefficients of real images (m, D, D) by gains (m, n_shells) of their shells."""
+    """Multiply the Fourier coefficients of real images (m, D, D) by the gains (m, n_shells) of their shells."""
     size = images.shape[-1]
     shell = grid(size, 2, images.device).float().norm(dim=-1).round().long()
     shell = ifftshift(shell)[:, : size // 2 + 1]

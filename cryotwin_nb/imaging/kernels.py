@@ -117,11 +117,11 @@ def solve(sums, shell, precision, solution, covariance):
     shell : (V,)
         Shell of each voxel.
     precision : (n_shells, Q)
-        Added to the diagonals.
+        Values added to the diagonals.
     solution : (V, 2Q)
-        Filled with the solutions.
+        Solutions, filled in place.
     covariance : (threads, n_shells, Q, Q)
-        The inverses (lower triangles) are added to it, for each thread separately.
+        Sums of the inverses (lower triangles), one for each thread, updated in place.
     """
     n_voxels, size = len(sums), precision.shape[1]
     threads = len(covariance)

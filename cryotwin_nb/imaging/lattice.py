@@ -1,6 +1,6 @@
 """Fourier lattice for reading and inserting central slices.
 
-The lattice is `padding` times finer than that of the map and covers the half of a ball with x >= 0. Slices are read by
+The lattice is `padding` times finer than the map's and covers the half of a ball with x >= 0. Slices are read by
 trilinear interpolation; its fall-off in real space is divided out of the volumes (`gridding`). On the CPU the loops are
 compiled (`kernels`); on other devices they use PyTorch's indexing and `index_add_`.
 """
@@ -25,7 +25,7 @@ class HalfBall:
     box_size : int
         Box size D of the volumes, voxels.
     radius : float
-        Slices can be read at frequencies |k| < radius, grid units of the map.
+        Upper limit of the frequencies |k| at which slices can be read, grid units of the map.
     padding : float
         Oversampling relative to the lattice of the map; the side is rounded to an even number of voxels.
 
@@ -89,7 +89,7 @@ class HalfBall:
         return lattice
 
     def to_volumes(self, lattice: Tensor) -> Tensor:
-        """Return volumes (Q, D, D, D) whose local averages over the lattice are the given transforms (V, 2Q)."""
+        """Return volumes (Q, D, D, D) from `lattice` (V, 2Q), the local averages of their transforms."""
         margin, size = (self.side - self.box_size) // 2, self.box_size
         inside = slice(margin, margin + size)
         index = self.grid_index.to(lattice.device)
@@ -133,9 +133,9 @@ class HalfBall:
         frequencies, rotations : (P, 2) float32, (m, 3, 3) float32
             Samples and poses of the slices, as in `slices`.
         values : (m, P, 2Q) float32
-            Added to the first 2Q columns: Q real parts, then Q imaginary parts.
+            Values added to the first 2Q columns: Q real parts, then Q imaginary parts.
         powers, second : (m, P) float32, (m, M) float32
-            Their products are added to the last M columns.
+            Factors of the products that are added to the last M columns.
         """
         if sums.device.type == "cpu":
             from cryotwin_nb.imaging import kernels
@@ -170,7 +170,7 @@ class HalfBall:
         sums : (V, 2Q + M)
             Right-hand sides (Q real parts, Q imaginary parts) and lower triangles of the Q x Q matrices, row by row.
         precision : (n_shells, Q) float64
-            Added to the diagonals, by shell.
+            Values added to the diagonals, by shell.
 
         Returns
         -------

@@ -29,7 +29,7 @@ def map_mask(
     extend : float
         Distance around the surface at which the mask stays 1, voxels.
     width : float
-        Width of the raised cosine beyond, over which the mask falls to 0, voxels.
+        Width of the raised cosine beyond that distance, over which the mask falls to 0, voxels.
 
     Raises
     ------

@@ -4,7 +4,7 @@ In Fourier space, with k in 1/Å and the pose R of the image, the recorded image
 
     X(k) = CTF(k) exp(+2 pi i k.t) F(R k) + noise,
 
-so that shifting it by +t (the particle's ``shift``) centres it.
+so that shifting the image by +t (the particle's ``shift``) centres it.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def circular_window(box_size: int, radius: float, width: float) -> Tensor:
 
 
 def noise_power(images: Tensor, particle_radius: float) -> Tensor:
-    """Power of the noise in each shell, (n_shells,) float64, from pixels outside the particle.
+    """Noise power in each shell, (n_shells,) float64, from pixels outside the particle.
 
     Parameters
     ----------
@@ -109,19 +109,20 @@ def noise_power(images: Tensor, particle_radius: float) -> Tensor:
 
 
 def masked_power(images: Tensor, particle_radius: float) -> Tensor:
-    """Mean power spectrum (D, D) of images minus their background level, times a soft mask outside the particle."""
+    """Mean power spectrum (D, D) of images with the background subtracted and the particle softly masked out."""
     mask = _outside(images.shape[-1], particle_radius).to(images)
     level = (images * mask).sum((-2, -1), keepdim=True) / mask.sum()
     return fft2((images - level) * mask).abs().square().double().mean(0)
 
 
 def noise_spectrum(power: Tensor, particle_radius: float) -> Tensor:
-    """Power of the noise in each shell, (n_shells,) float64, from the `masked_power` (D, D) of images.
+    """Noise power in each shell, (n_shells,) float64, from the `masked_power` (D, D) of images.
 
     Notes
     -----
-    The mask smooths the spectrum, and subtracting the level lowers the lowest shells. Both effects can be computed for
-    any spectrum (`_expected_power`) and are undone by iterating spectrum <- spectrum * measured / expected.
+    The mask smooths the spectrum, and subtracting the level lowers the power in the lowest shells. Both effects can be
+    computed for any spectrum (`_expected_power`) and are undone by iterating
+    spectrum <- spectrum * measured / expected.
     """
     size = len(power)
     plane, mask = half_plane(size), _outside(size, particle_radius).double()
@@ -141,7 +142,7 @@ def _outside(box_size: int, particle_radius: float) -> Tensor:
 
 
 def _expected_power(spectrum: Tensor, mask: Tensor) -> Tensor:
-    """Expected power (D, D) of mask * (noise - level) for noise of given power; level is its mean under the mask.
+    """Expected power (D, D) of mask * (noise - level) for noise of a given power; level is the mean under the mask.
 
     With M the transform of the mask and u that of mask * noise, the level is u(0) / M(0) and the remainder is
     u - M u(0) / M(0); the covariances of u are convolutions of M with the spectrum.

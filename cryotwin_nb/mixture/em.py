@@ -15,9 +15,9 @@ from torch import Tensor
 from cryotwin_nb.mixture.components import Components
 
 FLOOR = 1e-6  # smallest variance of a component, in units of the overall variance
-_REFRESH = 20  # EM iterations between evaluations of all (latent, component) pairs, for latents with errors
+_REFRESH = 20  # EM iterations between evaluations of all (latent, component) pairs, for noisy latents
 _AT_ONCE = 2**23  # responsibilities held in memory at once
-_NEGLIGIBLE = 1e-6  # pairs with smaller responsibilities are skipped between those evaluations
+_NEGLIGIBLE = 1e-6  # pairs with smaller responsibilities are skipped between these evaluations of all pairs
 
 
 class Latents:
@@ -32,7 +32,7 @@ class Latents:
         return Latents(self.x[index], self.weights[index])
 
     def expect(self, mixture: Components) -> tuple[Tensor, float]:
-        """E-step: return the moments under the responsibilities and the mean log-likelihood.
+        """E-step: return the responsibility-weighted moments and the mean log-likelihood.
 
         The log density of a component is a polynomial in x, so both are products of `features` and a small matrix.
         """
@@ -42,7 +42,7 @@ class Latents:
         for features, weights in zip(self.features.split(size), self.weights.split(size), strict=True):
             log_joint = features @ coefficients.T
             highest = log_joint.amax(-1, keepdim=True)
-            gamma = log_joint.sub_(highest).exp_()  # in place, one exponential: most of the run time
+            gamma = log_joint.sub_(highest).exp_()  # in place, one exponential: this line dominates the run time
             evidence = gamma.sum(-1)
             moments += gamma.mul_((weights / evidence)[:, None]).T @ features
             total += float(weights @ (highest[:, 0] + evidence.log()))
@@ -101,8 +101,8 @@ def maximise(moments: Tensor, strength: float) -> Components:
     """M-step: return the mixture with the given moments, its covariances shrunk towards a common shape.
 
     The shrinkage is equivalent to `strength` * d additional latents per component whose covariance is the average over
-    all components, scaled to the volume of the component's own. Tight and broad components keep their sizes; only the
-    shape is shared, because small components have too few latents to determine it.
+    all components, scaled to the volume of the component's own covariance. Tight and broad components keep their sizes;
+    only the shape is shared, because small components have too few latents to determine their own.
     """
     dim = math.isqrt(moments.shape[1] - 1)
     mass = moments[:, 0].clamp_min(1e-12)
@@ -114,7 +114,7 @@ def maximise(moments: Tensor, strength: float) -> Components:
     identity = torch.eye(dim).to(scatter)
     average = scatter.sum(0) / mass.sum() + FLOOR * identity
     unit = average / torch.linalg.det(average) ** (1 / dim)
-    tenth = 0.1 * average.diagonal().mean()  # 0.1 latents of average variance: empty components have a volume above 0
+    tenth = 0.1 * average.diagonal().mean()  # 0.1 latents of average variance keep volumes of empty components above 0
     volume = ((variances + tenth) / (mass[:, None] + 0.1)).log().mean(-1).exp()
     prior = strength * dim
     covariances = (scatter + prior * volume[:, None, None] * unit) / (mass + prior)[:, None, None] + FLOOR * identity
@@ -124,7 +124,7 @@ def maximise(moments: Tensor, strength: float) -> Components:
 def expectation_maximisation(
     latents: Latents, mixture: Components, strength: float, max_iter: int, tol: float
 ) -> tuple[Components, float]:
-    """Run EM until the mean log-likelihood changes by less than `tol`; return the mixture and that likelihood."""
+    """Run EM until the mean log-likelihood changes by less than `tol`; return the mixture and its log-likelihood."""
     last = log_likelihood = -math.inf
     for _ in range(max_iter):
         moments, log_likelihood = latents.expect(mixture)

@@ -2,8 +2,8 @@
 
 Expectation-maximisation (EM) cannot choose the number of components: a mixture with too many overfits the sample.
 `fit_components` scores mixtures on held-out latents, for a geometric series of component numbers and several strengths
-of the covariance prior, and refits with the best of both on all latents. All computations use coordinates in which
-the latents have unit covariance, so the result does not depend on their units.
+of the covariance prior, and refits the best combination to all latents. All computations use coordinates in which
+the latents have unit covariance, so the result does not depend on the units of the latents.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture.components import Components, halves
 from cryotwin_nb.mixture.em import Latents, NoisyLatents, clusters, expectation_maximisation
 
-_STRENGTHS = (0.5, 2.0, 8.0, 32.0)  # strengths of the covariance prior to try, in units of d latents
+_STRENGTHS = (0.5, 2.0, 8.0, 32.0)  # strengths to try for the covariance prior, in units of d latents
 
 
 class FitOptions(NamedTuple):
@@ -105,7 +105,7 @@ class _Frame:
 
 @dataclass(frozen=True)
 class _Search:
-    """Search for the best mixture of a set of latents."""
+    """Search for the best mixture for a set of latents."""
 
     deviation: Tensor  # standard deviations (d,) of the latents along the axes of x, as in `_Frame`
     generator: torch.Generator
@@ -129,8 +129,8 @@ class _Search:
     def select(self, latents: Latents, bound: int, progress: bool) -> tuple[int, float]:
         """Return the number of components and the prior strength with the highest held-out likelihood.
 
-        First the number of components increases at a fixed strength until two steps bring no improvement. Then both
-        are varied until no neighbour on the grid is better.
+        First the number of components increases at a fixed strength until two steps bring no improvement. Then the
+        number and the strength are varied until no neighbour on the grid is better.
         """
         n = len(latents.x)
         if n < 8:

@@ -39,7 +39,7 @@ class GaussianMixture:
     Raises
     ------
     InputError
-        If shapes disagree, or the values are not finite or not weights and covariances as above.
+        If shapes disagree, a value is non-finite, or the weights or covariances are invalid.
     """
 
     weights: Tensor
@@ -96,7 +96,7 @@ class GaussianMixture:
         seed : int
             Seed of the initialisation and of the choice of the held-out latents.
         select : bool
-            Select the number of components and `strength` by held-out likelihood; False uses exactly those given.
+            Select the number of components and `strength` by held-out likelihood; False uses both as given.
         strength : float
             Strength of the shrinkage of covariances towards a common shape, in units of d latents per component;
             ignored if `select` is true.
@@ -124,7 +124,7 @@ class GaussianMixture:
         Notes
         -----
         Selection uses four-fold cross-validation (a single fold for 7,000 latents or more). Selection and
-        initialisation ignore `noise_covariances`. Components without latents are replaced by halves of the heaviest.
+        initialisation ignore `noise_covariances`. A component without latents is replaced by half of the heaviest.
 
         Examples
         --------
@@ -181,7 +181,7 @@ class GaussianMixture:
         z : (n, d) float
             Latents.
         window : float
-            T of the paper, in latent units.
+            Width T of the box, as in the paper; latent units.
 
         Returns
         -------
@@ -190,10 +190,10 @@ class GaussianMixture:
 
         Notes
         -----
-        Eq. 1 of the paper with the box replaced by a Gaussian of equal mass and covariance: closed form, never
-        singular. At the mean of a component it agrees with the box to 2 % per dimension for standard deviations of at
-        least T/2; for components much narrower than T it is too large by a factor of at most sqrt(6/pi) = 1.38 per
-        dimension.
+        This is Eq. 1 of the paper with the box replaced by a Gaussian of equal mass and covariance, so it has a closed
+        form and is never singular. At the mean of a component, it agrees with the mass in the box to 2 % per dimension
+        if the standard deviations are at least T/2. For components much narrower than T, it is too large by a factor of
+        at most sqrt(6/pi) = 1.38 per dimension.
         """
         if not window > 0:
             raise InputError("window", f"T = {window}", "a positive number", "Pass the width of the latent noise.")
@@ -201,7 +201,7 @@ class GaussianMixture:
         return self._per_point(z, lambda points: self._log_joint(points, float(window)).logsumexp(-1) + scale)
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
-        """Draw `n` latents, (n, d) float32; a `seed` gives the same latents on every device."""
+        """Draw `n` latents, (n, d) float32; the same `seed` gives the same latents on every device."""
         generator = torch.Generator().manual_seed(seed)
         component = torch.multinomial(self.weights.detach().cpu(), n, replacement=True, generator=generator)
         noise = torch.randn(n, self.latent_dim, dtype=torch.float64, generator=generator).to(self.means)

@@ -31,7 +31,7 @@ def climb(mixture: Components, responsibilities: Callable[[Tensor], Tensor], max
 
 
 def distinct(z: Tensor, precision: Tensor, order: list[int]) -> list[int]:
-    """Return the first point, in `order`, of each group of points within 0.01 local standard deviations."""
+    """Return the first point index, in `order`, of each cluster of points within 0.01 local standard deviations."""
     kept: list[int] = []
     for i in order:
         away = z[i] - z[kept]

@@ -34,7 +34,7 @@ class StoredMixture(nn.Module):
         return GaussianMixture.unchecked(self.weights, self.means, self.covariances)
 
     def set(self, mixture: GaussianMixture) -> None:
-        """Replace the stored mixture by another, with any number of components."""
+        """Replace the stored mixture by `mixture`, which can have any number of components."""
         device = self.weights.device
         for name in ("weights", "means", "covariances"):
             setattr(self, name, getattr(mixture, name).detach().double().to(device))
@@ -83,7 +83,7 @@ class MixtureMoments(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def update(self, z: Tensor, w: Tensor) -> GaussianMixture:
-        """Add a batch of latents `z` (b, d) and component logits `w` (b, C); return the mixture for its rate term.
+        """Add a batch of latents `z` (b, d) and component logits `w` (b, C); return the mixture for the rate term.
 
         The mixture carries gradients to `z` and `w`; the stored averages do not.
         """
@@ -104,9 +104,9 @@ class MixtureMoments(nn.Module):
 
     @torch.no_grad()
     def assign(self, mixture: GaussianMixture, steps: int | None = None) -> None:
-        """Replace the averages by the moments of a mixture with at most C components; the others get zero mass.
+        """Replace the averages by the moments of a mixture with at most C components; unused components get zero mass.
 
-        `steps` is the number of batches that the averages count as; by default it does not change.
+        `steps` is the number of batches that the averages are taken to represent; by default it does not change.
         """
         count = len(self.mass)
         if mixture.n_components > count or mixture.latent_dim != self.first.shape[1]:
@@ -152,8 +152,8 @@ class MixtureMoments(nn.Module):
 def _mixture_of_moments(mass: Tensor, first: Tensor, second: Tensor) -> GaussianMixture:
     """Return the mixture with the given moments; its covariances are always positive definite.
 
-    1e-9 of the overall moments is added to every component (an empty one becomes the overall Gaussian), and 1e-6 of
-    the mean variance to the diagonal of every covariance, which exceeds the rounding error of S/n - mu mu^T.
+    1e-9 of the overall moments is added to every component (an empty one becomes the overall Gaussian). 1e-6 of
+    the mean variance, more than the rounding error of S/n - mu mu^T, is added to the diagonal of every covariance.
     """
     total, dim = mass.sum(), first.shape[-1]
     centre, spread = first.sum(0) / total, second.sum(0) / total

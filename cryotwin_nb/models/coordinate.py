@@ -29,7 +29,7 @@ class ResidualMLP(nn.Module):
         self.last = nn.Linear(width, n_out)
 
     def hidden(self, h: Tensor) -> Tensor:
-        """Apply the residual layers alone."""
+        """Apply only the residual layers."""
         h = relu(h)
         for layer in self.residual:
             h = h + relu(layer(h))
@@ -49,7 +49,7 @@ class CoordinateNetworks(Networks):
     latent_dim, n_components : int
         d and C: lengths of z and w.
     noise_width : float
-        T. The encoder's output is multiplied by T, and the decoder's input is divided by T.
+        Width T of the noise. The encoder's output is multiplied by T, and the decoder's input is divided by T.
     options : CoordinateOptions
         Options of the architecture.
     seed : int
@@ -90,7 +90,7 @@ class CoordinateNetworks(Networks):
         self.from_latent = nn.Linear(latent_dim, width, bias=False)
 
     def passes(self, chunks: Chunks, beta: float, done: int = 0) -> Iterator[tuple[float, float, float]]:
-        """Set the scale of the decoder's output from the first images; there are no closed-form passes."""
+        """Use the first images to set the scale of the decoder's output; there are no closed-form passes."""
         self.measure(ImageBatch(*map(torch.cat, zip(*map(tuple, chunks(_MEASURED)), strict=True))))
         return iter(())
 
@@ -99,7 +99,7 @@ class CoordinateNetworks(Networks):
         return self.imaging.distortion(batch, self.slices(batch.rotations, z, n) * batch.transfer[:, :n])
 
     def measure(self, batch: ImageBatch) -> None:
-        """Set the radial amplitude that scales the decoder's output from images (or this process's share of them)."""
+        """Use images (or this process's share of them) to set the radial amplitude that scales the decoder's output."""
         shells = len(self.signal)
         sums = torch.stack([batch.data.abs().square().sum(0), batch.transfer.square().sum(0)]).double()
         distributed.all_sum(sums)
@@ -143,8 +143,8 @@ class CoordinateNetworks(Networks):
     def density(self, positions: Tensor, z: Tensor) -> Tensor:
         """Return Fourier coefficients (m, P) of densities at z (m, d) and positions (m or 1, P, 3) in grid units.
 
-        F(v) = sum_j [a_j(v, z) cos(2 pi v.r_j) - i b_j(v, z) sin(2 pi v.r_j)] with points r_j inside the particle
-        and a, b even in v because the network sees v through the cosines only: F(-v) = F(v)* by construction.
+        F(v) = sum_j [a_j(v, z) cos(2 pi v.r_j) - i b_j(v, z) sin(2 pi v.r_j)] with points r_j inside the particle.
+        a and b are even in v, because the network receives v only through the cosines: F(-v) = F(v)* by construction.
         """
         phase = positions @ self.points.T * (2 * torch.pi / self.imaging.plane.box_size)
         dtype = torch.bfloat16 if self._bfloat16 else torch.float32
@@ -191,7 +191,7 @@ class CoordinateNetworks(Networks):
 
 
 def canonical_view(rotations: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the in-plane rotation that brings images of one viewing direction, or its opposite, into one frame.
+    """Return the in-plane rotations that bring images with equal or opposite viewing directions into a common frame.
 
     Parameters
     ----------
@@ -201,7 +201,7 @@ def canonical_view(rotations: Tensor) -> tuple[Tensor, Tensor]:
     Returns
     -------
     turn : (m, 2, 2)
-        Pixel y of the canonical image is pixel turn @ y of the image.
+        Pixel y of the canonical image is pixel turn @ y of the original image.
     direction : (m, 3)
         Viewing direction, with z >= 0.
     """

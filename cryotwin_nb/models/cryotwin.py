@@ -38,7 +38,7 @@ class CryoTwin(nn.Module):
     box_size : int
         Box size D of the images, pixels.
     architecture : {"subspace", "coordinate"}
-        "subspace": linear subspace found in closed form, minutes on a CPU; "coordinate": the paper's residual MLPs.
+        "subspace": linear subspace found by closed-form EM, minutes on a CPU; "coordinate": the paper's residual MLPs.
     latent_dim : int
         Dimension d of the latent space (paper: 8).
     n_components : int
@@ -46,7 +46,7 @@ class CryoTwin(nn.Module):
     noise_width : float
         Width T of the uniform noise on the latents (paper: 3). It only sets the unit of z.
     weighting : {"volume", "paper"}
-        Weights of the distortion, see `ImageFormation`.
+        Weights of the distortion; see `ImageFormation`.
     particle_radius : float
         Radius of the particle as a fraction of the box size.
     seed : int
@@ -96,7 +96,7 @@ class CryoTwin(nn.Module):
             "seed": whole("seed", seed, "Pass 0 or a positive integer.", least=0),
             **asdict(chosen),
         }
-        self.history = History()  # record of the training, empty for an untrained model
+        self.history = History()  # training history, empty for an untrained model
         imaging = ImageFormation(box_size, weighting, particle_radius, **kind.imaging_options)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -126,7 +126,7 @@ class CryoTwin(nn.Module):
         Raises
         ------
         InputError
-            If the architecture gives no errors of latents, or the model is untrained.
+            If the architecture does not estimate latent uncertainties, or the model is untrained.
         """
         require_records("deconvolved_prior", self.networks, "Use `prior`, or fit the model.")
         return self._deconvolved.mixture.to("cpu")
@@ -145,7 +145,7 @@ class CryoTwin(nn.Module):
         return self.networks.encode(batch)
 
     def predict(self, batch: ImageBatch, z: Tensor, n: int | None = None) -> Tensor:
-        """Predict the first `n` coefficients (m, P), by |k|, of a `batch` of images at `z` (m, d): slice times CTF."""
+        """Predict the first `n` coefficients (m, P), by |k|, of a `batch` at latents `z` (m, d): slice times CTF."""
         return self.networks.slices(batch.rotations, z, n) * batch.transfer[:, :n]
 
     @torch.no_grad()
@@ -155,7 +155,7 @@ class CryoTwin(nn.Module):
         Parameters
         ----------
         particles : Particles
-            With poses and CTF.
+            Particles with poses and CTF.
         batch_size : int
             Images per batch.
         progress : bool
@@ -172,12 +172,12 @@ class CryoTwin(nn.Module):
 
     @torch.no_grad()
     def likelihood(self, particles: Particles, batch_size: int = 256, progress: bool = False) -> ImageLikelihood:
-        """Return the likelihood of latents given images; `particles`, `batch_size`, `progress` are those of `embed`.
+        """Return the likelihood of latents given images; for `particles`, `batch_size` and `progress`, see `embed`.
 
         Raises
         ------
         InputError
-            As `embed`; also for the coordinate architecture, where each point would need a projection per image.
+            As in `embed`; also for the coordinate architecture, which would need a projection per image for each point.
         """
         networks = self.networks
         require_records("likelihood", networks, "Use the latents, model.embed(particles), or fit the model.")
@@ -191,7 +191,7 @@ class CryoTwin(nn.Module):
         """Return density maps at latents, (m, D, D, D) float32 on the CPU, zyx, image grey value per Å.
 
         Images do not determine the mean density (its ramp weight is 0), so it is set such that the density outside the
-        particle and a soft edge of D/16 is 0 on average.
+        particle and its soft edge of D/16 averages to 0.
 
         Parameters
         ----------
@@ -204,18 +204,18 @@ class CryoTwin(nn.Module):
 
     def payload(self) -> dict:
         """Return everything needed to restore this model, as plain containers and tensors."""
-        state = {name: value.clone() for name, value in self.state_dict().items()}  # a view saves its base
+        state = {name: value.clone() for name, value in self.state_dict().items()}  # a saved view includes its base
         return {"format": FORMAT, "config": self.config, "history": asdict(self.history), "state": state}
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the model to a .safetensors file at `path`, complete or not at all; folders are created."""
+        """Write the model to a .safetensors file at `path`, completely or not at all; missing folders are created."""
         write_model(self.payload(), path)
 
     @classmethod
     def load(cls, path: str | os.PathLike, device: str | torch.device = "cpu") -> CryoTwin:
         """Read a model written by `save`, or the model in a checkpoint (.pt) of `fit`, without executing code from it.
 
-        The prior in a checkpoint is estimated from mini-batches; the one at the end of training is better.
+        The prior in a checkpoint is estimated from mini-batches; the final prior of a training run is more accurate.
 
         Parameters
         ----------
@@ -244,6 +244,6 @@ class CryoTwin(nn.Module):
         return model
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Load a `state` whose noise spectrum can have a different number of rows."""
+        """Load a `state`; its noise spectrum can have a different number of rows."""
         self.imaging.noise = torch.empty_like(state["networks.imaging.noise"], device=self.device)
         self.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""Record of a training run."""
+"""Training history."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 @dataclass
 class History:
-    """Record of a training run, with one entry per epoch.
+    """Training history, with one entry per epoch.
 
     Attributes
     ----------
     distortion, rate : list of float
-        Mean per image of the two terms of the objective (Eq. 3 of the cryoTWIN paper); the rate in nats.
+        Means per image of the two terms of the objective (Eq. 3 of the cryoTWIN paper); the rate is in nats.
     beta : list of float
         Weight of the rate at the end of the epoch.
     radius : list of float

@@ -53,8 +53,8 @@ class SubspaceOptions(NetworkOptions):
     Attributes
     ----------
     n_basis : int, optional
-        K, number of directions of variation, at least d. By default d, or 12 if d is below 5: motions are curved, so
-        few of them need more directions than they have parameters.
+        K, number of directions of variation, at least d. By default d, or 12 if d is below 5: motions trace
+        curves in map space, so even a few of them span more linear directions than they have parameters.
     width : int
         Units per layer of the networks. By default 64 (subspace), 256 (coordinate).
     contrast : bool
@@ -137,20 +137,21 @@ def require_radius(radius: float) -> float:
 
 
 def require_latents(z: Tensor | np.ndarray, latent_dim: int) -> Tensor:
-    """Return latents (m, d) as a float32 tensor; raise `InputError` unless they are finite and at least one."""
+    """Return latents (m, d) as a float32 tensor; raise `InputError` unless there is at least one and all are finite."""
     z = torch.as_tensor(z, dtype=torch.float32)
     expected = f"finite latents (m, {latent_dim}) with m at least 1"
     if z.ndim != 2 or z.shape[1] != latent_dim or len(z) == 0:
         raise InputError("volumes", f"latents of shape {tuple(z.shape)}", expected, "Pass z[None] for a single map.")
     if not bool(torch.isfinite(z).all()):
-        raise InputError("volumes", "latents that are not finite", expected, "Remove NaN and infinity.")
+        raise InputError("volumes", "non-finite latents", expected, "Remove NaN and infinity.")
     return z
 
 
 def require_records(name: str, networks: Networks, remedy: str) -> None:
-    """Raise `InputError` unless trained `networks` reduce images to `Records`, which the quantity `name` needs."""
+    """Raise `InputError` unless `networks` are trained and reduce images to `Records`, as quantity `name` requires."""
     if not networks.makes_records:
-        raise InputError(name, "an architecture without errors of its latents", "a subspace model", remedy)
+        found = "an architecture that does not estimate latent uncertainties"
+        raise InputError(name, found, "a subspace model", remedy)
     if not networks.imaging.measured:
         raise InputError(name, "an untrained model", "a trained subspace model", remedy)
 
@@ -165,20 +166,20 @@ class Networks(nn.Module, ABC):
     latent_dim : int
         Dimension d of the latent space.
     noise_width : float
-        Width T of the noise on the latents, which are encoded and decoded in units of T: it only sets the unit of z.
+        Width T of the noise on the latents. It only sets the unit of z: latents are encoded and decoded in units of T.
 
     Attributes
     ----------
     Options : type
         Options of the architecture.
     imaging_options : dict
-        Options of the `ImageFormation` that it needs.
+        Options of the `ImageFormation` that the architecture needs.
     training_defaults : dict
         Default number of epochs and batch size.
     coarse_to_fine : bool
         Whether training begins at low resolution.
     makes_records : bool
-        Whether images can be reduced to `Records`: training then runs on those, and images have a likelihood.
+        Whether images can be reduced to `Records`. If so, training runs on the records, and images have a likelihood.
     n_passes : int
         Number of gradient-free passes before training.
     """
@@ -197,7 +198,7 @@ class Networks(nn.Module, ABC):
 
     @abstractmethod
     def passes(self, chunks: Chunks, beta: float, done: int = 0) -> Iterator[tuple[float, float, float]]:
-        """Run the passes left after `done`; yield radius (grid units), mean log-evidence (nats) and seconds of each."""
+        """Run the passes after the first `done`; yield radius (grid units), mean log-evidence (nats), duration (s)."""
 
     @abstractmethod
     def encode(self, batch: Any) -> tuple[Tensor, Tensor]:
@@ -212,7 +213,7 @@ class Networks(nn.Module, ABC):
         """Return || W (X - prediction) ||^2 (m,) of images or records decoded at z (m, d), over n coefficients."""
 
     def anisometry(self, z: Tensor) -> Tensor:
-        """Return the deviation of the decoder from an isometry at latents z (m, d); 0 if it is not penalised."""
+        """Return the deviation of the decoder from an isometry at latents z (m, d); 0 if not penalised."""
         return z.new_zeros(())
 
     @abstractmethod
@@ -224,7 +225,7 @@ class Networks(nn.Module, ABC):
         """Return densities (m, D, D, D) at z (m, d)."""
 
     def in_bfloat16(self, wanted: bool) -> AbstractContextManager[None]:
-        """Return a context in which products can be computed in bfloat16; latents and maps stay float32 outside it."""
+        """Return a context in which matrix products can use bfloat16; outside it, latents and maps stay float32."""
         return nullcontext()
 
 

@@ -1,7 +1,7 @@
 """Checkpoint files, read without executing code, and checks of stored models.
 
 A .pt file is an archive of tensors and a pickle that assembles them. PyTorch's restricted reader executes nothing, but
-allocates whatever sizes a file claims. A file that holds fewer bytes than it claims is therefore refused beforehand.
+allocates whatever sizes a file claims. A file that holds fewer bytes than it claims is therefore not loaded.
 """
 
 from __future__ import annotations
@@ -45,19 +45,20 @@ def read_payload(path: str | os.PathLike) -> dict:
     Raises
     ------
     InputError
-        If the file is missing, damaged, holds anything but tensors and plain containers, or has another format.
+        If the file is missing or damaged, contains anything but tensors and plain containers, or has another format.
     """
     remedy = "Pass a file written by CryoTwin.save (.safetensors) or by fit(checkpoint=...)."
     path = require_file(path, "checkpoint (.pt)")
     try:
         _require_plain_archive(path)
         payload = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zipfile and torch raise many kinds for damaged or hostile files
+    except Exception as error:  # zipfile and torch raise many kinds of error for damaged or hostile files
         sentence = f"{path} cannot be read as a checkpoint (.pt): {type(error).__name__}."
         raise InputError(path, type(error).__name__, "a checkpoint (.pt)", remedy, sentence) from error
     stored = payload.get("format") if isinstance(payload, dict) else None
     if stored in _EARLIER:
-        sentence = f"{path} was written by an earlier build; the last that can read it is commit {_EARLIER[stored]}."
+        last = f"the last build that can read it is commit {_EARLIER[stored]}"
+        sentence = f"{path} was written by an earlier build; {last}."
         raise InputError(path, f"a {stored!r} file", f"a {FORMAT!r} file", "Train the model again.", sentence)
     if stored != FORMAT:
         sentence = f"{path} is not a {FORMAT!r} file."
@@ -66,7 +67,7 @@ def read_payload(path: str | os.PathLike) -> dict:
 
 
 def _require_plain_archive(path: Path) -> None:
-    """Raise `ValueError` if the archive unpacks to more than its own size, or names anything but tensors."""
+    """Raise `ValueError` if the archive unpacks to more than its own size, or names objects other than tensors."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if sum(max(m.file_size, m.compress_size) for m in members) > path.stat().st_size:

@@ -20,7 +20,7 @@ class Records(NamedTuple):
     Attributes
     ----------
     expected : (m, K) float32
-        Posterior mean of the coefficients, with their density as the prior.
+        Posterior mean of the coefficients, with the density of all coefficients as the prior.
     contrast : (m,) float32
         Contrast of the image.
     b, precision : (m, K), (m, K (K + 1) / 2) float32
@@ -38,7 +38,7 @@ class Records(NamedTuple):
     energy: Tensor
 
     def take(self, rows: Tensor) -> Records:
-        """Return the records of some of the images."""
+        """Return the records of the images numbered `rows`."""
         return Records(*(field[rows] for field in tuple(self)))
 
 
@@ -58,11 +58,11 @@ def unpack(packed: Tensor) -> Tensor:
 
 
 class ImageLikelihood:
-    """Log-likelihood of structures given images, relative to the maximum of each image: 0 or less.
+    """Log-likelihood of structures given images, relative to the maximum for each image; never above 0.
 
     A call with latents (m, d) returns (n, m) float64: -(c - x)^T G (c - x) / 2, where c are the coefficients at the
-    latents, x = G^-1 b is the maximum-likelihood estimate of the image and G^-1 its error covariance. Unlike latents,
-    it is not shrunk towards other images by a prior. `find_routes` accepts it as evidence.
+    latents, x = G^-1 b is the maximum-likelihood estimate for the image and G^-1 its error covariance. Unlike a latent,
+    x is not shrunk towards other images by a prior. `find_routes` accepts it as evidence.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ class ImageLikelihood:
         return len(self._b)
 
     def _parts(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield b (m, K) and G (m, K, K) float64 of some images at a time: all of them would need too much memory."""
+        """Yield b (m, K) and G (m, K, K) float64 for blocks of images: all at once would need too much memory."""
         for b, precision in zip(self._b.split(_AT_ONCE), self._precision.split(_AT_ONCE), strict=True):
             yield b.double(), unpack(precision).double()
 
@@ -103,9 +103,10 @@ class ImageLikelihood:
 
 
 def deconvolved(b: Tensor, G: Tensor, variances: Tensor, start: GaussianMixture) -> GaussianMixture:
-    """Fit a mixture to the points x = G^-1 b without their errors G^-1 (extreme deconvolution), from an initial guess.
+    """Fit the density of the points x = G^-1 b without their errors of covariance G^-1 (extreme deconvolution).
 
-    Directions that an image does not constrain get an error of 1,000 times the variance instead of infinity.
+    `start` is the initial mixture. In directions that an image does not constrain, the error variance is set to 1,000
+    times `variances` instead of infinity.
     """
     precision = G.double() + (1e-3 / variances).diag()
     errors = torch.linalg.inv(precision)
@@ -114,7 +115,7 @@ def deconvolved(b: Tensor, G: Tensor, variances: Tensor, start: GaussianMixture)
 
 
 def linearised(b: Tensor, G: Tensor, z: Tensor, c: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:
-    """Convert b (m, K) and G (m, K, K) of the likelihood exp(b.c - c.Gc / 2) to (m, d) and (m, d, d) for z.
+    """Convert b (m, K) and G (m, K, K) of the likelihood exp(b.c - c.Gc / 2) from c to z: (m, d) and (m, d, d).
 
     c(z) is linearised around latents z (m, d), where it equals c (m, K) and has the Jacobian (m, K, d).
     """
@@ -125,7 +126,7 @@ def linearised(b: Tensor, G: Tensor, z: Tensor, c: Tensor, jacobian: Tensor) -> 
 
 
 def transformed(mixture: GaussianMixture, matrix: Tensor, average: Tensor | float = 0.0) -> GaussianMixture:
-    """Return the mixture of matrix @ (x - average)."""
+    """Return the density of matrix @ (x - average), where x is distributed as `mixture`."""
     matrix = matrix.to(mixture.means)
     covariances = matrix @ mixture.covariances @ matrix.T
     means = (mixture.means - average) @ matrix.T

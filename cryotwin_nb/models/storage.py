@@ -26,7 +26,7 @@ _HEADER_BYTES = 10**6  # maximum; the header of a model takes a few kB
 
 
 def write_model(payload: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Write the result of `CryoTwin.payload` to a .safetensors file, complete or not at all; folders are created."""
+    """Write the result of `CryoTwin.payload` to .safetensors, completely or not at all; missing folders are created."""
     path = require_suffix(path, ".safetensors")
     tensors = {name: value.contiguous().cpu() for name, value in payload["state"].items()}
     about = {
@@ -47,7 +47,7 @@ def read_model(path: str | os.PathLike) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If the file is missing, damaged, changed since it was written, or has another format.
+        If the file is missing or damaged, has changed since it was written, or has another format.
     """
     path = require_file(path, "model (.safetensors)")
     try:
@@ -59,7 +59,7 @@ def read_model(path: str | os.PathLike) -> dict[str, Any]:
         digest, expected = about.pop("sha256", ""), _digest(about, tensors)
         config, history = (json.loads(about.get(name, "{}"), parse_constant=_refuse) for name in ("config", "history"))
         history = _with_nan(history)
-    except Exception as error:  # damaged files raise many kinds
+    except Exception as error:  # damaged files raise many kinds of error
         found = f"{type(error).__name__}: {error}"[:300]
         sentence = f"{path} cannot be read as a model (.safetensors): {found}."
         raise InputError(path, found, "a model (.safetensors)", REMEDY, sentence) from error

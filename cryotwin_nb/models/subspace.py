@@ -1,9 +1,9 @@
-"""Subspace architecture: maps in a linear subspace found in closed form, with a near-isometric map from latents to it.
+"""Subspace architecture: a linear subspace of maps, found by closed-form EM, and near-isometric latents for it.
 
-A density is V_0 + sum_k c_k(z) U_k with orthonormal U_k (`reconstruction.eigenvolumes`). With c(z) = s z the map from
-latents to densities is exactly isometric. If the basis has more dimensions than the latent space, a small network that
-starts at zero can make c(z) curved. Given the basis, rate-distortion training only needs sufficient statistics of the
-images (`Records`).
+A density is V_0 + sum_k c_k(z) U_k with orthonormal U_k (`reconstruction.eigenvolumes`). With c(z) = s z, the mapping
+from latents to densities is exactly isometric. If the basis has more dimensions than the latent space, a small network
+that starts at zero can make c(z) curved. Given the basis, rate-distortion training only needs sufficient statistics of
+the images (`Records`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cryotwin_nb.reconstruction.eigenvolumes import Eigenvolumes, begin, iterate
 from cryotwin_nb.reconstruction.statistics import posterior, projections
 from cryotwin_nb.runtime import distributed
 
-_RADII = (0.3, 0.3, 0.3, 0.3, 0.5, 0.5, 0.7, 1.0, 1.0)  # maximum |k| of each Gaussian-prior pass, share of Nyquist
+_RADII = (0.3, 0.3, 0.3, 0.3, 0.5, 0.5, 0.7, 1.0, 1.0)  # maximum |k| of each Gaussian-prior pass, as a share of Nyquist
 _TIGHTENED = 7  # pass before which the mask is fitted to the density (option tight_mask)
 _SAMPLE = 5000  # images used to fit the density of the coefficients
 _COMPONENTS = 32  # maximum number of components of that density
@@ -43,11 +43,11 @@ class SubspaceNetworks(Networks):
     imaging, latent_dim, noise_width, options
         As in `Networks`.
     n_components, seed : int
-        C; seed of the closed-form passes.
+        Number C of components; seed of the closed-form passes.
     """
 
     Options = SubspaceOptions
-    # Images are not windowed, so that their noise stays white: the maps have a mask instead.
+    # Images are not windowed, so that their noise stays white: the maps are masked instead.
     imaging_options: ClassVar[dict[str, Any]] = {"windowed": False, "margin": MARGIN}
     training_defaults: ClassVar[dict[str, int]] = {"epochs": 30, "batch_size": 256}
     coarse_to_fine = False
@@ -93,7 +93,7 @@ class SubspaceNetworks(Networks):
 
     @property
     def eigenvolumes(self) -> Eigenvolumes:
-        """Average, basis and spectrum."""
+        """Average map, basis and spectrum of the subspace."""
         spread = float(self.contrast_spread)
         return Eigenvolumes(self.mean, self.basis, self.variances, self.power, self.uncertainty, self.mask, spread)
 
@@ -106,7 +106,7 @@ class SubspaceNetworks(Networks):
     # Closed-form passes, encoder and decoder -------------------------------------------------------------------------
 
     def passes(self, chunks: Chunks, beta: float, done: int = 0) -> Iterator[tuple[float, float, float]]:
-        """Run the closed-form passes left after `done`; yield radius, mean log-evidence and seconds of each."""
+        """Run the closed-form passes after the first `done`; yield radius, mean log-evidence and seconds of each."""
         radius = self.imaging.plane.box_size / 2 + MARGIN
         for number in range(done, self.n_passes):
             started, share, evidence = time.perf_counter(), 1.0, float("nan")
@@ -129,7 +129,7 @@ class SubspaceNetworks(Networks):
             yield share * radius, evidence, time.perf_counter() - started
 
     def _reset(self) -> None:
-        """Reset mask and networks: weights learnt in an earlier training belong to its basis."""
+        """Reset mask and networks: weights learned in an earlier training run belong to the basis of that run."""
         size = self.imaging.plane.box_size
         self.mask.copy_(spherical_mask(size, self.imaging.particle_radius, size / 16))
         with torch.no_grad():
@@ -139,12 +139,12 @@ class SubspaceNetworks(Networks):
                 self.curve.last.weight.zero_()
 
     def _tighten(self) -> None:
-        """Restrict the mask to where the density or one of its variations is large."""
+        """Restrict the mask to regions in which the density or one of its variations is large."""
         power = self.mean.square() + torch.tensordot(self.variances.float(), self.basis.square(), 1)
         self.mask.mul_(map_mask(power.sqrt()).to(self.mask))
 
     def _density(self, records: Records) -> GaussianMixture:
-        """Return the density of the coefficients without the noise of the images (extreme deconvolution)."""
+        """Return the density that the coefficients would have without image noise (extreme deconvolution)."""
 
         def fitted() -> GaussianMixture:
             start = GaussianMixture.fit(records.expected, min(_COMPONENTS, len(records.b)), seed=self.seed)
@@ -153,13 +153,13 @@ class SubspaceNetworks(Networks):
         return distributed.first(fitted).to(self.mask.device)  # each process has its own GPU
 
     def _sample(self, chunks: Chunks) -> Records:
-        """Return the records of the first images."""
+        """Return the records of the first `_SAMPLE` images."""
         mine = Records(*map(torch.cat, zip(*[self.prepare(batch) for batch in chunks(_SAMPLE)], strict=True)))
         n = round(distributed.total(len(mine.b)))
         return Records(*(distributed.gather(part, n) for part in tuple(mine)))
 
     def _scale(self, chunks: Chunks, beta: float) -> float:
-        """Return the s of c = s z at which noise of width T adds beta/2 to the distortion in each dimension."""
+        """Return the scale s in c = s z at which noise of width T adds beta/2 to the distortion in each dimension."""
         weighted = unpack(self._sample(chunks).G_weighted)
         ratio = float(weighted.diagonal(dim1=-2, dim2=-1)[:, : self.latent_dim].mean())
         return (6 * beta / self.noise_width**2 / ratio) ** 0.5
@@ -208,7 +208,7 @@ class SubspaceNetworks(Networks):
         return batch.energy + ((quadratic - 2 * batch.b_weighted) * c).sum(-1)
 
     def anisometry(self, z: Tensor) -> Tensor:
-        """Return the mean of || J^T J / s^2 - 1 ||^2 over latents z (m, d), J = dc/dz: 0 for an isometry of scale s."""
+        """Return the mean of || J^T J / s^2 - 1 ||^2 over latents z (m, d), J = dc/dz; 0 for an isometry of scale s."""
         if self.curve is None:
             return z.new_zeros(())
         jacobian = self.coefficients(z)[1] / self.scale.float()
@@ -230,7 +230,7 @@ class SubspaceNetworks(Networks):
         return self.mean + torch.tensordot(self.coefficients(z)[0], self.basis, 1)
 
     def deconvolve(self, records: Records, start: GaussianMixture, seed: int) -> GaussianMixture:
-        """Return the density of the latents without the noise of the images, fitted from a starting point `start`."""
+        """Return the density that the latents would have without image noise, fitted with initial mixture `start`."""
         rows = torch.randperm(len(records.b), generator=torch.Generator().manual_seed(seed))[:_SAMPLE]
         records = records.take(rows.to(records.b.device))
         z = self.encode(records)[0].detach()
@@ -238,7 +238,7 @@ class SubspaceNetworks(Networks):
         return deconvolved(b, G, z.double().var(0), start)
 
     def _lattice(self, ball: HalfBall) -> Tensor:
-        """Return the maps on the lattice, cached for each basis."""
+        """Return the maps on the lattice, cached until the maps change."""
         now = (self.mean, self.mean._version, self.basis, self.basis._version)
         if self._cached is None or any(a is not b for a, b in zip(self._cached[0], now, strict=True)):
             self._cached = (now, self.eigenvolumes.lattice(ball))

@@ -31,7 +31,7 @@ class ImageBatch(NamedTuple):
     rotations : (m, 3, 3) float32
         Poses: R in v = R nu.
     group : (m,) int64
-        Row of `ImageFormation.noise` that each image was whitened by: 0 is the whole set, g + 1 optics group g.
+        Row of `ImageFormation.noise` that each image was whitened by: 0 for the whole set, g + 1 for optics group g.
     """
 
     data: Tensor
@@ -61,8 +61,8 @@ class ImageFormation(nn.Module):
         Weighting of frequencies in the distortion, scaled so that the mean of W^2 over the plane is 1.
         "paper": W^2 = kappa |k|, the ramp of the cryoTWIN paper (where W is the fourth root of s^2 + t^2).
         "volume": W^2 = kappa |k| sigma^2 / max(<CTF^2>, `ctf_floor`), which undoes whitening and the mean CTF, so that
-        the expected distortion of an error dV of the volume is kappa/2 ||dV||^2 (projection-slice theorem). Exceptions
-        are the lowest shells, where <CTF^2> is below the floor: errors there count less, errors of the mean not at all.
+        the expected distortion of an error dV in the volume is kappa/2 ||dV||^2 (projection-slice theorem). Errors
+        count less in the lowest shells, where <CTF^2> is below the floor, and not at all in the mean density.
     particle_radius : float
         Radius that contains the particle, as a fraction of the box; noise is measured outside it.
     ctf_floor : float
@@ -113,14 +113,14 @@ class ImageFormation(nn.Module):
 
     @property
     def solvent(self) -> Tensor:
-        """Mask (D, D, D) of the voxels outside the particle and the soft edge of its windows and masks."""
+        """Mask (D, D, D) of the voxels outside the particle and outside the soft edge of its windows and masks."""
         size = self.plane.box_size
         return grid(size, 3).float().norm(dim=-1) >= self.particle_radius + size / 16
 
     def measure(self, particles: Particles, n_images: int = 2000, min_group: int = 1000) -> None:
         """Measure the noise power and <CTF^2> of a data set in each shell.
 
-        Row 0 of `noise` is the noise of the whole set, row g + 1 that of optics group g.
+        Row 0 of `noise` is the noise power of the whole set, and row g + 1 is the noise power of optics group g.
 
         Parameters
         ----------
@@ -178,7 +178,7 @@ class ImageFormation(nn.Module):
         return self.multiplicity.sum() / (raw * self.multiplicity).sum()
 
     def weights(self, group: Tensor | None = None) -> Tensor:
-        """Return W^2 times the multiplicity: (P,) float32, or (m, P) for images whitened by these rows of `noise`."""
+        """Return W^2 times the multiplicity: (P,) float32, or (m, P) for images whitened by given rows of `noise`."""
         noise = self.noise[0] if group is None else self.noise[group]
         return (self.kappa * self._raw_weights(noise) * self.multiplicity).float()
 
@@ -190,14 +190,14 @@ class ImageFormation(nn.Module):
         return ramp * (noise / self.ctf_power.clamp_min(self.ctf_floor))[..., self.shell]
 
     def distortion(self, batch: ImageBatch, prediction: Tensor) -> Tensor:
-        """Return ||W (X - prediction)||^2 of each image, (m,); only the first `prediction.shape[1]` coefficients."""
+        """Return ||W (X - prediction)||^2 of each image, (m,), over the first `prediction.shape[1]` coefficients."""
         n = prediction.shape[-1]
         residual = batch.data[:, :n] - prediction
         weights = self.weights(batch.group)[:, :n]
         return (weights * (residual.real.square() + residual.imag.square())).sum(-1)
 
     def in_distortion_metric(self, maps: Tensor) -> Tensor:
-        """Filter maps (m, D, D, D) so that squared distances are expected distortions, over all poses and CTFs.
+        """Filter maps (m, D, D, D) so that squared distances equal distortions averaged over all poses and CTFs.
 
         The transform is multiplied by sqrt(g / (2 |v|)) with g = W^2 <CTF^2> / sigma^2 (projection-slice theorem).
         In this metric, theory predicts J^T J = 6 beta / T^2 for the Jacobian J of an unconstrained decoder.
@@ -233,7 +233,7 @@ class ImageFormation(nn.Module):
 
 
 def _mean(indices: np.ndarray, function: Callable[[np.ndarray], Tensor], chunk: int = 100) -> Tensor:
-    """Return the mean over particles of `function`, which returns the mean over a chunk, in bounded memory."""
+    """Return the mean over all particles, in bounded memory; `function` returns the mean over a chunk."""
     chunks = np.array_split(indices, -(-len(indices) // chunk))
     return torch.stack([function(rows) * len(rows) for rows in chunks]).sum(0) / len(indices)
 

@@ -23,7 +23,7 @@ from cryotwin_nb.particles.whitening import Whitening
 from cryotwin_nb.particles.writing import described, files_beside, in_chunks, refuse_overwriting, write_star_and_stack
 from cryotwin_nb.truth.truth import Truth
 
-_PARTS = ("rotations", "ctf", "optics_group", "truth", "whitening", "source_rows")  # and shifts: one per image
+_PARTS = ("rotations", "ctf", "optics_group", "truth", "whitening", "source_rows")  # like shifts, one entry per image
 
 
 class Particles:
@@ -99,7 +99,7 @@ class Particles:
     ) -> Particles:
         """Read particles from a STAR file, a .cs file, a stack, or a list of stacks.
 
-        Choices made on the user's behalf (contrast, amplitude contrast, class of the poses) raise a UserWarning.
+        Choices made on the user's behalf (contrast, amplitude contrast, class of the poses) cause a UserWarning.
 
         Parameters
         ----------
@@ -113,7 +113,7 @@ class Particles:
         ctf : path-like, (n, 9) or CTF, optional
             cryoDRGN's ctf.pkl or the array in it, whose pixel size is then used, scaled to the image box; or a `CTF`.
         indices : path-like or (m,) int or (n,) bool, optional
-            Particles to keep, from 0, or cryoDRGN's ind.pkl. `poses` and `ctf` can be for all particles or only these.
+            Particles to keep, from 0, or cryoDRGN's ind.pkl. `poses` and `ctf` can cover all particles or only these.
         contrast : {"auto", "dark", "light"}
             Contrast of the particles as recorded; "auto" uses the one declared in the file, or measures it.
         images : bool
@@ -174,7 +174,7 @@ class Particles:
         return Particles(self._source[rows], **parts, **common)
 
     def images(self, indices: Any) -> np.ndarray:
-        """Read the images `indices` (m, D, D) float32 in the sign of the CTF (dark on light); light ones are negated.
+        """Read images (m, D, D) float32 with the sign of the CTF (dark on light); images recorded as light are negated.
 
         Images of a prepared stack are whitened; `unwhitened` returns them before whitening.
 
@@ -187,7 +187,7 @@ class Particles:
         return -images if self.contrast == "light" else images
 
     def unwhitened(self, indices: Any, device: torch.device | None = None) -> Tensor:
-        """Read images `indices` before whitening, except for their mean level: (m, D, D) float32 on `device`."""
+        """Read images as before whitening, except for their mean level: (m, D, D) float32 on `device`."""
         rows = select(indices, len(self), self.where, allow_empty=True)
         images = torch.as_tensor(self.images(rows)).to(device)
         return images if self.whitening is None else self.whitening.undo(images, rows)
@@ -216,8 +216,8 @@ class Particles:
     def write(self, path: str | os.PathLike, progress: bool = True) -> None:
         """Write a RELION 3.1 STAR file and a stack of the same name next to it, completely or not at all.
 
-        The images keep their recorded contrast. The ground truth of a simulated set is written to `.truth.npz`, a
-        whitening to `.whitening.npz`, in the same folder; `read` loads them again.
+        The images keep their recorded contrast. The ground truth of a simulated set is written to `.truth.npz` and
+        a whitening to `.whitening.npz`, in the same folder; `read` loads them again.
 
         Parameters
         ----------

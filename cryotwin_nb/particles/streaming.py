@@ -79,7 +79,7 @@ def batches(
     if not imaging.measured:
         raise InputError("model", "a model that has seen no images", "a trained model", "Run fit, or load a model.")
     if not imaging.knows_groups(particles):
-        warn_user("The optics groups differ from those of the training; all images are whitened with its pooled noise.")
+        warn_user("The optics groups differ from those of the training set; images are whitened with its pooled noise.")
     rows = np.arange(len(particles)) if rows is None else rows
     pieces = [rows[i : i + size] for i in range(0, len(rows), size)]
     prepared = prefetched(lambda piece: imaging.batch(particles, piece), pieces)
@@ -92,7 +92,7 @@ class PreparedImages:
     Parameters
     ----------
     imaging : ImageFormation
-        Prepares the images.
+        Image formation that prepares the images.
     particles : Particles
         The data set.
     cache_gib : float

@@ -25,7 +25,7 @@ class Whitening:
     row : (n,) int64
         Row of `amplitude` that each image was divided by.
     scale : (n,) float32
-        Additional divisor of each image: a power of two, 1 unless the image exceeds the range of float16.
+        Additional divisor of each image: a power of two, which is 1 unless the image exceeds the range of float16.
     """
 
     amplitude: np.ndarray
@@ -63,7 +63,7 @@ class Whitening:
         Raises
         ------
         InputError
-            If the file does not contain a whitening, or one of another number of images.
+            If the file contains no whitening, or the whitening of another number of images.
         """
         remedy = "Prepare the particles again: without this file the recorded images cannot be restored."
         try:
@@ -73,14 +73,14 @@ class Whitening:
             if {name: header[:2] for name, header in headers.items()} != shapes or groups * shells > 10**8:
                 raise ValueError("unexpected array shapes or types")
             if n not in (None, count):
-                raise InputError(path, f"the whitening of {count} images", f"that of {n}", remedy)
+                raise InputError(path, f"the whitening of {count} images", f"the whitening of {n}", remedy)
             with np.load(path, allow_pickle=False) as stored:
                 fields = {name: stored[name] for name in cls.__dataclass_fields__}
             positive = all(
                 np.isfinite(fields[name]).all() and (fields[name] > 0).all() for name in ("amplitude", "scale")
             )
             if not positive or not ((fields["row"] >= 0) & (fields["row"] < groups)).all():
-                raise ValueError("its parts are inconsistent")
+                raise ValueError("inconsistent or invalid values")
         except InputError:
             raise
         except Exception as error:  # a damaged archive can raise almost any exception

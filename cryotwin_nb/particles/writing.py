@@ -71,7 +71,7 @@ def in_chunks(read: Callable[[np.ndarray], np.ndarray], n: int, box_size: int, p
 
 
 def files_beside(path: Path, truth: Any, whitening: Any) -> dict[Path, Any]:
-    """Return the files next to a STAR file and the object to write to each; None if an older file must be removed."""
+    """Return the files next to a STAR file and the object to write to each; None to remove an older file."""
     return {path.with_suffix(".truth.npz"): truth, path.with_suffix(".whitening.npz"): whitening}
 
 
@@ -84,7 +84,7 @@ def described(
     optics_group: np.ndarray,
     known: set[str],
 ) -> str:
-    """Return number, box, pixel size, defocus, contrast and availability of other data, in a few lines."""
+    """Describe number, box, pixel size, defocus, contrast and availability of other data in a few lines."""
     box = "unknown" if box_size is None else box_size
     lines = [f"{n:,} particles, box {box} px at {pixel_size:.4g} Å/px, {contrast} contrast"]
     if ctf is None:

@@ -14,10 +14,10 @@ from cryotwin_nb.pathways.ridgeline import Pathway, pathway_from_knots, ridgelin
 
 
 def ridgeline_chain(prior: GaussianMixture, start: int, end: int, n_steps: int = 11, **options) -> Pathway:
-    """Return a path between two components via others: sub-paths of Algorithm 1, joined.
+    """Return a path between two components via intermediate ones: sub-paths of Algorithm 1, joined end to end.
 
-    The intermediate components are those with the smallest total resistance of straight lines between their means
-    (`waypoints`). The paper also joins sub-paths (Sect. 4, Expt2), between components chosen by hand. A sub-path that
+    The intermediate components minimise the total resistance of the straight lines between their means (`waypoints`).
+    The paper also joins sub-paths, but between components chosen by hand (Sect. 4, Expt2). A sub-path that
     costs more than the straight line is replaced by the line.
 
     Parameters
@@ -27,7 +27,7 @@ def ridgeline_chain(prior: GaussianMixture, start: int, end: int, n_steps: int =
     start, end : int
         Indices of the components at the ends.
     n_steps : int
-        Number of steps K: the path has K + 1 points at equal distances; each sub-path is computed with as many steps.
+        Number of steps K: the path has K + 1 points at equal distances; each sub-path is also computed with K steps.
     **options
         Options of `ridgeline`: `omega`, `n_samples`, `seed`, `concentration`.
 
@@ -60,7 +60,7 @@ def _link(prior: GaussianMixture, start: int, end: int, n_steps: int, options: d
 
 
 def waypoints(prior: GaussianMixture, start: int, end: int) -> list[int]:
-    """Return the components between two others that minimise the sum of straight-line resistances (Dijkstra).
+    """Return the components from `start` to `end` that minimise the sum of straight-line resistances (Dijkstra).
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def waypoints(prior: GaussianMixture, start: int, end: int) -> list[int]:
 
 
 def straight_resistances(prior: GaussianMixture, n_points: int = 33) -> Tensor:
-    """Return the log resistance of the straight line between each pair of means, the log of ∫ |dz| / P(z).
+    """Return the log of the resistance ∫ |dz| / P(z) of the straight line between each pair of means.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Confidence of a path: Bayesian bootstrap of the density on which it was found."""
+"""Confidence in a path: Bayesian bootstrap of the density in which it was found."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from cryotwin_nb.pathways.network import typical_width
 from cryotwin_nb.pathways.profile import line_barrier
 from cryotwin_nb.pathways.ridgeline import Pathway, densify, equidistant, log_resistance, pathway_from_knots
 
-_STEPS = 10  # EM iterations from the fitted mixture to that of a draw
+_STEPS = 10  # EM iterations per draw, starting from the fitted mixture
 _KNOTS, _ROUNDS = 400, 2  # knots and relaxation rounds for the path of a draw
 _REACH = 2.5  # search radius around the path in a draw, in typical component widths
-_EXCESS = 20.0  # nats; draws ignore edges whose log resistance exceeds that of the whole path by more
+_EXCESS = 20.0  # nats; draws ignore edges whose log resistance exceeds the log cost of the path by more than this
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,17 +78,17 @@ def bootstrap_path(
     progress: bool = False,
     landscape: Landscape | None = None,
 ) -> PathConfidence:
-    """Recompute a path on mixtures fitted to particles with Exp(1) weights (Bayesian bootstrap, Rubin 1981).
+    """Recompute a path in mixtures fitted to particles with Exp(1) weights (Bayesian bootstrap, Rubin 1981).
 
     Parameters
     ----------
     prior : GaussianMixture
-        Density on which the path was found.
+        Density in which the path was found.
     latents : (n, d) float
         Latents of the particles to which `prior` was fitted.
     path : Pathway
-        Path from `max_flux` or `find_routes`. Each draw searches its neighbourhood. Ends that are components move with
-        their means.
+        Path from `max_flux` or `find_routes`. Each draw searches the neighbourhood of this path. Ends that are
+        components move with their means.
     n_draws : int
         Number of draws; 100 to 200 are enough for 90 % intervals.
     seed : int
@@ -112,8 +112,8 @@ def bootstrap_path(
     Notes
     -----
     Each draw runs ten EM iterations from `prior`. The same iterations with equal weights measure the change that is
-    not due to the weights: EM had not converged, or `prior` was fitted with a different prior on the covariances. This
-    change is subtracted from the barriers and costs of the draws.
+    not due to the weights: it occurs if EM had not converged, or if `prior` was fitted with a different prior on the
+    covariances. This change is subtracted from the barriers and costs of the draws.
 
     Examples
     --------

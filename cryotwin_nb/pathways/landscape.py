@@ -1,9 +1,9 @@
 """Graph of a mixture density: points where paths are likely to pass, and the resistances between neighbours.
 
-The points are the means, the modes and points on the ridge curves between neighbouring components, which contain all
-critical points of a two-component mixture (Ray and Lindsay 2005). Shortest paths in the graph initialise `max_flux`;
-states and routes use its resistances. Computations are in the log domain, because resistances differ by many orders of
-magnitude.
+The points are the means, the modes and points on the ridge curves between neighbouring components. A ridge curve
+contains all critical points of a two-component mixture (Ray and Lindsay 2005). Shortest paths in the graph initialise
+`max_flux`; states and routes use the resistances. Computations are in the log domain, because resistances differ by
+many orders of magnitude.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Landscape:
     edges : (E, 2) int64
         Indices of the two points of each edge.
     log_resistance : (E,) float64
-        Log of the integral of |dz| / P^exponent along each edge, a straight line.
+        Log of the integral of |dz| / P^exponent along each edge, which is a straight line.
     ceiling : (E,) float64
         Highest energy on each edge, nats.
     exponent : float
@@ -115,12 +115,12 @@ class Landscape:
         return Landscape(mixture, self.points, energy, self.edges, *measured, self.exponent)
 
     def shortest(self, start: int, end: int, allowed: np.ndarray | None = None) -> list[int] | None:
-        """Return the path of least resistance through `allowed` points (N,) as point indices; None if there is none.
+        """Return the path of least resistance through `allowed` points (N,) as point indices; None if there is no path.
 
         `start` and `end` are indices of points.
 
         In double precision, resistances 36 nats below the largest one do not change the sum, so the parts of the path
-        on either side of its edge of highest resistance are searched again separately.
+        on either side of the edge with the highest resistance are searched again separately.
         """
         graph = self.graph(allowed)
         tree = _minimum_spanning_tree(graph)
@@ -160,7 +160,7 @@ class Landscape:
 
 
 def _minimum_spanning_tree(graph: csr_matrix) -> csr_matrix:
-    """Return the tree that minimises the largest edge between any two points; symmetric, edges raised by `_lift`."""
+    """Return the tree that minimises the largest edge between any two points; symmetric and raised by `_lift`."""
     raised = graph.copy()
     raised.data = graph.data + _lift(graph)
     tree = minimum_spanning_tree(raised)
@@ -204,7 +204,7 @@ def _ridge_curves(mixture: GaussianMixture) -> Tensor:
 def _integrals(
     mixture: GaussianMixture, points: Tensor, energy: Tensor, pairs: np.ndarray, exponent: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return log ∫ |dz| / P^exponent along straight edges (E,) and the highest -log P on them (E,).
+    """Return log ∫ |dz| / P^exponent along straight edges (E,) and the highest -log P on each edge (E,).
 
     Pieces longer than a typical standard deviation could miss a barrier, so long edges are cut into more pieces.
     """

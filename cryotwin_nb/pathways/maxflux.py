@@ -1,4 +1,4 @@
-"""Path of least resistance between two points of a density: a shortest path in a graph, then relaxed.
+"""Path of least resistance between two points of a density, found as a shortest path in a graph and then relaxed.
 
 J[γ] = ∫ |dγ| / P(γ) is the resistance of a path (MaxFlux: Huo and Straub 1997). Its minimiser satisfies
 kappa n = -(grad log P)_perp everywhere, where kappa n is the curvature vector of the path.
@@ -48,7 +48,7 @@ def max_flux(
         Number of steps K; the path has K + 1 points.
     exponent : float
         Power lambda of the density. 1 is MaxFlux; smaller values give shorter paths that follow the density less
-        closely; 1/d is a smooth compromise.
+        closely; 1/d is a compromise between density and length.
     spacing : {"length", "flux"}
         Place the points at equal distances along the path, or at equal shares of its resistance, which concentrates
         them where the density is low.
@@ -70,8 +70,8 @@ def max_flux(
     Notes
     -----
     The candidates are the straight line, Algorithm 1 in both directions and the shortest path in a graph (`Landscape`).
-    The one with the lowest J along its dense curve is relaxed, and a relaxation step is kept only if J decreases. J is
-    therefore never above that of any candidate.
+    The one with the lowest J along its dense curve is relaxed, and a relaxation step is kept only if J decreases. The
+    result is therefore never worse than any candidate.
 
     Examples
     --------
@@ -120,7 +120,7 @@ def through_landscape(landscape: Landscape, ends: Tensor) -> Tensor:
 
 
 def relax(prior: GaussianMixture, knots: Tensor, exponent: float = 1.0, rounds: int = _ROUNDS) -> Tensor:
-    """Lower the resistance of a path through knots (m, d) with fixed ends; return knots (n, d), never worse.
+    """Lower the resistance of a path through knots (m, d) with fixed ends; return knots (n, d) that are never worse.
 
     Each round spaces the knots evenly, then moves them perpendicular to the path by L-BFGS on log J. Steps are scaled
     by the inverse square root of a knot's share of J, so that knots whose share is too small to affect J also move.
@@ -183,8 +183,8 @@ def _log_pieces(prior: GaussianMixture, knots: Tensor, exponent: float) -> Tenso
 def residual(prior: GaussianMixture, knots: Tensor, exponent: float = 1.0) -> float:
     """Return the deviation from stationarity of a path through knots (n, d): 0 for a minimiser.
 
-    It is the RMS of kappa n + lambda (grad log P)_perp relative to that of lambda grad log P, both along the path with
-    its resistance as weight.
+    It is the ratio of the RMS of kappa n + lambda (grad log P)_perp to the RMS of lambda grad log P, both along the
+    path and weighted by its resistance.
     """
     knots = equidistant(knots, max(len(knots), _KNOTS[0]))
     step = float(knots.diff(dim=0).norm(dim=1).mean())
@@ -198,7 +198,7 @@ def residual(prior: GaussianMixture, knots: Tensor, exponent: float = 1.0) -> fl
 
 
 def _number_of_knots(prior: GaussianMixture, knots: Tensor) -> int:
-    """Return the number of knots for one knot per half a typical standard deviation."""
+    """Return the number of knots at a spacing of half a typical standard deviation."""
     width = torch.linalg.eigvalsh(prior.covariances)[:, -1].sqrt().median()
     return int((2 * knots.diff(dim=0).norm(dim=1).sum() / width).clamp(*_KNOTS))
 
@@ -215,7 +215,7 @@ def _equal_flux(prior: GaussianMixture, curve: Tensor, n: int, exponent: float) 
 
 
 def _algorithm_1(prior: GaussianMixture, start: End, end: End, reverse: bool, seed: int) -> list[Tensor]:
-    """Return the knots of Algorithm 1 from both ends if they are components, ordered from end to start if `reverse`."""
+    """Return knots of Algorithm 1 in both directions if both ends are components, from end to start if `reverse`."""
     if not isinstance(start, (int, np.integer)) or not isinstance(end, (int, np.integer)):
         return []
     pairs = ((int(start), int(end)), (int(end), int(start)))

@@ -1,13 +1,13 @@
 """Network of passages between states: the number of particles in each passage, and the flux through all of them.
 
-The resistance of a path depends on the density at its points, which is per unit volume: in eight dimensions, a passage
-twice as wide with as many particles is 128 times less dense. Routes are therefore compared by the number of particles
-per unit length. States and the curves between them are fitted to the particles as a mixture of points and thin tubes,
-whose weights are found by expectation-maximisation (EM); most weights become 0 (Lindsay 1983).
+The resistance of a path depends on the number of particles per unit volume: in eight dimensions, a passage that is
+twice as wide but contains equally many particles is 128 times less dense. Routes are therefore compared by the number
+of particles per unit length. States and the curves between them are fitted to the particles as a mixture of points and
+thin tubes, whose weights are found by expectation-maximisation (EM); most weights become 0 (Lindsay 1983).
 
 A passage of population p and length l has conductance p / l^2, since its resistance is the integral of dl / (p / l).
-Potential and flux between two states are those of a resistor network (transition-path theory: Metzner, Schuette and
-Vanden-Eijnden 2009).
+Potential and flux between two states are computed as in a resistor network (transition-path theory: Metzner, Schuette
+and Vanden-Eijnden 2009).
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from cryotwin_nb.pathways.ridgeline import equidistant
 from cryotwin_nb.pathways.states import State
 
 Evidence = Callable[[Tensor], Tensor]
-"""Maps points (m, d) to (n, m): log-likelihood of each particle there relative to its own maximum, in nats."""
+"""Maps points (m, d) to the log-likelihood (n, m) of each particle at each point, relative to its maximum, nats."""
 
-_POINTS = 24  # points on a passage, its ends not included
-_OUTLIER = 4.5  # nats per dimension at which a particle is an outlier: three standard deviations in each
+_POINTS = 24  # points on a passage, excluding its ends
+_OUTLIER = 4.5  # nats per dimension at which a particle is an outlier: three standard deviations in each dimension
 _FLOOR = 1e-6  # minimum population, so that no passage is closed completely
 _NOTHING = 1e-12  # smaller shares are rounding errors
 _STEPS, _STEPS_AGAIN = 400, 60  # EM iterations from scratch and for a draw of the bootstrap
@@ -47,13 +47,13 @@ class Network:
     states : tuple of State
         The S states.
     curves : dict of (i, j) to (m, d) tensor
-        Passage between two states, i < j, from the latent of i to that of j.
+        Passage between two states, i < j, from the latent of state i to the latent of state j.
     populations : (P,) float64
         Share of the particles in each passage, in the order of `curves`.
     fit : (n, S + P + 1) float64
         Relative likelihood of each particle in each state, in each passage and as an outlier.
     weights : (S + P + 1,) float64
-        Share of the particles in each of these.
+        Share of the particles in each state, in each passage and among the outliers.
     """
 
     states: tuple[State, ...]
@@ -78,10 +78,10 @@ class Network:
         states : sequence of State
             States of `prior` to connect.
         evidence : (n, d) tensor or callable, optional
-            Particles: their latents, or the likelihood of their images (`CryoTwin.likelihood`), which is sharper. By
-            default, 10,000 latents are drawn from `prior`.
+            Particles, given by their latents or by the likelihood of their images (`CryoTwin.likelihood`), which is
+            sharper. By default, 10,000 latents are drawn from `prior`.
         seed : int
-            Seed of these latents.
+            Seed for drawing these latents.
         """
         prior = prior.detach()
         if evidence is None:
@@ -177,7 +177,7 @@ def _straight(states: Sequence[State]) -> dict[tuple[int, int], Tensor]:
 
 
 def _bent(prior: GaussianMixture, states: Sequence[State]) -> dict[tuple[int, int], Tensor]:
-    """Return the curved passages: those that differ from the straight line and are nearest to no third state.
+    """Return the curved passages that differ from the straight line and have no point nearest to a third state.
 
     They are shortest paths for the resistance ∫ |dγ| / P^(1/d), which weighs density and length equally.
     """
@@ -214,7 +214,7 @@ def _relative(log_fit: Tensor) -> Tensor:
 
 
 def distance(first: Tensor, second: Tensor, n: int = 64) -> float:
-    """Return the mean distance of points along one curve (m, d) to the other, the larger of both directions."""
+    """Return the mean distance of points along one curve (m, d) from the other, the larger of the two directions."""
     apart = torch.cdist(equidistant(first, n), equidistant(second, n))
     return float(torch.maximum(apart.amin(0).mean(), apart.amin(1).mean()))
 

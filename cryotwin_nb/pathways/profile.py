@@ -27,13 +27,13 @@ class PathProfile:
         -log P relative to the start, nats. If the particles were vitrified in equilibrium, one nat is one k_BT;
         otherwise, as in assembly, the energy describes populations only.
     line_energy : (N,) float64
-        The same for the population per unit length, in a tube of one typical component width around the path. It
-        compares numbers of particles, whereas `energy` compares densities, which also vary with the width of the
-        passage to the power of d - 1.
+        -log of the population per unit length, relative to the start, nats, in a tube of one typical component width
+        around the path. `line_energy` compares numbers of particles, whereas `energy` compares densities, which also
+        vary with the width of the passage to the power of d - 1.
     step_position : (K+1,) float64
         Arc length at the path's K+1 points, latent units.
     particles : tuple of (m,) int64 arrays
-        For each of the K+1 points, the indices of the particles nearest to it and within `radius` of the curve.
+        For each of the K+1 points, the indices of particles that are nearest to it and within `radius` of the curve.
     radius : float
         Maximum distance of these particles from the curve, latent units.
     """
@@ -89,7 +89,8 @@ def log_line_density(mixture: GaussianMixture, curve: Tensor, width: float) -> T
 
     Points at a distance r from the curve have weight exp(-r^2 / (2 width^2)). With t the unit tangent, the integral
     over the plane perpendicular to it is sum_c pi_c N(z; mu_c, S_c - width^2 t t^T) times
-    (2 pi width^2)^((d - 1) / 2), where S_c = Sigma_c + width^2 I. This is a rank-one update, so only S_c is factorised.
+    (2 pi width^2)^((d - 1) / 2), where S_c = Sigma_c + width^2 I. The covariance is a rank-one update of S_c, so
+    only S_c is factorised.
     """
     curve = curve.to(mixture.means)
     dim, identity = mixture.latent_dim, torch.eye(mixture.latent_dim).to(mixture.means)

@@ -1,4 +1,4 @@
-"""Algorithm 1 of the paper: a ridgeline between two components of a mixture; and `Pathway`, the result of any method.
+"""Algorithm 1 of the paper: a ridgeline between two components of a mixture; also `Pathway`, the result of any method.
 
 Paths are compared by their resistance J = ∫ |dγ| / P(γ), which the most probable path minimises (MaxFlux, Huo and
 Straub 1997). Computations are in the log domain, because densities along a path differ by many orders of magnitude.
@@ -80,7 +80,7 @@ def ridgeline(
     seed : int
         Seed of the candidates.
     concentration : float
-        Concentration of the Dirichlet distribution of the other components' weights; 1 is uniform on the simplex,
+        Concentration of the Dirichlet distribution of the other components' weights. 1 is uniform on the simplex;
         smaller values let single components attract the path.
 
     Returns
@@ -96,9 +96,9 @@ def ridgeline(
 
     Notes
     -----
-    As printed in the paper, the point for each k is the candidate of lowest cost from the previous point, and the step
-    to z(K) is not part of any cost. With two components, the remaining weight 1 - α_i - α_j is not assigned, which is
-    equivalent to renormalising α_i and α_j: the point does not depend on their sum.
+    As printed in the paper, the point for each k is the candidate with the lowest cost from the previous point, and the
+    step to z(K) is not part of any cost. With two components, the remaining weight 1 - α_i - α_j is not assigned, which
+    is equivalent to renormalising α_i and α_j: the point does not depend on their sum.
 
     Examples
     --------
@@ -152,7 +152,7 @@ def densify(mixture: GaussianMixture, knots: Tensor, n_points: int = 1000, n_max
     """Return the polyline through `knots` (m, d), cut into pieces short enough to resolve every barrier: (N, d).
 
     Pieces are at most 1/50 of the smallest standard deviation of any component and at most 1 / `n_points` of the
-    length, but their number does not exceed `n_max` by much.
+    total length, but their number does not exceed `n_max` by much.
     """
     steps = knots.diff(dim=0)
     lengths = steps.norm(dim=-1)
@@ -221,7 +221,7 @@ def _require(
         except TypeError:
             valid = False
         if not valid:
-            remedy = "Pass the index of a component; find that of a latent with prior.responsibilities(z)."
+            remedy = "Pass the index of a component; prior.responsibilities(z) shows the component of a latent."
             raise InputError(name, f"component {component}", f"an integer from 0 to {count - 1}", remedy)
     whole = all(float(value).is_integer() for value in (n_steps, n_samples))
     if start == end:

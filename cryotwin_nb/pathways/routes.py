@@ -75,12 +75,12 @@ def find_routes(
     n_steps : int
         Number of steps K; the path of each route has K + 1 points.
     evidence : (n, d) tensor or callable, optional
-        Particles in the passages: their latents, or the likelihood of their images
-        (`CryoTwin.likelihood(particles)`), which is sharper. By default, samples of `prior`.
+        Particles that populate the passages, given by their latents or by the likelihood of their images
+        (`CryoTwin.likelihood(particles)`), which is sharper. By default, samples from `prior` are used.
     states : sequence of State, optional
-        States from `find_states`; by default, those with at least 1 % of the mass.
+        States from `find_states`; by default, all states with at least 1 % of the mass.
     least_share : float
-        Minimum share of the flux; routes with less are omitted.
+        Minimum share of the flux; routes with a smaller share are omitted.
     n_draws : int
         Number of draws of the Bayesian bootstrap for intervals and frequencies; 100 is a good choice.
     seed : int
@@ -93,7 +93,7 @@ def find_routes(
     Returns
     -------
     list of Route
-        Their shares add up to 1 minus the share of omitted routes. Routes that run alongside each other are merged.
+        The shares add up to 1 minus the share of omitted routes. Routes that run alongside each other are merged.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def find_routes(
 def _states(
     prior: GaussianMixture, states: Sequence[State] | None, ends: Tensor, landscape: Landscape
 ) -> tuple[list[State], tuple[int, int]]:
-    """Return the states that routes may visit, including those of the ends, and the indices of the latter."""
+    """Return the states that routes may visit, including the end states, and the indices of the two end states."""
     everything = list(states) if states is not None else find_states(prior, landscape=landscape)
     first, last = assign(prior, everything, ends).tolist()
     if first == last:
@@ -155,7 +155,7 @@ def _states(
 def _distinct(
     network: Network, ways: Sequence[tuple[tuple[int, ...], float]], alike: float
 ) -> list[tuple[tuple[int, ...], float]]:
-    """Merge paths that run alongside each other, adding their shares; return them by decreasing share."""
+    """Merge paths that run alongside each other, adding their shares; return them in order of decreasing share."""
     kept: list[tuple[tuple[int, ...], float]] = []
     for way, share in ways:
         known = _like(network, way, kept, alike)
@@ -217,6 +217,6 @@ def _route(passages: _Passages, ends: Tensor, way: tuple[int, ...], share: float
 
 
 def _with_confidence(route: Route, shares: np.ndarray) -> Route:
-    """Return the route with the interval and frequency of its shares (n,) over the draws."""
+    """Return the route with its share interval and frequency, computed from its `shares` (n,) in the draws."""
     low, high = np.quantile(shares, [0.05, 0.95]).tolist()
     return replace(route, share_interval=(low, high), frequency=float((shares > 0).mean()))

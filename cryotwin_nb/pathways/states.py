@@ -43,8 +43,8 @@ def find_states(
 ) -> list[State]:
     """Return the states of a density, in order of decreasing mass.
 
-    Two groups of modes form one state if the passage between them is nearly as dense as the lower of their maxima:
-    if the ratio of the two densities is above `threshold`.
+    Two groups of modes form one state if the passage between them is nearly as dense as the lower of their maxima,
+    that is, if the ratio of the two densities is above `threshold`.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def find_states(
     threshold : float
         Density ratio between 0 and 1; higher values distinguish more states.
     least_mass : float
-        Minimum mass; states with less are omitted.
+        Minimum mass; states with a smaller mass are omitted.
     landscape : Landscape, optional
         Landscape of `prior`, if already computed.
 
@@ -68,7 +68,7 @@ def find_states(
 
     Notes
     -----
-    The ratio is that of Hennig (2010), at the passage of the whole mixture instead of that of a pair of components.
+    Hennig (2010) defines the ratio for a pair of components; here it is evaluated at the passage of the whole mixture.
     Groups are merged in order of decreasing density at the passage, the lower into the higher (merge tree: Chazal,
     Guibas, Oudot and Skraba 2013).
 
@@ -115,7 +115,7 @@ def assign(prior: GaussianMixture, states: list[State], z: Tensor) -> np.ndarray
 
 
 def _merged(landscape: Landscape, depth: float) -> np.ndarray:
-    """Return the densest point (N,) of the group of each point; passages at least `depth` nats deep separate groups."""
+    """Return the densest point of each point's group, (N,); passages at least `depth` nats deep separate groups."""
     energy = landscape.energy.numpy()
     parent = np.arange(len(energy))
 

@@ -68,8 +68,8 @@ def occupancy_along_path(values: Array, names: Iterable[str], threshold: float =
     names : iterable of q str
         Names of the blocks.
     threshold : float
-        Occupancy above which a block is present. A circle marks the step, interpolated, from which the block stays
-        above it.
+        Occupancy above which a block is present. A circle marks the interpolated step from which the block stays
+        above this threshold.
     ax : Axes, optional
         Axes to draw into; by default those of a new figure.
     """
@@ -135,7 +135,7 @@ def resolution_ticks(ax: Axes, highest: float) -> None:
 
 @styled
 def isometry_scatter(result: Isometry, ax: Axes | None = None) -> Axes:
-    """Plot inner products of pairs of small steps in map space against those of the same steps in latent space.
+    """Plot inner products of pairs of small steps, in map space (vertical) against latent space (horizontal).
 
     For an isometry up to scale, all pairs fall on a line through the origin. The fitted line and Pearson's r are shown.
 

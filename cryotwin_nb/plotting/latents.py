@@ -53,7 +53,7 @@ def latent_scatter(
     colour_label : str
         Label of the colour bar.
     labels : (n,) str, optional
-        Labels to colour the points by; each name is written above its points.
+        Labels to colour the points by; each label is written above its points.
     projection : (d, 2) float or callable, optional
         Matrix applied to the centred latents, or a function from (m, d) latents to (m, 2) coordinates, such as the
         transform of a t-SNE embedding. By default the two principal components given by `components`.
@@ -96,7 +96,7 @@ def embedding_scatter(
     n_named: int = 12,
     ax: Axes | None = None,
 ) -> Axes:
-    """Plot a t-SNE map of the latents, of samples from the prior, or of other points embedded in it.
+    """Plot a t-SNE map of the latents, of samples from the prior, or of other points embedded in the same map.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def embedding_scatter(
     labels : (n,) str, optional
         Labels to colour the latents by.
     names : mapping of int to str, optional
-        Names of components, each written beside its heaviest component.
+        Names of components; each name is written beside the heaviest component that has it.
     n_named : int
         Number of stars labelled with their component's index, in order of decreasing weight, if `names` is not given.
     ax : Axes, optional

@@ -45,7 +45,7 @@ def write_movie(
     maps : (m, D, D, D) float
         Density maps, zyx, all in the same unit.
     voxel_size : float
-        Å.
+        Voxel size, Å.
     titles : sequence of m, optional
         Titles of the maps; by default their numbers.
     level : float, optional

@@ -75,7 +75,7 @@ def _power(report: Preparation, ax: Axes) -> None:
 
 
 def _images(report: Preparation, figure) -> None:
-    """Show up to seven example images; suspicious ones with the reasons."""
+    """Show up to seven example images, with the reasons below those that are suspicious."""
     shown = list(report.examples)[:7]
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     for panel, row in zip(panels, shown):
@@ -128,7 +128,7 @@ def _sections(look: FirstLook, figure) -> None:
 
 
 def _scores(look: FirstLook, ax: Axes) -> None:
-    """Draw a bar per alternative, best on top; a bar right of 0 predicts better than the metadata in the file."""
+    """Draw one bar per alternative, best on top; alternatives above 0 predict better than the metadata in the file."""
     names = sorted(look.scores, key=look.scores.__getitem__)
     values = np.array([look.scores[name] for name in names])
     colours = [COLOURS[1] if value > 0 else COLOURS[0] for value in values]

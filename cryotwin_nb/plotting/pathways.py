@@ -121,7 +121,7 @@ def _thumbnails(
 def path_profile(
     profile: PathProfile, confidence: PathConfidence | None = None, *, figure: FigureBase | None = None
 ) -> FigureBase:
-    """Plot the population per unit of length, the density and the nearby particles along a path.
+    """Plot the population per unit length, the density and the nearby particles along a path.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def path_profile(
         Result of `pathways.profile`.
     confidence : PathConfidence, optional
         Result of `bootstrap_path`. The legend gives the 90 % intervals of both barriers; the interval for the
-        population per length is shaded.
+        population per unit length is shaded.
     figure : Figure or SubFigure, optional
         Figure to draw into; by default a new one.
     """

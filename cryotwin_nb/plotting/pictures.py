@@ -27,11 +27,11 @@ def particle_gallery(images: Array, pixel_size: float, labels: Sequence | None =
     images : (m, D, D) float
         Particle images.
     pixel_size : float
-        Å.
+        Pixel size, Å.
     labels : sequence of m, optional
         Titles of the images.
     n : int
-        Maximum number of images shown, from the first.
+        Maximum number of images shown, starting with the first.
     """
     pictures = as_numpy(images[:n])
     if pictures.ndim != 3 or not len(pictures):
@@ -66,17 +66,17 @@ def map_montage(
     maps : (m, D, D, D) float
         Density maps, zyx, all in the same unit.
     voxel_size : float
-        Å.
+        Voxel size, Å.
     titles : sequence of m, optional
         Titles of the maps; by default 0 to m-1.
     level : float, optional
         Contour level in the unit of the maps; by default determined by `sigma`.
     sigma : float
-        Contour level in standard deviations above the mean, both over the voxels of all maps. Ignored if `level` is
-        given.
+        Contour level in standard deviations above the mean, both computed over the voxels of all maps. Ignored if
+        `level` is given.
     reference : (D, D, D) float, "first" or "previous", optional
-        Map to compare with. Each surface is coloured blue where its map has gained density relative to it, orange
-        where it has lost density.
+        Map to compare with. Each surface is coloured blue where its map has gained density relative to the
+        reference and orange where it has lost density.
     view : (float, float)
         Azimuth and elevation in degrees; see `view_from`.
     columns : int
@@ -115,7 +115,7 @@ def central_slices(maps: Array | Sequence[Array], voxel_size: float, titles: Seq
     maps : (m, D, D, D) float
         Density maps, zyx, all in the same unit.
     voxel_size : float
-        Å.
+        Voxel size, Å.
     titles : sequence of m, optional
         Titles of the maps; by default 0 to m-1.
     """
@@ -185,7 +185,7 @@ def _cubes(maps: Any) -> np.ndarray:
 
 
 def _references(cubes: np.ndarray, reference: Any) -> list[np.ndarray | None]:
-    """Return the map to compare each map with."""
+    """Return, for each map, the map to compare it with."""
     if reference is None:
         return [None] * len(cubes)
     if not isinstance(reference, str):
@@ -196,7 +196,7 @@ def _references(cubes: np.ndarray, reference: Any) -> list[np.ndarray | None]:
 
 
 def _filled(used: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns around the used pixels of a picture (H, H), with a margin; all of them if no pixel is used."""
+    """Return rows and columns around the used pixels of a picture (H, H), with a margin; all if no pixel is used."""
     spans, margin = [], round(0.06 * len(used))
     for axis in (1, 0):
         where = np.flatnonzero(used.any(axis))

@@ -36,7 +36,7 @@ class SurfaceHits(NamedTuple):
         Offset of the first intersection from the centre of the map, voxels, along the right, up and
         towards-the-viewer axes of the view; zero if there is none.
     normal : (H, H, 3) float32
-        Unit normal in the same axes, pointing out of the density; zero if there is no intersection.
+        Unit normal along the same axes, pointing out of the density; zero if there is no intersection.
     """
 
     hit: Tensor
@@ -102,7 +102,7 @@ def surface_hits(volume: ArrayLike | Tensor, level: float, size: int = 240, view
     size : int
         Edge length H of the picture, pixels; it spans D voxels.
     view : (3, 3) float, optional
-        Axes of the view; by default those of `view_from()`.
+        Axes of the view; by default the result of `view_from()`.
 
     Notes
     -----
@@ -152,7 +152,7 @@ def render_surface(
     size : int
         Edge length of the picture, pixels; it spans D voxels.
     view : (3, 3) float, optional
-        Axes of the view; by default those of `view_from()`.
+        Axes of the view; by default the result of `view_from()`.
     colour : (float, float, float)
         Colour of the surface, RGB from 0 to 1.
     difference : (D, D, D) float, optional

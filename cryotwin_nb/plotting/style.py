@@ -70,7 +70,7 @@ def axes(ax: Axes | None, width: float, height: float) -> Axes:
 
 
 def apart(points: np.ndarray, gap: float) -> list[int]:
-    """Return rows of points (m, 2) with room for a number: the last, then each farther than `gap` from those chosen."""
+    """Return the points (m, 2) with room for a number: the last, then each one farther than `gap` from all chosen."""
     kept = [len(points) - 1]
     for k in range(len(points) - 1):
         if np.linalg.norm(points[kept] - points[k], axis=1).min() > gap:

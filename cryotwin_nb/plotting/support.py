@@ -1,4 +1,4 @@
-"""Figure of the support that the images give to the maps of a pathway."""
+"""Figure that shows how well the images support the maps of a pathway."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def path_support(support: PathwaySupport, *, figure: FigureBase | None = None) -
 
 
 def _resolution(panel: Axes, support: PathwaySupport, points: np.ndarray, flagged: np.ndarray) -> None:
-    """Plot the supported resolution, finer upwards; a cross at the bottom marks a point with none."""
+    """Plot the supported resolution, the finest on top; a cross at the bottom marks a point without one."""
     frequency = 1 / support.resolution  # 0 for none
     none = ~np.isfinite(support.resolution)
     panel.plot(points, np.where(none, np.nan, frequency), color=COLOURS[0])

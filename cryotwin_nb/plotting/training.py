@@ -84,7 +84,7 @@ def _epochs(history: History, panel: Axes, name: str, label: str, colour: str) -
 
 
 def _last_rise(values: list[float]) -> int:
-    """Index of the last value greater than the one before it; 0 if there is none."""
+    """Return the index of the last value greater than the one before it; 0 if there is none."""
     rises = [i for i in range(1, len(values)) if values[i] > values[i - 1] * (1 + 1e-9)]
     return rises[-1] if rises else 0
 

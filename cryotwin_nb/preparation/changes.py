@@ -65,7 +65,7 @@ def shift_changes(pixel_size: float) -> dict[str, Change]:
 
 
 def ctf_changes() -> dict[str, Change]:
-    """Return alternative ways in which the CTF can have affected the images."""
+    """Return alternative ways in which the CTF may have affected the images."""
 
     def of_kind(kind: int) -> Change:
         return lambda state: replace(state, kind=torch.full_like(state.kind, kind))
@@ -93,5 +93,5 @@ def pixel_changes() -> dict[str, Change]:
 
 
 def pixel_name(factor: float) -> str:
-    """Return the label of a wrong pixel size: by how many percent the true one differs."""
+    """Return the label for a wrong pixel size, which gives the deviation of the true pixel size in percent."""
     return f"pixel size {100 * (factor - 1):+.0f} %"

@@ -47,7 +47,7 @@ def cropped(particles: Particles, box_size: int) -> Particles:
     Raises
     ------
     InputError
-        If the new box is odd, below 8 or larger than that of the images.
+        If the new box size is odd, below 8 or larger than the box size of the images.
     """
     size = particles.box_size
     if require_box_size(box_size) > size:

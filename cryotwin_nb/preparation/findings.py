@@ -41,13 +41,15 @@ class FirstLook:
     map : (D, D, D) float32
         Homogeneous reconstruction with all metadata as stated in the file, image grey value per Å.
     half_maps : (2, D, D, D) float32
-        Maps from each half of the images.
+        Maps from the two half-sets of the images.
     fsc : FscCurve
         Fourier shell correlation of the half maps.
     gain : float
-        Log-likelihood gain of the images of one half from the map of the other, over pure noise; mean, nats per image.
+        Mean log-likelihood gain over pure noise of the images of one half-set, given the map of the other half-set;
+        nats per image.
     scores : dict of str to float
-        Change in `gain` under each alternative. Above 0, it predicts the images better than the metadata in the file.
+        Change in `gain` under each alternative. An alternative with a value above 0 predicts the images better than the
+        metadata in the file.
     pose_error : float
         Typical error of the rotations (root mean square), degrees; motions of the molecule also count as errors.
     shift_error : float

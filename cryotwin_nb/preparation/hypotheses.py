@@ -1,9 +1,9 @@
 """Assumptions about the poses, shifts and CTF of particles, scored by how well they predict the images.
 
-An `Assumption` states how a sample of images was formed. Its score is cross-validated: a map from one half of the
-images predicts the other half, through CTF and noise. The gain of an image is its log-likelihood under the prediction
-minus that under pure noise, in nats. The true assumption predicts best for any molecule, so no reference is needed. A
-mirror image of the molecule predicts the same images: handedness cannot be determined.
+An `Assumption` states how a sample of images was formed. Its score is cross-validated: a map from one half-set of the
+images predicts the other half-set, through CTF and noise. The gain of an image is its log-likelihood under the
+prediction minus its log-likelihood under pure noise, in nats. The true assumption predicts best for any molecule, so no
+reference is needed. A mirror image of the molecule predicts the same images, so handedness cannot be determined.
 """
 
 from __future__ import annotations
@@ -54,18 +54,18 @@ class Assumption:
 
 
 class Sample:
-    """Random sample of images on a coarse grid, in two halves, with everything needed to predict them.
+    """Random sample of images on a coarse grid, in two half-sets, with everything needed to predict the images.
 
     Parameters
     ----------
     particles : Particles
-        With poses and CTF.
+        Particles with poses and CTF.
     n_images : int
         Maximum number of images, drawn at random.
     box_size : int
         Box size of the coarse grid, pixels.
     seed : int
-        Seed of the draw and of the split into halves.
+        Seed of the draw and of the split into half-sets.
     """
 
     def __init__(self, particles: Particles, n_images: int, box_size: int, seed: int) -> None:
@@ -103,20 +103,20 @@ class Sample:
         return Assumption(torch.as_tensor(rotations), torch.as_tensor(self.particles.shifts), ctf, 1.0, kind)
 
     def data(self, state: Assumption, rows: Tensor) -> Tensor:
-        """Return the coefficients (m, P) of some images, centred by the shifts of a state."""
+        """Return the coefficients (m, P) of some images, centred with the shifts of an assumption."""
         moved = torch.as_tensor(self.particles.shifts)[rows] - state.shifts[rows]
         data = self.batch.data[rows]
         return data * shift_phases(self.frequencies, moved) if bool(moved.any()) else data
 
     def transfer(self, state: Assumption, rows: Tensor) -> Tensor:
-        """Return the factors (m, P) applied to slices: the CTF, or its alternative, times the whitening."""
+        """Return the factors (m, P) applied to slices: the CTF, or an alternative to it, times the whitening."""
         ctf = state.ctf[rows.numpy()](self.frequencies / state.pixel)
         kind = state.kind[rows, None]
         changed = torch.where(kind == 1, -torch.ones_like(ctf), torch.where(kind == 2, -ctf.abs(), -ctf.square()))
         return torch.where(kind == 0, ctf, changed) * self.whitening[rows]
 
     def reconstruct(self, state: Assumption, rows: Tensor) -> Tensor:
-        """Reconstruct the map (D, D, D) of some images."""
+        """Reconstruct a map (D, D, D) from some images."""
         parts = self.data(state, rows), self.transfer(state, rows), state.rotations[rows], self.batch.group[rows]
         batch = ImageBatch(*parts)
         return begin(self.imaging, [batch], self.mask, 1).mean
@@ -139,7 +139,7 @@ class Sample:
         return with_image, (self.weights * prediction.abs().square()).sum(1)
 
     def gains(self, state: Assumption, maps: list[Tensor] | None = None) -> Tensor:
-        """Return the log-likelihood (n,) of each image given the map of the other half, minus that of noise, nats."""
+        """Return the log-likelihood gain (n,) of each image from the map of the other half-set over noise, nats."""
         gains = torch.zeros(len(self))
         maps = maps or [self.reconstruct(state, rows) for rows, _ in self.halves()]
         for volume, (_, rows) in zip(maps, self.halves()):
@@ -149,14 +149,14 @@ class Sample:
         return gains
 
     def flips(self, state: Assumption) -> tuple[Tensor, float, float]:
-        """Estimate phase flipping: gain (n,) of each image if flipped, share of flipped images, its standard error.
+        """Return the gain (n,) of each image if its phases are flipped, the share of flipped images and its error.
 
-        Flipping changes the sign where the CTF is positive. Compare the agreement of images with the prediction there
-        with the agreement, at the same frequencies, of images whose CTF is negative. The ratio is 1 minus twice the
-        share, regardless of how well the map predicts these frequencies.
+        Flipping changes the sign of coefficients with a positive CTF. Their agreement with the prediction is compared
+        with the agreement, at the same frequencies, of images whose CTF is negative. The ratio of the two is 1 minus
+        twice the share, regardless of how well the map predicts these frequencies. The error is a standard error.
         """
         shell = self.imaging.shell
-        sums = torch.zeros(2, 2, len(self), int(shell.max()) + 1)  # CTF > 0 or <= 0; product with images or itself
+        sums = torch.zeros(2, 2, len(self), int(shell.max()) + 1)  # CTF > 0 or <= 0; product with image or itself
         for made_from, rows in self.halves():
             transfer = self.transfer(state, rows)
             A = self.slices(self.reconstruct(state, made_from), state.rotations[rows]) * transfer
@@ -186,7 +186,7 @@ class Sample:
 
 
 def without_ctf(sample: Sample, state: Assumption, rounds: int = 15) -> Assumption:
-    """Return the state in which images have no CTF if their power spectra show none.
+    """Return the assumption in which images have no CTF if their power spectra show none.
 
     The model is a mixture of two classes of images with the same expected density spectrum, one with and one without
     the CTF, fitted by expectation-maximisation. It does not use poses, so wrong poses have no effect.

@@ -1,12 +1,12 @@
 """Typical errors of poses and shifts, estimated from the residuals between images and their prediction by a map.
 
-A small error e of an image's pose and shift changes the prediction by J e, with J its derivatives. If the errors are
-independent and Gaussian, e ~ N(0, T^2), the residual of an image, X - prediction, has the log-evidence
+A small error e of an image's pose and shift changes the prediction by J e, where J are its derivatives. If the errors
+are independent and Gaussian, e ~ N(0, T^2), the residual of an image, X - prediction, has the log-evidence
 
     log p = -1/2 log det(1 + T H T) + 1/2 (T h)^T (1 + T H T)^-1 (T h),   h = Re J^H (X - prediction), H = Re J^H J,
 
-up to a constant. The typical error is the T that maximises the evidence of all images. No image is realigned, which
-would fit its noise.
+up to a constant. The typical error is the T that maximises the evidence of all images. No image is realigned,
+because that would fit its noise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cryotwin_nb.preparation.hypotheses import Assumption, Sample
 from cryotwin_nb.truth.molecules import axis_rotation
 
 _STEP = 2.0  # degrees, step of the finite differences
-_DEGREES = (0, 0.25, 0.5, *np.geomspace(0.7, 12, 13).tolist())  # rotation errors per axis to try
+_DEGREES = (0, 0.25, 0.5, *np.geomspace(0.7, 12, 13).tolist())  # rotation errors to try, degrees per axis
 _FINER = 9  # points of the refined grids
 _SHARES = (0, *np.geomspace(0.01, 0.6, 15).tolist())  # shift errors to try, as shares of the finest detail
 

@@ -14,7 +14,7 @@ from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.whitening import Whitening
 
 _TIMES = 8.0  # multiple of the usual deviation beyond which an image is suspicious
-_USUAL = 0.02  # minimum usual deviation, relative to the standard deviation of the images: normalised images have less
+_USUAL = 0.02  # minimum usual deviation, relative to the standard deviation of the images: normalised images vary less
 _HOT = 12.0  # hot pixel: multiple of the usual difference between a pixel and its neighbours
 
 
@@ -42,12 +42,12 @@ class Preparation:
     evenness : float or None
         Evenness of the views over the sphere (`view_evenness`).
     suspicious : dict of int to str
-        Images to inspect, by zero-based number, and the reasons.
+        Images to inspect, by zero-based number, with the reasons.
     examples : dict of int to (D, D) float32
         Example images from the stack, including the first suspicious ones.
     frequency, image_power, noise_power : (D/2,) float64
         Spatial frequency of each shell, 1/Å, and mean power of the Fourier coefficients of images and noise there,
-        before whitening and in common units. `noise_power` is None if it was not measured.
+        before whitening and in common units. `noise_power` is None if the noise was not measured.
     seconds : float
         Wall-clock time of the preparation, s.
     """
@@ -108,9 +108,9 @@ def report(
     Parameters
     ----------
     path : Path
-        Path of its STAR file.
+        Path of the STAR file of the stack.
     source : Particles
-        Particles from which it was made, on the new grid.
+        Particles from which the stack was made, on the new grid.
     kept : dict
         Statistics of the images, as in `suspicious_images`.
     whitening : Whitening, optional
@@ -163,7 +163,7 @@ def _power(particles: Particles, rows: np.ndarray) -> np.ndarray:
 
 
 def view_evenness(views: np.ndarray, width: float = 0.1, points: int = 500) -> float:
-    """Return how evenly the views sample Fourier space: 1 if uniformly, near 0 if some directions are missing.
+    """Return how evenly the views sample Fourier space: 1 if uniform, near 0 if some directions are missing.
 
     Parameters
     ----------
@@ -176,8 +176,9 @@ def view_evenness(views: np.ndarray, width: float = 0.1, points: int = 500) -> f
 
     Notes
     -----
-    Ratio of the harmonic to the arithmetic mean of the number of planes through each direction, the inverse of the
-    sampling compensation factor (Baldwin and Lyumkis 2020). Side views alone give 0.6 to 0.8, a single view gives 0.
+    The evenness is the ratio of the harmonic to the arithmetic mean of the number of planes through each direction. It
+    is the inverse of the sampling compensation factor (Baldwin and Lyumkis 2020). Side views alone give 0.6 to 0.8; a
+    single view gives 0.
     """
     height = 1 - (np.arange(points) + 0.5) / points  # Fibonacci spiral over a hemisphere
     turn = np.pi * (3 - 5**0.5) * np.arange(points)
@@ -195,8 +196,8 @@ def suspicious_images(kept: dict[str, np.ndarray]) -> dict[int, str]:
     Parameters
     ----------
     kept : dict of (n,) arrays
-        mean, std: of the grey values; power: mean square after whitening; spike: largest difference between a pixel and
-        its neighbours, relative to the usual one; digest: hash of the pixels.
+        mean, std: mean and standard deviation of the grey values; power: mean square after whitening; spike: largest
+        difference between a pixel and its neighbours, relative to the usual difference; digest: hash of the pixels.
     """
     std, usual = kept["std"], float(np.median(kept["std"]))
     found: dict[int, list[str]] = {}

@@ -49,22 +49,22 @@ def prepare(
     resume: bool = True,
     progress: bool = True,
 ) -> Preparation:
-    """Write particles as one compact stack with a RELION 3.1 STAR file beside it, complete or not at all.
+    """Write particles as one compact stack with a RELION 3.1 STAR file beside it, completely or not at all.
 
     Parameters
     ----------
     particles : Particles or path-like
-        A path is read with `Particles.read`.
+        Particles to prepare; a path is read with `Particles.read`.
     output : path-like
         Path of the .star file. The stack (.mrcs, memory-mappable) of the same name is written beside it. The folder is
         created if needed.
     box_size : int, optional
         New box size, pixels, even. Images are cropped in Fourier space: they keep their extent in Å and lose detail
-        finer than two new pixels. By default the box size of the images.
+        finer than two new pixels. By default, the box size is kept.
     dtype : {"float16", "float32"}
         Data type of the stack, MRC mode 12 or 2.
     whiten : bool
-        Divide by the amplitude spectrum of the noise (per optics group if it has at least 1,000 images). If False,
+        Divide by the amplitude spectrum of the noise (per optics group for groups of at least 1,000 images). If False,
         float16 images are divided by the standard deviation of the noise, and float32 images keep their grey values.
     workers : int, optional
         Number of threads; by default one per processor.
@@ -82,7 +82,7 @@ def prepare(
     ------
     InputError
         If an image contains NaN (the message names it), the disk has too little space, an interrupted call had other
-        input or options, or the output would overwrite the input. Also as `Particles.read`.
+        input or options, or the output would overwrite the input. Also as in `Particles.read`.
 
     Notes
     -----
@@ -135,7 +135,7 @@ def _identity(particles: Particles) -> str:
 
 
 def _amplitude(particles: Particles, whiten: bool, dtype: str) -> dict[str, list]:
-    """Return the amplitude spectra (G, n_shells) that scale noise to unit variance per pixel; empty for no scaling."""
+    """Return the amplitude spectra (G, n_shells) that scale noise to unit variance per pixel; empty if unscaled."""
     if not whiten and dtype == "float32":
         return {"amplitude": []}
     power = ImageFormation(particles.box_size, windowed=False).noise_of_groups(particles)
@@ -147,7 +147,7 @@ def _amplitude(particles: Particles, whiten: bool, dtype: str) -> dict[str, list
 
 
 def _rows(particles: Particles, amplitude: np.ndarray) -> np.ndarray:
-    """Return the spectrum of each particle: that of its optics group if there are several (row 0 is the whole set)."""
+    """Return the spectrum row of each particle: its optics group's if there are several, else 0 (the whole set)."""
     return particles.optics_group + 1 if len(amplitude) > 1 else np.zeros(len(particles), np.int64)
 
 
@@ -175,14 +175,14 @@ def _chunk(particles: Particles, amplitude: np.ndarray, dtype: str, rows: np.nda
 
 
 def _spike(images: Tensor) -> Tensor:
-    """Return the maximum difference (m,) of a pixel from the mean of its four neighbours, relative to the RMS one."""
+    """Return the maximum difference (m,) of a pixel from the mean of its four neighbours, over the RMS difference."""
     neighbours = sum((images.roll(step, axis) for axis in (1, 2) for step in (-1, 1)), torch.zeros(()))
     away = (images - neighbours / 4).abs()
     return away.amax((1, 2)) / away.square().mean((1, 2)).sqrt().clamp_min(1e-30)
 
 
 def _fill(stack: PartialStack, work, workers: int, progress: bool) -> None:
-    """Process all chunks, with one PyTorch thread per worker: more would compete with the workers."""
+    """Process all chunks, with one PyTorch thread per worker: more threads would compete with the workers."""
     threads = torch.get_num_threads()
     finished = sum(len(stack.rows(number)) for number in stack.done)
     try:

@@ -18,21 +18,21 @@ from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
 from cryotwin_nb.runtime import distributed
 
 _INSERTING = 1.25  # padding factor for insertion: the artefacts of a coarse lattice fall outside the mask
-MARGIN = 1.0  # grid units beyond Nyquist up to which slices are used: the last shell extends half a unit beyond
+MARGIN = 1.0  # grid units beyond Nyquist up to which slices are used: the last shell extends half a unit beyond it
 
 
 class Agreement(NamedTuple):
     """Agreement between images and a map, per shell.
 
-    Predicting the images X as A M reduces their misfit |X|^2 by 2 `cross` - `power`. Scaling the map M by
-    `cross` / `power` reduces it most.
+    Predicting the images X as A M reduces their misfit |X|^2 by 2 `cross` - `power`. The
+    reduction is largest if the map M is scaled by `cross` / `power`.
 
     Attributes
     ----------
     cross : (n_shells,) float64
         Re sum <A M, X>, counting each pair of conjugate coefficients once.
     power : (n_shells,) float64
-        sum |A M|^2. The variance of `cross` is half of it if M is independent of the noise in these images.
+        sum |A M|^2. The variance of `cross` is half of `power` if M is independent of the noise in these images.
     """
 
     cross: Tensor
@@ -64,7 +64,7 @@ class NormalEquations:
         self._closed = False
 
     def add(self, batch: ImageBatch, residuals: Tensor, second: Tensor) -> None:
-        """Add images with E[(X - A c~) c~] (m, 2P, Q) and E[c~ c~^T] (m, Q, Q)."""
+        """Add images, given E[(X - A c~) c~] (m, 2P, Q) and E[c~ c~^T] (m, Q, Q)."""
         n, (row, column) = self.n_frequencies, torch.tril_indices(self.n_maps, self.n_maps)
         transfer, multiplicity = batch.transfer[:, :n], self.imaging.multiplicity[:n]
         values = residuals.view(len(residuals), n, -1) * (transfer * multiplicity.sqrt() / 2)[..., None]
@@ -85,7 +85,7 @@ class NormalEquations:
         self.count = round(distributed.total(self.count))
 
     def merge(self, other: NormalEquations) -> None:
-        """Add the images of other equations, which must not be used afterwards."""
+        """Add the sums and image count of `other`, which must not be used afterwards."""
         for equations in (self, other):
             equations.close()
         self.sums += other.sums
@@ -107,7 +107,7 @@ class NormalEquations:
         Parameters
         ----------
         maps : (Q, D, D, D), optional
-            Maps from which the residuals were computed; zero by default. If given, the sums are modified: call once.
+            Maps from which the residuals were computed; zero by default. If given, the sums change: call once.
         power : (n_shells, Q)
             Variances of the zero-mean priors.
         mask : (D, D, D)
@@ -115,8 +115,8 @@ class NormalEquations:
 
         Notes
         -----
-        One Newton step with the diagonal blocks of the Hessian. Iterations converge where the residuals, which are
-        exact, are orthogonal to the slices: a coarse lattice only affects the rate of convergence.
+        This is one Newton step with the diagonal blocks of the Hessian. Iterations converge where the residuals, which
+        are exact, are orthogonal to the slices, so a coarse lattice only affects the rate of convergence.
 
         A map confined to a mask has fewer independent Fourier coefficients than the padded lattice has voxels, by the
         factor `oversampling`. The prior precision per voxel is smaller by this factor, and so is the posterior variance
@@ -136,7 +136,7 @@ class NormalEquations:
         return ball.to_volumes(solution) * mask, covariance / oversampling
 
     def agreement(self, volume: Tensor) -> Agreement:
-        """Return the agreement between the images of a single map's equations and a map (D, D, D)."""
+        """Return the agreement of a map (D, D, D) with the images in these equations, which must have a single map."""
         self.close()
         gridding = self.ball.gridding.to(volume)
         lattice = self.ball.from_volumes(torch.stack([volume, volume * gridding]))  # for interpolation; unmodified
@@ -151,8 +151,8 @@ class NormalEquations:
         """Return the share of a map (D, D, D) supported by the images around each voxel, and its standard error.
 
         The map M and the misfit A^T (X - A M) are filtered such that the noise of the misfit is white, then compared
-        locally: the share is 1 + <g M, misfit> / <g M, M> with g a Gaussian window of `width` voxels. It is NaN where
-        the window holds less than 2 % of the maximum power.
+        locally: the share is 1 + <g M, misfit> / <g M, M> where g is a Gaussian window of `width` voxels. It is NaN
+        where the window holds less than 2 % of the maximum power.
         """
         from scipy.ndimage import gaussian_filter  # slow to import, not needed to load a model
 
@@ -165,7 +165,7 @@ class NormalEquations:
         parts = torch.stack([present * root, misfit], dim=2).flatten(1)  # real parts, then imaginary parts
         seen, missing = (ball.to_volumes(parts) * mask).cpu().numpy()
         change, scale = (gaussian_filter(seen * part, width, mode="constant") for part in (missing, seen))
-        # The squared window is a narrower one; sums over voxels are 2 / scale^3 of those over the lattice.
+        # The squared window is a narrower Gaussian; sums over voxels are 2 / scale^3 times sums over the lattice.
         narrow = gaussian_filter(seen**2, width / 2**0.5, mode="constant") / (4 * np.pi * width**2) ** 1.5
         judged = scale > 0.02 * scale.max()
         support, error = np.full((2, *scale.shape), np.nan, dtype=np.float32)
@@ -175,7 +175,7 @@ class NormalEquations:
 
 
 class SignalPower:
-    """Power of the density in each shell: power of the images minus that of the noise, over the mean CTF^2."""
+    """Power of the density in each shell: power of the images minus power of the noise, over the mean CTF^2."""
 
     def __init__(self, imaging: ImageFormation) -> None:
         self.imaging = imaging
@@ -201,13 +201,13 @@ class SignalPower:
 
     @property
     def bound(self) -> Tensor:
-        """Spectrum, at least its standard error everywhere: a few images cannot show that a shell is empty."""
+        """Spectrum, raised to at least its standard error: a few images cannot show that a shell is empty."""
         coefficients = torch.bincount(self.imaging.shell, minlength=len(self.signal)).clamp_min(1)
         return smooth_spectrum(torch.maximum(self.signal, (self.count / coefficients).sqrt()), self.seen)
 
 
 def smooth_spectrum(signal: Tensor, seen: Tensor) -> Tensor:
-    """Return the power (n_shells,) of the density from sums of signal power and CTF^2; unseen shells copy the last."""
+    """Return the density's power (n_shells,) from sums of signal and CTF^2; unseen shells copy the last seen one."""
     power = signal.clamp_min(1e-4 * signal[1:].max() * seen / seen.max()) / seen
     last = int(seen.nonzero().max()) - 2  # shells beyond are only partly sampled
     power[last + 1 :] = power[last]

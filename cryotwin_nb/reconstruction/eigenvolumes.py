@@ -1,14 +1,14 @@
-"""Linear-subspace heterogeneity: probabilistic PCA on slices by closed-form expectation-maximisation.
+"""Linear-subspace heterogeneity: probabilistic PCA on slices by EM with closed-form E and M steps.
 
 Each density is V = V_0 + sum_k c_k U_k with orthonormal maps U_k. Poses and CTF are known and projection is linear, so
-both steps are least-squares problems, without a learning rate:
+both steps of expectation-maximisation (EM) are least-squares problems without a learning rate:
 
 * E: the posterior of the coefficients c of each image, Gaussian or a mixture of Gaussians (`statistics`);
 * M: given the moments of c, every voxel of (V_0, U_1, ..., U_K) has (K+1) x (K+1) normal equations.
 
-Probabilistic PCA: Tipping and Bishop 1999. With slices: Tagare et al. 2015, Punjani and Fleet 2021 (3DVA), Gilles and
-Singer 2025 (RECOVAR). Here each shell has a Wiener prior, all maps are masked in real space in every M-step, and the
-resolution increases from pass to pass.
+Tipping and Bishop (1999) introduced probabilistic PCA; Tagare et al. (2015), Punjani and Fleet (2021, 3DVA) and Gilles
+and Singer (2025, RECOVAR) applied it to slices. Here each shell has a Wiener prior, all maps are masked in real space
+in every M-step, and the resolution increases from pass to pass.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Eigenvolumes:
     mean : (D, D, D) float32
         V_0, image grey value per Å.
     basis : (K, D, D, D) float32
-        U_k, orthonormal, by decreasing variance.
+        U_k, orthonormal, in order of decreasing variance.
     variances : (K,) float64
         Variances of the coefficients c_k (the spectrum), in units of |V|^2.
     power : (n_shells, K + 1) float64
@@ -55,7 +55,7 @@ class Eigenvolumes:
     mask : (D, D, D) float32
         Soft support of all maps.
     contrast_spread : float
-        Standard deviation of the image contrasts; 0 if all are assumed to be 1.
+        Standard deviation of the image contrasts; 0 if all contrasts are assumed to be 1.
     """
 
     mean: Tensor
@@ -86,7 +86,7 @@ class Eigenvolumes:
         return ball.from_volumes(self.maps)
 
     def project(self, ball: HalfBall, lattice: Tensor, batch: ImageBatch, imaging: ImageFormation) -> Projections:
-        """Project the maps to the poses of images, below the ball's radius and without weights."""
+        """Project the maps at the poses of images, within the ball's radius and without weights."""
         n = int((imaging.frequencies.norm(dim=1) < ball.radius).sum())
         return projections(ball, lattice, batch, imaging.frequencies[:n], imaging.multiplicity[:n])
 
@@ -108,7 +108,7 @@ class Eigenvolumes:
         return contrasts(full, self.variances, self.contrast_spread)
 
     def moments(self, prior: GaussianMixture | None = None) -> Moments:
-        """Return the E-step with a prior of the coefficients, by default the Gaussian one."""
+        """Return the E-step with a prior for the coefficients, by default the Gaussian prior."""
         prior = prior or self.prior
 
         def function(full: Statistics) -> tuple[Tensor, Tensor, Tensor]:
@@ -136,14 +136,14 @@ def begin(
     seed: int = 0,
     contrast_spread: float = 0.0,
 ) -> Eigenvolumes:
-    """Return a starting point: the homogeneous reconstruction, and random directions with its spectrum.
+    """Return a starting point: the homogeneous reconstruction, and random directions with the same spectrum.
 
     Parameters
     ----------
     imaging : ImageFormation
         Measured image formation.
     chunks : iterable of ImageBatch
-        All the images; with several processes, the share of this one.
+        All the images; with several processes, the share of this process.
     mask : (D, D, D)
         Soft support of the maps.
     n_basis : int
@@ -151,7 +151,7 @@ def begin(
     seed : int
         Seed of the random directions.
     contrast_spread : float
-        Standard deviation of the image contrasts; 0 if all are assumed to be 1.
+        Standard deviation of the image contrasts; 0 if all contrasts are assumed to be 1.
     """
     size = imaging.plane.box_size
     step, signal = NormalEquations(imaging, size / 2 + MARGIN, 1), SignalPower(imaging)
@@ -188,18 +188,18 @@ def iterate(
     imaging : ImageFormation
         Measured image formation.
     chunks : iterable of ImageBatch
-        All the images; with several processes, the share of this one.
+        All the images; with several processes, the share of this process.
     radius : float
         Coefficients with |k| < radius (grid units) are used.
     moments : callable, optional
-        E-step; by default with the Gaussian prior.
+        E-step; by default, the E-step with the Gaussian prior.
 
     Returns
     -------
     after : Eigenvolumes
         Updated maps.
     log_evidence : float
-        Mean over the images, nats, under `before`.
+        Mean log-evidence of the images under `before`, nats.
     frame : matrix (K, K), average (K,)
         The new coefficients are frame @ (c - average).
     """
@@ -221,7 +221,7 @@ def iterate(
     maps, uncertainty = step.solve(before.maps, before.power, before.mask)
     change, variances, spread = _principal(maps, first_total / step.count, total / step.count)
     maps = torch.tensordot(change.float(), maps, 1)
-    maps = torch.cat([maps[:1], _orthonormal(maps[1:])])  # the weakest lose orthogonality to rounding
+    maps = torch.cat([maps[:1], _orthonormal(maps[1:])])  # the weakest maps lose orthogonality to rounding
     uncertainty = _bounded(change @ uncertainty @ change.mT, len(maps[0]))
     power = _power(maps) + uncertainty.diagonal(dim1=-2, dim2=-1)
     new = replace(

@@ -1,4 +1,4 @@
-"""Half-set reconstruction: back-project two half sets of images, and estimate the noise from their agreement."""
+"""Half-set reconstruction: back-project two half-sets of images, and estimate the noise from their agreement."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def expected_correlation(half_map_fsc: np.ndarray) -> np.ndarray:
 
 
 class Pair(NamedTuple):
-    """Normal equations of one map from each half of the images."""
+    """Normal equations of one map, from each half-set of the images."""
 
     first: NormalEquations
     second: NormalEquations
@@ -47,12 +47,12 @@ def n_effective(weights: np.ndarray) -> float:
 
 
 def measured(particles: Particles, particle_radius: float, imaging: ImageFormation | None = None) -> ImageFormation:
-    """Return an image formation measured on the particles, or the given one if it is suitable.
+    """Return the given image formation if it is suitable, or one measured on the particles if none is given.
 
     Raises
     ------
     InputError
-        If the given one has not been measured, or was measured with another box size.
+        If the given image formation has not been measured, or was measured with another box size.
     """
     if imaging is None:
         imaging = ImageFormation(particles.box_size, particle_radius=particle_radius, windowed=False, margin=MARGIN)
@@ -65,7 +65,7 @@ def measured(particles: Particles, particle_radius: float, imaging: ImageFormati
 
 
 def require_halves(halves: np.ndarray | None, n: int, seed: int) -> np.ndarray:
-    """Return the given halves (n,) int64 after checking them, or equal halves drawn at random."""
+    """Return the given half-set of each image (n,) int64 after a check, or a random split into equal half-sets."""
     if halves is None:
         return np.random.default_rng(seed).permutation(n) % 2
     halves = np.asarray(halves)
@@ -76,7 +76,7 @@ def require_halves(halves: np.ndarray | None, n: int, seed: int) -> np.ndarray:
 
 
 def particle_mask(imaging: ImageFormation) -> Tensor:
-    """Return the soft spherical mask (D, D, D) of all maps."""
+    """Return the soft spherical mask (D, D, D) applied to all maps."""
     size = imaging.plane.box_size
     return spherical_mask(size, imaging.particle_radius, size / 16).to(imaging.window.device)
 
@@ -92,10 +92,10 @@ def density_power(particles: Particles, rows: np.ndarray, imaging: ImageFormatio
 def back_project(
     particles: Particles, weights: np.ndarray, halves: np.ndarray, imaging: ImageFormation, progress: bool = False
 ) -> list[Pair]:
-    """Return the normal equations of both halves for each set of weights (S, n).
+    """Return the normal equations of both half-sets for each set of weights (S, n).
 
-    Each set is scaled such that its sum is `n_effective`. The noise of its sums is then nearly that of `n_effective`
-    images with weight 1, and the prior has the same influence.
+    Each set of weights is scaled such that its sum is `n_effective`. The equations then have nearly the same noise as
+    for `n_effective` images with weight 1, and the prior has the same influence.
     """
     squares = np.square(weights).sum(1, keepdims=True)
     weights = weights * np.divide(weights.sum(1, keepdims=True), squares, where=squares > 0, out=np.zeros_like(squares))
@@ -126,7 +126,7 @@ def solve_pair(pair: Pair, power: Tensor, voxel_size: float) -> tuple[Tensor, Fs
     Parameters
     ----------
     pair : Pair
-        Normal equations of both halves; the second is merged into the first.
+        Normal equations of both half-sets; the second is merged into the first.
     power : (n_shells,)
         Power of the density, the prior of the half maps.
     voxel_size : float
@@ -142,7 +142,8 @@ def solve_pair(pair: Pair, power: Tensor, voxel_size: float) -> tuple[Tensor, Fs
 def _wiener_prior(whole: NormalEquations, curve: FscCurve, mask: Tensor) -> Tensor:
     """Return the prior power (n_shells,) at which evenly sampled shells are filtered by 2 FSC / (1 + FSC).
 
-    From the first shell without correlation on, the factor is about 0.002. Shell 0, the mean, is treated like shell 1.
+    From the first shell without correlation onwards, the factor is about 0.002. Shell 0, the mean, is treated
+    like shell 1.
     """
     shell, shells = whole.ball.shell.to(whole.sums.device), len(whole.imaging.ctf_power)
     information = whole.oversampling(mask) * shell_mean(whole.sums[:, 2], shell, shells)

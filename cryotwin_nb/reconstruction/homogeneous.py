@@ -1,7 +1,7 @@
-"""Homogeneous reconstruction: weighted, CTF-corrected back-projection in two independent halves.
+"""Homogeneous reconstruction: weighted, CTF-corrected back-projection of two independent half-sets.
 
 No decoder is involved, so a map contains only what the images show at their poses. Its two half maps determine how
-much of that is signal.
+much of the map is signal.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ class Reconstruction:
     map : (D, D, D) float32
         Map of all the images, zyx, image grey value per Å; Wiener-filtered according to the half-map FSC.
     half_maps : (2, D, D, D) float32
-        Maps of each half, filtered only by the spectrum of the density.
+        Maps of the two half-sets, filtered only by the spectrum of the density.
     fsc : FscCurve
-        Fourier shell correlation of the half maps, both within the soft spherical mask of all maps.
+        Fourier shell correlation of the half maps, both within the soft spherical mask.
     voxel_size : float
         Voxel size, Å.
     n_effective : float
-        (sum w)^2 / sum w^2 of the image weights w: the number of equally weighted images with the same noise level.
+        (sum w)^2 / sum w^2 of the image weights w: the number of equally weighted images with the same noise.
     halves : (n,) int64
-        Half to which each image belongs, 0 or 1.
+        Half-set to which each image belongs, 0 or 1.
     """
 
     map: Tensor
@@ -83,15 +83,15 @@ def reconstruct(
     Parameters
     ----------
     particles : Particles
-        With poses and CTF.
+        Particles with poses and CTF.
     weights : (n,) float, optional
         Weights of the images, at least 0; by default all equal. Images of weight 0 are not read.
     particle_radius : float
         Radius of the particle as a fraction of the box size; maps are masked to it, and noise is measured outside.
     seed : int
-        Seed of the random split into halves.
+        Seed of the random split into half-sets.
     halves : (n,) int, optional
-        Half of each image, 0 or 1, for example that of a refinement (rlnRandomSubset - 1).
+        Half-set of each image, 0 or 1, for example from a refinement (rlnRandomSubset - 1).
     imaging : ImageFormation, optional
         Measured image formation, such as `model.imaging`: its noise spectrum and particle radius are used. By default
         the noise is measured on the particles.
@@ -106,14 +106,15 @@ def reconstruct(
     Raises
     ------
     InputError
-        If weights or halves are invalid or not one per image, or all weights are 0.
+        If weights or half-sets are invalid or not given for every image, or all weights are 0.
 
     Notes
     -----
-    Each half minimises sum_i w_i |X_i - CTF_i slice_i(V)|^2 / sigma^2 plus |V|^2 over a spectrum per shell, estimated
-    from the power of the images. The filter of the full map is 2 FSC / (1 + FSC) for evenly sampled coefficients, and
-    passes more of those sampled more often (Scheres 2012). The half maps are independent except for what the images
-    share: poses refined against one map, and a selection by latents of one model.
+    Each half map minimises sum_i w_i |X_i - CTF_i slice_i(V)|^2 / sigma^2 plus the regulariser |V|^2 / tau^2, where
+    tau^2 is the signal power per shell, estimated from the images. The filter of the full map is 2 FSC / (1 + FSC) for
+    evenly sampled coefficients and passes more of the coefficients that are sampled more often (Scheres 2012). The half
+    maps are independent except for what the images share: poses refined against one map, and a selection by latents of
+    one model.
 
     Examples
     --------
@@ -140,7 +141,7 @@ def reconstruct_many(
     imaging: ImageFormation | None = None,
     progress: bool = False,
 ) -> list[Reconstruction]:
-    """Run `reconstruct` for several sets of weights (S, n) in one pass over the images; all share the same halves."""
+    """Run `reconstruct` for several sets of weights (S, n) in one pass over the images, with the same half-sets."""
     weights = np.asarray(weights, dtype=np.float64)
     imaging = measured(particles, particle_radius, imaging)
     halves = require_halves(halves, len(particles), seed)

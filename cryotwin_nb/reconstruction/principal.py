@@ -12,7 +12,7 @@ from cryotwin_nb.reconstruction.backprojection import MARGIN
 def _bounded(uncertainty: Tensor, box_size: int) -> Tensor:
     """Limit the covariances (n_shells, Q, Q) such that the total variance of each direction is at most 100.
 
-    A direction of unit length above this limit explains nothing, and values growing from pass to pass would overflow.
+    A direction with a higher variance explains nothing, and values that grow from pass to pass would overflow.
     """
     shell = grid(box_size, 3, uncertainty.device).reshape(-1, 3).float().norm(dim=-1).round().long()
     counts = torch.bincount(shell, minlength=len(uncertainty))
@@ -56,7 +56,7 @@ def _principal(maps: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Ten
     Returns
     -------
     change : (Q, Q)
-        change @ maps are V_0 and the U_k.
+        Matrix for which change @ maps gives V_0 and the U_k.
     variances : (K,)
         Variances of the coefficients of the U_k, in decreasing order.
     spread : float
@@ -64,8 +64,8 @@ def _principal(maps: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Ten
 
     Notes
     -----
-    Coefficients w = a c are centred by adding to V_0. The part of the contrast a that correlates with w is absorbed
-    into the U_k, which images determine only up to multiples of V_0.
+    The coefficients w = a c are centred by adding their average contribution to V_0. The part of the contrast a that
+    correlates with w is absorbed into the U_k, which images determine only up to multiples of V_0.
     """
     average = first[1:] / first[0]
     centring = torch.eye(len(maps)).to(second)

@@ -1,6 +1,6 @@
 """Sufficient statistics of images for a linear model of the density, and the posterior of its coefficients.
 
-With V = V_0 + sum_k c_k U_k, known pose and CTF, the distortion of an image is a quadratic function of c. Its
+With V = V_0 + sum_k c_k U_k and known pose and CTF, the distortion of an image is a quadratic function of c. Its
 coefficients, the inner products b and G of data and slices, are sufficient statistics: they replace the image.
 """
 
@@ -19,8 +19,8 @@ from cryotwin_nb.particles.formation import ImageBatch
 class Statistics(NamedTuple):
     """Weighted inner products of images with the slices A of (V_0, U_1, ..., U_K), times CTF / sigma.
 
-    The distortion of the prediction A c~ is energy - 2 c~.b + c~.G c~. If the weights are those of the likelihood (the
-    multiplicity), half of it is the negative log-likelihood.
+    The distortion of the prediction A c~ is energy - 2 c~.b + c~.G c~. If the weights are the multiplicity, as in the
+    likelihood, half of the distortion is the negative log-likelihood.
 
     Attributes
     ----------
@@ -61,8 +61,8 @@ class Projections(NamedTuple):
     def statistics(self) -> Statistics:
         """Return b, G and the energy, excluding the first coefficient.
 
-        The first coefficient is the mean of the image. It depends on the estimate of the background, which correlates
-        its noise with that of neighbouring coefficients.
+        The first coefficient is the mean of the image. It depends on the estimate of the background, so its
+        noise is correlated with the noise of neighbouring coefficients.
         """
         slices, data = self.slices[:, 2:], self.data[:, 2:]
         return Statistics((data[:, None] @ slices)[:, 0], slices.mT @ slices, data.square().sum(1))
@@ -118,8 +118,8 @@ class Posterior(NamedTuple):
 def posterior(b: Tensor, G: Tensor, prior: GaussianMixture) -> Posterior:
     """Return the posterior of coefficients with likelihood exp(b.c - c.Gc / 2) under a mixture prior, float64.
 
-    Each component gives a Gaussian of precision G + P_c and information b + P_c mu_c, with P_c the inverse of its
-    covariance. G is not inverted and can be singular.
+    Each component gives a Gaussian of precision G + P_c and information b + P_c mu_c, where P_c is the inverse of
+    its covariance. G is not inverted and can be singular.
     """
     b, G = b.double(), G.double()
     precision = torch.cholesky_inverse(torch.linalg.cholesky(prior.covariances))
@@ -146,7 +146,7 @@ def contrasts(full: Statistics, variances: Tensor, spread: float) -> Tensor:
     full : Statistics
         Statistics for V_0 and the U_k, whose coefficients are estimated jointly.
     variances : (K,)
-        Prior variances of c; those of a c are assumed to be the same.
+        Prior variances of c, which are also used for a c.
     spread : float
         Prior standard deviation of a around 1.
     """

@@ -64,7 +64,7 @@ def world() -> int:
 
 
 def share(n: int) -> slice:
-    """Return the rows of n assigned to this process: contiguous blocks in rank order, as equal as possible."""
+    """Return the slice of n rows assigned to this process: contiguous blocks in rank order, as equal as possible."""
     return slice(n * rank() // world(), n * (rank() + 1) // world())
 
 
@@ -99,7 +99,7 @@ def total(value: float) -> float:
 
 
 def gather(mine: Tensor, n: int) -> Tensor:
-    """Return the rows (n, ...) of all processes; `mine` are the rows `share(n)` and keep their gradient."""
+    """Return the rows (n, ...) of all processes; `mine` holds the rows `share(n)` and keeps its gradient."""
     if world() == 1:
         return mine
     rows, whole = share(n), mine.new_zeros(n, *mine.shape[1:])
@@ -109,7 +109,7 @@ def gather(mine: Tensor, n: int) -> Tensor:
 
 
 def assemble(parts: Iterable[tuple[Tensor, ...]], n: int) -> list[Tensor]:
-    """Return fields (n, ...) of all processes; `parts` yields those of this process's `share(n)`, some rows at a time.
+    """Return fields (n, ...) of all processes; `parts` yields the rows `share(n)` of this process, a few at a time.
 
     Rows are copied to their place as they arrive, so only one copy is held in memory.
     """
@@ -125,7 +125,7 @@ def assemble(parts: Iterable[tuple[Tensor, ...]], n: int) -> list[Tensor]:
 
 
 def first(function: Callable[[], T]) -> T:
-    """Call a function in the first process only and return its result in all; tensors must be on the CPU."""
+    """Call a function in the first process only and return its result in every process; tensors must be on the CPU."""
     if world() == 1:
         return function()
     result = [function() if rank() == 0 else None]

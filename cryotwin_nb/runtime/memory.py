@@ -14,8 +14,8 @@ _UNLIMITED = 2**60  # cgroup v1 reports a huge number if there is no limit
 def available(device: torch.device | str = "cpu", root: Path = Path("/")) -> float:
     """Return the number of bytes that can still be allocated on a device; infinity if unknown.
 
-    On the CPU, this is the minimum of free memory, remaining control-group limits (version 1 or 2, set by batch queues
-    and containers), and remaining limits on the address space and data of the process.
+    On the CPU, this is the minimum of free memory, remaining cgroup limits (v1 or v2, set by batch queues and
+    containers), and remaining limits on the address space and data of the process.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def _free(root: Path) -> float:
 
 
 def _groups(root: Path) -> Iterator[float]:
-    """Yield the remaining bytes of each control group of this process and of its parents."""
+    """Yield the remaining bytes of each cgroup of this process and of the parents of that cgroup."""
     mount = root / "sys/fs/cgroup"
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -51,7 +51,7 @@ def _groups(root: Path) -> Iterator[float]:
         else:
             continue
         group = base / path.lstrip("/")
-        # in a container the path can be that of the host; the mount is then the container's group
+        # in a container, this can be the path on the host; the mount point is then the container's own cgroup
         for folder in (group, *group.parents):
             most = _number(folder / limit)
             if most is not None and most < _UNLIMITED:
@@ -61,7 +61,7 @@ def _groups(root: Path) -> Iterator[float]:
 
 
 def _reclaimable(folder: Path) -> float:
-    """Return the bytes of a control group in the page cache, which count as used but are released when needed."""
+    """Return the bytes that a cgroup has in the page cache: they count as used but are released when needed."""
     lines = dict(line.split() for line in _read(folder / "memory.stat").splitlines() if len(line.split()) == 2)
     return sum(float(lines.get(name, 0)) for name in ("inactive_file", "active_file"))
 

@@ -44,16 +44,16 @@ def assembly(
     pixel_size : float, optional
         Pixel size, Å; by default 320 Å divided by the box size.
     snr : float, optional
-        Signal-to-noise ratio: variance of the CTF-modulated signal over that of the noise, inside the particle's
-        circle. By default 0.25 at box 64, and the same dose at other boxes (1.0 at box 32).
+        Signal-to-noise ratio: variance of the CTF-modulated signal divided by the noise variance, inside the particle's
+        circle. By default 0.25 at box size 64, and the value for the same dose at other box sizes (1.0 at 32).
     seed : int
         Seed of all random numbers.
     edge_fraction : float
-        Fraction of the particles that are between two states of a route.
+        Fraction of particles between two states of a route.
     **options
         `junk` (default 0): fraction of images that show a random cloud of the same mass instead of the molecule.
         `pose_error` (0): root-mean-square error of the recorded rotations, degrees.
-        `shift_error` (0): standard deviation of the error of the recorded shifts, Å, per axis.
+        `shift_error` (0): standard deviation of the errors in the recorded shifts, Å, per axis.
         `contrast_std` (0): relative standard deviation of the image contrast (ice thickness).
         `shift_std` (5): standard deviation of the shifts, Å, per axis.
         `images` (True): False skips the images and returns metadata and ground truth only.
@@ -93,11 +93,11 @@ def hinge(
     seed: int = 0,
     **options,
 ) -> Particles:
-    """Simulate a body whose two arms swing one after the other: an L-shaped density of two continuous motions.
+    """Simulate a body whose two arms swing one after the other: its two coordinates follow an L.
 
-    `n_particles`, `box_size`, `pixel_size`, `snr`, `seed` and `options` are those of `assembly`. Half of the particles
-    are spread evenly along the L, which a straight line between its ends leaves; the others are in wells at its ends
-    and its corner.
+    `n_particles`, `box_size`, `pixel_size`, `snr`, `seed` and `options` are as in `assembly`. Half of the particles
+    are spread evenly along the L; the others are in wells at its ends and its corner. A straight line between the ends
+    leaves the L.
 
     Examples
     --------
@@ -212,7 +212,7 @@ def _random_ctf(n: int, rng: np.random.Generator) -> CTF:
 
 
 def _perturbed(rotations: np.ndarray, degrees: float, rng: np.random.Generator) -> np.ndarray:
-    """Return the rotations followed by random ones about random axes, with the given root-mean-square angle."""
+    """Return the rotations followed by random rotations about random axes, with a given root-mean-square angle."""
     vectors = torch.as_tensor(rng.normal(0, np.deg2rad(degrees) / 3**0.5, (len(rotations), 3)), dtype=torch.float32)
     angle = vectors.norm(dim=1)
     errors = molecules.axis_rotation(vectors / angle.clamp_min(1e-12)[:, None], angle)

@@ -1,4 +1,4 @@
-"""Checkpoints that resume bit-identically; those of another run are refused."""
+"""Checkpoints that resume bit-identically; checkpoints of another run are refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Interrupted(NamedTuple):
     sums : (2,) float64
         Distortion and rate, summed over the images so far.
     skipped : int
-        Number of steps without a finite gradient so far.
+        Number of steps skipped so far because a gradient was not finite.
     seconds : float
         Time spent on the epoch so far, s.
     generator : (s,) uint8
@@ -83,7 +83,7 @@ def write_checkpoint(
 def read_checkpoint(
     path: str | os.PathLike, model: CryoTwin, identity: dict[str, Any], optimizer: torch.optim.Optimizer
 ) -> Interrupted | None:
-    """Restore model and optimiser from a checkpoint; return the position within the epoch, None between epochs.
+    """Restore model and optimiser from a checkpoint; return the position within the epoch, or None if between epochs.
 
     Raises
     ------

@@ -31,7 +31,7 @@ _CHECKS: dict[str, tuple[Callable[[str, Any, str], Any], str]] = {
     "cache_gib": (_not_negative, "Pass 0 to keep nothing in memory, or a positive number; the default is 4."),
     "final_em": (flag, "Pass True or False."),
 }
-"""Check and remedy of each setting; the checked values can be written to a checkpoint."""
+"""Check and remedy for each setting; the checked values can be written to a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class TrainingConfig:
     batch_size : int, optional
         Images per step. By default 16 (coordinate), 256 (subspace).
     learning_rate : float
-        Peak learning rate of RAdam; decays to zero along a cosine over the run.
+        Peak learning rate of RAdam; it decays to zero along a cosine over the run.
     warmup : float
         Share of the run over which beta rises to its final value and the resolution to Nyquist.
     start_radius : float
         Share of the maximum frequency used at the start of the run.
     precision : {"auto", "float32", "bfloat16"}
-        Precision of the networks' matrix products. "auto": bfloat16 if the processor has instructions for it.
+        Precision of the networks' matrix products. "auto" is bfloat16 if the processor has instructions for it.
     isometry : float
         Weight, in units of beta, of the penalty on deviations of the decoder from isometry (subspace with n_basis above
         latent_dim).
@@ -72,8 +72,9 @@ class TrainingConfig:
         File written after each closed-form pass, every `checkpoint_every` epochs, and within an epoch
         that takes longer than `checkpoint_minutes`; `fit(resume=...)` resumes from it.
     cache_gib : float
-        Maximum memory for prepared images, GiB. They are kept if they fit in it and in half of the free memory (of the
-        machine, and within the limits of the process); otherwise they are read and prepared again in every pass.
+        Maximum memory for prepared images, GiB. The images are kept if they fit in this limit and in half of the free
+        memory (of the machine, and within the limits of the process); otherwise they are read and prepared again in
+        every pass.
     final_em : bool
         Finish with expectation-maximisation of the mixture on all latents.
 

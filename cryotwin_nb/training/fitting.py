@@ -35,11 +35,11 @@ def fit(
     model : CryoTwin
         Model to train.
     particles : Particles
-        With poses and CTF.
+        Particles with poses and CTF.
     config : TrainingConfig, optional
         Settings; by default `TrainingConfig()`.
     resume : path, optional
-        Checkpoint of the same configuration. The result equals that of an uninterrupted run.
+        Checkpoint of the same configuration. The result is the same as for an uninterrupted run.
     callbacks : iterable of callables, optional
         Called as callback(history, model) after each epoch, in every process.
     progress : bool
@@ -48,12 +48,12 @@ def fit(
     Returns
     -------
     History
-        Record of the run, also kept as `model.history`.
+        Training history, also kept as `model.history`.
 
     Raises
     ------
     InputError
-        If the particles do not suit the model, the checkpoint does not match them, or a file cannot be read or
+        If the particles do not suit the model, the checkpoint does not match the run, or a file cannot be read or
         written.
     FloatingPointError
         If the loss stays non-finite; the last checkpoint is untouched.

@@ -1,4 +1,4 @@
-"""Rate and distortion of a batch of images (Eq. 3 of the cryoTWIN paper), and the precision to compute them in."""
+"""Rate and distortion of a batch of images (Eq. 3 of the cryoTWIN paper), and a test for bfloat16 support."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def objective(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return distortion (m,), rate -log Q (m,) and the decoded latents (m, d) of a batch (Eq. 3 of the cryoTWIN paper).
 
-    The decoded latents are z + noise, with the noise uniform in [-T/2, T/2]^d. The moving moments of the prior are
+    The decoded latents are z + noise, where the noise is uniform in [-T/2, T/2]^d. The moving moments of the prior are
     updated with the batch.
 
     Parameters
@@ -30,9 +30,9 @@ def objective(
     generator : torch.Generator
         Source of the noise.
     size : int, optional
-        Number of images of the whole batch, if `batch` is this process's share of it. The rate is then (size,): through
-        the mixture it depends on all the latents. Each process differentiates it with respect to its own latents, so
-        the gradients of the processes add up to that of the whole batch.
+        Number of images of the whole batch, if `batch` is this process's share of it. The rate then has shape (size,),
+        because it depends on all the latents through the mixture. Each process differentiates the rate with respect to
+        its own latents, so the gradients of the processes add up to the gradient of the whole batch.
     """
     width = model.noise_width
     z, w = model.encode(batch)

@@ -30,7 +30,8 @@ class Trainer:
     """Training run: the steps of `training.fit`.
 
     With several processes (`distributed`), each prepares its share of the images in the gradient-free passes. Batches
-    of the coordinate networks are also shared. Training on records is so fast that every process does all of it.
+    of the coordinate networks are also divided among the processes. Training on records is so fast that every process
+    does all of it.
     """
 
     def __init__(self, model: CryoTwin, particles: Particles, config: TrainingConfig) -> None:
@@ -99,7 +100,7 @@ class Trainer:
         self.agree()
 
     def agree(self) -> None:
-        """Copy the state of the first process to all others: on GPUs, rounding differs between them."""
+        """Copy the state of the first process to all others: rounding differs between GPUs."""
         if distributed.world() > 1:
             payload = self.model.payload
             state = distributed.first(lambda: {name: value.cpu() for name, value in payload()["state"].items()})
@@ -136,7 +137,7 @@ class Trainer:
             getattr(self.history, name).append(value)
 
     def _batches(self, order: np.ndarray, first: int) -> Iterator[tuple[int, Any]]:
-        """Return the batches of an epoch from step `first` on: size, and this process's input for the objective."""
+        """Return the batches of an epoch from step `first` onwards, as pairs of size and this process's input."""
         rows = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)][first:]
         if self.on_records:
             records, device = self.records, self.model.device
@@ -146,7 +147,7 @@ class Trainer:
         return zip(map(len, rows), self.images.batches(m if len(m) else r[:1] for m, r in zip(mine, rows)))
 
     def _schedule(self, progress: float) -> tuple[float, float]:
-        """Return beta and the maximum frequency used (grid units) at a share of the run."""
+        """Return beta and the maximum frequency used (grid units) at a given share of the run."""
         ramp = min(1.0, progress / max(self.config.warmup, 1e-9))
         radius = float(self.model.imaging.plane.radius or 0)
         if self.model.networks.coarse_to_fine:
@@ -185,7 +186,7 @@ class Trainer:
         return torch.stack([mean, rate.mean()]).detach().double().cpu()
 
     def _reseed(self, generator: torch.Generator) -> None:
-        """Split the heaviest component for each one that lost its particles, in the moments and in the encoder."""
+        """For each component without particles, split the heaviest component, in the moments and in the encoder."""
         moments, head = self.model.moments, self.model.networks.score_head()
         for starved in moments.starved():
             heaviest = int(moments.mixture().weights.argmax())

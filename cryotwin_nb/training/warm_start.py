@@ -1,7 +1,7 @@
-"""Warm start of the paper's networks from a subspace solution: the encoder learns its latents, the decoder its maps.
+"""Warm start of the paper's networks: a subspace solution supplies latents for the encoder and maps for the decoder.
 
-Both are regressions on noise-free targets: latents found by expectation-maximisation for the encoder, slices of maps
-instead of images for the decoder. `fit` then trains on the images themselves (Eq. 3 of the cryoTWIN paper).
+Both networks are regressed on noise-free targets: the encoder on latents found by expectation-maximisation, the decoder
+on slices of maps instead of images. `fit` then trains on the images themselves (Eq. 3 of the cryoTWIN paper).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.streaming import require_suitable
 from cryotwin_nb.training.objective import has_bfloat16
 
-_PART = 4  # one in so many frequencies is compared per step: without noise, more steps help more than full slices
+_PART = 4  # one in this many frequencies is compared per step: without noise, more steps help more than full slices
 _PAST = 100  # steps assumed to be in the moving moments of the prior, so that they change slowly from the start
 
 
@@ -53,7 +53,7 @@ def warm_start(
     batch_size : int
         Images per step.
     learning_rate : float
-        Peak learning rate of RAdam; decays to zero along a cosine.
+        Peak learning rate of RAdam; it decays to zero along a cosine.
     seed : int
         Seed of the image order and of the noise on the decoded latents.
     progress : bool
@@ -68,9 +68,9 @@ def warm_start(
     -----
     The warm start is not part of the paper. The decoder's error is summed over slices with the weight |k|, which makes
     it a distance between volumes (projection-slice theorem), and divided by the power of each shell, so that fine
-    detail is not learned last. It is evaluated at latents with the uniform noise of width T used in training. The
-    encoder's error is the squared error of the latents in units of T, plus the cross entropy between its scores and the
-    source's responsibilities.
+    detail is not learned last. This error is evaluated at latents with the uniform noise of width T used in training.
+    The encoder's error is the squared error of the latents in units of T, plus the cross entropy between its scores and
+    the source's responsibilities.
     """
     _require_pair(model, source)
     for either in (model, source):

@@ -1,6 +1,6 @@
 """Built-in molecules: pseudo-atoms, their blocks, and how coordinates move or weight them.
 
-Both are synthetic: shapes that follow published outlines, not atomic models.
+Both molecules are synthetic: they are shapes that follow published outlines, not atomic models.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _HINGES = (
 
 @cache
 def assembly_molecule() -> dict[str, Tensor]:
-    """Return the pseudo-atoms of the subunit: positions (J, 3) Å, masses (J,), blocks (J,) with 0 the core."""
+    """Return the pseudo-atoms of the subunit: positions (J, 3) Å, masses (J,), blocks (J,), where 0 is the core."""
     return _build(
         [
             _ellipsoid((0, 0, 0), (66, 46, 46), 430),
@@ -73,7 +73,7 @@ def assembly_molecule() -> dict[str, Tensor]:
 
 @cache
 def hinge_molecule() -> dict[str, Tensor]:
-    """Return the pseudo-atoms of a body (block 0) with two arms (blocks 1, 2), in the form of `assembly_molecule`."""
+    """Return the pseudo-atoms of a body (block 0) with two arms (blocks 1, 2), as in `assembly_molecule`."""
     return _build(
         [
             _ellipsoid((0, -15, 0), (46, 52, 40), 650),
@@ -138,7 +138,10 @@ def _rod(start, stop, radius: float, n: int) -> np.ndarray:
 
 
 def _spread(inside, n: int) -> np.ndarray:
-    """Return n points of [-1, 1]^3 with `inside` true, each the farthest from the others of ten random candidates."""
+    """Return n points in [-1, 1]^3 where `inside` is true; each is the best of ten random candidates.
+
+    The best candidate is the one farthest from all earlier points.
+    """
     rng = np.random.Generator(np.random.PCG64(10076))
     points = np.empty((0, 3))
     while len(points) < n:

@@ -35,11 +35,11 @@ class Truth:
     coordinates : (n, q) float32
         Occupancies of the five blocks, or the two hinge motions (0 to 1).
     labels : (n,) str
-        Name of the nearest state; "junk" for junk.
+        Name of the nearest state; "junk" for junk images.
     between : (n,) bool
         True for particles between two states.
     box_size, pixel_size : int, float
-        Grid of the volumes: pixels, Å.
+        Grid of the volumes: box size, pixels; pixel size, Å.
     atom_width : float
         Standard deviation of a pseudo-atom, pixels of that grid.
     """
@@ -65,7 +65,7 @@ class Truth:
         )
 
     def on_grid(self, box_size: int) -> Truth:
-        """Return the same truth with volumes on a grid of the same extent and another number of voxels.
+        """Return the same truth with volumes on a grid of the same extent with a different number of voxels.
 
         Parameters
         ----------
@@ -118,7 +118,8 @@ class Truth:
         path : path-like
             The .npz file.
         n : int, optional
-            Expected number of particles. Without it, a malicious file can exhaust memory, because it is compressed.
+            Expected number of particles. Without this check, a malicious file can exhaust memory, because the file is
+            compressed.
 
         Raises
         ------
@@ -129,7 +130,7 @@ class Truth:
             count = _count(path)
             if n not in (None, count):
                 remedy = f"Remove or rename this file: it does not belong to this set of {n} particles."
-                raise InputError(path, f"the ground truth of {count} particles", f"that of {n}", remedy)
+                raise InputError(path, f"the ground truth of {count} particles", f"the ground truth of {n}", remedy)
             with np.load(path, allow_pickle=False) as stored:
                 fields: dict[str, Any] = {name: stored[name] for name in cls.__dataclass_fields__ if name in stored}
             fields |= {"kind": str(fields["kind"]), "box_size": require_box_size(int(fields["box_size"]), path)}
@@ -139,10 +140,10 @@ class Truth:
             if fields["coordinates"].shape[1] != len(_KINDS[fields["kind"]][2]):
                 raise ValueError(f"coordinates of shape {fields['coordinates'].shape}")
             if not np.isfinite(fields["coordinates"]).all():
-                raise ValueError("coordinates that are not finite")
+                raise ValueError("non-finite coordinates")
         except InputError:
             raise
-        except Exception as error:  # a damaged archive raises almost anything
+        except Exception as error:  # a damaged archive can raise almost any exception
             remedy = "Delete the file to read the particles without their ground truth, or simulate them again."
             expected, sentence = "a file written by Truth.save", f"{path} holds no readable ground truth: {error}."
             raise InputError(path, f"no readable ground truth ({error})", expected, remedy, sentence) from error
@@ -156,7 +157,7 @@ def _count(path: str | os.PathLike) -> int:
     rest = (headers.pop("labels"), headers.pop("between"))
     plain = kind == "f" and q <= 16 and [part[:2] for part in rest] == [((n,), "U"), ((n,), "b")]
     if not plain or rest[0][2] > 1024 or any(shape or size > 1024 for shape, _, size in headers.values()):
-        raise ValueError("arrays of other shapes or types")
+        raise ValueError("unexpected array shapes or types")
     return n
 
 
