@@ -599,7 +599,7 @@ def test_the_best_of_an_image_has_likelihood_one():
 
 
 def test_the_likelihood_needs_a_trained_model_of_this_architecture(few):
-    with pytest.raises(InputError, match=r"(?s)likelihood: found an architecture without errors.*embed"):
+    with pytest.raises(InputError, match=r"(?s)likelihood: found an architecture that does not estimate.*embed"):
         ct.CryoTwin(16, "coordinate", latent_dim=2, n_components=2, width=8, depth=1).likelihood(few)
     with pytest.raises(InputError, match="untrained"):
         ct.CryoTwin(16, **FEW).likelihood(few)
