@@ -1,4 +1,4 @@
-"""Heterogeneity analysis of single-particle cryo-EM images: isometric latent space, density on it, and pathways.
+"""Heterogeneity analysis of single-particle cryo-EM images: isometric latents, their density, and pathways through it.
 
     import cryotwin_nb as ct
 

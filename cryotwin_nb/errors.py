@@ -97,14 +97,14 @@ def flag(name: str, value: Any, remedy: str = "Pass True or False.") -> bool:
 
 
 def choice(name: str, value: Any, choices: Collection[str], remedy: str = "Pass one of these.") -> str:
-    """Return one of the allowed strings, or raise `InputError`."""
+    """Return `value` if it is one of the allowed strings, or raise `InputError`."""
     if not isinstance(value, str) or value not in choices:
         raise InputError(name, repr(value), " or ".join(map(repr, choices)), remedy)
     return value
 
 
 def known_options(where: str, given: Collection[str], known: Collection[str]) -> None:
-    """Raise `InputError` if a given option is unknown."""
+    """Raise `InputError` if any of the given options is unknown."""
     unknown = [name for name in given if name not in known]
     if unknown:
         sentence = f"{where} has no option {' or '.join(map(repr, unknown))}."

@@ -183,6 +183,7 @@ def header_field(field: str, value: int) -> Callable[[Path], None]:
 
 
 EYE = np.broadcast_to(np.eye(3), (N, 3, 3)).copy()
+CTF_ROW = [8, 1, 15000, 15000, 1, 300, 1, 0, 0.0]
 NAN_CTF = np.tile([BOX, 2.5, 15000, np.nan, 45, 300, 2.7, 0.1, 0], (N, 1))
 POSES, PARAMETERS, SELECTION = {"poses": "poses.pkl"}, {"ctf": "ctf.pkl"}, {"indices": "ind.pkl"}
 LONE_TABLE = "data_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnVoltage #2\n1 300\n\n"
@@ -276,11 +277,6 @@ CASES: dict[str, tuple[Callable[[Path], None], str, dict[str, Any], str]] = {
     "NaN pose in .cs": (cs(lambda t: t["alignments3D/pose"].fill(np.nan)), "stack.cs", {}, r"stack\.cs.*pose"),
     "no pixel size in .cs": (cs(lambda t: t["blob/psize_A"].fill(0)), "stack.cs", {}, r"stack\.cs.*pixel_size="),
     "image past the end in .cs": (cs(lambda t: t["blob/idx"].fill(9)), "stack.cs", {}, r"stack\.cs.*image 10"),
-    "mixed signs in .cs": (
-        cs(lambda t: t["blob/sign"].__setitem__(0, 1)),
-        *("stack.cs", {"contrast": "auto"}, r"stack\.cs.*-1 to 1"),
-    ),
-    # cryoDRGN pickles
     "poses of another set": (
         content("poses.pkl", (EYE[:3], np.zeros((3, 2)))),
         "stack.star",
@@ -314,12 +310,20 @@ CASES: dict[str, tuple[Callable[[Path], None], str, dict[str, Any], str]] = {
     "missing poses": (remove("poses.pkl"), "stack.star", POSES, r"poses\.pkl does not exist"),
     "truncated poses": (cut("poses.pkl", 100), "stack.star", POSES, r"poses\.pkl"),
     "empty poses": (cut("poses.pkl", 0), "stack.star", POSES, r"poses\.pkl"),
-    "ctf of another set": (content("ctf.pkl", np.ones((9, 9))), "stack.star", PARAMETERS, r"ctf\.pkl.*9 particles.*4"),
+    "ctf of another set": (
+        content("ctf.pkl", np.tile(CTF_ROW, (9, 1))),
+        "stack.star",
+        PARAMETERS,
+        r"ctf\.pkl.*9 particles.*4",
+    ),
     "ctf too narrow": (content("ctf.pkl", np.ones((N, 8))), "stack.star", PARAMETERS, r"ctf\.pkl.*\(4, 8\).*\(n, 9\)"),
     "NaN in ctf": (content("ctf.pkl", NAN_CTF), "stack.star", PARAMETERS, r"ctf\.pkl.*nan for particle 1"),
     "ctf with box 0": (content("ctf.pkl", np.zeros((N, 9))), "stack.star", PARAMETERS, r"ctf\.pkl.*non-positive"),
     "ctf of mixed pixels": (
-        lambda f: dump(f / "ctf.pkl", np.tile([8, 1, 1, 1, 1, 1, 1, 0, 0.0], (N, 1)) * [[1], [2], [1], [1]]),
+        lambda f: dump(
+            f / "ctf.pkl",
+            np.tile(CTF_ROW, (N, 1)) * np.where(np.eye(9)[1] * np.eye(N)[1][:, None], 2, 1),
+        ),
         *("stack.star", PARAMETERS, r"ctf\.pkl.*sizes from"),
     ),
     "index out of range": (content("ind.pkl", np.array([0, N])), "stack.star", SELECTION, r"ind\.pkl.*0 to 3"),

@@ -60,7 +60,6 @@ def folder(tmp_path) -> Path:
 
 
 def test_the_last_epoch_is_read_by_default(folder):
-    write_pickles(folder / "z.pkl", np.zeros((1, 1)))  # as written at the end by old versions
     write_pickles(folder / "z.best.pkl", np.zeros((1, 1)))
     run = ct.read_cryodrgn(str(folder))
     assert (run.folder, run.epoch, run.box_size) == (folder, 12, BOX)

@@ -233,7 +233,7 @@ def test_fetch_makes_embedded_sets_with_the_arguments_of_the_manifest(monkeypatc
     toy = data.Dataset("toy", "A toy.", "CC0-1.0", generator="assembly", arguments={"seed": 3})
     assert data.fetch("toy", progress=False).given == {"seed": 3, "progress": False}
     toy = data.Dataset("toy", "A toy.", "CC0-1.0", generator="assembly", truth_sha256="0" * 64)
-    with pytest.warns(UserWarning, match="ground truth differs"):
+    with pytest.warns(UserWarning, match="ground truth is not the one"):
         data.fetch("toy")
 
 

@@ -17,8 +17,7 @@ from hypothesis.extra.numpy import arrays
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats import chimerax, cryodrgn
 from cryotwin_nb.formats.cryosparc import read_cs
-from cryotwin_nb.formats.files import atomic
-from cryotwin_nb.formats.locating import find_stack, locate_stacks
+from cryotwin_nb.formats.files import atomic, find_stack, locate_stacks
 from cryotwin_nb.formats.mrc import read_header, read_map, read_stack_header
 from cryotwin_nb.formats.mrc_writing import map_bytes, write_map, write_stack
 from cryotwin_nb.formats.poses import euler_from_rotations, rotations_from_euler, rotations_from_vectors

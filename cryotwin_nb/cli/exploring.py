@@ -1,4 +1,4 @@
-"""`states`, `pathway`, `routes` and `support` commands: from a model to maps along paths and their image support."""
+"""`states`, `pathway`, `routes` and `support` commands: a model's states, maps along paths, and their image support."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def add_states(parser: argparse.ArgumentParser) -> None:
 
 
 def states(options: argparse.Namespace) -> int:
-    """List the states of a model's latent density with their masses."""
+    """List the states of a model's latent density and their masses."""
     from cryotwin_nb.pathways import find_states
 
     prior = load_model(options).prior

@@ -1,7 +1,7 @@
 """`cryotwin COMMAND`: list of commands, dispatch and exit statuses.
 
-Exit statuses: 0 success; 1 success, but `look` found problems to fix first; 2 refused (arguments, input, disk,
-memory); 70 bug in this program, with a traceback; 130 interrupted, 143 terminated, both resumable.
+Exit statuses: 0 success; 1 success, but `look` found problems to fix before training; 2 refused (arguments,
+input, disk, memory); 70 bug in this program, with a traceback; 130 interrupted, 143 terminated, both resumable.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SEVERAL = "Multi-GPU: torchrun --standalone --nproc-per-node 4 -m cryotwin_nb t
 
 
 class _Command(NamedTuple):
-    """Module and help text of a command; in the module, `add_NAME` adds its options and `NAME` runs it."""
+    """Module and help text of a command; in the module, `add_NAME` adds the options and `NAME` runs the command."""
 
     module: str
     help: str
@@ -37,11 +37,11 @@ COMMANDS = {
     "look": _Command("training", "check poses, CTF and contrast, and reconstruct a coarse map"),
     "train": _Command("training", "train a model on particle images"),
     "embed": _Command("training", "embed particle images with a model and write their latents"),
-    "states": _Command("exploring", "list the states of a model with their masses"),
+    "states": _Command("exploring", "list the states of a model and their masses"),
     "pathway": _Command("exploring", "write maps along a path between two states"),
     "routes": _Command("exploring", "find all routes between two states and their shares"),
     "support": _Command("exploring", "compare the decoded maps of a path with maps from nearby images"),
-    "select": _Command("selecting", "write the particles of a state or near a path"),
+    "select": _Command("selecting", "write the particles that belong to a state or lie near a path"),
 }
 RENAMED = {
     "train": {"--components": "--n-components"},

@@ -1,4 +1,4 @@
-"""Options generated from signatures and NumPy docstrings: a single source for names, types, defaults and help.
+"""Options generated from signatures and NumPy docstrings, the single source of names, types, defaults and help texts.
 
 A keyword `n_steps` becomes `--n-steps`; a boolean whose default is True becomes `--no-...`. Only plain values are
 accepted: numbers, strings and paths. No option can name a class or module to import.
@@ -122,7 +122,7 @@ def documented(function: Callable) -> dict[str, tuple[str, str]]:
 
 
 def plain_type(hint: Any) -> type | None:
-    """Return the plain type in a type hint, or None; a union yields a path type, else its first plain type."""
+    """Return the plain type in a type hint, or None; a union yields its path type, or else its first plain type."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         members = [member for member in typing.get_args(hint) if member is not type(None)]
         paths = [member for member in members if _is_path(member)]
@@ -138,7 +138,7 @@ def _is_path(hint: Any) -> bool:
 
 
 def values_of(options: argparse.Namespace, wanted: list[Option]) -> dict[str, Any]:
-    """Return the values of some options, given or default, by keyword."""
+    """Return the values of the `wanted` options by keyword: those given by the user, else the defaults."""
     return {option.keyword: getattr(options, option.target) for option in wanted}
 
 

@@ -29,7 +29,7 @@ def reading_options(skip: tuple[str, ...] = ()) -> list[Option]:
 
 
 def add_particles(parser: argparse.ArgumentParser, skip: tuple[str, ...] = ()) -> None:
-    """Add the particle file and the options for reading it."""
+    """Add the argument for the particle file and the options for reading it."""
     from cryotwin_nb.particles.particles import Particles
 
     parser.add_argument("particles", type=Path, help=documented(Particles.read)["path"][0])
@@ -46,7 +46,7 @@ def read_particles(options: argparse.Namespace, images: bool = True, skip: tuple
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add the trained model and the compute device."""
+    """Add the arguments for the trained model and the compute device."""
     parser.add_argument("model", type=Path, help="trained model (.safetensors), or a checkpoint (.pt)")
     parser.add_argument("--device", default="cpu", help="PyTorch device, such as cpu or cuda (default: cpu)")
 
@@ -80,7 +80,7 @@ def read_points(path: Path) -> np.ndarray:
     Raises
     ------
     InputError
-        If the file holds no such array.
+        If the file does not contain such an array.
     """
     try:
         return np.array(np.load(path, mmap_mode="r"), dtype=np.float64)
@@ -91,7 +91,7 @@ def read_points(path: Path) -> np.ndarray:
 
 
 def components_of(prior: GaussianMixture, name: str, labels: Path | None, where: str) -> list[int]:
-    """Return the components of a state, component index or label, in order of decreasing weight.
+    """Return the components that a state name, index or label refers to, in order of decreasing weight.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def components_of(prior: GaussianMixture, name: str, labels: Path | None, where:
 
 
 def ends_of(prior: GaussianMixture, options: argparse.Namespace) -> tuple[int, int]:
-    """Return the heaviest components of the states given as --start and --end."""
+    """Return the component with the largest weight of each of the two states given as --start and --end."""
     if options.start is None or options.end is None:
         remedy = "Pass --start and --end; run `cryotwin states MODEL` to list the states."
         sentence = "A path requires two ends."
@@ -127,6 +127,6 @@ def ends_of(prior: GaussianMixture, options: argparse.Namespace) -> tuple[int, i
 
 def add_ends(parser: argparse.ArgumentParser) -> None:
     """Add the options for the two ends of a path."""
-    named = "a state such as S1 (its heaviest component is used) or a component index"
+    named = "a state such as S1 (its component with the largest weight is used) or a component index"
     parser.add_argument("--start", help=f"start of the path: {named}")
     parser.add_argument("--end", help=f"end of the path: {named}")

@@ -1,4 +1,4 @@
-"""`select` command: particles of a state or near a path, written for other programs."""
+"""`select` command: write the particles that belong to a state or lie near a path, for use in other programs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _selecting() -> list[Option]:
 
 
 def select(options: argparse.Namespace) -> int:
-    """Write the particles of a state or near a path."""
+    """Write the particles that belong to a state or lie near a path."""
     from cryotwin_nb.exchange import select_near, select_state, write_selection
 
     model = load_model(options)

@@ -63,7 +63,7 @@ def add_look(parser: argparse.ArgumentParser) -> None:
 
 
 def look(options: argparse.Namespace) -> int:
-    """Check poses, CTF and contrast; return 1 if there are problems to fix first."""
+    """Check poses, CTF and contrast; return 1 if there are problems to fix before training."""
     from cryotwin_nb.preparation import first_look
 
     if options.output:
@@ -113,7 +113,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def model_options() -> list[Option]:
-    """Return the keywords of `CryoTwin` as options, except the box size and architecture-specific ones."""
+    """Return the keywords of `CryoTwin` as options, except the box size and architecture-specific keywords."""
     from cryotwin_nb.models.cryotwin import CryoTwin
 
     return options_of(CryoTwin, skip=("box_size", "options"))
@@ -143,7 +143,7 @@ def _shared(networks: dict[str, list[Option]]) -> set[str]:
 
 
 def train(options: argparse.Namespace) -> int:
-    """Train a model, in a single process or in several started by torchrun."""
+    """Train a model, in a single process or in several processes started by torchrun."""
     from cryotwin_nb.runtime import distributed
 
     with distributed.joined(options.device):
@@ -176,7 +176,7 @@ def _train(options: argparse.Namespace, is_main: bool) -> None:
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the given options of the chosen architecture; refuse those of the other one."""
+    """Return the given options of the chosen architecture; refuse options of the other architecture."""
     networks = network_options()
     own = {option.keyword for option in networks[options.architecture]}
     given = {}

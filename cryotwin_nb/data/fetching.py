@@ -70,7 +70,7 @@ def download(
         As in `fetch`.
     folder : path, optional
         Folder for the files. By default, a folder named after the data set, inside the folder given by the environment
-        variable CRYOTWIN_DATA, else inside the user's cache folder.
+        variable CRYOTWIN_DATA or, if that is not set, inside the user's cache folder.
 
     Raises
     ------
@@ -112,7 +112,8 @@ def missing(
 def truth_hash(truth: Truth) -> str:
     """Return the SHA-256 of a ground truth: its labels, and its coordinates rounded to 1e-4.
 
-    Images and volumes are left out: sums of exponentials depend on the machine in the last digit, seeded draws do not.
+    Images and volumes are left out, because the last digits of sums of exponentials depend on the machine; seeded
+    random draws do not.
 
     Parameters
     ----------
@@ -145,7 +146,7 @@ def _simulate(dataset: Dataset, progress: bool) -> Particles:
     make = simulate.assembly if dataset.generator == "assembly" else simulate.hinge
     particles = make(**dataset.arguments, progress=progress)
     if particles.truth is not None and dataset.truth_sha256 not in (UNVERIFIED, truth_hash(particles.truth)):
-        differs = f"{dataset.name}: the simulated ground truth differs from the manifest's (another NumPy version?)"
+        differs = f"{dataset.name}: the simulated ground truth is not the one in the manifest (another NumPy version?)"
         warn_user(f"{differs}; results will not match published numbers exactly.")
     return particles
 
@@ -154,7 +155,7 @@ def _obtain(file: DataFile, target: Path, progress: bool) -> None:
     """Download `target` if it is missing, and verify it against the manifest."""
     if target.exists():
         if file.sha256 != UNVERIFIED:
-            _verify(file, target, target, "Move or delete the file to download it again. It was left untouched.")
+            _verify(file, target, target, "The file was left untouched. Move or delete it to download it again.")
         return
     part = target.with_name(target.name + ".part")
     _transfer(file.url, part, progress)
@@ -185,7 +186,7 @@ def _transfer(url: str, part: Path, progress: bool) -> None:
         with part.open("ab") as handle:
 
             def start_over(response: Any, **_: Any) -> None:
-                if response.status_code == 200:  # the server sends the whole file; 206 means the rest
+                if response.status_code == 200:  # the server sends the whole file; 206 would mean only the rest
                     handle.seek(0)
                     handle.truncate()
 

@@ -56,7 +56,7 @@ class Dataset:
     files : tuple of DataFile
         Files to download; empty for built-in sets and for sets that are only referenced.
     reader : mapping
-        Arguments of `Particles.read`; a file name stands for the path of that file, ``"."`` for the folder.
+        Arguments of `Particles.read`; a file name stands for the path of that file, and ``"."`` stands for the folder.
     generator : str or None
         Function of `cryotwin_nb.simulate` that generates a built-in set, called with `arguments`.
     arguments : mapping
@@ -112,7 +112,7 @@ def manifest_path(manifest: str | Path | None = None) -> Path:
 def _entry(path: Path, name: object, values: object) -> Dataset:
     """Build a `Dataset` from its mapping in the manifest."""
     where = f"{path}, data set {name!r}"
-    _require(_plain_name(name), where, f"{name!r}", "a name without folders: it becomes the folder of the files")
+    _require(_plain_name(name), where, f"{name!r}", "a name without folders (it also names the folder)")
     values = dict(values) if isinstance(values, dict) else {}
     raw = values.get("files") or []
     _require(isinstance(raw, list), where, f"files {raw!r}", "a list")

@@ -1,6 +1,6 @@
 """End-to-end demo: simulate, write, read, train, embed, find a path, decode, and compare with the ground truth.
 
-Every stage works as it does for a user: particles are written to and read from .mrcs and .star files, and training
+Every stage runs as it would for a user: particles are written to and read from .mrcs and .star files, and training
 writes a checkpoint.
 """
 
@@ -64,7 +64,7 @@ def run(
     epochs : int, optional
         Passes over the images. The default depends on the architecture.
     seed : int
-        Random seed of training and path.
+        Random seed of the training and of the path.
     """
     output, stage = Path(output), Stages()
     (output / "particles").mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ def evaluate(model: CryoTwin, particles: Particles, z: Tensor, direct: Pathway, 
     z : (n, d)
         Latents of the particles.
     direct, chain : Pathway
-        Path from B to E5 computed by Algorithm 1 in one run, and path joined from sub-paths.
+        Path from B to E5 computed by a single run of Algorithm 1, and path joined from sub-paths.
     """
     truth, prior = particles.require_truth(), model.prior
     results = {

@@ -1,6 +1,6 @@
 """Evaluation of a model: isometry, fit of the prior, t-SNE of the latents, scores against ground truth, image support.
 
-Most functions take arrays, a mixture or a decode function, so they also work on results of other programs.
+Most functions take arrays, a mixture or a decode function, so they also work on the results of other programs.
 """
 
 import lazy_loader

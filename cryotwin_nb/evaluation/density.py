@@ -29,7 +29,7 @@ def kl_divergence(
     prior : GaussianMixture
         Density to compare with.
     seed : int
-        Seed of the random split of the latents and of the samples.
+        Seed of the random split of the latents and of the samples of the prior.
     n_samples : int
         Number of samples of the prior, and maximum number of latents in each half.
     n_centres : int
@@ -80,8 +80,8 @@ def kl_divergence(
 def _kliep(kernels: np.ndarray, reference: np.ndarray, n_iterations: int = 500) -> np.ndarray:
     """Return the weights a >= 0 that maximise mean log(kernels @ a) subject to mean(reference @ a) = 1.
 
-    The expectation-maximisation update a <- a * K^T(1 / (K a)) / (n b), with b the kernel means over the reference, is
-    monotone and satisfies the constraint exactly.
+    The expectation-maximisation update a <- a * K^T(1 / (K a)) / (n b), with b the kernel means over the reference,
+    never decreases the objective and satisfies the constraint exactly.
     """
     b = reference.mean(0) + 1e-12
     a = np.full(len(b), 1 / b.sum())
@@ -114,7 +114,7 @@ def kl_neighbours(
     prior : GaussianMixture
         Density to compare with.
     seed : int
-        Seed of the choice of latents and of the samples.
+        Seed of the choice of latents and of the samples of the prior.
     n_neighbours : int
         k: the distance to the k-th nearest neighbour is used.
     n_samples : int
@@ -123,14 +123,14 @@ def kl_neighbours(
     Raises
     ------
     InputError
-        If there are not more than twice `n_neighbours` latents.
+        If the number of latents does not exceed twice `n_neighbours`.
 
     Notes
     -----
     The estimate detects mass concentrated at points if each point receives more than `n_neighbours` samples;
     `kl_divergence` smooths over such mass. Neither estimate detects a mixture that overfits with a few latents per
-    component; `held_out_log_likelihood` does. If latents are far outside the prior, both estimates are too small, and
-    much too small in high dimensions.
+    component; `held_out_log_likelihood` does. If latents are far from the mass of the prior, both estimates are too
+    small, and much too small in high dimensions.
     """
     from scipy.spatial import cKDTree
 
@@ -150,12 +150,12 @@ def kl_neighbours(
 
 
 def kl_lower_bound(z: Tensor, prior: GaussianMixture, n_components: int = 100, seed: int = 0) -> float:
-    """Return a lower bound, up to sampling error, of the KL divergence of latents from a prior, in nats.
+    """Return a lower bound, up to sampling error, on the KL divergence of latents from a prior, in nats.
 
-    The bound is the mean of log q - log p over one half of the latents, with p the prior and q a mixture fitted to the
-    other half. Its expectation is the divergence of the latents from p minus their divergence from q. For a prior
-    fitted to these latents, the bound is about 0 or negative. If latents and prior are far apart, the bound detects
-    differences that density ratios miss.
+    The bound is the mean of log q - log p over one half of the latents, where p is the prior and q a mixture fitted
+    to the other half. Its expectation is the divergence of the latents from p minus their divergence from q. For a
+    prior fitted to these latents, the bound is about 0 or negative. If latents and prior are far apart, the bound
+    detects differences that density ratios miss.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ def held_out_log_likelihood(
 ) -> dict[str, tuple[float, Interval]]:
     """Compare mixtures by held-out log-likelihood, in nats per latent, with 95 % bootstrap intervals.
 
-    The mixtures are fitted to one half of the latents and evaluated on the other.
+    The mixtures are fitted to one half of the latents and evaluated on the other half.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def held_out_log_likelihood(
     Returns
     -------
     dict
-        Mean and interval by name: "C = 1", ... for the fixed numbers, "selected (C = ...)" for the selected one.
+        Mean and interval by name: "C = 1", ... for the fixed numbers, "selected (C = ...)" for the selected number.
     """
     fitted, left_out = _halves(z, seed)
     mixtures = {

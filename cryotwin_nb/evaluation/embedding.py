@@ -51,7 +51,7 @@ def embed_tsne(
     seed: int = 0,
     progress: bool = False,
 ) -> Embedding:
-    """Compute one t-SNE map of latents, samples of the prior and its means (Fig. 2a and 2b of the paper).
+    """Compute one t-SNE map of latents, samples of the prior and its component means (Fig. 2a and 2b of the paper).
 
     The map is fitted to the latents alone; samples and means are then placed in it (openTSNE: Policar, Strazar and
     Zupan 2024), so that plots of latents and samples can be overlaid.

@@ -31,8 +31,9 @@ def distances(metric: Tensor, points: Tensor, z: Tensor) -> Tensor:
 
 
 def _as_seen(maps: Tensor, imaging: ImageFormation) -> Tensor:
-    """Return scaled transforms (k, D, D, D) of maps, with the inner products of whitened images averaged over poses.
+    """Return transforms (k, D, D, D) of maps in the metric of whitened images.
 
+    Inner products of the results are the inner products of whitened images, averaged over poses.
     A shell of the volume has 2 |v| times as many coefficients as the same shell of an image (projection-slice theorem).
     """
     size = maps.shape[-1]

@@ -25,7 +25,7 @@ def interval(
     Parameters
     ----------
     statistic : callable
-        Function that returns a number from arrays like `samples`.
+        Function that computes a number from arrays like `samples`.
     *samples : (n, ...) arrays
         Samples; they are resampled together along the first axis.
     level : float

@@ -40,7 +40,7 @@ def label_components(prior: GaussianMixture, z: Tensor, labels: np.ndarray, leas
 
 
 def components_of_labels(prior: GaussianMixture, names: Names) -> dict[str, int]:
-    """Return the heaviest component of each name, by name.
+    """Return, for each name, the component with the largest weight.
 
     Parameters
     ----------
@@ -50,7 +50,8 @@ def components_of_labels(prior: GaussianMixture, names: Names) -> dict[str, int]
         Name of each named component.
     """
     _require_components(prior, names, "names")
-    heaviest = sorted(names, key=lambda c: float(prior.weights[c]))  # the dict keeps the last, heaviest of each name
+    heaviest = sorted(names, key=lambda c: float(prior.weights[c]))
+    # of each name, the dict keeps the last component: the one with the largest weight
     return dict(sorted({names[c]: c for c in heaviest}.items()))
 
 
@@ -71,7 +72,7 @@ def confusion(prior: GaussianMixture, z: Tensor, names: Names, labels: np.ndarra
     Returns
     -------
     counts : (labels, names) int64
-        Numbers of particles; the last column counts those whose component has no name, if there are any.
+        Numbers of particles; the last column counts particles whose component has no name, if any.
     rows, columns : list of str
         Labels and names.
     """
@@ -111,7 +112,7 @@ def read_labels(path: str | os.PathLike, prior: GaussianMixture | None = None) -
     Raises
     ------
     InputError
-        If the file is missing, or is not a table of component numbers and names.
+        If the file is missing, or is not a table of component indices and names.
     """
     path = require_file(path, "labels file (.json)")
     try:

@@ -30,22 +30,22 @@ class Isometry:
 
     @property
     def correlation(self) -> float:
-        """Pearson's r of both sets of products: 1 for an isometry up to scale (the measure in Fig. 4 of the paper)."""
+        """Pearson's r of the two sets of products: 1 for an isometry up to scale (measure in Fig. 4 of the paper)."""
         return _correlation(self.latent_products, self.volume_products)
 
     @property
     def scale(self) -> float:
-        """Least-squares factor from latent to volume products, through the origin."""
+        """Least-squares slope, through the origin, of the volume products against the latent products."""
         return _scale(self.latent_products, self.volume_products)
 
     @property
     def correlation_interval(self) -> Interval:
-        """95 % bootstrap interval of r, over the pairs."""
+        """95 % bootstrap interval of r, from resampling the pairs."""
         return interval(_correlation, self.latent_products, self.volume_products)
 
     @property
     def scale_interval(self) -> Interval:
-        """95 % bootstrap interval of the scale, over the pairs."""
+        """95 % bootstrap interval of the scale, from resampling the pairs."""
         return interval(_scale, self.latent_products, self.volume_products)
 
 
@@ -66,7 +66,7 @@ def isometry(
     step: float = 0.01,
     progress: bool = False,
 ) -> Isometry:
-    """Compare inner products of small latent steps with those of the changes in the decoded maps (Eq. 2 of the paper).
+    """Compare inner products of small latent steps and of the map changes that result (Eq. 2 of the paper).
 
     Parameters
     ----------
@@ -80,9 +80,9 @@ def isometry(
         Number of pairs of random directions.
     n_active : int, optional
         Number of leading principal components of `z` whose span contains the directions ("active subspace").
-        By default all directions, as in the paper.
+        By default, directions are drawn from the whole latent space, as in the paper.
     step : float
-        Step length relative to the standard deviation of the leading component; the differences are central.
+        Step length of the central differences, relative to the standard deviation of the leading component.
     progress : bool
         Show a progress bar.
 
@@ -110,7 +110,7 @@ def isometry(
 
 
 def metric_tensors(decode: Decode | object, z: Tensor, n_points: int = 40, seed: int = 0, step: float = 0.01) -> Tensor:
-    """Return the metric tensors J^T J (m, d, d) float64 of the decoder, with J its Jacobian.
+    """Return the metric tensors J^T J (m, d, d) float64 of the decoder, where J is its Jacobian.
 
     Parameters
     ----------
@@ -169,5 +169,5 @@ def principal_axes(z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def as_decode(decode: Decode | object) -> Decode:
-    """Return the method `volumes` of a model, or the decode function given."""
+    """Return the method `volumes` of a model; return a decode function unchanged."""
     return decode.volumes if hasattr(decode, "volumes") else decode  # type: ignore[return-value]

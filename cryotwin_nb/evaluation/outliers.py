@@ -31,7 +31,7 @@ class OutlierScores:
     correlation : (n,) float32
         Normalised correlation of the whitened image with the prediction.
     contrast : (n,) float32
-        Factor that fits the prediction to the image best; negative factors count as 0 in `residual`.
+        Factor by which the prediction best fits the image; negative factors count as 0 in `residual`.
     """
 
     score: np.ndarray
@@ -51,7 +51,7 @@ def outlier_scores(
     model : CryoTwin
         Trained model of either architecture.
     particles : Particles
-        Particles on the model's grid; at least two.
+        At least two particles, on the model's grid.
     batch_size : int
         Number of images processed at once.
     progress : bool
@@ -75,7 +75,7 @@ def outlier_scores(
     if len(particles) < 2:
         raise InputError("outlier_scores", "one particle", "at least 2 particles", "Score the whole data set.")
     imaging = model.imaging
-    weights, parts = imaging.multiplicity[1:], []  # all but the mean, which depends on the background level
+    weights, parts = imaging.multiplicity[1:], []  # without the mean, which depends on the background level
     for batch in batches(model.imaging, particles, batch_size, "outlier scores" if progress else None):
         data, seen = batch.data[:, 1:], model.predict(batch, model.encode(batch)[0])[:, 1:]
         energy, power = ((weights * (x.real.square() + x.imag.square())).sum(1) for x in (data, seen))

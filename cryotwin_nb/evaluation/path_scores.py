@@ -24,13 +24,13 @@ class CurveDistance(NamedTuple):
     """Distances between a curve and the true curve, in units of z."""
 
     mean: float
-    """Mean distance of the points of the true curve from the curve that is scored."""
+    """Mean distance of the points of the true curve from the scored curve."""
     hausdorff: float
     """Hausdorff distance: the largest distance of a point of either curve from the other curve."""
 
 
 class RouteScores(NamedTuple):
-    """Scores of routes of the assembling subunit against the four simulated ones."""
+    """Scores of routes of the assembling subunit against the four simulated routes."""
 
     recall: float
     """Fraction of the simulated routes that occur among the found routes above a minimum share."""
@@ -43,7 +43,7 @@ class RouteScores(NamedTuple):
     kendall_tau: tuple[float, ...]
     """Kendall's tau between the block order of each route and the most similar simulated order; 1 if equal."""
     share_error: float
-    """Total variation distance between the found and the simulated shares, 0 to 1."""
+    """Total variation distance between the found and the simulated route shares, 0 to 1."""
 
 
 def curve_distance(curve: Tensor, true_curve: Tensor, n_points: int = 200) -> CurveDistance:
@@ -77,7 +77,7 @@ def latents_at(z: Tensor, truth: Truth, coordinates: np.ndarray, n_neighbours: i
     coordinates : (m, q)
         True coordinates of the structures.
     n_neighbours : int
-        Number of particles averaged: those nearest in true coordinates.
+        Number of particles to average: the nearest ones in true coordinates.
     """
     known = torch.as_tensor(truth.coordinates, dtype=torch.float64)
     apart = torch.cdist(torch.as_tensor(np.asarray(coordinates)).double(), known)
@@ -101,7 +101,7 @@ def path_block_order(decode: Decode, latents: Tensor, truth: Truth) -> tuple[str
 
 
 def route_scores(routes: Sequence[Route], decode: Decode, truth: Truth, least_share: float = 0.05) -> RouteScores:
-    """Score routes of the assembling subunit, from its first to its last state, against the simulated ones.
+    """Score routes of the assembling subunit, from its first to its last state, against the simulated routes.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def route_scores(routes: Sequence[Route], decode: Decode, truth: Truth, least_sh
     truth : Truth
         Ground truth with the blocks.
     least_share : float
-        Minimum share of a route to count in recall, precision and `kendall_tau`.
+        Minimum share that a route needs to count in recall, precision and `kendall_tau`.
     """
     planted = true_block_orders()
     orders = [path_block_order(decode, route.latents, truth) for route in routes]

@@ -38,12 +38,12 @@ from cryotwin_nb.reconstruction.halves import (
 )
 
 BANDWIDTHS = (0.7, 1.0, 1.4, 2.0)
-"""Kernel radii tried, in standard errors of one image's latent; images farther away than the last radius show
-other structures."""
+"""Candidate kernel radii, in standard errors of one image's latent; images beyond the largest radius show other
+structures."""
 
 _ENOUGH = 10  # minimum effective number of images to evaluate a bandwidth
 _WINDOW = 1 / 16  # standard deviation of the Gaussian windows, fraction of the box
-_MEMORY = 2**29  # bytes of normal equations held at once
+_MEMORY = 2**29  # bytes of normal equations held in memory at once
 
 
 def pathway_support(
@@ -74,7 +74,7 @@ def pathway_support(
         Radius of the kernel, in standard errors of one image's latent. By default, chosen for each point among
         `BANDWIDTHS` by cross-validation.
     imaging : ImageFormation, optional
-        Image formation with measured noise; by default the model's, or one measured on the particles.
+        Image formation with measured noise; by default that of the model, or one measured on the particles.
     halves : (n,) int, optional
         Half-set of each image, 0 or 1; by default drawn at random.
     seed : int
@@ -90,7 +90,7 @@ def pathway_support(
     Raises
     ------
     InputError
-        If the latents do not belong to the particles or the path, or a setting is out of range.
+        If the latents do not match the particles or the path, or a setting is out of range.
 
     Notes
     -----
@@ -98,14 +98,15 @@ def pathway_support(
     r^2 = (z_i - z)^T I (z_i - z), where I is the expected Fisher information of one image: the decoder's metric,
     weighted by CTF and noise. The latent space therefore need not be isometric. The kernel is 1 - (r / bandwidth)^2.
 
-    Cross-validation: for each bandwidth, the map from one half-set predicts the images of the other within the
-    smallest bandwidth that contains ten images. Bandwidths are bounded, because prediction alone would favour including
-    particles of other states, which share most of the density; a gap between two states would then seem supported.
+    Cross-validation: for each bandwidth, the map from one half-set predicts those images of the other half-set
+    that lie within the smallest bandwidth containing ten images. Bandwidths are bounded, because prediction alone would
+    favour including particles of other states, which share most of the density; a gap between two states would then
+    seem supported.
 
-    `shell_support` is <A M, X> / |A M|^2 over the images X near a point, where A M is the decoded map projected and
-    CTF-modulated like the images: the least-squares estimate of the share of its amplitude that the images contain,
-    with a standard error given by the noise. The share requires no resolved map, so it also assesses detail finer than
-    `resolution`. It does not detect a decoder that has fitted the noise of these images.
+    `shell_support` is <A M, X> / |A M|^2 over the images X near a point, where A M is the decoded map, projected and
+    CTF-modulated like the images. It is the least-squares estimate of the share of the decoded amplitude that the
+    images contain; its standard error follows from the noise. The estimate requires no resolved map, so it also
+    assesses detail finer than `resolution`. It does not detect a decoder that has fitted the noise of these images.
 
     Examples
     --------
@@ -159,7 +160,7 @@ def _require(points: Tensor, z: Tensor, n: int, bandwidth: float | None) -> None
         found, expected = f"an array of shape {tuple(z.shape)}", f"finite values of shape ({n}, {points.shape[1]})"
         raise InputError("latents", found, expected, remedy, f"latents must be {expected}; found {found}.")
     if bandwidth is not None and not 0 < bandwidth < np.inf:
-        remedy = "Pass a number of standard errors, or omit it for an automatic choice."
+        remedy = "Pass a number of standard errors, or omit `bandwidth` for an automatic choice."
         raise InputError("bandwidth", f"{bandwidth}", "a positive number", remedy)
 
 
@@ -171,7 +172,10 @@ def _chunks(n_points: int, n_candidates: int, imaging: ImageFormation) -> Iterat
 
 
 def _grey_value(decode: Decode, particles: Particles, z: Tensor, imaging: ImageFormation, n: int = 256) -> float:
-    """Return the images' grey value per Å in units of the decoded maps, from up to `n` images and their mean map."""
+    """Return the factor that scales decoded maps to the grey value per Å of the images.
+
+    It is estimated from up to `n` images and the mean of a few of their decoded maps.
+    """
     rows = evenly(np.arange(len(particles)), n)
     equations = NormalEquations(imaging, float(imaging.plane.radius or 0), 1, PADDING)
     batch = imaging.batch(particles, rows)
@@ -191,7 +195,7 @@ def choose_bandwidth(choices: list[Pair], weights: np.ndarray, power: Tensor) ->
     weights : (H, n)
         Kernel weights of each bandwidth.
     power : (n_shells,)
-        Power of the density.
+        Radial power spectrum of the density.
     """
     enough = [j for j, own in enumerate(weights) if n_effective(own) >= _ENOUGH]
     if not enough:
@@ -213,17 +217,17 @@ def _compared(pair: Pair, power: Tensor, decoded: Tensor, voxel_size: float) -> 
     Parameters
     ----------
     decoded : (2, D, D, D)
-        Maps decoded at the point and at the weighted mean of its images' latents.
+        Maps decoded at the point and at the weighted mean of the latents of the images near it.
     """
     _, curve, volume = solve_pair(pair, power, voxel_size)
-    equations = pair.first  # merged: from all images
+    equations = pair.first  # after merging: the equations of all images
     mask = particle_mask(equations.imaging)
     at_point, at_centre = decoded.float().to(equations.sums) * mask
     cross, square = (part[1 : len(mask) // 2 + 1].cpu().numpy() for part in equations.agreement(at_centre))
     scale = float(cross.sum() / square.sum()) if cross.any() else 1.0
     to_decoded = fsc(volume, np.sign(scale) * at_point.cpu(), voxel_size)
     local_support, local_error = equations.local_agreement(scale * at_centre, mask, _WINDOW * len(mask))
-    with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 without images
+    with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 if there are no images
         shell_support, shell_error = cross / square / scale, 1 / np.sqrt(2 * square) / abs(scale)
     return {
         "maps": volume.numpy(),

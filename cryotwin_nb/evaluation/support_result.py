@@ -10,8 +10,8 @@ from torch import Tensor
 from cryotwin_nb.reconstruction.halves import expected_correlation
 
 _FEW = 5  # minimum number of images; a point with fewer is flagged
-_SHELL_LIMIT, _LOCAL_LIMIT = 0.8, 0.6  # minimum shares of the decoded amplitude
-_DEPARTED = 1.5  # flagged if the decoded map departs at a resolution coarser than the supported one by this factor
+_SHELL_LIMIT, _LOCAL_LIMIT = 0.8, 0.6  # minimum shares of the decoded amplitude that the images must contain
+_DEPARTED = 1.5  # a point is flagged if `departure` exceeds this multiple of `resolution`
 _SIGNIFICANT = 5.0  # standard errors
 
 
@@ -24,13 +24,13 @@ class PathwaySupport:
     latents : (m, d) float32
         Points of the path.
     n_effective : (m,) float64
-        Effective number of images near each point, (sum w)^2 / sum w^2 with their kernel weights w.
+        Effective number of images near each point, (sum w)^2 / sum w^2, where w are their kernel weights.
     bandwidth : (m,) float64
         Radius of each kernel, in standard errors of one image's latent.
     offset : (m,) float64
-        Distance from each point to the weighted mean of these images' latents, in the same unit.
+        Distance from each point to the weighted mean of the latents of these images, in the unit of `bandwidth`.
     maps : (m, D, D, D) float32
-        Maps reconstructed from the images near each point only, zyx, image grey value per Å.
+        Maps reconstructed only from the images near each point, zyx, image grey value per Å.
     frequency : (D/2,) float64
         Frequencies of the curves, 1/Å.
     half_map_fsc : (m, D/2) float64
@@ -78,12 +78,12 @@ class PathwaySupport:
 
     @property
     def expected_fsc(self) -> np.ndarray:
-        """FSC (m, D/2) expected for `decoded_fsc` if the decoded maps were the truth."""
+        """Expected value (m, D/2) of `decoded_fsc` if the decoded maps were the true maps."""
         return expected_correlation(self.half_map_fsc)
 
     @property
     def beyond_images(self) -> np.ndarray:
-        """Shells (m, D/2) bool in which the decoder shows significantly more than the images contain."""
+        """Shells (m, D/2) bool in which the decoded map shows significantly more than the images contain."""
         return _short(self.shell_support, self.shell_error, _SHELL_LIMIT)
 
     @property

@@ -33,7 +33,7 @@ def coordinate_r2(z: Tensor, truth: Truth, n_neighbours: int = 10) -> dict[str, 
 
 
 def r2_interval(z: Tensor, truth: Truth, n_neighbours: int = 10) -> dict[str, Interval]:
-    """Return 95 % bootstrap intervals of `coordinate_r2`, over the predicted particles.
+    """Return 95 % bootstrap intervals of `coordinate_r2`, from resampling the predicted particles.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def block_order(occupancies: np.ndarray, names: tuple[str, ...], threshold: floa
 def passing_step(values: np.ndarray, threshold: float) -> float:
     """Return the interpolated step at which values rise above a threshold for the last time.
 
-    It is 0 if the values are always above the threshold, and infinity if they end below it.
+    The result is 0 if the values are always above the threshold, and infinity if the last value is below it.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Exchange with other programs: particles for RELION, cryoSPARC and cryoDRGN, maps for ChimeraX, cryoDRGN runs."""
+"""Exchange with other programs: particles for RELION, cryoSPARC and cryoDRGN, maps for ChimeraX, and cryoDRGN runs."""
 
 from cryotwin_nb.exchange.cryodrgn_run import CryodrgnRun, read_cryodrgn
 from cryotwin_nb.exchange.export import write_pathway

@@ -1,9 +1,9 @@
-"""Analysis of a finished cryoDRGN run: read its latents, find a pathway through them, decode the maps with cryoDRGN.
+"""Analysis of a finished cryoDRGN run: read latents, find a pathway, and decode its maps with cryoDRGN.
 
     run = ct.read_cryodrgn("run_folder")
     prior = ct.GaussianMixture.fit(run.latents, 60)
     path = ct.ridgeline_chain(prior, start, end)
-    print(run.decode_command(path.latents, "pathway", voxel_size))  # run it where cryoDRGN is installed
+    print(run.decode_command(path.latents, "pathway", voxel_size))  # run this command where cryoDRGN is installed
     maps, _ = run.read_maps("pathway")
 
 cryoDRGN is a separate program: it is not imported, and its pickle files are read without executing them.
@@ -35,8 +35,8 @@ class CryodrgnRun:
     ----------
     folder : Path
         Run folder.
-    epoch : int
-        Epoch of the latents and weights.
+    epoch : int or None
+        Epoch of the latents and weights; None for the last one, which cryoDRGN 4 stores without a number.
     latents : (n, d) float32
         Posterior means.
     log_variances : (n, d) float32 or None
@@ -48,7 +48,7 @@ class CryodrgnRun:
     """
 
     folder: Path
-    epoch: int
+    epoch: int | None
     latents: Tensor
     log_variances: Tensor | None
     indices: np.ndarray
@@ -73,7 +73,7 @@ class CryodrgnRun:
         Raises
         ------
         InputError
-            If `z` is empty or has another dimension, the weights of this epoch are missing, or the output folder
+            If `z` is empty or has a different dimension, the weights of this epoch are missing, or the output folder
             already contains maps, which could be mistaken for new ones.
         """
         z = torch.as_tensor(z).detach().cpu().numpy()
@@ -82,7 +82,8 @@ class CryodrgnRun:
             raise InputError(
                 "decode_command", f"latents of shape {z.shape}", expected, "Pass z[None] for a single map."
             )
-        weights = require_file(self.folder / f"weights.{self.epoch}.pkl", "weights file of this epoch")
+        name = "weights.pkl" if self.epoch is None else f"weights.{self.epoch}.pkl"
+        weights = require_file(self.folder / name, "weights file of this epoch")
         config, folder = require_file(self.folder / "config.yaml"), make_folder(output)
         if any(folder.glob("vol_*.mrc")):
             remedy = "Choose another folder, or delete the maps."
@@ -117,7 +118,7 @@ class CryodrgnRun:
 
 
 def read_cryodrgn(folder: str | os.PathLike, epoch: int | None = None) -> CryodrgnRun:
-    """Read a run folder of `cryodrgn train_vae`: z.N.pkl, config.yaml and the particle selection.
+    """Read a run folder of `cryodrgn train_vae`: z.N.pkl or z.pkl, config.yaml and the particle selection.
 
     Parameters
     ----------
@@ -129,15 +130,21 @@ def read_cryodrgn(folder: str | os.PathLike, epoch: int | None = None) -> Cryodr
     Raises
     ------
     InputError
-        If there are no latents, the configuration cannot be read, or the selection does not fit the latents.
+        If there are no latents, the configuration cannot be read, or the selection does not match the latents.
     """
     folder = Path(folder)
-    found = {int(match[1]): f for f in folder.glob("z.*.pkl") if (match := re.fullmatch(r"z\.(\d+)\.pkl", f.name))}
-    if not found or (epoch is not None and epoch not in found):
-        what = f"latents of the epochs {sorted(found)}" if found else "no latents"
-        expected = "z.N.pkl" if epoch is None else f"z.{epoch}.pkl"
+    found: dict[int | None, Path] = {
+        int(match[1]): f for f in folder.glob("z.*.pkl") if (match := re.fullmatch(r"z\.(\d+)\.pkl", f.name))
+    }
+    numbered = sorted(number for number in found if number is not None)
+    if is_file(folder / "z.pkl"):
+        found[None] = folder / "z.pkl"  # the last epoch
+    elif epoch is None and numbered:
+        epoch = numbered[-1]
+    if epoch not in found:
+        what = f"latents of the epochs {numbered}" if found else "no latents"
+        expected = "z.N.pkl or z.pkl" if epoch is None else f"z.{epoch}.pkl"
         raise InputError(folder, what, expected, "Pass the output folder (-o) of cryodrgn train_vae.")
-    epoch = max(found) if epoch is None else epoch
     mean, log_variance = read_latents(found[epoch])
     config = _read_config(folder / "config.yaml")
     selection = config["dataset_args"].get("ind")
@@ -159,7 +166,7 @@ def _read_config(path: Path) -> dict:
     known = isinstance(lattice, dict) and type(lattice.get("D")) is int and isinstance(dataset, dict)
     if not known or not isinstance(parts["dataset_args"].get("ind"), (str, int, type(None))):
         expected, remedy = "dataset_args, and lattice_args with D", "Pass the folder as cryoDRGN wrote it."
-        sentence = f"{path} is not the configuration of a cryoDRGN run: it must hold {expected}."
+        sentence = f"{path} is not the configuration of a cryoDRGN run: it must contain {expected}."
         raise InputError(path, "another configuration", expected, remedy, sentence)
     return parts
 
@@ -167,11 +174,12 @@ def _read_config(path: Path) -> dict:
 def _read_selection(folder: Path, name: str | int, n: int) -> np.ndarray:
     """Return the indices (n,) of the selected particles: the first n, or those listed in a file.
 
-    The path of the file is relative to the folder in which cryoDRGN was started.
+    The path of the file is relative to the folder in which cryoDRGN was started. A copy in the run folder, such as the
+    ind.pkl that cryoDRGN 4 writes there, takes precedence: the working folder can contain that of another run.
     """
     if isinstance(name, int):
         return np.arange(n)
-    candidates = [Path(name), folder / name, folder / Path(name).name]
+    candidates = [folder / Path(name).name, folder / name, Path(name)]
     path = next((c for c in candidates if is_file(c)), None)
     if path is None:
         found, remedy = f"no selection {name!r}", "Copy the .pkl given to --ind into the run folder."

@@ -33,7 +33,7 @@ def write_pathway(
     folder : path
         Output folder, created if missing. It receives map_000.mrc ..., difference_001.mrc ... (each map minus the
         previous one), pathway.cxc (opens the maps in ChimeraX as a series), latents.npy (K+1, d), latents.txt (the
-        same, in the format of `cryodrgn eval_vol --zfile`) and path.json (log density, cost and barrier).
+        same latents, in the format of `cryodrgn eval_vol --zfile`) and path.json (log density, cost and barrier).
     path : Pathway
         Path to export.
     maps : (K+1, D, D, D)
@@ -41,12 +41,12 @@ def write_pathway(
     voxel_size : float
         Voxel size of the maps, Å.
     sigma : float
-        Contour level in the ChimeraX script, in standard deviations of the maps above zero; shared by all maps.
+        Contour level in the ChimeraX script, as a multiple of the standard deviation of all maps; shared by all maps.
     level : float, optional
         Contour level in the unit of the maps, instead of `sigma`.
     box_size : int, optional
-        Box size of the original images in pixels, if the training images were downsampled: the maps are written on that
-        finer grid (see `write_map`).
+        Box size of the original images in pixels, if the training images were downsampled: the maps are written on the
+        grid of these images (see `write_map`).
 
     Examples
     --------

@@ -1,9 +1,10 @@
-"""Selection of particles in latent space, written for the program that the images came from.
+"""Selection of particles in latent space, and its export to the program that the images came from.
 
     rows = ct.select_near(z, path, n=5000)                     # or ct.select_state(z, model.prior, state)
     ct.write_selection("near_path.star", particles, rows)      # or .cs, or .pkl for cryoDRGN
 
-The selection refers to the file that the particles were read from: the original images at their original pixel size.
+An exported selection refers to the file that the particles were read from, and so to the original images at their
+original pixel size.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def select_near(
     n : int, optional
         Maximum number of particles; the nearest are selected.
     radius : float, optional
-        Maximum distance, in units of z. The latent space is isometric: equal distances are equal map differences.
+        Maximum distance, in units of z. The latent space is isometric: equal distances mean equal map differences.
 
     Returns
     -------
@@ -102,7 +103,7 @@ def select_state(
     prior : GaussianMixture
         Mixture fitted to the latents.
     state : State, int or sequence of int
-        State from `find_states`, or components; `components_of_labels` returns the component of a name.
+        State from `find_states`, or component indices; `components_of_labels` returns the component with a given name.
     least : float
         Minimum posterior probability of the state, from 0 to below 1. Above 0.5, no particle belongs to two states.
 
@@ -148,10 +149,11 @@ def write_selection(
         .cs, for particles read from a .cs file: the selected rows with all fields.
         .pkl: row numbers, from 0, in the file that the particles were read from, for cryoDRGN's ``--ind``.
     particles : Particles
-        Particles that `rows` refers to; they can be a subset, read with ``indices=`` or sliced. If they were rescaled
-        into a new stack, pass the original particles: ``ct.Particles.read("run_data.star", images=False)``.
+        Particles that `rows` refers to; they can be a subset, read with ``indices=`` or obtained by slicing. If they
+        were rescaled into a new stack, pass the original particles, read with
+        ``ct.Particles.read("run_data.star", images=False)``.
     rows : (k,) int, (n,) bool or slice, optional
-        Rows of `particles` to write, in the order of the original file; by default all.
+        Rows of `particles` to write; by default all. They are written in the order of the original file.
     columns : mapping of str to (k,), optional
         Columns to add: numbers or strings, one per row in `rows`. The key "outlier_score" is written as
         ``_cryotwinOutlierScore`` (.star) or ``cryotwin/outlier_score`` (.cs).
@@ -192,7 +194,7 @@ def write_selection(
     if path.suffix.lower() == ".pkl":
         if extra:
             sentence = f"{path} cannot hold columns: a .pkl file is a list of row numbers."
-            raise InputError(path, "columns", "none", "Write a .star or .cs file, or leave columns out.", sentence)
+            raise InputError(path, "columns", "none", "Write a .star or .cs file, or omit `columns`.", sentence)
         write_indices(path, source_rows)
         return path
     source = particles.source

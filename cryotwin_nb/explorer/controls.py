@@ -1,4 +1,4 @@
-"""Buttons, menus and sliders of the explorer and their layout, without the actions that they trigger."""
+"""Buttons, menus and sliders of the explorer, and their layout; other modules define the actions that they trigger."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Controls:
         self.doing = widgets.Label(layout=widgets.Layout(width="120px", display="none"))
         self.routes = _menu("Path", [], "auto")
         self.routes.layout.flex = "1 1 260px"
-        self._offering = False  # True while the list is being filled: this is not a choice by the user
+        self._offering = False  # True while the list is being filled, so that this does not count as a choice
         self.plane = _menu("Plane", planes, "170px")
         self.colour = _menu("Colour", columns, "230px")
         self.play = widgets.Play(min=0, max=0, interval=400, show_repeat=True)
@@ -136,7 +136,7 @@ class Controls:
         return {name: getattr(self, name).value for name in ("step", "sigma", "plane", "colour", "ghost", "change")}
 
     def set_shown(self, shown: dict[str, Any]) -> None:
-        """Apply settings of the view; skip settings that do not exist here."""
+        """Apply settings of the view; skip planes and colours that are not available here."""
         for name in ("plane", "colour"):
             if shown.get(name) in getattr(self, name).options:
                 getattr(self, name).value = shown[name]
@@ -147,7 +147,7 @@ class Controls:
             getattr(self, name).value = bool(shown.get(name))
 
     def progress(self, share: float | None, text: str) -> None:
-        """Show the progress of a job; the bar pulses if the share done is unknown (None)."""
+        """Show the progress of a job; the bar pulses if the completed share is unknown (None)."""
         self._busy(True)
         self.bar.layout.display = self.doing.layout.display = ""
         self.bar.value, self.doing.value = 1.0 if share is None else share, text

@@ -45,14 +45,14 @@ class PathwayExplorer(widgets.VBox):
     voxel_size : float
         Voxel size, Å.
     embedding : Embedding or (n, 2) float, optional
-        Embedding to show the latents in: `embed_tsne(latents, prior)`, or another one, such as cryoDRGN's UMAP.
+        Embedding in which to show the latents: `embed_tsne(latents, prior)` or another one, such as cryoDRGN's UMAP.
         Principal components and pairs of latent dimensions are always available.
     labels : (n,) str, or mapping of int to str, optional
-        Labels of the particles, to colour the points by and to name the components; or the names of the components.
+        Labels of the particles, used to colour the points and to name the components, or the names of the components.
     particles : Particles, optional
-        Particles, to colour the points by defocus, optics group and, for simulated data, the true state.
+        Particles. Points can then be coloured by defocus, optics group and, for simulated data, true state.
     columns : mapping of str to (n,), optional
-        Further values to colour the points by.
+        Further values by which the points can be coloured, keyed by title.
     evidence : optional
         Evidence for transitions, used by the method "All routes"; see `find_routes`. By default the latents.
     support : callable, optional
@@ -152,7 +152,7 @@ class PathwayExplorer(widgets.VBox):
         self.controls.step.value = value
 
     def choose(self, start: int, end: int) -> PathwayExplorer:
-        """Choose the components at the two ends, as by clicking their stars.
+        """Choose the components at the two ends; equivalent to clicking their stars.
 
         Parameters
         ----------
@@ -164,7 +164,7 @@ class PathwayExplorer(widgets.VBox):
         return self
 
     def compute(self, chosen: int = 0) -> PathwayExplorer:
-        """Compute the path with the current settings and wait for it. The button does the same without waiting.
+        """Compute the path with the current settings and wait for the result. The Compute button does not wait.
 
         Parameters
         ----------

@@ -63,7 +63,7 @@ def picture(view: View, colours: int = 128) -> bytes:
 
 
 def _draw_resolutions(ax: Axes, at: np.ndarray, support: Any) -> None:
-    """Plot the half-map resolutions above the bars on a second axis, the finest on top."""
+    """Plot the half-map resolutions above the bars on a second axis, with the finest on top."""
     resolution = np.asarray(support.resolution, float)
     known = resolution[np.isfinite(resolution)]
     if not len(known):

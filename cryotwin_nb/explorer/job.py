@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 Report = Callable[[float | None, str], None]
-"""Function called with the share done (None if unknown) and a description of the current step."""
+"""Function called with the completed share (None if unknown) and a description of the current step."""
 
 
 class Stopped(Exception):

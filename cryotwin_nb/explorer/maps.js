@@ -101,7 +101,7 @@
     if (!current) return;
     state.unseen = !fit();
     const turned = stage.viewer.rotationGroup.quaternion.clone().set(0, 1, 0, 0);
-    stage.viewerControls.rotate(turned);  // NGL views along +z; maps are viewed along -z, x to the right
+    stage.viewerControls.rotate(turned);  // NGL views along +z; maps are viewed along -z with x to the right
     stage.viewerControls.center(current.component.getCenter());
     stage.viewerControls.distance(-0.72 * Math.abs(current.component.getZoom()));  // boxes are wider than molecules
   }

@@ -1,7 +1,8 @@
-"""Map viewer: nglview with all maps of a path loaded at once and one of them shown.
+"""Map viewer: nglview with all maps of a path loaded at once, of which one is shown.
 
-Maps are sent as binary messages with 8-bit integers, one byte per voxel; they are not stored in a saved notebook. Each
-browser view receives `maps.js`, which draws the maps, when it announces itself, and again after the page is reloaded.
+Maps are sent as binary messages with 8-bit integers, one byte per voxel; they are not stored in a saved notebook. The
+script `maps.js` draws the maps; it is sent to each browser view when the view announces itself, and again after the
+page is reloaded.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class MapViewer:
         self._overlay: dict[str, Any] = {"start": False, "change": False}
 
     def load(self, maps: Tensor, level: float, step: int = 0) -> None:
-        """Load new maps (m, D, D, D), the one at `step` first, with the contour level in their unit."""
+        """Load new maps (m, D, D, D), starting with the one at `step`; `level` is the contour level in their unit."""
         maps = torch.as_tensor(maps).detach().cpu()
         mean, std = float(maps.mean()), float(maps.std())
         low, high = mean + _LOWEST * max(std, 1e-12), max(float(maps.max()), mean + max(std, 1e-12))
@@ -75,7 +76,7 @@ class MapViewer:
         self._send("level", **self._levels())
 
     def overlay(self, start: bool, change: bool) -> None:
-        """Show or hide the map at the start as a transparent surface, and the density gained and lost since."""
+        """Show or hide the map at the start as a transparent surface, and the density gained and lost since then."""
         self._overlay = {"start": start, "change": change}
         if change and self._maps:
             self._send_changes()
@@ -90,7 +91,7 @@ class MapViewer:
         self._send("picture", number=self._version)
 
     def _levels(self) -> dict[str, Any]:
-        """Return the contour levels in units of the bytes; for changes, half the level of the maps."""
+        """Return the contour levels in units of the bytes; the level for changes is half the level of the maps."""
         offset, factor = self._scale
         return {"level": (self._level - offset) * factor, "change": 0.5 * self._level * factor}
 

@@ -33,7 +33,7 @@ class NamingWidget(widgets.VBox):
     Parameters
     ----------
     groups : sequence of tuple of int
-        For each picture, the components that are named together; the first of them is shown.
+        For each picture, the components that are named together; the picture shows the first of them.
     shares : sequence of float
         Total weight of each group.
     pictures : (m, h, w, 3) float
@@ -54,7 +54,7 @@ class NamingWidget(widgets.VBox):
     button : Button
         Button that saves the names.
     message : HTML
-        Confirmation that the names were saved, or the error.
+        Confirmation that the names were saved, or an error message.
     """
 
     def __init__(
@@ -127,8 +127,8 @@ def name_components(
 ) -> NamingWidget:
     """Create a widget that shows the components of a mixture as maps and saves the names you enter to a file.
 
-    Components with the same name share one picture, the map at the mean of the heaviest, and are renamed together. Each
-    component without a name has a separate picture.
+    Components with the same name share one picture and are renamed together; the picture shows the map at the mean of
+    the component with the largest weight. Each component without a name has a separate picture.
 
     Parameters
     ----------

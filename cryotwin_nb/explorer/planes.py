@@ -49,7 +49,7 @@ class Plane:
 
 
 def shown_rows(n: int) -> np.ndarray:
-    """Return the rows of at most MAX_POINTS of n particles, evenly spaced."""
+    """Return the indices of at most MAX_POINTS of n particles, at regular intervals."""
     return np.linspace(0, n - 1, min(MAX_POINTS, n)).astype(int)
 
 
@@ -106,7 +106,7 @@ def _linear(name: str, axes: tuple[str, ...], matrix: Tensor, centre: Tensor, po
 
 @dataclass(frozen=True, eq=False)
 class Colouring:
-    """Colours of the points, and the legend.
+    """Colours of the points and their legend.
 
     Attributes
     ----------
@@ -124,7 +124,7 @@ class Colouring:
 
 
 def colouring(title: str, values: np.ndarray) -> Colouring:
-    """Map values (n,) to colours: strings and integers with few distinct values as labels, other numbers by a ramp."""
+    """Map values (n,) to colours: strings and integers with few distinct values as labels, others by a ramp."""
     values = np.asarray(values)
     whole = values.dtype.kind in "iub" or (values.dtype.kind == "f" and bool(np.all(values == np.round(values))))
     if values.dtype.kind not in "iubf" or (whole and len(np.unique(values)) <= _MANY):
@@ -147,7 +147,7 @@ def colouring(title: str, values: np.ndarray) -> Colouring:
 def _by_label(title: str, values: np.ndarray) -> Colouring:
     texts = values.astype(str)
     names, number, counts = np.unique(texts, return_inverse=True, return_counts=True)
-    if len(names) > _MANY:  # the most frequent keep their own colour
+    if len(names) > _MANY:  # only the most frequent labels keep their own colour
         kept = np.argsort(-counts)[: _MANY - 1]
         texts = np.where(np.isin(number, kept), texts, "others")
         names, number = np.unique(texts, return_inverse=True)
@@ -161,7 +161,7 @@ def _by_label(title: str, values: np.ndarray) -> Colouring:
 def to_colour_by(
     prior: GaussianMixture, latents: Tensor, labels: Any, particles: Any, extra: Mapping[str, Any] | None
 ) -> dict[str, np.ndarray]:
-    """Return the values (n,) that points can be coloured by, by title."""
+    """Return the values (n,) by which points can be coloured, keyed by title."""
     n = len(latents)
     found: dict[str, Any] = {"log density (nats)": prior.log_prob(latents.float()).detach().cpu().numpy()}
     if labels is not None:

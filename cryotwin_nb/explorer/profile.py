@@ -1,6 +1,6 @@
 """Profile of a path, drawn below the maps: log density, particles near each step, and the current step.
 
-If the support by images was computed, a separate panel shows the half-map resolution at each step, the finest on top.
+If the support by images was computed, a separate panel shows the half-map resolution at each step, finest on top.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BLUE, _GREEN, _PINK, _ORANGE, _INK = "#0072b2", "#009e73", "#cc79a7", "#b04a00"
 
 
 def profile_svg(profile: PathProfile, step: int, support: Any = None) -> str:
-    """Draw the log density along the path, and below it the particles near each point of the path, as SVG.
+    """Draw, as SVG, the log density along the path and, below it, the number of particles near each point.
 
     `support`, if given, has the attributes `resolution` (K+1,) of half maps, Å, and `n_effective` (K+1,).
     """
@@ -79,7 +79,7 @@ def _counts(here: np.ndarray, profile: PathProfile, step: int) -> list[str]:
 
 
 def _resolutions(here: np.ndarray, support: Any) -> list[str]:
-    """Draw a diamond and a number for each step with a resolution, the finest on top, between the two panels."""
+    """Draw a diamond and a number for each step that has a resolution, finest on top, between the two panels."""
     resolution, images = np.asarray(support.resolution, float), np.asarray(support.n_effective, float)
     top, bottom = _MIDDLE + 26, _MIDDLE + _STRIP - 10
     parts = [

@@ -1,4 +1,4 @@
-"""Export of an exploration: the files of `write_pathway`, a movie, a figure, and a note from which to restore it."""
+"""Export of an exploration: the files of `write_pathway`, a movie, a figure and a note to restore the view."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def read_note(path: str | os.PathLike, prior: GaussianMixture) -> tuple[PathRequ
     Raises
     ------
     InputError
-        If the file is not such a note, or belongs to another mixture.
+        If the file is not a note written by the explorer, or belongs to another mixture.
     """
     path = Path(path) / NOTE if Path(path).is_dir() else path
     path = require_file(path, f"file {NOTE} written by the explorer")

@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 
 class Screen:
-    """Display of results according to the controls.
+    """Display of the results, following the controls.
 
     Parameters
     ----------
     controls : Controls
         Controls of the explorer.
     planes : mapping of str to Plane
-        Planes by name.
+        Planes, keyed by name.
     columns : mapping of str to (n,)
-        Values to colour the points by, by title.
+        Values by which the points can be coloured, keyed by title.
     weights : (C,) float
         Weights of the components.
     names : mapping of int to str

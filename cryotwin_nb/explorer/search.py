@@ -19,7 +19,7 @@ from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways import Landscape, PathProfile, Route, find_routes, max_flux, profile
 from cryotwin_nb.pathways.ridgeline import Pathway, ridgeline
 
-_AT_ONCE = 2  # maps decoded per progress report, at which a job can be stopped
+_AT_ONCE = 2  # number of maps decoded between progress reports; a job can be stopped at each report
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class PathAnswer:
         return self.paths[self.chosen]
 
     def titles(self, names: dict[int, str]) -> list[str]:
-        """Return the titles of the paths in the menu."""
+        """Return the menu titles of all paths."""
         return [path_title(path, names) for path in self.paths]
 
 
@@ -123,7 +123,7 @@ class PathSearch:
 def find_paths(
     request: PathRequest, prior: GaussianMixture, landscape: Callable[[], Landscape], evidence: Any = None
 ) -> list[Pathway]:
-    """Find the path, or all routes by decreasing share. `landscape` is called only by the methods that need it."""
+    """Find the path, or all routes in order of decreasing share. `landscape` is called only if the method needs it."""
     ends, n_steps, seed = (request.start, request.end), request.n_steps, request.seed
     if request.method == "Algorithm 1":
         return [ridgeline(prior, *ends, n_steps, request.omega, seed=seed)]
@@ -142,7 +142,7 @@ def find_paths(
 
 
 def path_title(path: Pathway, names: dict[int, str] | None = None) -> str:
-    """Return the title of a path in the menu: its method and cost, or the share and states of a route."""
+    """Return the menu title of a path: its method, cost and barrier, or the share and states of a route."""
     if isinstance(path, Route):
         called = [state_name(state, names) for state in path.states]
         return f"{path.share:.0%}: " + " → ".join(name for name, _ in groupby(called))

@@ -13,7 +13,7 @@ import traitlets
 from cryotwin_nb.explorer.planes import Colouring, Plane
 from cryotwin_nb.pathways.ridgeline import Pathway, equidistant
 
-_CORNERS = 120  # points per path drawn
+_CORNERS = 120  # number of points per path drawn
 _HERE = Path(__file__).parent
 
 
@@ -49,7 +49,7 @@ class StarPicker(anywidget.AnyWidget):
         self._colouring: Colouring | None = None
 
     def show_plane(self, plane: Plane, colouring: Colouring, path: Pathway | None = None) -> None:
-        """Show a plane, and the path in it."""
+        """Show a plane and the path projected onto it."""
         self._plane = plane
         both = np.concatenate([np.percentile(plane.points, (0.2, 99.8), axis=0), plane.means])
         size = 13 + 13 * np.sqrt(self._weights / self._weights.max())
@@ -84,7 +84,7 @@ class StarPicker(anywidget.AnyWidget):
             self.curve, self.steps = placed[:_CORNERS].tolist(), placed[_CORNERS:].tolist()
 
     def _texts(self, component: int) -> dict[str, str]:
-        """Return the name, label (only for the heaviest star with that name) and tooltip of a star."""
+        """Return the name, the label (only for the largest star with that name) and the tooltip of a star."""
         name = self._names.get(component, "")
         label = name if self._heaviest.get(name) == component else ""
         tip = f"component {component}, weight {self._weights[component]:.1%}"

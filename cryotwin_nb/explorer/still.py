@@ -18,7 +18,7 @@ _NOTHING = (  # a transparent pixel
 
 
 class Still:
-    """Separate output below the widget's output. A live widget hides this output by its class `cryotwin-still-<name>`.
+    """Separate output below the widget's output. A live widget hides it through its class `cryotwin-still-<name>`.
 
     When the picture changes, only this output is replaced; replacing the output of the widget would reload all maps.
 

@@ -2,16 +2,68 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.metadata import Metadata
 from cryotwin_nb.formats.stacks import ImageSource, NoImages
 from cryotwin_nb.imaging.fourier import fft2, grid, ifft2, n_shells, shell_mean
 from cryotwin_nb.imaging.optics import CTF
 
+
+@dataclass(frozen=True)
+class SignedImages:
+    """Images of which some are negated, so that all particles are dark."""
+
+    source: ImageSource
+    negated: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, rows: np.ndarray) -> SignedImages:
+        return replace(self, source=self.source[rows], negated=self.negated[rows])
+
+    @property
+    def box_size(self) -> int:
+        return self.source.box_size
+
+    @property
+    def files(self) -> frozenset[Path]:
+        return self.source.files
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        return np.where(self.negated[rows], -1, 1).astype(np.float32)[:, None, None] * self.source.read(rows)
+
+    def name(self, row: int) -> str:
+        return self.source.name(row)
+
+
 _WORDS = {"dark": "dark on light", "light": "light on dark"}
+
+
+def with_contrast(
+    source: ImageSource, ctf: CTF | None, pixel: float, table: Metadata, notes: list[str]
+) -> tuple[ImageSource, str]:
+    """Return the images and their contrast.
+
+    If the file declares both signs, light particles are negated; what is unclear is added to `notes`.
+    """
+    signs = np.zeros(0) if table.sign is None else np.unique(table.sign)
+    if table.sign is not None and {-1.0, 1.0} <= set(signs):
+        light = table.sign > 0
+        text = f"{table.path} declares {light.sum()} of {len(light)} particles light on dark, the others dark on light;"
+        notes.append(f"{text} the former are negated.")
+        return (source if isinstance(source, NoImages) else SignedImages(source, light)), "dark"
+    sign = None if table.sign is None else table.common("sign")
+    contrast, why = choose_contrast(source, ctf, pixel, sign, table.path)
+    notes += [why] if why else []
+    return source, contrast
 
 
 def choose_contrast(

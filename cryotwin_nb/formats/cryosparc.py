@@ -11,7 +11,7 @@ from numpy.lib.format import open_memmap
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import require_file
-from cryotwin_nb.formats.metadata import Metadata, column, make_ctf, whole_numbers
+from cryotwin_nb.formats.metadata import Metadata, column, make_ctf, unused, whole_numbers
 from cryotwin_nb.formats.poses import rotations_from_vectors
 from cryotwin_nb.imaging.optics import CTF
 
@@ -24,6 +24,9 @@ _CTF = {
     "amplitude_contrast": "ctf/amp_contrast",
     "phase_shift": "ctf/phase_shift_rad",
 }
+_MULTI = "alignments3D_multi"
+_STREAM = b"\x95CSDAT"
+_LONGEST_HEADER = 2**20  # bytes; NumPy's default of 10,000 is exceeded by jobs with more than 27 classes
 _OPTIONAL = {"ctf/amp_contrast": np.nan, "ctf/phase_shift_rad": 0.0}
 
 
@@ -57,6 +60,7 @@ def read_cs(path: str | os.PathLike, pixel_size: float | None = None, poses: boo
     notes: list[str] = []
     rotations, shifts = _poses(table, path, pixel, notes) if poses else (None, None)
     fields = set(table.dtype.names or ())
+    notes += unused(fields, table.__getitem__, path)
     shape = _numbers(table, path, "blob/shape", (2,)) if "blob/shape" in fields else np.zeros((len(table), 1))
     group = _numbers(table, path, "ctf/exp_group_id") if "ctf/exp_group_id" in fields else np.zeros(len(table))
     return Metadata(
@@ -84,11 +88,18 @@ def read_table(path: Path) -> np.ndarray:
         If the file is not a .cs file of particles.
     """
     try:
-        mapped = open_memmap(path, mode="r")  # also compares the size declared in the header with the file size
+        with open(path, "rb") as file:
+            stream = file.read(len(_STREAM)) == _STREAM
+        # also compares the size declared in the header with the file size
+        mapped = None if stream else open_memmap(path, mode="r", max_header_size=_LONGEST_HEADER)  # type: ignore[call-arg]
     except Exception as error:  # a damaged header can raise almost any exception
         remedy = "Pass a .cs file written by a cryoSPARC job (files with Python objects are rejected as unsafe)."
         expected, sentence = "a NumPy structured array", f"{path} cannot be read as a NumPy structured array: {error}."
         raise InputError(path, f"no readable array ({error})", expected, remedy, sentence) from error
+    if mapped is None:
+        sentence = f"{path} is in cryosparc-tools' stream format (CSDAT)."
+        remedy = "Save it with Dataset.save(path, format=NUMPY_FORMAT) of cryosparc-tools."
+        raise InputError(path, "cryosparc-tools' stream format", "a NumPy structured array", remedy, sentence)
     kinds = {name: mapped.dtype[name].kind for name in mapped.dtype.names or ()} if mapped.ndim == 1 else {}
     missing = [name for name, kind in (("blob/path", "SU"), ("blob/idx", "iu")) if kinds.get(name, "V") not in kind]
     if missing:
@@ -127,6 +138,8 @@ def _poses(
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Return rotations, and shifts in Å; files store shifts in alignment pixels, which can differ from image pixels."""
     names = table.dtype.names or ()
+    if "alignments3D/pose" not in names and f"{_MULTI}/pose" in names:
+        return _multi_class_poses(table, path, pixel, notes)
     if "alignments3D/pose" in names:
         prefixes, best = ["alignments3D"], np.zeros(len(table), dtype=np.int64)
     else:
@@ -141,7 +154,29 @@ def _poses(
         if f"{prefix}/shift" in names:
             scale = f"{prefix}/psize_A"
             size = _numbers(part, path, scale) if scale in names else pixel[rows]
+            size = np.where(size > 0, size, pixel[rows])  # 0: never set
             shifts[rows] = _numbers(part, path, f"{prefix}/shift", (2,)) * size[:, None]
+    if (np.linalg.norm(vectors, axis=1) > 2 * np.pi).any():
+        found = f"rotation vectors up to {np.linalg.norm(vectors, axis=1).max():.0f} long"
+        raise InputError(path, found, "lengths up to π, radians", "Convert the poses from degrees to radians.")
+    return rotations_from_vectors(vectors), column(shifts, path, "shift in Å").astype(np.float32)
+
+
+def _multi_class_poses(
+    table: np.ndarray, path: Path, pixel: np.ndarray, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return rotations, and shifts in Å, of each particle's best class from fields with one entry per class."""
+    classes = table.dtype[f"{_MULTI}/pose"].shape[0] if table.dtype[f"{_MULTI}/pose"].shape else 0
+    posterior = _numbers(table, path, f"{_MULTI}/class_posterior", (classes,))
+    rows, best = np.arange(len(table)), posterior.argmax(axis=1)
+    notes.append(f"{path}: no alignments3D; using the pose of each particle's best of {classes} classes in {_MULTI}.")
+    vectors = _numbers(table, path, f"{_MULTI}/pose", (classes, 3))[rows, best]
+    shifts = np.zeros((len(table), 2))
+    if f"{_MULTI}/shift" in (table.dtype.names or ()):
+        scale = f"{_MULTI}/psize_A"
+        size = _numbers(table, path, scale) if scale in (table.dtype.names or ()) else pixel
+        size = np.where(size > 0, size, pixel)
+        shifts = _numbers(table, path, f"{_MULTI}/shift", (classes, 2))[rows, best] * size[:, None]
     return rotations_from_vectors(vectors), column(shifts, path, "shift in Å").astype(np.float32)
 
 

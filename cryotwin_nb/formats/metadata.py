@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,17 @@ import numpy as np
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.imaging.optics import CTF
 
+_SHARED = ("path", "stacks", "notes", "whole_files")
+_IDENTITY = {"rlnMagMat00": 1.0, "rlnMagMat11": 1.0, "rlnCtfScalefactor": 1.0, "ctf/scale": 1.0}
+_UNUSED = {  # columns of a STAR file and fields of a .cs file that change images and are not used here
+    "beam tilt": ("rlnBeamTiltX", "rlnBeamTiltY", "ctf/tilt_A"),
+    "odd aberrations": ("rlnOddZernike", "ctf/trefoil_A"),
+    "even aberrations": ("rlnEvenZernike", "ctf/tetra_A"),
+    "anisotropic magnification": ("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11", "ctf/anisomag"),
+    "B-factors of the CTF": ("rlnCtfBfactor", "ctf/bfactor"),
+    "scale factors of the CTF": ("rlnCtfScalefactor", "ctf/scale"),
+    "stage tilt": ("rlnTomoNominalStageTiltAngle", "wrpTiltAngle"),
+}
 CTF_FIELDS = tuple(field.name for field in fields(CTF))
 
 
@@ -45,6 +56,8 @@ class Metadata:
         Contrast declared in the file: -1 for dark particles on a light background, 1 for light particles on a dark one.
     notes : tuple of str
         Choices made on the user's behalf while reading.
+    whole_files : frozenset of str
+        Stacks named without an image number, which must contain a single image.
     """
 
     path: Path
@@ -59,6 +72,7 @@ class Metadata:
     ctf: CTF | None = None
     sign: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    whole_files: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.stack_number)
@@ -66,7 +80,7 @@ class Metadata:
     def __getitem__(self, rows: np.ndarray) -> Metadata:
         """Return the metadata of a subset of particles; `stacks` is not reduced."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        per_particle = {k: v[rows] for k, v in values.items() if k not in ("path", "stacks", "notes") and v is not None}
+        per_particle = {k: v[rows] for k, v in values.items() if k not in _SHARED and v is not None}
         return Metadata(**values | per_particle)
 
     def common(self, name: str, tolerance: float = 0.0) -> float:
@@ -132,7 +146,7 @@ def make_ctf(where: object, **values: np.ndarray) -> CTF:
     Raises
     ------
     InputError
-        If a value is not finite, or a voltage or amplitude contrast is out of range.
+        If a value is not finite, a voltage or amplitude contrast is out of range, or the defocus is in µm.
     """
     for name, numbers in values.items():
         known = numbers[~np.isnan(numbers)] if name == "amplitude_contrast" else numbers
@@ -141,6 +155,12 @@ def make_ctf(where: object, **values: np.ndarray) -> CTF:
             found = f"{name.replace('_', ' ')} from {known.min():g} to {known.max():g}"
             remedy = "Correct the file; voltages are in kV, amplitude contrast is a fraction."
             raise InputError(where, found, "a positive voltage and a fractional amplitude contrast", remedy)
+    if (values["voltage"] > 3000).any():
+        found = f"a voltage of {values['voltage'].max():g} kV"
+        raise InputError(where, found, "at most 3,000 kV", "Convert the voltages from V to kV.")
+    largest = max(float(np.abs(values[name]).max(initial=0)) for name in ("defocus_u", "defocus_v"))
+    if 0 < largest < 10:
+        raise InputError(where, f"defocus values up to {largest:g} Å", "Å", "Convert the defocus from µm to Å.")
     return CTF(**{name: np.asarray(values[name], dtype=np.float32) for name in CTF_FIELDS})
 
 
@@ -188,3 +208,34 @@ def require_consistent(
         if part is not None and len(part) != n:
             remedy = "Pass the file that belongs to these particles, unfiltered or with the same filter."
             raise InputError(where, f"{name} for {len(part)} particles", f"{name} for {n}", remedy)
+
+
+def unused(names: object, values: Callable[[str], Any], path: Path) -> list[str]:
+    """Return a note that names what a file contains and this package does not use, or nothing.
+
+    Parameters
+    ----------
+    names : container of str
+        Columns or fields of the file.
+    values : callable
+        Returns the values of a column.
+    path : Path
+        The file, for the message.
+    """
+    present = []
+    for title, columns in _UNUSED.items():
+        if any(name in names and _differs(values(name), _IDENTITY.get(name, 0.0)) for name in columns):  # type: ignore[operator]
+            present.append(title)
+    if not present:
+        return []
+    listed = ", ".join(present[:-1]) + (" and " if len(present) > 1 else "") + present[-1]
+    return [f"{path} contains {listed}, which cryotwin_nb does not use."]
+
+
+def _differs(values: Any, neutral: float) -> bool:
+    """Return whether any value differs from 0 (not set) and from the neutral value; text counts if it has a nonzero."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iuf":
+        digits = set("".join(map(str, array.ravel().tolist()))) & set("123456789")
+        return bool(digits)
+    return bool(((np.abs(array) > 1e-9) & (np.abs(array - neutral) > 1e-9)).any())

@@ -22,6 +22,7 @@ from cryotwin_nb.formats.files import require_file
 from cryotwin_nb.imaging.fourier import require_box_size
 
 HEADER_BYTES = 1024
+_IMOD_STAMP = 1146047817  # "IMOD"
 _EXTENDED = slice(92, 96)  # bytes of nsymbt, the length of the extended header
 
 
@@ -43,6 +44,10 @@ class Header:
         Voxel size along x, Å; 0 if not in the header.
     axes : (3,) int
         Axis (x = 1, y = 2, z = 3) along columns, rows and sections.
+    is_volume : bool
+        Whether the header declares a volume (space group 1) and the map is cubic.
+    notes : tuple of str
+        Header values that were not believed.
     """
 
     path: Path
@@ -51,6 +56,8 @@ class Header:
     offset: int
     voxel_size: float
     axes: tuple[int, int, int]
+    is_volume: bool = False
+    notes: tuple[str, ...] = ()
 
     def read(self, sections: np.ndarray) -> np.ndarray:
         """Read some sections (m, rows, columns) from the file.
@@ -116,23 +123,51 @@ def read_header(path: str | os.PathLike) -> Header:
         raise InputError(path, f"MRC mode {int(header.mode)}", "mode 0, 1, 2, 6 or 12", remedy) from error
     if dtype.kind == "c":
         raise InputError(path, "complex data (mode 4)", "real images", "Transform the images to real space first.")
+    if int(header.mode) == 0 and _has_unsigned_bytes(header, bytes(beginning)):
+        dtype = np.dtype(np.uint8)
     shape = int(header.nz), int(header.ny), int(header.nx)
     offset = HEADER_BYTES + extended
+    notes: list[str] = []
     if min(shape) < 1 or extended < 0:
         raise InputError(path, f"dimensions {shape}", "positive dimensions", remedy)
     missing = offset + dtype.itemsize * shape[0] * shape[1] * shape[2] - path.stat().st_size
     if missing > 0:
         found = f"a file that ends {missing} bytes early"
         raise InputError(path, found, f"{shape[0]} sections of {shape[1]} x {shape[2]} pixels", remedy)
+    sections = (path.stat().st_size - offset) // (dtype.itemsize * shape[1] * shape[2])
+    if sections > shape[0]:
+        stated = f"{path}: the header states {shape[0]} image{'s' * (shape[0] > 1)}, the file contains {sections}"
+        if shape[0] == 1:  # a header that was never updated
+            shape = sections, *shape[1:]
+            notes.append(f"{stated}; reading all of them.")
+        else:
+            notes.append(f"{stated}; reading only the first {shape[0]}.")
     axes = int(header.mapc), int(header.mapr), int(header.maps)
-    return Header(path, shape, dtype, offset, _voxel_size(header), axes)
+    is_volume = int(header.ispg) == 1 and len(set(shape)) == 1
+    return Header(path, shape, dtype, offset, _voxel_size(header, path, notes), axes, is_volume, tuple(notes))
 
 
-def _voxel_size(header: np.recarray) -> float:
+def _has_unsigned_bytes(header: np.recarray, beginning: bytes) -> bool:
+    """Return whether the bytes of mode 0 are unsigned, as IMOD's flag or the stated range of the data tells.
+
+    MRC2014 defines signed bytes; IMOD marks them with bit 0 of imodFlags, and EMAN2 and older IMOD write unsigned ones.
+    """
+    order = "<" if header.nx.dtype.byteorder in "=<" else ">"
+    stamp, flags = np.frombuffer(beginning[152:160], f"{order}i4")
+    if stamp == _IMOD_STAMP:
+        return not flags & 1
+    return bool(header.dmin >= 0 and header.dmax > 127)
+
+
+def _voxel_size(header: np.recarray, path: Path, notes: list[str]) -> float:
     """Return the voxel size along x in Å, or 0 if the header contains no valid one."""
     if header.mx < 1 or not np.isfinite(header.cella.x) or header.cella.x <= 0:
         return 0.0
-    return round(float(header.cella.x) / int(header.mx), 6)
+    intervals = int(header.mx)
+    if intervals == 1 and header.nx > 1:  # the cell is that of the whole image
+        intervals = int(header.nx)
+        notes.append(f"{path}: the header states a cell of {float(header.cella.x):g} Å and mx = 1; dividing it by nx.")
+    return round(float(header.cella.x) / intervals, 6)
 
 
 def read_stack_header(path: str | os.PathLike) -> Header:

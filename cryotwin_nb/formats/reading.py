@@ -11,7 +11,7 @@ import numpy as np
 
 from cryotwin_nb.errors import InputError, choice, flag, positive
 from cryotwin_nb.formats import cryodrgn
-from cryotwin_nb.formats.contrast import choose_contrast
+from cryotwin_nb.formats.contrast import with_contrast
 from cryotwin_nb.formats.cryosparc import read_cs
 from cryotwin_nb.formats.files import require_file, require_suffix
 from cryotwin_nb.formats.metadata import Metadata, select
@@ -89,6 +89,7 @@ def read_parts(request: ReadRequest) -> ReadParts:
     source: ImageSource
     if request.images:
         source = open_stacks(table, request.datadir)
+        notes += source.notes
     else:
         source = NoImages(len(rows), request.box_size or stated, path)
     pixel = _pixel_size(table, parameters, pixel_size, source, notes)
@@ -96,12 +97,15 @@ def read_parts(request: ReadRequest) -> ReadParts:
     rotations, shifts = table.rotations, table.shifts
     if poses is not None:
         rotations, shifts = _foreign_poses(poses, total, rows, source, pixel)
+    transfer = _without_unset(transfer, path, notes)
     transfer = _with_amplitude_contrast(transfer, request.amplitude_contrast, path, notes)
+    if rotations is not None and len(rotations) >= 10 and np.ptp(rotations, axis=0).max() < 1e-6:
+        notes.append(f"{path}: all particles have the same pose, as in files that were never refined.")
     contrast = request.contrast
     if contrast == "auto":
-        sign = None if table.sign is None else table.common("sign")
-        contrast, why = choose_contrast(source, transfer, pixel, sign, path)
-        notes += [why] if why else []
+        source, contrast = with_contrast(source, transfer, pixel, table, notes)
+    elif table.sign is not None and (table.sign == {"dark": 1, "light": -1}[contrast]).any():
+        notes.append(f"{path}: contrast={contrast!r} contradicts the sign of images declared in the file.")
     arguments: dict[str, Any] = {
         "images": source,
         "optics_group": table.optics_group,
@@ -110,6 +114,18 @@ def read_parts(request: ReadRequest) -> ReadParts:
     }
     arguments |= {"shifts": shifts, "ctf": transfer, "pixel_size": pixel, "contrast": contrast}
     return ReadParts(arguments, total, rows, notes)
+
+
+def _without_unset(ctf: CTF | None, path: Path, notes: list[str]) -> CTF | None:
+    """Return None for a CTF that was never determined: all defocus values and phase shifts are 0."""
+    if ctf is None or any(np.any(values) for values in (ctf.defocus_u, ctf.defocus_v, ctf.phase_shift)):
+        return ctf
+    if (
+        not np.nanmax(ctf.amplitude_contrast, initial=0) < 0.99
+    ):  # images without contrast transfer, as some simulators write
+        return ctf
+    notes.append(f"{path}: the defocus of all particles is 0, so their CTF was never determined; reading them without.")
+    return None
 
 
 def _check_options(request: ReadRequest) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.formats.locating import locate_stacks
+from cryotwin_nb.formats.files import locate_stacks
 from cryotwin_nb.formats.metadata import Metadata
 from cryotwin_nb.formats.mrc import Header, read_stack_header
 from cryotwin_nb.imaging.fourier import require_box_size
@@ -90,6 +90,11 @@ class StackImages:
     def files(self) -> frozenset[Path]:
         return frozenset(self._header(int(i)).path.resolve() for i in np.unique(self.stack_number))
 
+    @property
+    def notes(self) -> list[str]:
+        """Header values that were not believed."""
+        return [note for i in np.unique(self.stack_number) for note in self._header(int(i)).notes]
+
     def _header(self, number: int) -> Header:
         header = self.stacks[number]
         if header is None:
@@ -150,6 +155,13 @@ def open_stacks(table: Metadata, datadir: str | os.PathLike | None = None) -> St
     used = np.unique(table.stack_number).tolist()
     found = locate_stacks([table.stacks[number] for number in used], table.path, datadir)
     headers = {number: read_stack_header(found[table.stacks[number]]) for number in used}
+    for number, header in headers.items():
+        name, sections = table.stacks[number], header.shape[0]
+        if name in table.whole_files and sections > 1:
+            named = f"{name!r} without an image number, a file of {sections} images"
+            remedy = "Write N@stack for image N of a stack. Subtomograms and tilt series are not supported."
+            sentence = f"{table.path} lists {named}."
+            raise InputError(table.path, named, "a single image per particle", remedy, sentence)
     sizes = {header.shape[-1]: header.path for header in headers.values()}
     if len(sizes) > 1:
         listed = " and ".join(f"{size} ({path})" for size, path in sorted(sizes.items()))
@@ -218,6 +230,12 @@ def listed(path: Path, datadir: str | os.PathLike | None) -> list[Path]:
 def bare_stacks(path: Path, stacks: list[Path]) -> Metadata:
     """Return the metadata of all images in some stacks, with the pixel size from the headers."""
     headers = [read_stack_header(stack) for stack in stacks]
+    for header in headers:
+        if header.is_volume and header.path.suffix.lower() == ".mrc":
+            found = f"a cubic map of {header.shape[0]} voxels a side (space group 1)"
+            remedy = "Pass the particle stack or its STAR file. If these are particle images, rename the file to .mrcs."
+            sentence = f"{header.path} looks like {found}, not like a particle stack."
+            raise InputError(header.path, found, "a particle stack", remedy, sentence)
     lengths = [header.shape[0] for header in headers]
     number = np.repeat(np.arange(len(headers)), lengths)
     return Metadata(
@@ -228,4 +246,5 @@ def bare_stacks(path: Path, stacks: list[Path]) -> Metadata:
         np.array([header.voxel_size for header in headers])[number],
         np.array([header.shape[-1] for header in headers])[number],
         np.zeros(len(number), dtype=np.int64),
+        notes=tuple(note for header in headers for note in header.notes),
     )

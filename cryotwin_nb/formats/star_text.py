@@ -9,10 +9,12 @@ from __future__ import annotations
 import csv
 import re
 from array import array
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from cryotwin_nb.errors import InputError
 
@@ -24,18 +26,19 @@ _MOST_LABELS = 1000
 _TOKEN = re.compile(rb"\"[^\"]*\"(?!\S)|'[^']*'(?!\S)|\S+")
 _TEXT = ("rlnImageName", "rlnMicrographName", "rlnOpticsGroupName")
 _PARTICLES = ("particles", "images", "")  # names of the particle table in RELION 3.1 and 5, 2 and 3.0
+_TOMOGRAPHY = ("rlnTomoName", "rlnTomoParticleId", "rlnTomoParticleName", "rlnTomoVisibleFrames")
 _REMEDY = "Correct that line, or export the file again."
 
 
-@dataclass
 class Table:
     """Lines of a table before they are parsed: column labels and rows, with line numbers from 1."""
 
-    labels: list[str] = field(default_factory=list)
-    rows: list[bytes] = field(default_factory=list)
-    lines: array = field(default_factory=lambda: array("L"))
-    label_line: int = 0  # of the last label
-    is_loop: bool = False
+    def __init__(self) -> None:
+        self.labels: list[str] = []
+        self.rows: list[bytes] = []
+        self.lines = array("L")
+        self.label_line = 0  # of the last label
+        self.is_loop = False
 
 
 def read_tables(path: Path) -> dict[str, pd.DataFrame]:
@@ -156,3 +159,47 @@ def _is_utf8(text: bytes) -> bool:
 
 def _decoded(text: bytes) -> str:
     return text.decode("utf-8" if _is_utf8(text) else "latin-1")
+
+
+def image_names(table: pd.DataFrame, path: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray, frozenset[str]]:
+    """Parse names `N@stack`.
+
+    Returns the stacks, the stack of each particle, its position there from 0, and the stacks named without a number.
+    """
+    numbers, names, whole_files = [], [], set()
+    for row, entry in enumerate(table["rlnImageName"].astype(str)):
+        number, at, name = entry.strip().partition("@")
+        if not at:
+            number, name = "1", number
+            whole_files.add(name)
+        name = name.removesuffix(":mrcs").removesuffix(":mrc")  # RELION's way to state the format
+        if not number.isdecimal() or len(number) > 15 or int(number) < 1 or not name:
+            found = f"rlnImageName {entry!r} in row {row + 1}"
+            raise InputError(path, found, "names like 000001@stack.mrcs, numbered from 1", "Correct that row.")
+        numbers.append(int(number) - 1)
+        names.append(name)
+    # dtype object: in a string array every entry takes the space of the longest name
+    stacks, stack_number = np.unique(np.array(names, dtype=object), return_inverse=True)
+    positions = np.array(numbers, dtype=np.int64)
+    return tuple(str(s) for s in stacks), stack_number.astype(np.int64), positions, frozenset(whole_files)
+
+
+def refuse_tomography(particles: pd.DataFrame, tables: Mapping[str, pd.DataFrame], path: Path) -> None:
+    """Raise `InputError` if a STAR file lists subtomograms or stacks of tilt images."""
+    general, optics = tables.get("general"), tables.get("optics")
+    found = None
+    with_dimension = [t for t in (particles, optics) if t is not None and "rlnImageDimensionality" in t]
+    if any((table["rlnImageDimensionality"].astype(str).str.strip() == "3").any() for table in with_dimension):
+        found = "3-D subtomograms (rlnImageDimensionality 3)"
+    if (~particles["rlnImageName"].astype(str).str.contains("@", regex=False)).all():
+        flag = None if general is None else general.get("rlnTomoSubTomosAre2DStacks")
+        named = [name for name in _TOMOGRAPHY if name in particles]
+        if flag is not None and (flag.astype(str).str.strip() != "0").any():
+            found = "particles of tilt series (rlnTomoSubTomosAre2DStacks)"
+        elif named:
+            found = f"particles of tomograms ({named[0]}, and image names without a number)"
+    if found:
+        sentence = f"{path} lists {found}; tomography is not supported."
+        raise InputError(
+            path, found, "single-particle images", "Pass the particles of a single-particle job.", sentence
+        )

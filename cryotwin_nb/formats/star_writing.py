@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cryotwin_nb.formats.poses import euler_from_rotations
-from cryotwin_nb.formats.star_columns import ANGLES, DEFOCUS
+from cryotwin_nb.formats.star import ANGLES, DEFOCUS
 from cryotwin_nb.imaging.optics import CTF
 
 

@@ -13,8 +13,7 @@ import numpy as np
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.cryosparc import read_table
-from cryotwin_nb.formats.files import atomic
-from cryotwin_nb.formats.locating import find_stack
+from cryotwin_nb.formats.files import atomic, find_stack
 from cryotwin_nb.formats.star_text import choose_particles, split, tokens
 
 _NAME = "rlnImageName"

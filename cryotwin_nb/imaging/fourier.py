@@ -3,7 +3,7 @@
 Conventions, used everywhere in cryotwin_nb:
 
 * box size D is even; the origin is index D//2 on every axis;
-* arrays are indexed ``zyx`` (``yx`` for images), coordinates are written ``xyz`` (``xy``);
+* arrays are indexed ``zyx`` (``yx`` for images), and coordinates are written ``xyz`` (``xy``);
 * frequencies k are integers in grid units, -D/2 ... D/2-1; k / (D * pixel_size) is in 1/Å;
 * 2-D and 3-D transforms have the same factor D^(-3/2). The 3-D transform is then unitary, and the transform of
   a projection (the sum of the voxels along z) *is* the central slice of the transform of the volume;
@@ -59,7 +59,7 @@ def real_ifft3(spectra: Tensor) -> Tensor:
 def fourier_padded(volumes: Tensor, box_size: int) -> Tensor:
     """Resample volumes (..., D, D, D) to a finer grid of `box_size` voxels over the same cube, with the same centre.
 
-    The transform is zero-padded: nothing is added beyond the old Nyquist frequency, nothing is lost below it, and
+    The transform is zero-padded: nothing is added above the old Nyquist frequency or lost below it, and
     voxels common to both grids keep their values.
     """
     size = volumes.shape[-1]

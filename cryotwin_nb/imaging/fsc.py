@@ -35,7 +35,8 @@ class FscCurve:
     def resolution(self, threshold: float = 0.143) -> float:
         """Resolution in Å at which the curve first falls below `threshold`, linearly interpolated.
 
-        It is the Nyquist resolution if the curve never falls below `threshold`, and infinity if it starts below.
+        The result is the Nyquist resolution if the curve never falls below `threshold`, and infinity if it starts below
+        `threshold`.
 
         Parameters
         ----------

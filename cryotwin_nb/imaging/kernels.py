@@ -3,8 +3,8 @@
 The functions fill arrays in place. The arrays are described in `lattice`, which implements the same operations in plain
 PyTorch for other devices. The lattice consists of rows along x with x >= 0: voxel (x, y, z) has the index
 `start[z + c, y + c] + x`, and a sample with x < 0 is replaced by its conjugate at the opposite position. Loops over the
-maps are short and are vectorised only if their length is a compile-time constant, so `gather` and `insert` return one
-function for each number of maps.
+maps are short and are vectorised only if their length is a compile-time constant, so `gather` and `insert` return a
+separate function for each number of maps.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def _locate(rotation, kx, ky, scale):
 def gather(n_maps: int) -> Callable:
     """Return a function that reads slices of Q = `n_maps` maps.
 
-    It fills slices (m, P, 2Q) by trilinear interpolation in lattice (V, 2Q): Q real parts, then Q imaginary parts.
+    The function fills slices (m, P, 2Q) by trilinear interpolation in a lattice (V, 2Q) of Q real parts and
+    Q imaginary parts.
     """
 
     @compiled

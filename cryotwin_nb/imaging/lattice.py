@@ -1,8 +1,9 @@
 """Fourier lattice for reading and inserting central slices.
 
-The lattice is `padding` times finer than the map's and covers the half of a ball with x >= 0. Slices are read by
-trilinear interpolation; its fall-off in real space is divided out of the volumes (`gridding`). On the CPU the loops are
-compiled (`kernels`); on other devices they use PyTorch's indexing and `index_add_`.
+The lattice is `padding` times finer than the Fourier grid of the map and covers the half of a ball with x >= 0. Slices
+are read by trilinear interpolation; the fall-off that this causes in real space is divided out of the volumes
+(`gridding`). On the CPU the loops are compiled (`kernels`); on other devices they use PyTorch's indexing and
+`index_add_`.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class HalfBall:
         return lattice
 
     def to_volumes(self, lattice: Tensor) -> Tensor:
-        """Return volumes (Q, D, D, D) from `lattice` (V, 2Q), the local averages of their transforms."""
+        """Return volumes (Q, D, D, D) from a `lattice` (V, 2Q) of local averages of their transforms."""
         margin, size = (self.side - self.box_size) // 2, self.box_size
         inside = slice(margin, margin + size)
         index = self.grid_index.to(lattice.device)
@@ -124,7 +125,7 @@ class HalfBall:
     def insert(
         self, sums: Tensor, frequencies: Tensor, rotations: Tensor, values: Tensor, powers: Tensor, second: Tensor
     ) -> None:
-        """Add slices to sums (V, 2Q + M), the adjoint of `slices`.
+        """Add slices to sums (V, 2Q + M); this is the adjoint of `slices`.
 
         Parameters
         ----------
@@ -193,7 +194,7 @@ class HalfBall:
             for part in torch.arange(len(self), device=sums.device).split(2**16):
                 matrix = precision[shell[part]].diag_embed()
                 matrix[:, row, column] += sums[part, 2 * size :].double()
-                inverse = torch.cholesky_inverse(torch.linalg.cholesky(matrix))  # reads the lower triangle
+                inverse = torch.cholesky_inverse(torch.linalg.cholesky(matrix))  # reads only the lower triangle
                 right = sums[part, : 2 * size].double().view(-1, 2, size)
                 solution[part] = (right @ inverse).flatten(1).float()
                 total.index_add_(0, shell[part], inverse)
@@ -215,7 +216,7 @@ class HalfBall:
         return corners, sign
 
     def _owners(self, threads: int) -> np.ndarray:
-        """Return the thread that inserts into each plane of constant z; all get equal shares of the samples.
+        """Return the thread that inserts into each plane of constant z; all threads get equal shares of the samples.
 
         With uniformly distributed views, a plane receives 2 pi (R - |z|) samples.
         """
@@ -235,11 +236,11 @@ def _numpy(*tensors: Tensor) -> list[np.ndarray]:
 
 
 def _set_threads() -> int:
-    """Let the compiled loops use as many threads as PyTorch; return their number."""
+    """Let the compiled loops use as many threads as PyTorch; return the number of threads."""
     import numba
 
     most, wanted = numba.config.NUMBA_NUM_THREADS, torch.get_num_threads()  # type: ignore[attr-defined]
     threads = min(wanted, most)
     numba.set_num_threads(threads)
-    torch.set_num_threads(wanted)  # numba's first call sets the OpenMP threads, also for PyTorch
+    torch.set_num_threads(wanted)  # numba's first call also changes PyTorch's number of OpenMP threads
     return threads

@@ -120,8 +120,8 @@ def noise_spectrum(power: Tensor, particle_radius: float) -> Tensor:
 
     Notes
     -----
-    The mask smooths the spectrum, and subtracting the level lowers the power in the lowest shells. Both effects can be
-    computed for any spectrum (`_expected_power`) and are undone by iterating
+    The mask smooths the spectrum, and subtracting the background level lowers the power in the lowest shells. Both
+    effects can be computed for any spectrum (`_expected_power`) and are undone by iterating
     spectrum <- spectrum * measured / expected.
     """
     size = len(power)
@@ -131,7 +131,7 @@ def noise_spectrum(power: Tensor, particle_radius: float) -> Tensor:
         return shell_mean(plane.gather(values), plane.shell, n_shells(size), plane.multiplicity)[1:]
 
     measured, spectrum = in_shells(power), torch.ones(n_shells(size) - 1, dtype=torch.float64)
-    nearest = (grid(size, 2).float().norm(dim=-1).round().long() - 1).clamp_min(0)  # shell 0 is set to shell 1
+    nearest = (grid(size, 2).float().norm(dim=-1).round().long() - 1).clamp_min(0)  # shell 0 gets the value of shell 1
     for _ in range(20):
         spectrum = spectrum * measured / in_shells(_expected_power(spectrum[nearest], mask)).clamp_min(1e-30)
     return torch.cat([spectrum[:1], spectrum])
@@ -144,7 +144,7 @@ def _outside(box_size: int, particle_radius: float) -> Tensor:
 def _expected_power(spectrum: Tensor, mask: Tensor) -> Tensor:
     """Expected power (D, D) of mask * (noise - level) for noise of a given power; level is the mean under the mask.
 
-    With M the transform of the mask and u that of mask * noise, the level is u(0) / M(0) and the remainder is
+    With M the transform of the mask and u the transform of mask * noise, the level is u(0) / M(0) and the remainder is
     u - M u(0) / M(0); the covariances of u are convolutions of M with the spectrum.
     """
     size, transform = len(mask), fft2(mask)

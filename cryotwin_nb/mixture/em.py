@@ -1,4 +1,4 @@
-"""Expectation-maximisation (EM) for Gaussian mixtures, for latents with and without known error covariances.
+"""Expectation-maximisation (EM) for Gaussian mixtures, for latents that are exact or have known errors.
 
 The E-step passes its sufficient statistics ("moments") to the M-step as one array (C, 1 + d + d d): the sums of 1, x
 and x x^T over the latents, weighted by the responsibilities of each component. Latents must be whitened to unit
@@ -34,7 +34,8 @@ class Latents:
     def expect(self, mixture: Components) -> tuple[Tensor, float]:
         """E-step: return the responsibility-weighted moments and the mean log-likelihood.
 
-        The log density of a component is a polynomial in x, so both are products of `features` and a small matrix.
+        The log density of a component is a polynomial in x. Log densities and moments are therefore both products of
+        `features` and a small matrix.
         """
         coefficients = _log_joint_coefficients(mixture)
         moments, total = torch.zeros_like(coefficients), 0.0
@@ -42,7 +43,7 @@ class Latents:
         for features, weights in zip(self.features.split(size), self.weights.split(size), strict=True):
             log_joint = features @ coefficients.T
             highest = log_joint.amax(-1, keepdim=True)
-            gamma = log_joint.sub_(highest).exp_()  # in place, one exponential: this line dominates the run time
+            gamma = log_joint.sub_(highest).exp_()  # in place, with one exponential: this line dominates the run time
             evidence = gamma.sum(-1)
             moments += gamma.mul_((weights / evidence)[:, None]).T @ features
             total += float(weights @ (highest[:, 0] + evidence.log()))
@@ -75,7 +76,7 @@ class NoisyLatents(Latents):
         return moments, total / float(self.weights.sum())
 
     def _expect_rows(self, mixture: Components, rows: Tensor, moments: Tensor) -> Tensor:
-        """Add the moments of the latents `rows` to `moments` and return their log-likelihoods (rows,)."""
+        """Add the moments of the latents in `rows` to `moments` and return the log-likelihoods (rows,)."""
         row, c = self._active[rows].nonzero(as_tuple=True)
         residual = self.x[rows[row]] - mixture.means[c]
         cholesky = torch.linalg.cholesky(mixture.covariances[c] + self.noise[rows[row]])
@@ -101,8 +102,8 @@ def maximise(moments: Tensor, strength: float) -> Components:
     """M-step: return the mixture with the given moments, its covariances shrunk towards a common shape.
 
     The shrinkage is equivalent to `strength` * d additional latents per component whose covariance is the average over
-    all components, scaled to the volume of the component's own covariance. Tight and broad components keep their sizes;
-    only the shape is shared, because small components have too few latents to determine their own.
+    all components, scaled to the volume of the component's own covariance. Narrow and broad components keep their
+    sizes; only the shape is shared, because small components have too few latents to determine their own.
     """
     dim = math.isqrt(moments.shape[1] - 1)
     mass = moments[:, 0].clamp_min(1e-12)
@@ -114,7 +115,7 @@ def maximise(moments: Tensor, strength: float) -> Components:
     identity = torch.eye(dim).to(scatter)
     average = scatter.sum(0) / mass.sum() + FLOOR * identity
     unit = average / torch.linalg.det(average) ** (1 / dim)
-    tenth = 0.1 * average.diagonal().mean()  # 0.1 latents of average variance keep volumes of empty components above 0
+    tenth = 0.1 * average.diagonal().mean()  # 0.1 latents of average variance keep empty components' volumes above 0
     volume = ((variances + tenth) / (mass[:, None] + 0.1)).log().mean(-1).exp()
     prior = strength * dim
     covariances = (scatter + prior * volume[:, None, None] * unit) / (mass + prior)[:, None, None] + FLOOR * identity

@@ -1,6 +1,6 @@
 """Fit a Gaussian mixture to a set of latents and select its number of components.
 
-Expectation-maximisation (EM) cannot choose the number of components: a mixture with too many overfits the sample.
+Expectation-maximisation (EM) cannot choose the number of components: with too many, a mixture overfits the sample.
 `fit_components` scores mixtures on held-out latents, for a geometric series of component numbers and several strengths
 of the covariance prior, and refits the best combination to all latents. All computations use coordinates in which
 the latents have unit covariance, so the result does not depend on the units of the latents.
@@ -114,9 +114,9 @@ class _Search:
     tol: float
 
     def best(self, latents: Latents, count: int, strength: float) -> Components:
-        """Return the best of several starts: run each briefly, then the most likely one to convergence.
+        """Return the best mixture from several starts: run each briefly, then the most likely one to convergence.
 
-        Half of the starts use k-means in the original coordinates, half in the whitened ones.
+        Half of the starts use k-means in the original coordinates, the other half in whitened coordinates.
         """
         results, brief = [], max(1, self.max_iter // 10)
         for k in range(self.n_init):
@@ -129,8 +129,8 @@ class _Search:
     def select(self, latents: Latents, bound: int, progress: bool) -> tuple[int, float]:
         """Return the number of components and the prior strength with the highest held-out likelihood.
 
-        First the number of components increases at a fixed strength until two steps bring no improvement. Then the
-        number and the strength are varied until no neighbour on the grid is better.
+        First the number of components increases at a fixed strength until two successive steps bring no improvement.
+        Then the number and the strength are varied until no neighbour on the grid is better.
         """
         n = len(latents.x)
         if n < 8:
@@ -174,7 +174,7 @@ def _ladder(bound: int) -> list[int]:
 
 
 def _revive(mixture: Components, n: float) -> Components:
-    """Replace each component that has less than one latent by one half of the heaviest component."""
+    """Replace each component whose mass is below one latent by half of the component with the largest weight."""
     weights, means, covariances = mixture.weights.clone(), mixture.means.clone(), mixture.covariances.clone()
     for dead in (weights * n < 1).nonzero().flatten().tolist():
         heaviest = int(weights.argmax())

@@ -56,7 +56,7 @@ class GaussianMixture:
 
     @classmethod
     def unchecked(cls, weights: Tensor, means: Tensor, covariances: Tensor) -> GaussianMixture:
-        """Build a mixture from valid float64 `weights`, `means`, `covariances`, unchecked (for inner loops)."""
+        """Build a mixture from valid float64 `weights`, `means` and `covariances` without checks (for inner loops)."""
         mixture = object.__new__(cls)
         for name, value in zip(("weights", "means", "covariances"), (weights, means, covariances), strict=True):
             object.__setattr__(mixture, name, value)
@@ -114,17 +114,17 @@ class GaussianMixture:
         Returns
         -------
         GaussianMixture
-            On the device of `z`; components in order of decreasing weight, or in the order of `start`.
+            Mixture on the device of `z`, with components in order of decreasing weight, or in the order of `start`.
 
         Raises
         ------
         InputError
-            If shapes disagree, a value is not finite, a weight is negative or there are more components than latents.
+            If shapes disagree, a value is non-finite, a weight is negative or there are more components than latents.
 
         Notes
         -----
         Selection uses four-fold cross-validation (a single fold for 7,000 latents or more). Selection and
-        initialisation ignore `noise_covariances`. A component without latents is replaced by half of the heaviest.
+        initialisation ignore `noise_covariances`. A component without latents is replaced by half of the largest.
 
         Examples
         --------

@@ -1,4 +1,4 @@
-"""Prior during training: a Gaussian mixture from moving averages of mini-batch moments."""
+"""Prior during training: a Gaussian mixture computed from moving averages of mini-batch moments."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class MixtureMoments(nn.Module):
 
     Notes
     -----
-    Sect. 3.1 of the paper, after Zong et al. 2018. Gradients reach (z, w) through the current batch only.
+    This follows Sect. 3.1 of the paper and Zong et al. 2018. Gradients reach (z, w) through the current batch only.
     """
 
     def __init__(self, n_components: int, latent_dim: int, decay: float = 0.9) -> None:

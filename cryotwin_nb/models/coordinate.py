@@ -122,8 +122,8 @@ class CoordinateNetworks(Networks):
     def canonical_images(self, batch: ImageBatch) -> tuple[Tensor, Tensor]:
         """Return phase-flipped, Wiener-weighted images (m, D, D) at a canonical in-plane angle, and views (m, 3).
 
-        The pose is known, so the encoder need not learn that an image rotated in plane, or seen from behind (its mirror
-        image), shows the same structure: only views on a hemisphere remain.
+        The pose is known, so the encoder need not learn that an image that is rotated in the plane or seen from behind
+        (mirrored) shows the same structure: only views on a hemisphere remain.
         """
         imaging = self.imaging
         snr = (batch.transfer.square() * self.signal[imaging.shell].square()).float()
@@ -144,7 +144,7 @@ class CoordinateNetworks(Networks):
         """Return Fourier coefficients (m, P) of densities at z (m, d) and positions (m or 1, P, 3) in grid units.
 
         F(v) = sum_j [a_j(v, z) cos(2 pi v.r_j) - i b_j(v, z) sin(2 pi v.r_j)] with points r_j inside the particle.
-        a and b are even in v, because the network receives v only through the cosines: F(-v) = F(v)* by construction.
+        The network receives v only through the cosines, so a and b are even in v and F(-v) = F(v)* by construction.
         """
         phase = positions @ self.points.T * (2 * torch.pi / self.imaging.plane.box_size)
         dtype = torch.bfloat16 if self._bfloat16 else torch.float32

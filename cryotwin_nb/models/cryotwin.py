@@ -17,9 +17,9 @@ from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.moments import MixtureMoments, StoredMixture
 from cryotwin_nb.models.coordinate import CoordinateNetworks
 from cryotwin_nb.models.history import History
-from cryotwin_nb.models.networks import require_latents, require_radius, require_records
+from cryotwin_nb.models.networks import require_radius, require_records
 from cryotwin_nb.models.payload import FORMAT, read_payload, require_stored
-from cryotwin_nb.models.records import ImageLikelihood
+from cryotwin_nb.models.records import ImageLikelihood, require_latents
 from cryotwin_nb.models.storage import REMEDY, read_model, write_model
 from cryotwin_nb.models.subspace import SubspaceNetworks
 from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
@@ -38,7 +38,8 @@ class CryoTwin(nn.Module):
     box_size : int
         Box size D of the images, pixels.
     architecture : {"subspace", "coordinate"}
-        "subspace": linear subspace found by closed-form EM, minutes on a CPU; "coordinate": the paper's residual MLPs.
+        "subspace": a linear subspace, found in minutes on a CPU by EM with closed-form steps; "coordinate": the
+        residual MLPs of the paper.
     latent_dim : int
         Dimension d of the latent space (paper: 8).
     n_components : int
@@ -145,12 +146,12 @@ class CryoTwin(nn.Module):
         return self.networks.encode(batch)
 
     def predict(self, batch: ImageBatch, z: Tensor, n: int | None = None) -> Tensor:
-        """Predict the first `n` coefficients (m, P), by |k|, of a `batch` at latents `z` (m, d): slice times CTF."""
+        """Predict the first `n` coefficients (m, P), by |k|, of a `batch` at latents `z` (m, d), as slice times CTF."""
         return self.networks.slices(batch.rotations, z, n) * batch.transfer[:, :n]
 
     @torch.no_grad()
     def embed(self, particles: Particles, batch_size: int = 256, progress: bool = False) -> Tensor:
-        """Return latents (n, d) float32 of particles, on the CPU. Processes joined by torchrun must all call this.
+        """Return latents (n, d) float32 of particles, on the CPU. Every process started by torchrun must call this.
 
         Parameters
         ----------
@@ -164,7 +165,7 @@ class CryoTwin(nn.Module):
         Raises
         ------
         InputError
-            If the model is untrained, or the particles have another box or pixel size or lack poses or CTF.
+            If the model is untrained, or the particles have a different box or pixel size or lack poses or CTF.
         """
         mine = np.arange(len(particles))[distributed.share(len(particles))]
         images = batches(self.imaging, particles, batch_size, "embedding" if progress else None, mine)
@@ -204,7 +205,7 @@ class CryoTwin(nn.Module):
 
     def payload(self) -> dict:
         """Return everything needed to restore this model, as plain containers and tensors."""
-        state = {name: value.clone() for name, value in self.state_dict().items()}  # a saved view includes its base
+        state = {name: value.clone() for name, value in self.state_dict().items()}  # saving a view saves its base
         return {"format": FORMAT, "config": self.config, "history": asdict(self.history), "state": state}
 
     def save(self, path: str | os.PathLike) -> None:

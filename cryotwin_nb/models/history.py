@@ -20,7 +20,7 @@ class History:
     seconds : list of float
         Wall-clock time of the epoch, s.
     skipped : list of int
-        Number of steps skipped because a gradient was not finite.
+        Number of steps skipped because of a non-finite gradient.
     log_evidence, pass_radius, pass_seconds : list of float
         One entry per closed-form pass before the epochs (subspace architecture): mean log-evidence of the images before
         the pass, nats (NaN for the first pass); maximum |k| used, grid units; wall-clock time, s.

@@ -8,8 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from cryotwin_nb.errors import InputError, flag, known_options, positive, whole
@@ -136,19 +134,8 @@ def require_radius(radius: float) -> float:
     return radius
 
 
-def require_latents(z: Tensor | np.ndarray, latent_dim: int) -> Tensor:
-    """Return latents (m, d) as a float32 tensor; raise `InputError` unless there is at least one and all are finite."""
-    z = torch.as_tensor(z, dtype=torch.float32)
-    expected = f"finite latents (m, {latent_dim}) with m at least 1"
-    if z.ndim != 2 or z.shape[1] != latent_dim or len(z) == 0:
-        raise InputError("volumes", f"latents of shape {tuple(z.shape)}", expected, "Pass z[None] for a single map.")
-    if not bool(torch.isfinite(z).all()):
-        raise InputError("volumes", "non-finite latents", expected, "Remove NaN and infinity.")
-    return z
-
-
 def require_records(name: str, networks: Networks, remedy: str) -> None:
-    """Raise `InputError` unless `networks` are trained and reduce images to `Records`, as quantity `name` requires."""
+    """Raise `InputError` unless `networks` are trained and reduce images to `Records`, which quantity `name` needs."""
     if not networks.makes_records:
         found = "an architecture that does not estimate latent uncertainties"
         raise InputError(name, found, "a subspace model", remedy)
@@ -198,7 +185,7 @@ class Networks(nn.Module, ABC):
 
     @abstractmethod
     def passes(self, chunks: Chunks, beta: float, done: int = 0) -> Iterator[tuple[float, float, float]]:
-        """Run the passes after the first `done`; yield radius (grid units), mean log-evidence (nats), duration (s)."""
+        """Run the passes after the first `done`; yield radius (grid units), mean log-evidence (nats) and time (s)."""
 
     @abstractmethod
     def encode(self, batch: Any) -> tuple[Tensor, Tensor]:
@@ -230,7 +217,7 @@ class Networks(nn.Module, ABC):
 
 
 class Curve(nn.Module):
-    """Small network R^d -> R^K that starts at zero, with its Jacobian."""
+    """Small network R^d -> R^K whose output is initially zero, with its Jacobian."""
 
     def __init__(self, n_in: int, width: int, n_out: int) -> None:
         super().__init__()

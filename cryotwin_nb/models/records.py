@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from math import isqrt
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 
 _AT_ONCE = 2**14  # images whose likelihoods are computed at once
@@ -38,7 +40,7 @@ class Records(NamedTuple):
     energy: Tensor
 
     def take(self, rows: Tensor) -> Records:
-        """Return the records of the images numbered `rows`."""
+        """Return the records of the images in `rows`."""
         return Records(*(field[rows] for field in tuple(self)))
 
 
@@ -62,7 +64,7 @@ class ImageLikelihood:
 
     A call with latents (m, d) returns (n, m) float64: -(c - x)^T G (c - x) / 2, where c are the coefficients at the
     latents, x = G^-1 b is the maximum-likelihood estimate for the image and G^-1 its error covariance. Unlike a latent,
-    x is not shrunk towards other images by a prior. `find_routes` accepts it as evidence.
+    x is not shrunk towards other images by a prior. `find_routes` accepts an `ImageLikelihood` as evidence.
 
     Parameters
     ----------
@@ -90,7 +92,7 @@ class ImageLikelihood:
         return len(self._b)
 
     def _parts(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield b (m, K) and G (m, K, K) float64 for blocks of images: all at once would need too much memory."""
+        """Yield b (m, K) and G (m, K, K) float64 for blocks of images, as all at once would need too much memory."""
         for b, precision in zip(self._b.split(_AT_ONCE), self._precision.split(_AT_ONCE), strict=True):
             yield b.double(), unpack(precision).double()
 
@@ -103,10 +105,10 @@ class ImageLikelihood:
 
 
 def deconvolved(b: Tensor, G: Tensor, variances: Tensor, start: GaussianMixture) -> GaussianMixture:
-    """Fit the density of the points x = G^-1 b without their errors of covariance G^-1 (extreme deconvolution).
+    """Fit the density that the points x = G^-1 b would have without their errors (extreme deconvolution).
 
-    `start` is the initial mixture. In directions that an image does not constrain, the error variance is set to 1,000
-    times `variances` instead of infinity.
+    The errors have the covariance G^-1. `start` is the initial mixture. In directions that an image does not
+    constrain, the error variance is set to 1,000 times `variances` instead of infinity.
     """
     precision = G.double() + (1e-3 / variances).diag()
     errors = torch.linalg.inv(precision)
@@ -115,9 +117,10 @@ def deconvolved(b: Tensor, G: Tensor, variances: Tensor, start: GaussianMixture)
 
 
 def linearised(b: Tensor, G: Tensor, z: Tensor, c: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:
-    """Convert b (m, K) and G (m, K, K) of the likelihood exp(b.c - c.Gc / 2) from c to z: (m, d) and (m, d, d).
+    """Convert the likelihood exp(b.c - c.Gc / 2) to a function of z: return the corresponding b (m, d) and G (m, d, d).
 
-    c(z) is linearised around latents z (m, d), where it equals c (m, K) and has the Jacobian (m, K, d).
+    The arguments b (m, K) and G (m, K, K) refer to c. The function c(z) is linearised around latents z (m, d), where it
+    equals c (m, K) and has the Jacobian (m, K, d).
     """
     b, G, z, c, jacobian = (part.detach().double() for part in (b, G, z, c, jacobian))
     offset = c - (jacobian @ z[..., None])[..., 0]
@@ -131,3 +134,14 @@ def transformed(mixture: GaussianMixture, matrix: Tensor, average: Tensor | floa
     covariances = matrix @ mixture.covariances @ matrix.T
     means = (mixture.means - average) @ matrix.T
     return GaussianMixture.unchecked(mixture.weights, means, (covariances + covariances.mT) / 2)
+
+
+def require_latents(z: Tensor | np.ndarray, latent_dim: int) -> Tensor:
+    """Return latents (m, d) as a float32 tensor; raise `InputError` unless there is at least one and all are finite."""
+    z = torch.as_tensor(z, dtype=torch.float32)
+    expected = f"finite latents (m, {latent_dim}) with m at least 1"
+    if z.ndim != 2 or z.shape[1] != latent_dim or len(z) == 0:
+        raise InputError("volumes", f"latents of shape {tuple(z.shape)}", expected, "Pass z[None] for a single map.")
+    if not bool(torch.isfinite(z).all()):
+        raise InputError("volumes", "non-finite latents", expected, "Remove NaN and infinity.")
+    return z

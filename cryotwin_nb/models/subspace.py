@@ -1,9 +1,9 @@
-"""Subspace architecture: a linear subspace of maps, found by closed-form EM, and near-isometric latents for it.
+"""Subspace architecture: near-isometric latents of a linear subspace of maps that EM finds with closed-form steps.
 
 A density is V_0 + sum_k c_k(z) U_k with orthonormal U_k (`reconstruction.eigenvolumes`). With c(z) = s z, the mapping
 from latents to densities is exactly isometric. If the basis has more dimensions than the latent space, a small network
-that starts at zero can make c(z) curved. Given the basis, rate-distortion training only needs sufficient statistics of
-the images (`Records`).
+whose output starts at zero can make c(z) curved. Given the basis, rate-distortion training only needs sufficient
+statistics of the images (`Records`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cryotwin_nb.reconstruction.eigenvolumes import Eigenvolumes, begin, iterate
 from cryotwin_nb.reconstruction.statistics import posterior, projections
 from cryotwin_nb.runtime import distributed
 
-_RADII = (0.3, 0.3, 0.3, 0.3, 0.5, 0.5, 0.7, 1.0, 1.0)  # maximum |k| of each Gaussian-prior pass, as a share of Nyquist
+_RADII = (0.3, 0.3, 0.3, 0.3, 0.5, 0.5, 0.7, 1.0, 1.0)  # maximum |k| of each Gaussian-prior pass, fraction of Nyquist
 _TIGHTENED = 7  # pass before which the mask is fitted to the density (option tight_mask)
 _SAMPLE = 5000  # images used to fit the density of the coefficients
 _COMPONENTS = 32  # maximum number of components of that density
@@ -106,7 +106,7 @@ class SubspaceNetworks(Networks):
     # Closed-form passes, encoder and decoder -------------------------------------------------------------------------
 
     def passes(self, chunks: Chunks, beta: float, done: int = 0) -> Iterator[tuple[float, float, float]]:
-        """Run the closed-form passes after the first `done`; yield radius, mean log-evidence and seconds of each."""
+        """Run the closed-form passes after the first `done`; yield the radius, log-evidence and duration of each."""
         radius = self.imaging.plane.box_size / 2 + MARGIN
         for number in range(done, self.n_passes):
             started, share, evidence = time.perf_counter(), 1.0, float("nan")
@@ -129,7 +129,7 @@ class SubspaceNetworks(Networks):
             yield share * radius, evidence, time.perf_counter() - started
 
     def _reset(self) -> None:
-        """Reset mask and networks: weights learned in an earlier training run belong to the basis of that run."""
+        """Reset mask and networks, because weights from an earlier training run belong to the basis of that run."""
         size = self.imaging.plane.box_size
         self.mask.copy_(spherical_mask(size, self.imaging.particle_radius, size / 16))
         with torch.no_grad():

@@ -1,7 +1,7 @@
 """Preparation of particle images for a model: whitening by the measured noise, centring, half plane and weights.
 
 `ImageFormation` turns recorded images into coefficients X(k) exp(-2 pi i k.t) / sigma(|k|), whose noise has unit power,
-and provides `transfer` = CTF / sigma, by which a slice is multiplied to predict them.
+and provides `transfer` = CTF / sigma, the factor that turns a slice into a prediction of these coefficients.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ class ImageBatch(NamedTuple):
     group: Tensor
 
     def take(self, rows: Tensor) -> ImageBatch:
-        """Return the batch of the images at `rows`."""
+        """Return the batch that contains only the images in `rows`."""
         return ImageBatch(*(field[rows] for field in tuple(self)))
 
 
 class Chunks(Protocol):
-    """Function that yields this process's share of the images, or of the first n, in order."""
+    """Function that yields this process's share of all images, or of the first n images, in order."""
 
     def __call__(self, n: int | None = None) -> Iterable[ImageBatch]: ...
 
 
 class ImageFormation(nn.Module):
-    """Properties shared by the images of a data set: grid, noise spectrum, weights of the distortion.
+    """Properties shared by the images of a data set: grid, noise spectrum and weights of the distortion.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ class ImageFormation(nn.Module):
 
     @property
     def solvent(self) -> Tensor:
-        """Mask (D, D, D) of the voxels outside the particle and outside the soft edge of its windows and masks."""
+        """Mask (D, D, D) of the voxels outside the particle and beyond the soft edge of the windows and masks."""
         size = self.plane.box_size
         return grid(size, 3).float().norm(dim=-1) >= self.particle_radius + size / 16
 
@@ -129,7 +129,7 @@ class ImageFormation(nn.Module):
         n_images : int
             Maximum number of images used, for the whole set and for each optics group.
         min_group : int
-            Minimum number of images of an optics group; smaller groups get the noise of the whole set.
+            Minimum number of images of an optics group; smaller groups are assigned the noise of the whole set.
 
         Raises
         ------
@@ -197,7 +197,7 @@ class ImageFormation(nn.Module):
         return (weights * (residual.real.square() + residual.imag.square())).sum(-1)
 
     def in_distortion_metric(self, maps: Tensor) -> Tensor:
-        """Filter maps (m, D, D, D) so that squared distances equal distortions averaged over all poses and CTFs.
+        """Filter maps (m, D, D, D) so that their squared distances equal distortions averaged over all poses and CTFs.
 
         The transform is multiplied by sqrt(g / (2 |v|)) with g = W^2 <CTF^2> / sigma^2 (projection-slice theorem).
         In this metric, theory predicts J^T J = 6 beta / T^2 for the Jacobian J of an unconstrained decoder.

@@ -23,7 +23,7 @@ from cryotwin_nb.particles.whitening import Whitening
 from cryotwin_nb.particles.writing import described, files_beside, in_chunks, refuse_overwriting, write_star_and_stack
 from cryotwin_nb.truth.truth import Truth
 
-_PARTS = ("rotations", "ctf", "optics_group", "truth", "whitening", "source_rows")  # like shifts, one entry per image
+_PARTS = ("rotations", "ctf", "optics_group", "truth", "whitening", "source_rows")  # one entry per image, like `shifts`
 
 
 class Particles:
@@ -51,7 +51,7 @@ class Particles:
     Raises
     ------
     InputError
-        If the parts do not match, or contain anything but finite numbers and rotations.
+        If the arrays do not match, contain non-finite numbers, or contain matrices that are not rotations.
     """
 
     def __init__(
@@ -111,19 +111,19 @@ class Particles:
             cryoDRGN's poses.pkl, or the arrays in it, in cryoDRGN's convention: transposed rotations (n, 3, 3), and
             translations (n, 2) as fractions of the box.
         ctf : path-like, (n, 9) or CTF, optional
-            cryoDRGN's ctf.pkl or the array in it, whose pixel size is then used, scaled to the image box; or a `CTF`.
+            cryoDRGN's ctf.pkl, the array in it, or a `CTF`. The pixel size in ctf.pkl is used, scaled to the image box.
         indices : path-like or (m,) int or (n,) bool, optional
-            Particles to keep, from 0, or cryoDRGN's ind.pkl. `poses` and `ctf` can cover all particles or only these.
+            Particles to keep, numbered from 0, or cryoDRGN's ind.pkl; `poses` and `ctf` can cover all or only these.
         contrast : {"auto", "dark", "light"}
-            Contrast of the particles as recorded; "auto" uses the one declared in the file, or measures it.
+            Contrast of the particles as recorded; "auto" uses the contrast declared in the file, or measures it.
         images : bool
-            Whether to read images; False opens no stack of a STAR or .cs file.
+            Whether to read images; if False, the stacks of a STAR or .cs file are not opened.
         amplitude_contrast : float, optional
-            Amplitude contrast as a fraction; overrides or completes the file.
+            Amplitude contrast as a fraction, instead of the value in the file, if any.
         box_size : int, optional
-            Box size, pixels; completes a file that does not give it.
+            Box size, pixels, for files that do not state it.
         pixel_size : float, optional
-            Pixel size, Å; overrides or completes the file.
+            Pixel size, Å, instead of the value in the file, if any.
 
         Raises
         ------
@@ -166,7 +166,7 @@ class Particles:
         return len(self._source)
 
     def __getitem__(self, indices: Any) -> Particles:
-        """Return a subset of the particles, sharing the images; `indices` as in NumPy, but not negative."""
+        """Return a subset of the particles that shares the images; `indices` are as in NumPy, but not negative."""
         rows = select(indices, len(self), self.where)
         parts: dict[str, Any] = {name: getattr(self, name) for name in ("shifts", *_PARTS)}
         parts = {name: None if part is None else part[rows] for name, part in parts.items()}
@@ -187,7 +187,7 @@ class Particles:
         return -images if self.contrast == "light" else images
 
     def unwhitened(self, indices: Any, device: torch.device | None = None) -> Tensor:
-        """Read images as before whitening, except for their mean level: (m, D, D) float32 on `device`."""
+        """Read images as they were before whitening, except for their mean level: (m, D, D) float32 on `device`."""
         rows = select(indices, len(self), self.where, allow_empty=True)
         images = torch.as_tensor(self.images(rows)).to(device)
         return images if self.whitening is None else self.whitening.undo(images, rows)
@@ -243,7 +243,7 @@ class Particles:
         return f"<{self.summary()}>"
 
     def summary(self) -> str:
-        """Return number, box, pixel size, defocus, contrast and available data, in a few lines."""
+        """Describe the number, box, pixel size, defocus, contrast and available data in a few lines."""
         box = self._source.stated_box_size if isinstance(self._source, NoImages) else self.box_size
         known = {name for name in ("rotations", "truth") if getattr(self, name) is not None}
         known |= set() if isinstance(self._source, NoImages) else {"images"}

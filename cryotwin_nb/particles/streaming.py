@@ -22,13 +22,13 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 _CHUNK = 256  # images per chunk, if every image is used and their order does not matter
-_CHUNK_PIXELS = _CHUNK * 128**2  # fewer images per chunk if they are larger, so that slices need no more memory
+_CHUNK_PIXELS = _CHUNK * 128**2  # limits the chunks of larger images, so that slices need no more memory
 
 
 def prefetched(function: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
     """Yield function(item) for each item, in order; the next one is computed in a thread while the current one is used.
 
-    An error in the function is raised here when its item is due. At most one result is held in advance.
+    An error in the function is raised here when the result for its item is due. At most one result is held in advance.
     """
     with ThreadPoolExecutor(1, "prefetch") as thread:
         waiting: deque[Future[T]] = deque()
@@ -79,7 +79,10 @@ def batches(
     if not imaging.measured:
         raise InputError("model", "a model that has seen no images", "a trained model", "Run fit, or load a model.")
     if not imaging.knows_groups(particles):
-        warn_user("The optics groups differ from those of the training set; images are whitened with its pooled noise.")
+        warn_user(
+            "The optics groups differ from those of the training set; "
+            "images are whitened with the pooled noise of the training set."
+        )
     rows = np.arange(len(particles)) if rows is None else rows
     pieces = [rows[i : i + size] for i in range(0, len(rows), size)]
     prepared = prefetched(lambda piece: imaging.batch(particles, piece), pieces)
@@ -116,7 +119,7 @@ class PreparedImages:
         return map(self._take, rows) if self._keep else prefetched(self._prepare, rows)
 
     def chunks(self, n: int | None = None) -> Iterator[ImageBatch]:
-        """Yield this process's share of all images, or of the first n, in order."""
+        """Yield this process's share of all images, or of the first n images, in order."""
         size = self._particles.box_size
         return self.batches(chunks(min(n or len(self._particles), len(self._particles)), size))
 
@@ -130,7 +133,7 @@ class PreparedImages:
         return self._cache.take(torch.as_tensor(rows - mine.start, device=self._imaging.window.device))
 
     def _everything(self) -> ImageBatch:
-        """Prepare all rows; one array is filled piece by piece, so that memory holds only one copy."""
+        """Prepare all rows; each array is filled piece by piece, so that memory holds only one copy."""
         start, n = self._rows.start, self._rows.stop - self._rows.start
         whole: ImageBatch | None = None
         pieces = np.array_split(np.arange(start, start + n), -(-n // _CHUNK))

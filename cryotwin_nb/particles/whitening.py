@@ -63,7 +63,7 @@ class Whitening:
         Raises
         ------
         InputError
-            If the file contains no whitening, or the whitening of another number of images.
+            If the file contains no whitening, or the whitening of a different number of images.
         """
         remedy = "Prepare the particles again: without this file the recorded images cannot be restored."
         try:

@@ -1,4 +1,4 @@
-"""Writing of particles as a RELION 3.1 STAR file with its stack, completely or not at all."""
+"""Write particles as a RELION 3.1 STAR file with its stack, completely or not at all."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def write_star_and_stack(
     pixel_size : float
         Pixel size, Å.
     columns : dict
-        The other arguments of `write_star`.
+        Other arguments of `write_star`.
     beside : dict
         Result of `files_beside`.
     """
@@ -71,7 +71,7 @@ def in_chunks(read: Callable[[np.ndarray], np.ndarray], n: int, box_size: int, p
 
 
 def files_beside(path: Path, truth: Any, whitening: Any) -> dict[Path, Any]:
-    """Return the files next to a STAR file and the object to write to each; None to remove an older file."""
+    """Return the files next to a STAR file and the object to write to each; None if an older file is to be removed."""
     return {path.with_suffix(".truth.npz"): truth, path.with_suffix(".whitening.npz"): whitening}
 
 
@@ -84,7 +84,7 @@ def described(
     optics_group: np.ndarray,
     known: set[str],
 ) -> str:
-    """Describe number, box, pixel size, defocus, contrast and availability of other data in a few lines."""
+    """Describe the number, box, pixel size, defocus, contrast and available data in a few lines."""
     box = "unknown" if box_size is None else box_size
     lines = [f"{n:,} particles, box {box} px at {pixel_size:.4g} Å/px, {contrast} contrast"]
     if ctf is None:

@@ -1,4 +1,4 @@
-"""Pathways through a density: Algorithm 1 of the paper, paths of least resistance, states, routes, confidence."""
+"""Pathways through a density: Algorithm 1 of cryoTWIN, paths of least resistance, states, routes and confidence."""
 
 import lazy_loader
 

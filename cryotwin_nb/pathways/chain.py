@@ -14,11 +14,11 @@ from cryotwin_nb.pathways.ridgeline import Pathway, pathway_from_knots, ridgelin
 
 
 def ridgeline_chain(prior: GaussianMixture, start: int, end: int, n_steps: int = 11, **options) -> Pathway:
-    """Return a path between two components via intermediate ones: sub-paths of Algorithm 1, joined end to end.
+    """Return a path between two components via intermediate components: sub-paths of Algorithm 1, joined end to end.
 
     The intermediate components minimise the total resistance of the straight lines between their means (`waypoints`).
-    The paper also joins sub-paths, but between components chosen by hand (Sect. 4, Expt2). A sub-path that
-    costs more than the straight line is replaced by the line.
+    The cryoTWIN paper also joins sub-paths, but between components chosen by hand (Sect. 4, Expt2). A sub-path that
+    costs more than the straight line between its ends is replaced by that line.
 
     Parameters
     ----------
@@ -27,19 +27,19 @@ def ridgeline_chain(prior: GaussianMixture, start: int, end: int, n_steps: int =
     start, end : int
         Indices of the components at the ends.
     n_steps : int
-        Number of steps K: the path has K + 1 points at equal distances; each sub-path is also computed with K steps.
+        Number of steps K: the path has K + 1 equally spaced points. Each sub-path is also computed with K steps.
     **options
         Options of `ridgeline`: `omega`, `n_samples`, `seed`, `concentration`.
 
     Returns
     -------
     Pathway
-        Path with points at equal distances along the joined sub-paths.
+        Path with equally spaced points along the joined sub-paths.
 
     Raises
     ------
     InputError
-        As in `ridgeline`.
+        If an argument is invalid; see `ridgeline`.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def waypoints(prior: GaussianMixture, start: int, end: int) -> list[int]:
     """
     log_cost = straight_resistances(prior).cpu().numpy()
     off_diagonal = ~np.eye(len(log_cost), dtype=bool)
-    finite = log_cost[np.isfinite(log_cost)]  # -inf between equal means
+    finite = log_cost[np.isfinite(log_cost)]  # resistances between identical means are -inf
     least = finite.min() if len(finite) else 0.0
     cost = np.exp(np.clip(log_cost - least, -700, 700))
     _, before = dijkstra(np.where(off_diagonal, cost, 0), indices=start, return_predecessors=True)
@@ -99,7 +99,7 @@ def straight_resistances(prior: GaussianMixture, n_points: int = 33) -> Tensor:
     Returns
     -------
     (C, C) float64 tensor
-        Symmetric, -inf on the diagonal.
+        Symmetric matrix with -inf on the diagonal.
     """
     prior = prior.detach()
     first, second = torch.triu_indices(prior.n_components, prior.n_components, offset=1)

@@ -1,4 +1,4 @@
-"""Confidence in a path: Bayesian bootstrap of the density in which it was found."""
+"""Confidence in a path: Bayesian bootstrap of the density in which the path was found."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from cryotwin_nb.pathways.profile import line_barrier
 from cryotwin_nb.pathways.ridgeline import Pathway, densify, equidistant, log_resistance, pathway_from_knots
 
 _STEPS = 10  # EM iterations per draw, starting from the fitted mixture
-_KNOTS, _ROUNDS = 400, 2  # knots and relaxation rounds for the path of a draw
-_REACH = 2.5  # search radius around the path in a draw, in typical component widths
-_EXCESS = 20.0  # nats; draws ignore edges whose log resistance exceeds the log cost of the path by more than this
+_KNOTS, _ROUNDS = 400, 2  # knots and relaxation rounds for the path of each draw
+_REACH = 2.5  # radius of the search around the given path in each draw, in typical component widths
+_EXCESS = 20.0  # nats; draws ignore edges whose log resistance exceeds the path's log cost by more than this
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +30,11 @@ class PathConfidence:
     Attributes
     ----------
     latents : (B, K+1, d) float32
-        Path of each draw, as points at equal distances.
+        Path of each draw, as equally spaced points.
     log_cost, barrier : (B,) float64
         Log cost and barrier (nats) of each draw; see `Pathway`.
     line_barrier : (B,) float64
-        Barrier of the population per unit length in each draw, nats; see `PathProfile.line_energy`.
+        Barrier in the population per unit length for each draw, nats; see `PathProfile.line_energy`.
     radius : (K+1,) float64
         Radius of the tube that contains 90 % of the draws at each point, latent units.
     """
@@ -46,12 +46,12 @@ class PathConfidence:
     radius: np.ndarray
 
     def interval(self, name: str = "barrier", level: float = 0.9) -> tuple[float, float]:
-        """Return the central interval that contains a fraction of the draws.
+        """Return the central interval that contains the given fraction of the draws.
 
         Parameters
         ----------
         name : {"barrier", "line_barrier", "log_cost"}
-            Quantity.
+            Quantity whose interval is returned.
         level : float
             Fraction of the draws, between 0 and 1.
 
@@ -87,14 +87,14 @@ def bootstrap_path(
     latents : (n, d) float
         Latents of the particles to which `prior` was fitted.
     path : Pathway
-        Path from `max_flux` or `find_routes`. Each draw searches the neighbourhood of this path. Ends that are
-        components move with their means.
+        Path from `max_flux` or `find_routes`. Each draw searches the neighbourhood of this path. If an end of the path
+        is a component mean, it moves with this mean in each draw.
     n_draws : int
         Number of draws; 100 to 200 are enough for 90 % intervals.
     seed : int
         Seed of the particle weights.
     noise_covariances : (n, d, d) float, optional
-        Error covariances of the latents, if `prior` is the density without these errors.
+        Error covariances of the latents; required if `prior` is a deconvolved density, that is, without these errors.
     progress : bool
         Show a progress bar.
     landscape : Landscape, optional
@@ -111,8 +111,8 @@ def bootstrap_path(
 
     Notes
     -----
-    Each draw runs ten EM iterations from `prior`. The same iterations with equal weights measure the change that is
-    not due to the weights: it occurs if EM had not converged, or if `prior` was fitted with a different prior on the
+    Each draw runs ten EM iterations from `prior`. Ten iterations with equal weights measure the change that is not due
+    to the weights; such a change occurs if the fit of `prior` had not converged or used a different prior on the
     covariances. This change is subtracted from the barriers and costs of the draws.
 
     Examples

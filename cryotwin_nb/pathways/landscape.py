@@ -1,9 +1,9 @@
-"""Graph of a mixture density: points where paths are likely to pass, and the resistances between neighbours.
+"""Graph of a mixture density: points through which paths are likely to pass, and the resistances between neighbours.
 
 The points are the means, the modes and points on the ridge curves between neighbouring components. A ridge curve
 contains all critical points of a two-component mixture (Ray and Lindsay 2005). Shortest paths in the graph initialise
-`max_flux`; states and routes use the resistances. Computations are in the log domain, because resistances differ by
-many orders of magnitude.
+`max_flux`; states and routes are also found with this graph. Computations are in the log domain, because resistances
+differ by many orders of magnitude.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from torch import Tensor
 
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 
-_PARTNERS = 10  # components to which each component is joined by a ridge curve
+_PARTNERS = 10  # number of components to which each component is joined by a ridge curve
 _SHARES = (0.08, 0.2, 0.32, 0.44, 0.5, 0.56, 0.68, 0.8, 0.92)  # positions of the points on a ridge curve
-_NEIGHBOURS = 9  # neighbours of each point; each mean is also joined to twice as many means
-_PIECES = 8  # pieces into which a short edge is cut for its integral
-_AT_ONCE = 2**11  # edges integrated at once
+_NEIGHBOURS = 9  # number of neighbours of each point; each mean is also joined to twice as many means
+_PIECES = 8  # number of pieces into which a short edge is divided for integration
+_AT_ONCE = 2**11  # number of edges integrated at once
 
 
 @dataclass(frozen=True, eq=False)
 class Landscape:
-    """Graph of points of a density and edges between them.
+    """Graph of points in a density and the edges between them.
 
     Attributes
     ----------
     mixture : GaussianMixture
         Density P.
     points : (N, d) float64
-        Vertices: the means first, in the order of the components, except in the result of `near`.
+        Vertices. The means come first, in the order of the components, except in the result of `near`.
     energy : (N,) float64
         -log P at the points, nats.
     edges : (E, 2) int64
@@ -46,7 +46,7 @@ class Landscape:
     ceiling : (E,) float64
         Highest energy on each edge, nats.
     exponent : float
-        Power of the density in the resistance; 1 is MaxFlux.
+        Power of the density in the resistance; 1 gives MaxFlux.
     """
 
     mixture: GaussianMixture
@@ -80,7 +80,7 @@ class Landscape:
         return cls(mixture, points, energy, pairs, *measured, exponent)
 
     def joined_to(self, extra: Tensor) -> Landscape:
-        """Return the landscape with `extra` points (m, d), each joined to its neighbours, all means and one another."""
+        """Return the landscape with `extra` points (m, d), joined to their neighbours, all means and one another."""
         extra = extra.to(self.points)
         points, n = torch.cat([self.points, extra]), len(self.points)
         near = cKDTree(self.points.numpy()).query(extra.numpy(), k=min(4 * _NEIGHBOURS, n))[1]
@@ -101,7 +101,7 @@ class Landscape:
         )
 
     def near(self, curve: Tensor, radius: float, highest: float = np.inf) -> Landscape:
-        """Return the part within `radius` of `curve` (m, d), with edges of log resistance up to `highest`."""
+        """Return the part within `radius` of `curve` (m, d), omitting edges whose log resistance exceeds `highest`."""
         kept = torch.cdist(self.points, curve.to(self.points)).amin(1) <= radius
         number = (kept.cumsum(0) - 1).numpy()
         inside = kept.numpy()[self.edges].all(1) & (self.log_resistance <= highest)
@@ -119,8 +119,8 @@ class Landscape:
 
         `start` and `end` are indices of points.
 
-        In double precision, resistances 36 nats below the largest one do not change the sum, so the parts of the path
-        on either side of the edge with the highest resistance are searched again separately.
+        In double precision, resistances more than 36 nats below the largest one do not change the sum. The parts of the
+        path on either side of the edge with the highest resistance are therefore searched again separately.
         """
         graph = self.graph(allowed)
         tree = _minimum_spanning_tree(graph)
@@ -138,7 +138,7 @@ class Landscape:
         return parts[0] + parts[1]
 
     def _dijkstra(self, graph: csr_matrix, tree: csr_matrix, start: int, end: int) -> list[int] | None:
-        """Return the shortest path, with resistances relative to the smallest possible bottleneck between the ends."""
+        """Return the shortest path, with resistances relative to the smallest bottleneck possible between the ends."""
         bottleneck = _bottleneck(tree, start, end)
         if bottleneck is None:
             return None
@@ -160,7 +160,7 @@ class Landscape:
 
 
 def _minimum_spanning_tree(graph: csr_matrix) -> csr_matrix:
-    """Return the tree that minimises the largest edge between any two points; symmetric and raised by `_lift`."""
+    """Return the tree whose paths have the smallest possible largest edge: a symmetric matrix, raised by `_lift`."""
     raised = graph.copy()
     raised.data = graph.data + _lift(graph)
     tree = minimum_spanning_tree(raised)
@@ -173,7 +173,7 @@ def _lift(graph: csr_matrix) -> float:
 
 
 def _bottleneck(tree: csr_matrix, start: int, end: int) -> float | None:
-    """Return the largest edge on the path through a tree, or None if there is no path."""
+    """Return the largest edge on the path between two points of a tree, or None if there is no path."""
     before = breadth_first_order(tree, start, directed=False)[1]
     if start != end and before[end] < 0:
         return None
@@ -206,7 +206,7 @@ def _integrals(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return log ∫ |dz| / P^exponent along straight edges (E,) and the highest -log P on each edge (E,).
 
-    Pieces longer than a typical standard deviation could miss a barrier, so long edges are cut into more pieces.
+    Pieces longer than a typical standard deviation could miss a barrier, so long edges are divided into more pieces.
     """
     resistance, ceiling = np.empty(len(pairs)), np.empty(len(pairs))
     start, end = points[pairs[:, 0]], points[pairs[:, 1]]

@@ -1,7 +1,7 @@
 """Path of least resistance between two points of a density, found as a shortest path in a graph and then relaxed.
 
 J[γ] = ∫ |dγ| / P(γ) is the resistance of a path (MaxFlux: Huo and Straub 1997). Its minimiser satisfies
-kappa n = -(grad log P)_perp everywhere, where kappa n is the curvature vector of the path.
+kappa n = -(grad log P)_perp at every point, where kappa n is the curvature vector of the path.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ def max_flux(
         Power lambda of the density. 1 is MaxFlux; smaller values give shorter paths that follow the density less
         closely; 1/d is a compromise between density and length.
     spacing : {"length", "flux"}
-        Place the points at equal distances along the path, or at equal shares of its resistance, which concentrates
-        them where the density is low.
+        "length" places the points at equal distances along the path; "flux" places them at equal shares of its
+        resistance and thus concentrates them where the density is low.
     seed : int
         Seed of the samples of Algorithm 1.
     landscape : Landscape, optional
-        Landscape of `prior` with this `exponent`, to reuse for many paths.
+        Landscape of `prior` with this `exponent`, which can be reused for many paths.
 
     Returns
     -------
     Pathway
-        Path with `residual`, its deviation from stationarity. Swapping start and end reverses the path.
+        Path whose deviation from stationarity is given as `residual`. Swapping start and end reverses the path.
 
     Raises
     ------
@@ -69,9 +69,9 @@ def max_flux(
 
     Notes
     -----
-    The candidates are the straight line, Algorithm 1 in both directions and the shortest path in a graph (`Landscape`).
-    The one with the lowest J along its dense curve is relaxed, and a relaxation step is kept only if J decreases. The
-    result is therefore never worse than any candidate.
+    The candidates are the straight line, the paths of Algorithm 1 in both directions and the shortest path in a graph
+    (`Landscape`). The candidate with the lowest J along its dense curve is relaxed, and a relaxation step is kept only
+    if J decreases. The J of the result is therefore never higher than that of any candidate.
 
     Examples
     --------
@@ -85,7 +85,7 @@ def max_flux(
     if torch.equal(*ends):
         sentence = "Start and end are the same point."
         raise InputError("end", "the start", "another point", "Choose two different ends.", sentence)
-    reverse = tuple(ends[0].tolist()) > tuple(ends[1].tolist())  # one solution for both directions
+    reverse = tuple(ends[0].tolist()) > tuple(ends[1].tolist())  # always solve in the same direction
     ordered = ends.flip(0) if reverse else ends
     shortest = through_landscape(landscape or Landscape.of(prior, exponent), ordered)
     candidates = [ordered, *_algorithm_1(prior, start, end, reverse, seed), shortest]
@@ -120,10 +120,10 @@ def through_landscape(landscape: Landscape, ends: Tensor) -> Tensor:
 
 
 def relax(prior: GaussianMixture, knots: Tensor, exponent: float = 1.0, rounds: int = _ROUNDS) -> Tensor:
-    """Lower the resistance of a path through knots (m, d) with fixed ends; return knots (n, d) that are never worse.
+    """Lower the resistance of a path through knots (m, d) with fixed ends; return the new knots (n, d).
 
     Each round spaces the knots evenly, then moves them perpendicular to the path by L-BFGS on log J. Steps are scaled
-    by the inverse square root of a knot's share of J, so that knots whose share is too small to affect J also move.
+    by the inverse square root of a knot's share of J, so that knots with a negligible share also move. J never rises.
     """
     best = log_resistance(prior, densify(prior, knots), exponent)
     n, current, kept, idle = _number_of_knots(prior, knots), knots, knots, 0
@@ -174,7 +174,7 @@ def _log_pieces(prior: GaussianMixture, knots: Tensor, exponent: float) -> Tenso
     """Return the log resistance of each piece of a polyline (n - 1,), by Simpson's rule."""
     points = torch.cat([knots, (knots[1:] + knots[:-1]) / 2])
     value, score = prior.log_prob_and_score(points)
-    energy = -exponent * (value + (score * (points - points.detach())).sum(1))  # the score is its gradient
+    energy = -exponent * (value + (score * (points - points.detach())).sum(1))  # the score is the gradient of log P
     ends, between = energy[: len(knots)], energy[len(knots) :]
     mean = torch.stack([ends[:-1], between + np.log(4), ends[1:]]).logsumexp(0) - np.log(6)
     return mean + knots.diff(dim=0).norm(dim=1).log()
@@ -183,8 +183,8 @@ def _log_pieces(prior: GaussianMixture, knots: Tensor, exponent: float) -> Tenso
 def residual(prior: GaussianMixture, knots: Tensor, exponent: float = 1.0) -> float:
     """Return the deviation from stationarity of a path through knots (n, d): 0 for a minimiser.
 
-    It is the ratio of the RMS of kappa n + lambda (grad log P)_perp to the RMS of lambda grad log P, both along the
-    path and weighted by its resistance.
+    It is the ratio of the RMS of kappa n + lambda (grad log P)_perp to the RMS of lambda grad log P, both along
+    the path and weighted by resistance.
     """
     knots = equidistant(knots, max(len(knots), _KNOTS[0]))
     step = float(knots.diff(dim=0).norm(dim=1).mean())
@@ -198,7 +198,7 @@ def residual(prior: GaussianMixture, knots: Tensor, exponent: float = 1.0) -> fl
 
 
 def _number_of_knots(prior: GaussianMixture, knots: Tensor) -> int:
-    """Return the number of knots at a spacing of half a typical standard deviation."""
+    """Return the number of knots that gives a spacing of half a typical standard deviation."""
     width = torch.linalg.eigvalsh(prior.covariances)[:, -1].sqrt().median()
     return int((2 * knots.diff(dim=0).norm(dim=1).sum() / width).clamp(*_KNOTS))
 
@@ -215,7 +215,7 @@ def _equal_flux(prior: GaussianMixture, curve: Tensor, n: int, exponent: float) 
 
 
 def _algorithm_1(prior: GaussianMixture, start: End, end: End, reverse: bool, seed: int) -> list[Tensor]:
-    """Return knots of Algorithm 1 in both directions if both ends are components, from end to start if `reverse`."""
+    """Return both paths of Algorithm 1, from end to start if `reverse`; none unless both ends are components."""
     if not isinstance(start, (int, np.integer)) or not isinstance(end, (int, np.integer)):
         return []
     pairs = ((int(start), int(end)), (int(end), int(start)))
@@ -247,4 +247,4 @@ def _require(n_steps: int, exponent: float, spacing: str) -> None:
     if not 0 < exponent < np.inf:
         raise InputError("exponent", f"{exponent}", "a positive number", "Use 1 for MaxFlux.")
     if spacing not in ("length", "flux"):
-        raise InputError("spacing", repr(spacing), "'length' or 'flux'", "Choose one of them.")
+        raise InputError("spacing", repr(spacing), "'length' or 'flux'", "Choose one of these.")

@@ -1,8 +1,8 @@
 """Network of passages between states: the number of particles in each passage, and the flux through all of them.
 
 The resistance of a path depends on the number of particles per unit volume: in eight dimensions, a passage that is
-twice as wide but contains equally many particles is 128 times less dense. Routes are therefore compared by the number
-of particles per unit length. States and the curves between them are fitted to the particles as a mixture of points and
+twice as wide but contains as many particles is 128 times less dense. Routes are therefore compared by the number of
+particles per unit length. States and the curves between them are fitted to the particles as a mixture of points and
 thin tubes, whose weights are found by expectation-maximisation (EM); most weights become 0 (Lindsay 1983).
 
 A passage of population p and length l has conductance p / l^2, since its resistance is the integral of dl / (p / l).
@@ -31,7 +31,7 @@ from cryotwin_nb.pathways.states import State
 Evidence = Callable[[Tensor], Tensor]
 """Maps points (m, d) to the log-likelihood (n, m) of each particle at each point, relative to its maximum, nats."""
 
-_POINTS = 24  # points on a passage, excluding its ends
+_POINTS = 24  # number of points on a passage, excluding its ends
 _OUTLIER = 4.5  # nats per dimension at which a particle is an outlier: three standard deviations in each dimension
 _FLOOR = 1e-6  # minimum population, so that no passage is closed completely
 _NOTHING = 1e-12  # smaller shares are rounding errors
@@ -47,7 +47,7 @@ class Network:
     states : tuple of State
         The S states.
     curves : dict of (i, j) to (m, d) tensor
-        Passage between two states, i < j, from the latent of state i to the latent of state j.
+        Passages between pairs of states with i < j, each from the latent of state i to the latent of state j.
     populations : (P,) float64
         Share of the particles in each passage, in the order of `curves`.
     fit : (n, S + P + 1) float64
@@ -78,8 +78,8 @@ class Network:
         states : sequence of State
             States of `prior` to connect.
         evidence : (n, d) tensor or callable, optional
-            Particles, given by their latents or by the likelihood of their images (`CryoTwin.likelihood`), which is
-            sharper. By default, 10,000 latents are drawn from `prior`.
+            Particles, given by their latents or, for sharper evidence, by the likelihood of their images
+            (`CryoTwin.likelihood`). By default, 10,000 latents are drawn from `prior`.
         seed : int
             Seed for drawing these latents.
         """
@@ -104,7 +104,7 @@ class Network:
         return cls(tuple(states), curves, fit, _shares(fit, _STEPS))
 
     def resampled(self, generator: torch.Generator) -> Network:
-        """Return the network for Exp(1) particle weights drawn with `generator`: Bayesian bootstrap (Rubin 1981)."""
+        """Return the network refitted with Exp(1) particle weights: a draw of the Bayesian bootstrap (Rubin 1981)."""
         counts = torch.empty(len(self.fit), dtype=torch.float64).exponential_(generator=generator)
         return replace(self, weights=_shares(self.fit, _STEPS_AGAIN, self.weights.clamp_min(1e-4), counts))
 
@@ -136,7 +136,7 @@ class Network:
     def ways(self, first: int, last: int, max_ways: int, least_share: float) -> list[tuple[tuple[int, ...], float]]:
         """Decompose the flux greedily: repeatedly remove the path with the largest bottleneck; return (states, share).
 
-        `first` and `last` are states. Returns at most `max_ways` paths, each with a share of at least `least_share`.
+        `first` and `last` are state indices. Returns at most `max_ways` paths with shares of at least `least_share`.
         """
         if first > last:  # ties are broken in the same way in both directions
             return [(way[::-1], width) for way, width in self.ways(last, first, max_ways, least_share)]
@@ -152,7 +152,7 @@ class Network:
         return ways
 
     def corners(self, way: Sequence[int]) -> list[Tensor]:
-        """Return the passages (m, d) along `way`, a sequence of states."""
+        """Return the passages (m, d) along `way`, a sequence of state indices."""
         return [self.curves[i, j] if i < j else self.curves[j, i].flip(0) for i, j in pairwise(way)]
 
 
@@ -177,7 +177,7 @@ def _straight(states: Sequence[State]) -> dict[tuple[int, int], Tensor]:
 
 
 def _bent(prior: GaussianMixture, states: Sequence[State]) -> dict[tuple[int, int], Tensor]:
-    """Return the curved passages that differ from the straight line and have no point nearest to a third state.
+    """Return the curved passages that differ from the straight line and stay nearest to their two end states.
 
     They are shortest paths for the resistance ∫ |dγ| / P^(1/d), which weighs density and length equally.
     """
@@ -201,7 +201,7 @@ def _bent(prior: GaussianMixture, states: Sequence[State]) -> dict[tuple[int, in
 
 
 def _fits(evidence: Evidence, curves: dict[tuple[int, int], Tensor]) -> dict[tuple[int, int], Tensor]:
-    """Return the log-likelihood (n, 1) of each particle on each curve, averaged uniformly over the curve."""
+    """Return, for each curve, the log of each particle's likelihood averaged over the curve, (n, 1)."""
     fits = {}
     for pair, curve in curves.items():
         at = evidence(equidistant(curve, _POINTS + 2)[1:-1]).double()
@@ -214,7 +214,7 @@ def _relative(log_fit: Tensor) -> Tensor:
 
 
 def distance(first: Tensor, second: Tensor, n: int = 64) -> float:
-    """Return the mean distance of points along one curve (m, d) from the other, the larger of the two directions."""
+    """Return the mean distance from points on one curve (m, d) to the other curve: the larger of both directions."""
     apart = torch.cdist(equidistant(first, n), equidistant(second, n))
     return float(torch.maximum(apart.amin(0).mean(), apart.amin(1).mean()))
 

@@ -25,11 +25,11 @@ class PathProfile:
         Arc length at each point of the path's curve, latent units.
     energy : (N,) float64
         -log P relative to the start, nats. If the particles were vitrified in equilibrium, one nat is one k_BT;
-        otherwise, as in assembly, the energy describes populations only.
+        otherwise, as during assembly, the energy describes populations only.
     line_energy : (N,) float64
-        -log of the population per unit length, relative to the start, nats, in a tube of one typical component width
-        around the path. `line_energy` compares numbers of particles, whereas `energy` compares densities, which also
-        vary with the width of the passage to the power of d - 1.
+        -log of the population per unit length in a tube around the path as wide as a typical component, relative to
+        the start, nats. `line_energy` compares numbers of particles. `energy` compares densities, which also depend on
+        the width of the passage, raised to the power d - 1.
     step_position : (K+1,) float64
         Arc length at the path's K+1 points, latent units.
     particles : tuple of (m,) int64 arrays
@@ -108,11 +108,11 @@ def log_line_density(mixture: GaussianMixture, curve: Tensor, width: float) -> T
 
 
 def line_barrier(mixture: GaussianMixture, curve: Tensor, width: float) -> float:
-    """Return the barrier, in nats, of the population per unit length along a curve (N, d)."""
+    """Return the barrier, in nats, in the population per unit length along a curve (N, d)."""
     energy = -log_line_density(mixture, densify(mixture, curve, 400, 800), width)
     return float(energy.max() - energy[0])
 
 
 def _around(n: int, step: int) -> Tensor:
-    """Return the index of the neighbour `step` away from each of n points, limited to the ends."""
+    """Return the index of the point `step` positions after each of n points, clamped to the ends."""
     return (torch.arange(n) + step).clamp(0, n - 1)

@@ -1,4 +1,4 @@
-"""Algorithm 1 of the paper: a ridgeline between two components of a mixture; also `Pathway`, the result of any method.
+"""Algorithm 1 of the cryoTWIN paper, a ridgeline between two components, and `Pathway`, the result of every method.
 
 Paths are compared by their resistance J = ∫ |dγ| / P(γ), which the most probable path minimises (MaxFlux, Huo and
 Straub 1997). Computations are in the log domain, because densities along a path differ by many orders of magnitude.
@@ -63,7 +63,7 @@ def ridgeline(
     seed: int = 0,
     concentration: float = 1.0,
 ) -> Pathway:
-    """Return the conformational pathway between the means of two components by Algorithm 1 of the paper.
+    """Return the conformational pathway between the means of two components by Algorithm 1 of the cryoTWIN paper.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def ridgeline(
     seed : int
         Seed of the candidates.
     concentration : float
-        Concentration of the Dirichlet distribution of the other components' weights. 1 is uniform on the simplex;
+        Concentration of the Dirichlet distribution of the other components' weights. 1 means uniform on the simplex;
         smaller values let single components attract the path.
 
     Returns
@@ -96,9 +96,9 @@ def ridgeline(
 
     Notes
     -----
-    As printed in the paper, the point for each k is the candidate with the lowest cost from the previous point, and the
-    step to z(K) is not part of any cost. With two components, the remaining weight 1 - α_i - α_j is not assigned, which
-    is equivalent to renormalising α_i and α_j: the point does not depend on their sum.
+    As printed in the paper, the point for each k is the candidate with the lowest cost from the previous point, and no
+    cost includes the step to z(K). With two components, the remaining weight 1 - α_i - α_j is not assigned. This is
+    equivalent to renormalising α_i and α_j, because the point does not depend on their sum.
 
     Examples
     --------
@@ -131,7 +131,8 @@ def pathway_from_knots(
 ) -> Pathway:
     """Return the `Pathway` along the straight lines between `knots` (m, d).
 
-    Its K + 1 `latents` are the knots themselves, or `n_steps` + 1 points at equal distances along the lines.
+    Its K + 1 `latents` are the knots themselves, or `n_steps` + 1 equally spaced points along the lines if
+    `n_steps` is given.
     """
     mixture, knots = mixture.detach(), knots.to(mixture.means)
     latents = knots if n_steps is None else equidistant(knots, n_steps + 1)
@@ -143,7 +144,7 @@ def pathway_from_knots(
 
 
 def log_resistance(mixture: GaussianMixture, curve: Tensor, exponent: float = 1.0) -> float:
-    """Return log J = log ∫ |dγ| / P(γ)^exponent along the polyline `curve` (N, d), densified (`densify`) or not."""
+    """Return log J = log ∫ |dγ| / P(γ)^exponent along the polyline `curve` (N, d), without densifying it."""
     curve = curve.to(mixture.means)
     return _log_integral(curve, -exponent * mixture.log_prob(curve))
 
@@ -152,7 +153,7 @@ def densify(mixture: GaussianMixture, knots: Tensor, n_points: int = 1000, n_max
     """Return the polyline through `knots` (m, d), cut into pieces short enough to resolve every barrier: (N, d).
 
     Pieces are at most 1/50 of the smallest standard deviation of any component and at most 1 / `n_points` of the
-    total length, but their number does not exceed `n_max` by much.
+    total length. They can be longer if there would otherwise be many more than `n_max` pieces.
     """
     steps = knots.diff(dim=0)
     lengths = steps.norm(dim=-1)
@@ -166,7 +167,7 @@ def densify(mixture: GaussianMixture, knots: Tensor, n_points: int = 1000, n_max
 
 
 def equidistant(curve: Tensor, n: int) -> Tensor:
-    """Return `n` points at equal distances along the polyline `curve` (m, d), ends included: (n, d)."""
+    """Return `n` equally spaced points along the polyline `curve` (m, d), ends included: (n, d)."""
     steps = curve.diff(dim=0)
     arc = torch.cat([steps.new_zeros(1), steps.norm(dim=-1).cumsum(0)])
     target = torch.linspace(0, 1, n, dtype=arc.dtype, device=arc.device) * arc[-1]

@@ -34,11 +34,11 @@ class Route(Pathway):
     states : tuple of State
         States along the route, ends included.
     populations : tuple of float
-        Share of all particles in each passage of the route, from state to state.
+        Share of all particles in each passage of the route, in order from start to end.
     share_interval : tuple of float
-        90 % interval of the share (Bayesian bootstrap); NaN without draws.
+        90 % interval of the share (Bayesian bootstrap); NaN if there were no draws.
     frequency : float
-        Fraction of the draws in which the route is found; NaN without draws.
+        Fraction of the draws in which the route is found; NaN if there were no draws.
     """
 
     share: float = 0.0
@@ -75,8 +75,8 @@ def find_routes(
     n_steps : int
         Number of steps K; the path of each route has K + 1 points.
     evidence : (n, d) tensor or callable, optional
-        Particles that populate the passages, given by their latents or by the likelihood of their images
-        (`CryoTwin.likelihood(particles)`), which is sharper. By default, samples from `prior` are used.
+        Particles that populate the passages, given by their latents or, for sharper evidence, by the likelihood of
+        their images (`CryoTwin.likelihood(particles)`). By default, samples from `prior` are used.
     states : sequence of State, optional
         States from `find_states`; by default, all states with at least 1 % of the mass.
     least_share : float

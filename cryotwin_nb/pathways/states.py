@@ -20,9 +20,9 @@ class State:
     Attributes
     ----------
     name : str
-        "S1" is the state with the largest mass.
+        Name of the state; the state with the largest mass is "S1".
     latent : (d,) float64
-        Densest mode of the state, the latent to decode.
+        Densest mode of the state; decode it to obtain the map of the state.
     components : tuple of int
         Indices of the components that belong to the state.
     mass : float
@@ -43,15 +43,15 @@ def find_states(
 ) -> list[State]:
     """Return the states of a density, in order of decreasing mass.
 
-    Two groups of modes form one state if the passage between them is nearly as dense as the lower of their maxima,
-    that is, if the ratio of the two densities is above `threshold`.
+    Two groups of modes form one state if the ratio of the density at the passage between them to the density at the
+    lower of their maxima is above `threshold`.
 
     Parameters
     ----------
     prior : GaussianMixture
-        Density.
+        Density whose states are found.
     threshold : float
-        Density ratio between 0 and 1; higher values distinguish more states.
+        Threshold of the density ratio, between 0 and 1; higher values distinguish more states.
     least_mass : float
         Minimum mass; states with a smaller mass are omitted.
     landscape : Landscape, optional
@@ -68,9 +68,9 @@ def find_states(
 
     Notes
     -----
-    Hennig (2010) defines the ratio for a pair of components; here it is evaluated at the passage of the whole mixture.
-    Groups are merged in order of decreasing density at the passage, the lower into the higher (merge tree: Chazal,
-    Guibas, Oudot and Skraba 2013).
+    Hennig (2010) defines the ratio for a pair of components; here it is evaluated for the whole mixture. Groups are
+    merged in order of decreasing density at the passage between them, the group with the lower maximum into the other
+    (merge tree: Chazal, Guibas, Oudot and Skraba 2013).
 
     Examples
     --------
@@ -115,7 +115,7 @@ def assign(prior: GaussianMixture, states: list[State], z: Tensor) -> np.ndarray
 
 
 def _merged(landscape: Landscape, depth: float) -> np.ndarray:
-    """Return the densest point of each point's group, (N,); passages at least `depth` nats deep separate groups."""
+    """Return the index of the densest point in each point's group; groups are separated by `depth` nats or more."""
     energy = landscape.energy.numpy()
     parent = np.arange(len(energy))
 

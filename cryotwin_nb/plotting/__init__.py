@@ -1,8 +1,8 @@
 """Figures: functions that draw arrays or the package's results and return matplotlib Axes or Figures.
 
 Every function accepts tensors or NumPy arrays and leaves showing and saving to the caller. Functions that draw a
-single graph accept `ax`, the Axes to draw into. Lengths are in Å. The palette is safe for colour-blind readers and in
-print. matplotlib's settings change only while a figure is drawn.
+single graph accept `ax`, the Axes to draw into. Lengths are in Å. The palette remains legible in print and for
+colour-blind readers. matplotlib's settings change only while a figure is drawn.
 """
 
 import lazy_loader

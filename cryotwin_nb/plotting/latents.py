@@ -62,7 +62,7 @@ def latent_scatter(
     n_named : int
         Number of stars labelled with their component's index, in order of decreasing weight.
     max_points : int
-        Maximum number of latents drawn, evenly spaced in their order.
+        Maximum number of latents drawn; if there are more, they are sampled at regular intervals.
     ax : Axes, optional
         Axes to draw into; by default those of a new figure.
     """
@@ -109,7 +109,8 @@ def embedding_scatter(
     labels : (n,) str, optional
         Labels to colour the latents by.
     names : mapping of int to str, optional
-        Names of components; each name is written beside the heaviest component that has it.
+        Names of components; each name is written beside the component of that name with the largest
+        weight.
     n_named : int
         Number of stars labelled with their component's index, in order of decreasing weight, if `names` is not given.
     ax : Axes, optional
@@ -144,7 +145,7 @@ def _points(values: Any) -> Tensor:
 def _projection(
     z: Tensor, projection: Any, components: tuple[int, int]
 ) -> tuple[Callable[[Tensor], np.ndarray], list[str]]:
-    """Return the map from latents (m, d) to the plane (m, 2), and the labels of its axes."""
+    """Return the function that projects latents (m, d) to the plane, (m, 2), and the labels of the axes."""
     if callable(projection):
         return lambda x: as_numpy(projection(x)), ["embedding 1", "embedding 2"]
     centre, dim = z.mean(0), z.shape[1]
@@ -181,7 +182,7 @@ def _draw_labelled(ax: Axes, xy: np.ndarray, labels: np.ndarray) -> None:
 
 
 def _draw_coloured(ax: Axes, xy: np.ndarray, values: np.ndarray | None, label: str) -> None:
-    """Draw points coloured by value, the highest on top, or all in one colour."""
+    """Draw points coloured by value, with the highest values on top, or all points in one colour."""
     if values is None:
         ax.scatter(xy[:, 0], xy[:, 1], color=COLOURS[0], alpha=0.3, **_SPOTS)
         return
@@ -191,7 +192,7 @@ def _draw_coloured(ax: Axes, xy: np.ndarray, values: np.ndarray | None, label: s
 
 
 def draw_stars(ax: Axes, xy: np.ndarray, weights: np.ndarray, n_named: int) -> None:
-    """Draw the means as stars with area increasing with weight, and label the heaviest with their index."""
+    """Draw the means as stars with area increasing with weight; label the `n_named` largest with their index."""
     area = 30 + 220 * weights / weights.max()
     style: dict[str, Any] = {"color": "white", "edgecolors": "black", "linewidths": 0.9, "zorder": 4}
     ax.scatter(xy[:, 0], xy[:, 1], marker="*", s=area, label="means (area: weight)", **style)
@@ -201,7 +202,7 @@ def draw_stars(ax: Axes, xy: np.ndarray, weights: np.ndarray, n_named: int) -> N
 
 
 def draw_path(ax: Axes, path: Any, flatten: Callable[[Tensor], np.ndarray], colour: str) -> None:
-    """Draw a path as a line with a dot at each step, numbered where there is room."""
+    """Draw a path as a line with a dot at each step; number the dots where there is room."""
     latents = _points(getattr(path, "latents", path))
     curve, xy = flatten(_points(getattr(path, "curve", latents))), flatten(latents)
     halo = [withStroke(linewidth=4, foreground="white")]

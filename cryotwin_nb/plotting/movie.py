@@ -95,7 +95,7 @@ def write_movie(
     rows, columns = _filled(np.stack(pictures).min(axis=(0, 3)) < 1)
     names = [str(titles[round(s)] if titles is not None else f"map {round(s)}") for s in steps]
     shape = (columns.stop - columns.start, rows.stop - rows.start)
-    figure = Figure(figsize=(shape[0] / 80, shape[1] / 80 + 0.3), dpi=80)  # not from pyplot: this may run in a thread
+    figure = Figure(figsize=(shape[0] / 80, shape[1] / 80 + 0.3), dpi=80)  # pyplot is not safe in threads
     FigureCanvasAgg(figure)
     panel = figure.subplots()
     image = panel.imshow(pictures[0][rows, columns])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @styled
 def preparation(report: Preparation) -> Figure:
-    """Plot defocus, views, power spectrum and example images of a prepared stack, suspicious images first.
+    """Plot defocus, views, power spectrum and example images of a prepared stack, showing suspicious images first.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def _sections(look: FirstLook, figure) -> None:
 
 
 def _scores(look: FirstLook, ax: Axes) -> None:
-    """Draw one bar per alternative, best on top; alternatives above 0 predict better than the metadata in the file."""
+    """Draw one bar per alternative, the best on top; those above 0 predict images better than the file's metadata."""
     names = sorted(look.scores, key=look.scores.__getitem__)
     values = np.array([look.scores[name] for name in names])
     colours = [COLOURS[1] if value > 0 else COLOURS[0] for value in values]

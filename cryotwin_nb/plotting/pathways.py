@@ -43,7 +43,7 @@ def route_graph(
         Decoder from latents (m, d) to maps, such as `model.volumes`. If given, the states are drawn as surfaces, all
         at the same contour level.
     names : mapping of str to str, optional
-        Title of each state, by the state's name.
+        Titles of the states, keyed by state name.
     sigma : float
         Contour level of the surfaces, in standard deviations above the mean; see `map_montage`.
     view : (float, float)
@@ -85,8 +85,8 @@ def route_graph(
 
 
 def _layout(routes: Sequence[Route]) -> tuple[dict[str, State], dict[str, tuple[float, float]]]:
-    """Return the states by name and their positions: x is the distance travelled, y places similar routes together."""
-    from scipy.cluster.hierarchy import leaves_list, linkage  # slow to import, and no other figure needs it
+    """Return the states by name and their positions: x is the distance travelled; y keeps similar routes together."""
+    from scipy.cluster.hierarchy import leaves_list, linkage  # slow to import and not needed by other figures
     from scipy.spatial.distance import pdist
 
     states = {state.name: state for route in routes for state in route.states}
@@ -128,8 +128,8 @@ def path_profile(
     profile : PathProfile
         Result of `pathways.profile`.
     confidence : PathConfidence, optional
-        Result of `bootstrap_path`. The legend gives the 90 % intervals of both barriers; the interval for the
-        population per unit length is shaded.
+        Result of `bootstrap_path`. If given, the legend shows the 90 % intervals of both barriers, and the interval of
+        the barrier in population per unit length is shaded.
     figure : Figure or SubFigure, optional
         Figure to draw into; by default a new one.
     """

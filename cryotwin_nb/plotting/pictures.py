@@ -143,7 +143,7 @@ def scale_bar(ax: Axes, pixel_size: float, colour: str = "black") -> Rectangle:
     pixel_size : float
         Pixel size of that image, Å.
     colour : str
-        Colour of the bar. The outline is white if this is "black", otherwise black.
+        Colour of the bar. The outline is white if the bar is "black", and black otherwise.
     """
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     width, height = right - left, top - bottom
@@ -196,7 +196,7 @@ def _references(cubes: np.ndarray, reference: Any) -> list[np.ndarray | None]:
 
 
 def _filled(used: np.ndarray) -> tuple[slice, slice]:
-    """Return rows and columns around the used pixels of a picture (H, H), with a margin; all if no pixel is used."""
+    """Return rows and columns around the used pixels of a picture (H, H), with a margin; all if it is empty."""
     spans, margin = [], round(0.06 * len(used))
     for axis in (1, 0):
         where = np.flatnonzero(used.any(axis))

@@ -1,7 +1,8 @@
 """Orthographic ray caster for isosurfaces: shaded pictures of density maps without a GPU or a browser.
 
-For each pixel, a ray is sampled from the viewer through the map. Linear interpolation between two samples locates the
-first point at which the density reaches the contour level. The surface normal there is the negative density gradient.
+For each pixel, the density is sampled along a ray from the viewer through the map. Linear interpolation between two
+samples locates the first point at which the density reaches the contour level. The surface normal points along the
+negative density gradient.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class SurfaceHits(NamedTuple):
         True where the ray intersects the surface.
     position : (H, H, 3) float32
         Offset of the first intersection from the centre of the map, voxels, along the right, up and
-        towards-the-viewer axes of the view; zero if there is none.
+        towards-the-viewer axes of the view; zero if there is no intersection.
     normal : (H, H, 3) float32
         Unit normal along the same axes, pointing out of the density; zero if there is no intersection.
     """
@@ -107,8 +108,8 @@ def surface_hits(volume: ArrayLike | Tensor, level: float, size: int = 240, view
     Notes
     -----
     Maps with fewer than 72 voxels per edge are first refined by zero-padding their Fourier transform. This adds no
-    information, but makes linear interpolation between samples accurate. Density more than D/2 in front of or behind
-    the centre is not drawn.
+    information, but makes linear interpolation between samples accurate. Density more than D/2 voxels in front of
+    or behind the centre is not drawn.
     """
     fine, factor = _refined(_require_map(volume))
     view = view_from() if view is None else view
@@ -156,8 +157,9 @@ def render_surface(
     colour : (float, float, float)
         Colour of the surface, RGB from 0 to 1.
     difference : (D, D, D) float, optional
-        Map minus a reference, in the unit of the map, sampled one voxel below the surface. The surface turns blue
-        where it approaches +`level` (density gained) and orange where it approaches -`level` (density lost).
+        Map minus a reference, in the unit of the map, sampled one voxel below the surface. The surface is blue
+        where the difference approaches +`level` (density gained) and orange where it approaches -`level` (density
+        lost).
 
     Returns
     -------
@@ -190,7 +192,7 @@ def _require_map(volume: ArrayLike | Tensor) -> Tensor:
 
 
 def _refined(volume: Tensor) -> tuple[Tensor, int]:
-    """Refine a map by an integer factor by zero-padding its Fourier transform; return the map and the factor."""
+    """Zero-pad the Fourier transform of a map to refine it by an integer factor; return the map and the factor."""
     size = volume.shape[-1]
     factor = -(-_FINE // size)
     return (volume if factor == 1 else fourier_padded(volume, factor * size)), factor

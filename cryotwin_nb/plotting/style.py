@@ -50,7 +50,7 @@ def styled(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @wraps(function)
     def drawn(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        plt.draw_if_interactive()  # select the backend first: inside rc_context that would be rolled back
+        plt.draw_if_interactive()  # select the backend now: rc_context would roll it back
         with plt.rc_context(STYLE):
             return function(*args, **kwargs)
 
@@ -70,7 +70,7 @@ def axes(ax: Axes | None, width: float, height: float) -> Axes:
 
 
 def apart(points: np.ndarray, gap: float) -> list[int]:
-    """Return the points (m, 2) with room for a number: the last, then each one farther than `gap` from all chosen."""
+    """Return indices of points (m, 2) with room for a number: the last, then each over `gap` away from all chosen."""
     kept = [len(points) - 1]
     for k in range(len(points) - 1):
         if np.linalg.norm(points[kept] - points[k], axis=1).min() > gap:

@@ -50,8 +50,8 @@ def path_support(support: PathwaySupport, *, figure: FigureBase | None = None) -
 
 
 def _resolution(panel: Axes, support: PathwaySupport, points: np.ndarray, flagged: np.ndarray) -> None:
-    """Plot the supported resolution, the finest on top; a cross at the bottom marks a point without one."""
-    frequency = 1 / support.resolution  # 0 for none
+    """Plot the supported resolution, with the finest on top; a cross at the bottom marks a point that has none."""
+    frequency = 1 / support.resolution  # 0 if no resolution is supported
     none = ~np.isfinite(support.resolution)
     panel.plot(points, np.where(none, np.nan, frequency), color=COLOURS[0])
     for chosen, colour, label in ((~flagged, COLOURS[0], "supported"), (flagged, COLOURS[1], "flagged")):

@@ -25,7 +25,7 @@ def training_curves(history: History) -> Figure:
 
     Log-evidences of passes with different frequency limits are not comparable, so lines join only passes with the same
     maximum |k|, and each line starts at zero. Grey marks epochs in which beta or the resolution still increases. If
-    the value of the first epoch is far above all others, it is given as a number instead of a point.
+    the value of the first epoch is far above all others, it is written as a number instead of drawn as a point.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def training_curves(history: History) -> Figure:
 
 
 def _passes(history: History, panel: Axes) -> None:
-    """Plot the gain in log-evidence since the first pass at the same radius; write the radius above the panel."""
+    """Plot the gain in log-evidence since the first pass at the same maximum |k|; write this |k| above the panel."""
     radius, evidence = np.array(history.pass_radius), np.array(history.log_evidence)
     starts = [0, *(np.flatnonzero(np.diff(radius)) + 1), len(radius)]
     for first, end in pairwise(starts):
@@ -94,7 +94,7 @@ class LivePlot:
 
         history = ct.fit(model, particles, callbacks=[ct.plotting.LivePlot()])
 
-    Outside a notebook, it does nothing.
+    Outside a notebook, the callback does nothing.
     """
 
     def __init__(self) -> None:

@@ -15,13 +15,13 @@ from cryotwin_nb.preparation.hypotheses import Assumption
 _UPSIDE_DOWN = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
 _QUARTER_TURN = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 Change = Callable[[Assumption], Assumption]
-OTHERS = "poses of other particles"  # control: the gain from features that all views share
+OTHERS = "poses of other particles"  # control: measures the gain from features that all views share
 
 
 def pose_changes(seed: int) -> dict[str, Change]:
     """Return alternative interpretations of the rotations.
 
-    An in-plane rotation of all images by 180° is not among them: it is equivalent to mirroring the molecule.
+    An in-plane rotation of all images by 180° is not included, because it is equivalent to mirroring the molecule.
     """
 
     def turned(state: Assumption, matrix: Tensor) -> Assumption:
@@ -83,7 +83,7 @@ def ctf_changes() -> dict[str, Change]:
 
 
 def pixel_changes() -> dict[str, Change]:
-    """Return alternative pixel sizes: calibration errors of up to 15 %, and factors of missing or repeated binning."""
+    """Return alternative pixel sizes: calibration errors of up to 15 %, and errors from missing or repeated binning."""
 
     def times(factor: float) -> Change:
         return lambda state: replace(state, pixel=factor)
@@ -93,5 +93,5 @@ def pixel_changes() -> dict[str, Change]:
 
 
 def pixel_name(factor: float) -> str:
-    """Return the label for a wrong pixel size, which gives the deviation of the true pixel size in percent."""
+    """Return the label of an alternative pixel size: its deviation from the stated pixel size, in percent."""
     return f"pixel size {100 * (factor - 1):+.0f} %"

@@ -1,4 +1,4 @@
-"""Particles on a coarser grid: images cropped in Fourier space when they are read."""
+"""Particles on a coarser grid, with images that are cropped in Fourier space when they are read."""
 
 from __future__ import annotations
 

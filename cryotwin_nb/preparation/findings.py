@@ -45,8 +45,8 @@ class FirstLook:
     fsc : FscCurve
         Fourier shell correlation of the half maps.
     gain : float
-        Mean log-likelihood gain over pure noise of the images of one half-set, given the map of the other half-set;
-        nats per image.
+        Mean log-likelihood of the images of one half-set given the map of the other half-set, minus their mean
+        log-likelihood under pure noise; nats per image.
     scores : dict of str to float
         Change in `gain` under each alternative. An alternative with a value above 0 predicts the images better than the
         metadata in the file.

@@ -1,7 +1,7 @@
 """Assumptions about the poses, shifts and CTF of particles, scored by how well they predict the images.
 
 An `Assumption` states how a sample of images was formed. Its score is cross-validated: a map from one half-set of the
-images predicts the other half-set, through CTF and noise. The gain of an image is its log-likelihood under the
+images predicts the other half-set, given CTF and noise. The gain of an image is its log-likelihood under the
 prediction minus its log-likelihood under pure noise, in nats. The true assumption predicts best for any molecule, so no
 reference is needed. A mirror image of the molecule predicts the same images, so handedness cannot be determined.
 """
@@ -42,8 +42,8 @@ class Assumption:
     pixel : float
         Ratio of the true to the stated pixel size; the CTF depends on it.
     kind : (n,) int64
-        Factor applied to each image: 0, the CTF; 1, only the sign of dark particles (no CTF); 2, |CTF| (phases
-        flipped); 3, CTF^2 (CTF applied twice).
+        Factor applied to each image. 0: CTF; 1: no CTF, only the sign for dark particles; 2: |CTF| (phases flipped);
+        3: CTF^2 (CTF applied twice).
     """
 
     rotations: Tensor
@@ -103,7 +103,7 @@ class Sample:
         return Assumption(torch.as_tensor(rotations), torch.as_tensor(self.particles.shifts), ctf, 1.0, kind)
 
     def data(self, state: Assumption, rows: Tensor) -> Tensor:
-        """Return the coefficients (m, P) of some images, centred with the shifts of an assumption."""
+        """Return the coefficients (m, P) of the images in `rows`, centred with the shifts of an assumption."""
         moved = torch.as_tensor(self.particles.shifts)[rows] - state.shifts[rows]
         data = self.batch.data[rows]
         return data * shift_phases(self.frequencies, moved) if bool(moved.any()) else data
@@ -116,7 +116,7 @@ class Sample:
         return torch.where(kind == 0, ctf, changed) * self.whitening[rows]
 
     def reconstruct(self, state: Assumption, rows: Tensor) -> Tensor:
-        """Reconstruct a map (D, D, D) from some images."""
+        """Reconstruct a map (D, D, D) from the images in `rows`."""
         parts = self.data(state, rows), self.transfer(state, rows), state.rotations[rows], self.batch.group[rows]
         batch = ImageBatch(*parts)
         return begin(self.imaging, [batch], self.mask, 1).mean
@@ -134,12 +134,12 @@ class Sample:
         return torch.view_as_complex(slices)
 
     def products(self, prediction: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the inner products (m,) of predictions with images and with themselves."""
+        """Return the inner products (m,) of predictions with their images and with themselves."""
         with_image = (self.weights * (prediction.conj() * data).real).sum(1)
         return with_image, (self.weights * prediction.abs().square()).sum(1)
 
     def gains(self, state: Assumption, maps: list[Tensor] | None = None) -> Tensor:
-        """Return the log-likelihood gain (n,) of each image from the map of the other half-set over noise, nats."""
+        """Return each image's gain (n,) over pure noise when predicted by the map of the other half-set, nats."""
         gains = torch.zeros(len(self))
         maps = maps or [self.reconstruct(state, rows) for rows, _ in self.halves()]
         for volume, (_, rows) in zip(maps, self.halves()):
@@ -149,14 +149,14 @@ class Sample:
         return gains
 
     def flips(self, state: Assumption) -> tuple[Tensor, float, float]:
-        """Return the gain (n,) of each image if its phases are flipped, the share of flipped images and its error.
+        """Return each image's gain (n,) from flipping its phases, the share of flipped images and its standard error.
 
         Flipping changes the sign of coefficients with a positive CTF. Their agreement with the prediction is compared
         with the agreement, at the same frequencies, of images whose CTF is negative. The ratio of the two is 1 minus
-        twice the share, regardless of how well the map predicts these frequencies. The error is a standard error.
+        twice the share, regardless of how well the map predicts these frequencies.
         """
         shell = self.imaging.shell
-        sums = torch.zeros(2, 2, len(self), int(shell.max()) + 1)  # CTF > 0 or <= 0; product with image or itself
+        sums = torch.zeros(2, 2, len(self), int(shell.max()) + 1)  # by CTF > 0 or <= 0; product with image or itself
         for made_from, rows in self.halves():
             transfer = self.transfer(state, rows)
             A = self.slices(self.reconstruct(state, made_from), state.rotations[rows]) * transfer
@@ -174,7 +174,7 @@ class Sample:
         return -2 * sums[0, 0].sum(1), float(1 - ratio) / 2, float(error) / 2
 
     def signs(self, state: Assumption) -> tuple[float, float]:
-        """Return the gain per image, at the optimal scale, of the positive and the negative parts of the maps alone."""
+        """Return the gains per image of only the positive and only the negative parts of the maps, optimally scaled."""
         sums = torch.zeros(2, 2)
         for made_from, rows in self.halves():
             volume = self.reconstruct(state, made_from)
@@ -186,7 +186,7 @@ class Sample:
 
 
 def without_ctf(sample: Sample, state: Assumption, rounds: int = 15) -> Assumption:
-    """Return the assumption in which images have no CTF if their power spectra show none.
+    """Return the assumption in which every image whose power spectrum shows no CTF has none.
 
     The model is a mixture of two classes of images with the same expected density spectrum, one with and one without
     the CTF, fitted by expectation-maximisation. It does not use poses, so wrong poses have no effect.

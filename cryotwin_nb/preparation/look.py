@@ -26,12 +26,12 @@ from cryotwin_nb.preparation.findings import Finding, FirstLook
 from cryotwin_nb.preparation.hypotheses import Assumption, Sample, without_ctf
 from cryotwin_nb.preparation.pose_errors import typical_errors
 
-_LEAST, _LARGEST = 32, 48  # limits of the coarse box size, pixels; within them, it is half the box of the images
-_CERTAIN = 6.0  # standard errors by which an alternative must predict better
+_LEAST, _LARGEST = 32, 48  # limits of the coarse box size, pixels: half the image box size, clipped to this range
+_CERTAIN = 6.0  # number of standard errors by which an alternative must predict better
 _IN_FOCUS = 500.0  # Å; no image is recorded closer to focus, so smaller values mean that the defocus is missing
 _PARTLY = 0.1  # relative increase in gain required before some images are assumed to have no CTF
 _DEGREES = 4.25  # rotation error above which results degrade: see benchmarks/pose_errors.py
-_BLUR = 0.19  # the same for shifts, as a share of the finest detail examined, whose amplitude it halves
+_BLUR = 0.19  # same for the shift error, as a share of the finest detail examined: it halves that detail's amplitude
 _PART_WITHOUT, _PART_FLIPPED = "CTF missing in a part", "phases of a part flipped"
 
 _ADVICE = {
@@ -68,8 +68,8 @@ def first_look(particles: Particles, n_images: int = 2000, seed: int = 0, progre
 
     Notes
     -----
-    `hypotheses` describes how alternatives are scored. The best one is adopted before the others are tested again,
-    until none predicts better. The contrast is checked on the map, whose density must be positive.
+    The module `hypotheses` describes how alternatives are scored. The best alternative is adopted and the others are
+    tested again, until none predicts better. The contrast is checked on the map, whose density must be positive.
 
     Examples
     --------
@@ -116,7 +116,7 @@ class _Look:
         return self.sample.gains(state)
 
     def _has_ctf(self) -> bool:
-        """Return whether enough images have a defocus in the file, and restrict the sample to these."""
+        """Return whether enough images have a defocus in the file, and restrict the sample to those images."""
         ctf = self.state.ctf
         defocus = np.maximum(np.abs(ctf.defocus_u), np.abs(ctf.defocus_v))
         missing = torch.as_tensor((defocus < _IN_FOCUS) & (ctf.phase_shift == 0))
@@ -141,7 +141,7 @@ class _Look:
             gains = self._gains(self.state)
             tried = {name: (family, state, self._gains(state)) for family, name, state in self._changed()}
             better = {name: float((tried[name][2] - gains).mean()) for name in tried}
-            # Images of species unlike the average map are also predicted slightly better with another CTF.
+            # Images of species that differ from the average map are also predicted slightly better with another CTF.
             better[_PART_WITHOUT] -= _PARTLY * max(float(gains.mean()), 1.0)
             if attempt == 0:
                 self.scores |= better
@@ -158,15 +158,15 @@ class _Look:
             self._note(best, family, float(gains.mean()), float(after.mean()))
 
     def _interpolated(self, state: Assumption, better: dict) -> tuple[Assumption, Tensor]:
-        """Interpolate the pixel size by a parabola through the best score and its neighbours; return also gains."""
-        scores = [better.get(pixel_name(state.pixel + step), 0.0) for step in (-0.05, 0.0, 0.05)]  # 0: current one
+        """Interpolate the pixel size by a parabola through the best score and its neighbours; also return gains."""
+        scores = [better.get(pixel_name(state.pixel + step), 0.0) for step in (-0.05, 0.0, 0.05)]  # 0: stated size
         bend = scores[0] - 2 * scores[1] + scores[2]
         if abs(state.pixel - 1) < 0.14 and bend < 0:
             state = replace(state, pixel=state.pixel + 0.025 * (scores[0] - scores[2]) / bend)
         return state, self._gains(state)
 
     def _changed(self) -> Iterator[tuple[str, str, Assumption]]:
-        """Yield the alternatives to the current assumption: family, name, assumption."""
+        """Yield the alternatives to the current assumption as (family, name, assumption)."""
         families: dict[str, dict[str, Change]] = {
             "pose": pose_changes(self.seed),
             "shift": shift_changes(self.sample.full_pixel_size) if bool(self.state.shifts.any()) else {},
@@ -180,7 +180,7 @@ class _Look:
         yield "ctf", _PART_FLIPPED, self._partly_flipped()
 
     def _partly_flipped(self) -> Assumption:
-        """Return the assumption in which each image has flipped phases if that makes it more likely."""
+        """Return the assumption in which each image has flipped phases if that makes the image more likely."""
         gain, self._flipped, error = self.sample.flips(self.state)
         if self._flipped < max(0.15, 4 * error):
             return self.state
@@ -203,7 +203,7 @@ class _Look:
         self.findings.append(Finding(name, evidence, _ADVICE[family]))
 
     def _without_poses(self, exchanged: Tensor, gains: Tensor) -> bool:
-        """Return whether the poses predict no better than other particles' poses, so nothing else can be tested."""
+        """Return whether poses predict no better than other particles' poses, so that nothing else can be tested."""
         difference = gains - exchanged
         if float(difference.mean()) > _CERTAIN * float(difference.std()) / len(gains) ** 0.5:
             return False

@@ -1,12 +1,12 @@
 """Typical errors of poses and shifts, estimated from the residuals between images and their prediction by a map.
 
-A small error e of an image's pose and shift changes the prediction by J e, where J are its derivatives. If the errors
-are independent and Gaussian, e ~ N(0, T^2), the residual of an image, X - prediction, has the log-evidence
+A small error e of an image's pose and shift changes the prediction by J e, where J holds its derivatives. If the
+errors are independent and Gaussian, e ~ N(0, T^2), the residual of an image, X - prediction, has the log-evidence
 
     log p = -1/2 log det(1 + T H T) + 1/2 (T h)^T (1 + T H T)^-1 (T h),   h = Re J^H (X - prediction), H = Re J^H J,
 
 up to a constant. The typical error is the T that maximises the evidence of all images. No image is realigned,
-because that would fit its noise.
+because realignment would fit the noise.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from cryotwin_nb.truth.molecules import axis_rotation
 
 _STEP = 2.0  # degrees, step of the finite differences
 _DEGREES = (0, 0.25, 0.5, *np.geomspace(0.7, 12, 13).tolist())  # rotation errors to try, degrees per axis
-_FINER = 9  # points of the refined grids
+_FINER = 9  # number of points in each refined grid
 _SHARES = (0, *np.geomspace(0.01, 0.6, 15).tolist())  # shift errors to try, as shares of the finest detail
 
 
 def typical_errors(sample: Sample, state: Assumption, n_images: int = 800) -> tuple[float, float]:
-    """Return the root-mean-square rotation error, degrees, and the standard deviation of the shifts per axis, Å.
+    """Return the root-mean-square rotation error, degrees, and the standard deviation of the shift error per axis, Å.
 
     Motions of the molecule look like pose errors: up to about 4° for a molecule with two moving arms.
     """
@@ -75,7 +75,7 @@ def _derivatives(sample: Sample, state: Assumption, n_images: int) -> tuple[Tens
 
 
 def _evidence(h: Tensor, H: Tensor, degrees: float, shift: float) -> float:
-    """Return the mean log-evidence of the residuals for errors of these standard deviations, nats per image."""
+    """Return the mean log-evidence of the residuals for errors with these standard deviations, nats per image."""
     T = torch.tensor([degrees] * 3 + [shift] * 2, dtype=torch.float64)
     factor = torch.linalg.cholesky(torch.eye(5, dtype=torch.float64) + T[:, None] * H * T)
     pulled = (T * h)[..., None]

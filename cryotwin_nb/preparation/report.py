@@ -1,4 +1,4 @@
-"""Report on a prepared stack: its contents, and images that look suspicious."""
+"""Report on a prepared stack: its contents and its suspicious images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.whitening import Whitening
 
 _TIMES = 8.0  # multiple of the usual deviation beyond which an image is suspicious
-_USUAL = 0.02  # minimum usual deviation, relative to the standard deviation of the images: normalised images vary less
+_USUAL = 0.02  # minimum of the usual deviation, relative to the images' standard deviation: normalised images vary less
 _HOT = 12.0  # hot pixel: multiple of the usual difference between a pixel and its neighbours
 
 
@@ -46,8 +46,8 @@ class Preparation:
     examples : dict of int to (D, D) float32
         Example images from the stack, including the first suspicious ones.
     frequency, image_power, noise_power : (D/2,) float64
-        Spatial frequency of each shell, 1/Å, and mean power of the Fourier coefficients of images and noise there,
-        before whitening and in common units. `noise_power` is None if the noise was not measured.
+        Spatial frequency of each shell, 1/Å, and mean power of the Fourier coefficients of images and noise in that
+        shell, before whitening and in common units. `noise_power` is None if the noise was not measured.
     seconds : float
         Wall-clock time of the preparation, s.
     """
@@ -120,7 +120,7 @@ def report(
     seconds : float
         Wall-clock time of the preparation, s.
     """
-    # Passing the contrast avoids a warning about it: `prepare` chose it and declared it in the file.
+    # Passing the contrast avoids a warning: the stack's contrast was set by `prepare` and is declared in the file.
     prepared = Particles.read(path, contrast="dark")
     suspicious = suspicious_images(kept)
     even = np.linspace(0, len(prepared) - 1, min(6, len(prepared))).astype(int).tolist()
@@ -220,6 +220,6 @@ def suspicious_images(kept: dict[str, np.ndarray]) -> dict[int, str]:
 
 
 def _outliers(values: np.ndarray, least: float) -> np.ndarray:
-    """Return which values differ from the median by more than `_TIMES` the usual deviation (or `least`, if larger)."""
+    """Return which values differ from the median by more than `_TIMES` usual deviations (of at least `least`)."""
     away = np.abs(values - np.median(values))
     return away > _TIMES * max(1.4826 * float(np.median(away)), least)

@@ -1,7 +1,7 @@
 """Prepare particles as a small working stack: cropped, dark, whitened, in half precision.
 
-`Particles.read` reads the stack, and training on it gives the same models as the original images on the same grid: the
-scaling of the grey values is stored beside the stack (`whitening`) and undone by `ImageFormation`.
+`Particles.read` reads the stack, and training on it gives the same models as training on the original images on the
+same grid: the scaling of the grey values is stored beside the stack (`whitening`) and undone by `ImageFormation`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def prepare(
         Divide by the amplitude spectrum of the noise (per optics group for groups of at least 1,000 images). If False,
         float16 images are divided by the standard deviation of the noise, and float32 images keep their grey values.
     workers : int, optional
-        Number of threads; by default one per processor.
+        Number of threads; by default one per available CPU.
     resume : bool
         Resume an interrupted call with the same input and options.
     progress : bool
@@ -82,7 +82,7 @@ def prepare(
     ------
     InputError
         If an image contains NaN (the message names it), the disk has too little space, an interrupted call had other
-        input or options, or the output would overwrite the input. Also as in `Particles.read`.
+        input or options, the output would overwrite the input, or `Particles.read` refuses the input.
 
     Notes
     -----
@@ -135,7 +135,7 @@ def _identity(particles: Particles) -> str:
 
 
 def _amplitude(particles: Particles, whiten: bool, dtype: str) -> dict[str, list]:
-    """Return the amplitude spectra (G, n_shells) that scale noise to unit variance per pixel; empty if unscaled."""
+    """Return spectra (G, n_shells); dividing images by them gives noise of unit variance. Empty if unscaled."""
     if not whiten and dtype == "float32":
         return {"amplitude": []}
     power = ImageFormation(particles.box_size, windowed=False).noise_of_groups(particles)
@@ -147,7 +147,7 @@ def _amplitude(particles: Particles, whiten: bool, dtype: str) -> dict[str, list
 
 
 def _rows(particles: Particles, amplitude: np.ndarray) -> np.ndarray:
-    """Return the spectrum row of each particle: its optics group's if there are several, else 0 (the whole set)."""
+    """Return the spectrum row of each particle: that of its optics group, or 0 (all images) if there is only one."""
     return particles.optics_group + 1 if len(amplitude) > 1 else np.zeros(len(particles), np.int64)
 
 

@@ -17,15 +17,15 @@ from cryotwin_nb.imaging.lattice import half_ball
 from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
 from cryotwin_nb.runtime import distributed
 
-_INSERTING = 1.25  # padding factor for insertion: the artefacts of a coarse lattice fall outside the mask
-MARGIN = 1.0  # grid units beyond Nyquist up to which slices are used: the last shell extends half a unit beyond it
+_INSERTING = 1.25  # padding factor for insertion; it can be small: artefacts of a coarse lattice fall outside the mask
+MARGIN = 1.0  # grid units beyond Nyquist up to which slices are used: the last shell extends half a unit beyond Nyquist
 
 
 class Agreement(NamedTuple):
     """Agreement between images and a map, per shell.
 
-    Predicting the images X as A M reduces their misfit |X|^2 by 2 `cross` - `power`. The
-    reduction is largest if the map M is scaled by `cross` / `power`.
+    Predicting the images X as A M reduces their misfit |X|^2 by 2 `cross` - `power`. The reduction is largest if the
+    map M is scaled by `cross` / `power`.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class NormalEquations:
         n, (row, column) = self.n_frequencies, torch.tril_indices(self.n_maps, self.n_maps)
         transfer, multiplicity = batch.transfer[:, :n], self.imaging.multiplicity[:n]
         values = residuals.view(len(residuals), n, -1) * (transfer * multiplicity.sqrt() / 2)[..., None]
-        powers = transfer.square() * multiplicity / 2  # each pair of conjugates once
+        powers = transfer.square() * multiplicity / 2  # counts each pair of conjugates once
         frequencies = self.imaging.frequencies[:n]
         self.ball.insert(self.sums, frequencies, batch.rotations, values, powers, second[:, row, column])
         self.count += len(second)
@@ -107,7 +107,8 @@ class NormalEquations:
         Parameters
         ----------
         maps : (Q, D, D, D), optional
-            Maps from which the residuals were computed; zero by default. If given, the sums change: call once.
+            Maps from which the residuals were computed; zero by default. If given, the sums are modified, so
+            `solve` can be called only once.
         power : (n_shells, Q)
             Variances of the zero-mean priors.
         mask : (D, D, D)
@@ -115,8 +116,8 @@ class NormalEquations:
 
         Notes
         -----
-        This is one Newton step with the diagonal blocks of the Hessian. Iterations converge where the residuals, which
-        are exact, are orthogonal to the slices, so a coarse lattice only affects the rate of convergence.
+        This is one Newton step with the diagonal blocks of the Hessian. The residuals are exact, and iterations
+        converge when they are orthogonal to the slices, so a coarse lattice affects only the rate of convergence.
 
         A map confined to a mask has fewer independent Fourier coefficients than the padded lattice has voxels, by the
         factor `oversampling`. The prior precision per voxel is smaller by this factor, and so is the posterior variance
@@ -139,9 +140,9 @@ class NormalEquations:
         """Return the agreement of a map (D, D, D) with the images in these equations, which must have a single map."""
         self.close()
         gridding = self.ball.gridding.to(volume)
-        lattice = self.ball.from_volumes(torch.stack([volume, volume * gridding]))  # for interpolation; unmodified
+        lattice = self.ball.from_volumes(torch.stack([volume, volume * gridding]))  # one for slicing, one unmodified
         shell = self.ball.shell.to(lattice.device)
-        once = torch.where(self.ball.positions[:, 0] == 0, 0.5, 1.0).to(lattice)  # both halves of the plane are stored
+        once = torch.where(self.ball.positions[:, 0] == 0, 0.5, 1.0).to(lattice)  # plane x = 0 is stored in full
         cross = (lattice[:, ::2] * self.sums[:, :2]).sum(1)
         parts = (cross * once, lattice[:, 1::2].square().sum(1) * self.sums[:, 2] * once)
         total = torch.zeros(len(self.imaging.ctf_power), dtype=torch.float64, device=lattice.device)
@@ -175,7 +176,7 @@ class NormalEquations:
 
 
 class SignalPower:
-    """Power of the density in each shell: power of the images minus power of the noise, over the mean CTF^2."""
+    """Power of the density in each shell: power of the images minus power of the noise, divided by the mean CTF^2."""
 
     def __init__(self, imaging: ImageFormation) -> None:
         self.imaging = imaging
@@ -191,7 +192,7 @@ class SignalPower:
         self.count += len(batch.data)
 
     def join(self) -> None:
-        """Sum over all processes."""
+        """Sum the statistics over all processes."""
         distributed.all_sum(self.signal, self.seen)
 
     @property
@@ -201,13 +202,13 @@ class SignalPower:
 
     @property
     def bound(self) -> Tensor:
-        """Spectrum, raised to at least its standard error: a few images cannot show that a shell is empty."""
+        """Spectrum, raised to at least its standard error, because a few images cannot show that a shell is empty."""
         coefficients = torch.bincount(self.imaging.shell, minlength=len(self.signal)).clamp_min(1)
         return smooth_spectrum(torch.maximum(self.signal, (self.count / coefficients).sqrt()), self.seen)
 
 
 def smooth_spectrum(signal: Tensor, seen: Tensor) -> Tensor:
-    """Return the density's power (n_shells,) from sums of signal and CTF^2; unseen shells copy the last seen one."""
+    """Return the density's power (n_shells,) from sums of signal and CTF^2; constant beyond the last sampled shell."""
     power = signal.clamp_min(1e-4 * signal[1:].max() * seen / seen.max()) / seen
     last = int(seen.nonzero().max()) - 2  # shells beyond are only partly sampled
     power[last + 1 :] = power[last]

@@ -28,8 +28,8 @@ from cryotwin_nb.reconstruction.principal import _bounded, _continued, _orthonor
 from cryotwin_nb.reconstruction.statistics import Projections, Statistics, contrasts, posterior, projections
 from cryotwin_nb.runtime import distributed
 
-# Padding factor of the lattice. Interpolating slices from a coarse lattice adds ghosts of the particle's rim to every
-# image; on insertion, the ghosts fall outside the mask.
+# Padding factor of the lattice from which slices are interpolated. A coarse lattice would add ghosts of the particle's
+# rim to every image; when images are inserted, such ghosts fall outside the mask.
 _READING = 2.5
 
 Moments = Callable[[Statistics], tuple[Tensor, Tensor, Tensor]]
@@ -86,7 +86,7 @@ class Eigenvolumes:
         return ball.from_volumes(self.maps)
 
     def project(self, ball: HalfBall, lattice: Tensor, batch: ImageBatch, imaging: ImageFormation) -> Projections:
-        """Project the maps at the poses of images, within the ball's radius and without weights."""
+        """Project the maps at the poses of images, within the ball's radius and unweighted."""
         n = int((imaging.frequencies.norm(dim=1) < ball.radius).sum())
         return projections(ball, lattice, batch, imaging.frequencies[:n], imaging.multiplicity[:n])
 
@@ -94,7 +94,7 @@ class Eigenvolumes:
         """Return the statistics of images, taking the `uncertainty` of the maps into account.
 
         The uncertainty of a map adds to its power, as in variational Bayes: directions that are mostly noise then
-        explain little, instead of fitting the noise of each image.
+        explain little instead of fitting the noise of each image.
         """
         exact, n = seen.statistics(), seen.data.shape[1] // 2
         power = batch.transfer[:, 1:n].square() * imaging.multiplicity[1:n]
@@ -136,14 +136,14 @@ def begin(
     seed: int = 0,
     contrast_spread: float = 0.0,
 ) -> Eigenvolumes:
-    """Return a starting point: the homogeneous reconstruction, and random directions with the same spectrum.
+    """Return a starting point: the homogeneous reconstruction and random directions with the same power spectrum.
 
     Parameters
     ----------
     imaging : ImageFormation
         Measured image formation.
     chunks : iterable of ImageBatch
-        All the images; with several processes, the share of this process.
+        All the images, or this process's share of them if there are several processes.
     mask : (D, D, D)
         Soft support of the maps.
     n_basis : int
@@ -188,7 +188,7 @@ def iterate(
     imaging : ImageFormation
         Measured image formation.
     chunks : iterable of ImageBatch
-        All the images; with several processes, the share of this process.
+        All the images, or this process's share of them if there are several processes.
     radius : float
         Coefficients with |k| < radius (grid units) are used.
     moments : callable, optional
@@ -221,7 +221,7 @@ def iterate(
     maps, uncertainty = step.solve(before.maps, before.power, before.mask)
     change, variances, spread = _principal(maps, first_total / step.count, total / step.count)
     maps = torch.tensordot(change.float(), maps, 1)
-    maps = torch.cat([maps[:1], _orthonormal(maps[1:])])  # the weakest maps lose orthogonality to rounding
+    maps = torch.cat([maps[:1], _orthonormal(maps[1:])])  # rounding makes the weakest maps non-orthogonal
     uncertainty = _bounded(change @ uncertainty @ change.mT, len(maps[0]))
     power = _power(maps) + uncertainty.diagonal(dim1=-2, dim2=-1)
     new = replace(

@@ -18,7 +18,7 @@ from cryotwin_nb.particles.formation import ImageFormation, evenly
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.reconstruction.backprojection import MARGIN, NormalEquations, SignalPower
 
-PADDING = 1.5  # padding factor of the lattice; finer than in the M-step because nothing is iterated here
+PADDING = 1.5  # padding factor of the lattice; larger than in the M-step because there are no iterations here
 _BATCH = 256
 
 
@@ -29,7 +29,7 @@ def expected_correlation(half_map_fsc: np.ndarray) -> np.ndarray:
 
 
 class Pair(NamedTuple):
-    """Normal equations of one map, from each half-set of the images."""
+    """Normal equations of one map for each half-set of the images."""
 
     first: NormalEquations
     second: NormalEquations
@@ -65,7 +65,7 @@ def measured(particles: Particles, particle_radius: float, imaging: ImageFormati
 
 
 def require_halves(halves: np.ndarray | None, n: int, seed: int) -> np.ndarray:
-    """Return the given half-set of each image (n,) int64 after a check, or a random split into equal half-sets."""
+    """Validate and return the half-set of each image (n,) int64; by default a random split into equal half-sets."""
     if halves is None:
         return np.random.default_rng(seed).permutation(n) % 2
     halves = np.asarray(halves)
@@ -82,7 +82,7 @@ def particle_mask(imaging: ImageFormation) -> Tensor:
 
 
 def density_power(particles: Particles, rows: np.ndarray, imaging: ImageFormation, n_images: int = 1000) -> Tensor:
-    """Return the power (n_shells,) of the density, estimated from up to `n_images` of the images numbered `rows`."""
+    """Return the power (n_shells,) of the density, estimated from up to `n_images` of the images in `rows`."""
     signal = SignalPower(imaging)
     for chunk in _chunks(evenly(rows, n_images), progress=False):
         signal.add(imaging.batch(particles, chunk))
@@ -128,7 +128,7 @@ def solve_pair(pair: Pair, power: Tensor, voxel_size: float) -> tuple[Tensor, Fs
     pair : Pair
         Normal equations of both half-sets; the second is merged into the first.
     power : (n_shells,)
-        Power of the density, the prior of the half maps.
+        Power of the density, used as the prior of the half maps.
     voxel_size : float
         Voxel size, Å.
     """
@@ -142,7 +142,7 @@ def solve_pair(pair: Pair, power: Tensor, voxel_size: float) -> tuple[Tensor, Fs
 def _wiener_prior(whole: NormalEquations, curve: FscCurve, mask: Tensor) -> Tensor:
     """Return the prior power (n_shells,) at which evenly sampled shells are filtered by 2 FSC / (1 + FSC).
 
-    From the first shell without correlation onwards, the factor is about 0.002. Shell 0, the mean, is treated
+    From the first shell without correlation onwards, the filter factor is about 0.002. Shell 0, the mean, is treated
     like shell 1.
     """
     shell, shells = whole.ball.shell.to(whole.sums.device), len(whole.imaging.ctf_power)

@@ -1,7 +1,7 @@
 """Homogeneous reconstruction: weighted, CTF-corrected back-projection of two independent half-sets.
 
-No decoder is involved, so a map contains only what the images show at their poses. Its two half maps determine how
-much of the map is signal.
+No decoder is involved, so a map contains only what the images show at their poses. The agreement of the two half maps
+shows how much of the map is signal.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Reconstruction:
     voxel_size : float
         Voxel size, Å.
     n_effective : float
-        (sum w)^2 / sum w^2 of the image weights w: the number of equally weighted images with the same noise.
+        (sum w)^2 / sum w^2 of the image weights w: the number of equally weighted images that would give the
+        same noise.
     halves : (n,) int64
         Half-set to which each image belongs, 0 or 1.
     """
@@ -87,7 +88,7 @@ def reconstruct(
     weights : (n,) float, optional
         Weights of the images, at least 0; by default all equal. Images of weight 0 are not read.
     particle_radius : float
-        Radius of the particle as a fraction of the box size; maps are masked to it, and noise is measured outside.
+        Radius of the particle as a fraction of the box size. Maps are masked to this radius; noise is measured outside.
     seed : int
         Seed of the random split into half-sets.
     halves : (n,) int, optional
@@ -113,8 +114,8 @@ def reconstruct(
     Each half map minimises sum_i w_i |X_i - CTF_i slice_i(V)|^2 / sigma^2 plus the regulariser |V|^2 / tau^2, where
     tau^2 is the signal power per shell, estimated from the images. The filter of the full map is 2 FSC / (1 + FSC) for
     evenly sampled coefficients and passes more of the coefficients that are sampled more often (Scheres 2012). The half
-    maps are independent except for what the images share: poses refined against one map, and a selection by latents of
-    one model.
+    maps are independent unless their images depend on common information, such as poses refined against one map or a
+    selection based on the latents of one model.
 
     Examples
     --------

@@ -23,7 +23,7 @@ def _bounded(uncertainty: Tensor, box_size: int) -> Tensor:
 
 
 def _orthonormal(maps: Tensor) -> Tensor:
-    """Orthonormalise maps (K, D, D, D) in their order; voxels that are 0 in all of them stay 0."""
+    """Orthonormalise maps (K, D, D, D) in their order; voxels that are 0 in all maps stay 0."""
     flat = maps.flatten(1)
     triangle = torch.linalg.qr(flat.T, mode="r").R
     basis = torch.linalg.solve_triangular(triangle.T, flat, upper=False)
@@ -51,7 +51,7 @@ def _principal(maps: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Ten
     Parameters
     ----------
     first, second : (Q,), (Q, Q)
-        Mean and second moment over the images of a (1, c), the coefficients of `maps`.
+        Mean and second moment of a (1, c), the coefficients of `maps`, over all images.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def _principal(maps: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Ten
     average = first[1:] / first[0]
     centring = torch.eye(len(maps)).to(second)
     centring[1:, 0] = -average
-    second = centring @ second @ centring.T  # of (a, w - a average)
+    second = centring @ second @ centring.T  # second moment of (a, w - a average)
     slope = torch.linalg.solve(second[1:, 1:], second[1:, 0])
     contrast = second[0, 0] - first[0] ** 2 - slope @ second[1:, 0]
     flat = maps.flatten(1).double()

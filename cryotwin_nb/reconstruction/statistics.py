@@ -1,7 +1,7 @@
 """Sufficient statistics of images for a linear model of the density, and the posterior of its coefficients.
 
-With V = V_0 + sum_k c_k U_k and known pose and CTF, the distortion of an image is a quadratic function of c. Its
-coefficients, the inner products b and G of data and slices, are sufficient statistics: they replace the image.
+With V = V_0 + sum_k c_k U_k and known pose and CTF, the distortion of an image is a quadratic function of c. The
+coefficients of this function, the inner products b and G of data and slices, are sufficient statistics of the image.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cryotwin_nb.particles.formation import ImageBatch
 class Statistics(NamedTuple):
     """Weighted inner products of images with the slices A of (V_0, U_1, ..., U_K), times CTF / sigma.
 
-    The distortion of the prediction A c~ is energy - 2 c~.b + c~.G c~. If the weights are the multiplicity, as in the
+    The distortion of the prediction A c~ is energy - 2 c~.b + c~.G c~. If the weights are the multiplicities, as in the
     likelihood, half of the distortion is the negative log-likelihood.
 
     Attributes
@@ -52,7 +52,7 @@ class Projections(NamedTuple):
     slices : (m, 2P, Q) float32
         A: slices of (V_0, U_1, ..., U_K) times CTF / sigma.
     data : (m, 2P) float32
-        X.
+        X: images.
     """
 
     slices: Tensor
@@ -119,7 +119,7 @@ def posterior(b: Tensor, G: Tensor, prior: GaussianMixture) -> Posterior:
     """Return the posterior of coefficients with likelihood exp(b.c - c.Gc / 2) under a mixture prior, float64.
 
     Each component gives a Gaussian of precision G + P_c and information b + P_c mu_c, where P_c is the inverse of
-    its covariance. G is not inverted and can be singular.
+    its covariance. G is not inverted and may be singular.
     """
     b, G = b.double(), G.double()
     precision = torch.cholesky_inverse(torch.linalg.cholesky(prior.covariances))
@@ -139,14 +139,14 @@ def posterior(b: Tensor, G: Tensor, prior: GaussianMixture) -> Posterior:
 
 
 def contrasts(full: Statistics, variances: Tensor, spread: float) -> Tensor:
-    """Return the contrast a (m,) float64 of each image: the joint posterior mean of the coefficient of V_0.
+    """Return the contrast a (m,) float64 of each image: the posterior mean of the coefficient of V_0.
 
     Parameters
     ----------
     full : Statistics
         Statistics for V_0 and the U_k, whose coefficients are estimated jointly.
     variances : (K,)
-        Prior variances of c, which are also used for a c.
+        Prior variances of c, also used as the prior variances of a c.
     spread : float
         Prior standard deviation of a around 1.
     """

@@ -1,4 +1,4 @@
-"""Distributed training in several processes (torchrun): the share of each process, and sums over all processes.
+"""Distributed training in several processes (torchrun): their shares of the images, and sums over all processes.
 
 In a single process every function is a no-op, so callers need no special case.
 """
@@ -44,13 +44,13 @@ def joined(device: str | None = None) -> Iterator[None]:
     if on_gpu:
         local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= gpus:
-            remedy = f"Start torchrun with --nproc-per-node {gpus} or less, or pass --device cpu."
+            remedy = f"Start torchrun with --nproc-per-node {gpus} or fewer, or pass --device cpu."
             sentence = f"torchrun started more processes than this machine has GPUs ({gpus})."
             raise InputError("torchrun", f"{gpus} GPUs", "a GPU for each process", remedy, sentence)
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
     yield
-    dist.destroy_process_group()  # not after an error: other processes may still be waiting
+    dist.destroy_process_group()  # skipped after an error, when other processes may still be waiting
 
 
 def rank() -> int:
@@ -111,7 +111,7 @@ def gather(mine: Tensor, n: int) -> Tensor:
 def assemble(parts: Iterable[tuple[Tensor, ...]], n: int) -> list[Tensor]:
     """Return fields (n, ...) of all processes; `parts` yields the rows `share(n)` of this process, a few at a time.
 
-    Rows are copied to their place as they arrive, so only one copy is held in memory.
+    Rows are copied into place as they arrive, so only one copy is held in memory.
     """
     whole: list[Tensor] = []
     start = share(n).start
@@ -134,7 +134,7 @@ def first(function: Callable[[], T]) -> T:
 
 
 def require_enough(n: int) -> None:
-    """Raise `InputError` unless every process has at least one of n images."""
+    """Raise `InputError` if there are fewer images (n) than processes."""
     if n < world():
         raise InputError(
             "torchrun", f"{world()} processes for {n} images", "an image for each process", "Start fewer processes."

@@ -40,7 +40,7 @@ def _free(root: Path) -> float:
 
 
 def _groups(root: Path) -> Iterator[float]:
-    """Yield the remaining bytes of each cgroup of this process and of the parents of that cgroup."""
+    """Yield the remaining bytes of each memory cgroup of this process and of the parents of that cgroup."""
     mount = root / "sys/fs/cgroup"
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -51,7 +51,7 @@ def _groups(root: Path) -> Iterator[float]:
         else:
             continue
         group = base / path.lstrip("/")
-        # in a container, this can be the path on the host; the mount point is then the container's own cgroup
+        # in a container, `path` can be the path on the host; the mount point is then the container's own cgroup
         for folder in (group, *group.parents):
             most = _number(folder / limit)
             if most is not None and most < _UNLIMITED:
@@ -61,13 +61,13 @@ def _groups(root: Path) -> Iterator[float]:
 
 
 def _reclaimable(folder: Path) -> float:
-    """Return the bytes that a cgroup has in the page cache: they count as used but are released when needed."""
+    """Return the bytes of a cgroup's page cache, which count as used but are released when needed."""
     lines = dict(line.split() for line in _read(folder / "memory.stat").splitlines() if len(line.split()) == 2)
     return sum(float(lines.get(name, 0)) for name in ("inactive_file", "active_file"))
 
 
 def _process_limits(root: Path) -> Iterator[float]:
-    """Yield the remaining bytes of the limits on address space and data (ulimit -v, ulimit -d)."""
+    """Yield the bytes that remain below the limits on address space and data (ulimit -v, ulimit -d)."""
     try:
         import resource
     except ImportError:  # not available on Windows

@@ -2,7 +2,7 @@
 
 A projection of Gaussian pseudo-atoms has a closed form: its transform is a product of two small matrices,
 sum_j m_j exp(-2 pi i ky y_j) exp(-2 pi i kx x_j), times a Gaussian. Nothing is interpolated, so images and volumes
-satisfy the projection-slice theorem to rounding error. All data are synthetic and labelled as such.
+satisfy the projection-slice theorem to within rounding error. All data are synthetic and labelled as such.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def assembly(
         Pixel size, Å; by default 320 Å divided by the box size.
     snr : float, optional
         Signal-to-noise ratio: variance of the CTF-modulated signal divided by the noise variance, inside the particle's
-        circle. By default 0.25 at box size 64, and the value for the same dose at other box sizes (1.0 at 32).
+        circle. By default 0.25 at box size 64 and, at other box sizes, the value for the same dose (1.0 at 32).
     seed : int
         Seed of all random numbers.
     edge_fraction : float
@@ -93,7 +93,7 @@ def hinge(
     seed: int = 0,
     **options,
 ) -> Particles:
-    """Simulate a body whose two arms swing one after the other: its two coordinates follow an L.
+    """Simulate a body whose two arms swing one after the other, so that its two coordinates trace an L.
 
     `n_particles`, `box_size`, `pixel_size`, `snr`, `seed` and `options` are as in `assembly`. Half of the particles
     are spread evenly along the L; the others are in wells at its ends and its corner. A straight line between the ends
@@ -234,7 +234,7 @@ def _project(
 
 
 def _coloured_noise(rng: np.random.Generator, images: np.ndarray, snr: float, pixel: float) -> np.ndarray:
-    """Return noise (n, D, D), stronger at low frequency, whose variance gives `snr` inside the particle's circle."""
+    """Return noise (n, D, D) that is stronger at low frequencies and gives `snr` inside the particle's circle."""
     size = images.shape[-1]
     inside = grid(size, 2).float().norm(dim=-1).numpy() < 0.4 * size
     sigma = float(np.sqrt(images[:1000, inside].var(axis=1).mean() / snr))

@@ -1,4 +1,4 @@
-"""Checkpoints that resume bit-identically; checkpoints of another run are refused."""
+"""Checkpoints from which training resumes bit-identically; checkpoints of another run are refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.runtime import distributed
 from cryotwin_nb.training.config import TrainingConfig
 
-_SAMPLE = 64  # images hashed to identify the data set
+_SAMPLE = 64  # number of images hashed to identify the data set
 _FREE_TO_CHANGE = ("device", "checkpoint", "checkpoint_every", "checkpoint_minutes", "cache_gib", "final_em")
 _REMEDY = "Resume with the settings and particles with which the run was started."
 
@@ -35,7 +35,7 @@ class Interrupted(NamedTuple):
     sums : (2,) float64
         Distortion and rate, summed over the images so far.
     skipped : int
-        Number of steps skipped so far because a gradient was not finite.
+        Number of steps skipped so far because of a non-finite gradient.
     seconds : float
         Time spent on the epoch so far, s.
     generator : (s,) uint8

@@ -41,14 +41,14 @@ class TrainingConfig:
     Attributes
     ----------
     epochs : int, optional
-        Passes over the images (coordinate) or their sufficient statistics (subspace). By default 24 (coordinate), 30
-        (subspace).
+        Passes over the images (coordinate) or their sufficient statistics (subspace). By default 24 (coordinate) or
+        30 (subspace).
     beta : float
         Weight of the rate (nats) against the distortion (noise units), as in Eq. 3 of the cryoTWIN paper; 2 weights
         them like a log prior and a log likelihood. The paper's 1/8 refers to another scaling of the images and is not
         comparable.
     batch_size : int, optional
-        Images per step. By default 16 (coordinate), 256 (subspace).
+        Images per step. By default 16 (coordinate) or 256 (subspace).
     learning_rate : float
         Peak learning rate of RAdam; it decays to zero along a cosine over the run.
     warmup : float
@@ -56,10 +56,10 @@ class TrainingConfig:
     start_radius : float
         Share of the maximum frequency used at the start of the run.
     precision : {"auto", "float32", "bfloat16"}
-        Precision of the networks' matrix products. "auto" is bfloat16 if the processor has instructions for it.
+        Precision of the networks' matrix products. "auto" selects bfloat16 if the device has dedicated units for it.
     isometry : float
-        Weight, in units of beta, of the penalty on deviations of the decoder from isometry (subspace with n_basis above
-        latent_dim).
+        Weight, in units of beta, of the penalty on deviations of the decoder from isometry; used by the subspace
+        architecture if n_basis is above latent_dim.
     seed : int
         Seed of the image order and of the latent noise.
     device : str, optional
@@ -69,14 +69,14 @@ class TrainingConfig:
     checkpoint_minutes : float
         Minutes after which a checkpoint is also written within an epoch.
     checkpoint : str or path, optional
-        File written after each closed-form pass, every `checkpoint_every` epochs, and within an epoch
-        that takes longer than `checkpoint_minutes`; `fit(resume=...)` resumes from it.
+        File written after each closed-form pass, every `checkpoint_every` epochs, and within an epoch that takes longer
+        than `checkpoint_minutes`; `fit(resume=...)` resumes from this file.
     cache_gib : float
-        Maximum memory for prepared images, GiB. The images are kept if they fit in this limit and in half of the free
-        memory (of the machine, and within the limits of the process); otherwise they are read and prepared again in
+        Maximum memory for prepared images, GiB. The images are kept if they fit within this limit and within half
+        of the free memory, of the machine and of the process's limits; otherwise they are read and prepared again in
         every pass.
     final_em : bool
-        Finish with expectation-maximisation of the mixture on all latents.
+        Finish by fitting the mixture to all latents by expectation-maximisation.
 
     Examples
     --------

@@ -39,7 +39,7 @@ def fit(
     config : TrainingConfig, optional
         Settings; by default `TrainingConfig()`.
     resume : path, optional
-        Checkpoint of the same configuration. The result is the same as for an uninterrupted run.
+        Checkpoint to resume from, of the same configuration. The result is the same as that of an uninterrupted run.
     callbacks : iterable of callables, optional
         Called as callback(history, model) after each epoch, in every process.
     progress : bool
@@ -56,7 +56,7 @@ def fit(
         If the particles do not suit the model, the checkpoint does not match the run, or a file cannot be read or
         written.
     FloatingPointError
-        If the loss stays non-finite; the last checkpoint is untouched.
+        If the loss remains non-finite; the last checkpoint is left untouched.
 
     Notes
     -----

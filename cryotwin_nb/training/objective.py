@@ -30,7 +30,7 @@ def objective(
     generator : torch.Generator
         Source of the noise.
     size : int, optional
-        Number of images of the whole batch, if `batch` is this process's share of it. The rate then has shape (size,),
+        Number of images in the whole batch, if `batch` is this process's share of it. The rate then has shape (size,),
         because it depends on all the latents through the mixture. Each process differentiates the rate with respect to
         its own latents, so the gradients of the processes add up to the gradient of the whole batch.
     """

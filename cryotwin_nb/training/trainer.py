@@ -29,9 +29,9 @@ from cryotwin_nb.training.objective import has_bfloat16, objective
 class Trainer:
     """Training run: the steps of `training.fit`.
 
-    With several processes (`distributed`), each prepares its share of the images in the gradient-free passes. Batches
-    of the coordinate networks are also divided among the processes. Training on records is so fast that every process
-    does all of it.
+    With several processes (`distributed`), each process prepares its share of the images in the gradient-free passes.
+    Batches of the coordinate networks are also divided among the processes. Training on records is so fast that every
+    process runs all of it.
     """
 
     def __init__(self, model: CryoTwin, particles: Particles, config: TrainingConfig) -> None:
@@ -100,7 +100,7 @@ class Trainer:
         self.agree()
 
     def agree(self) -> None:
-        """Copy the state of the first process to all others: rounding differs between GPUs."""
+        """Copy the state of the first process to all others, because rounding differs between GPUs."""
         if distributed.world() > 1:
             payload = self.model.payload
             state = distributed.first(lambda: {name: value.cpu() for name, value in payload()["state"].items()})
@@ -137,7 +137,7 @@ class Trainer:
             getattr(self.history, name).append(value)
 
     def _batches(self, order: np.ndarray, first: int) -> Iterator[tuple[int, Any]]:
-        """Return the batches of an epoch from step `first` onwards, as pairs of size and this process's input."""
+        """Return the batches of an epoch from step `first` onwards, as pairs of batch size and this process's input."""
         rows = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)][first:]
         if self.on_records:
             records, device = self.records, self.model.device
@@ -155,7 +155,7 @@ class Trainer:
         return self.config.beta * 10 ** (2 * ramp - 2), radius
 
     def _step(self, batch: Any, size: int, progress: float, generator: torch.Generator) -> Tensor | None:
-        """Take one step of RAdam; return distortion and rate per image, or None if the gradient was not finite."""
+        """Take one step of RAdam; return distortion and rate per image, or None if the gradient is non-finite."""
         model, config = self.model, self.config
         beta, radius = self._schedule(progress)
         n = int((model.imaging.frequencies.norm(dim=1) < radius).sum())
@@ -186,7 +186,7 @@ class Trainer:
         return torch.stack([mean, rate.mean()]).detach().double().cpu()
 
     def _reseed(self, generator: torch.Generator) -> None:
-        """For each component without particles, split the heaviest component, in the moments and in the encoder."""
+        """For each component without particles, split the one with the largest weight, in moments and encoder."""
         moments, head = self.model.moments, self.model.networks.score_head()
         for starved in moments.starved():
             heaviest = int(moments.mixture().weights.argmax())

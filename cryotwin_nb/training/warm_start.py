@@ -22,8 +22,8 @@ from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.streaming import require_suitable
 from cryotwin_nb.training.objective import has_bfloat16
 
-_PART = 4  # one in this many frequencies is compared per step: without noise, more steps help more than full slices
-_PAST = 100  # steps assumed to be in the moving moments of the prior, so that they change slowly from the start
+_PART = 4  # each step uses 1/_PART of the frequencies: targets are noise-free, so more steps help more than full slices
+_PAST = 100  # number of steps attributed to the moving moments of the prior, so that they change slowly from the start
 
 
 def warm_start(
@@ -45,7 +45,7 @@ def warm_start(
     model : CryoTwin
         Coordinate model with at least as many components as `source.prior`.
     source : CryoTwin
-        Trained subspace model with the same box size, d and T.
+        Trained subspace model with the same box size, latent dimension d and noise width T.
     particles : Particles
         Particles on which the source was trained.
     epochs : int
@@ -62,13 +62,13 @@ def warm_start(
     Raises
     ------
     InputError
-        If the two models do not suit each other, or the particles do not suit them.
+        If the two models are incompatible with each other or with the particles.
 
     Notes
     -----
     The warm start is not part of the paper. The decoder's error is summed over slices with the weight |k|, which makes
     it a distance between volumes (projection-slice theorem), and divided by the power of each shell, so that fine
-    detail is not learned last. This error is evaluated at latents with the uniform noise of width T used in training.
+    detail is not learned last. This error is evaluated at latents with uniform noise of width T, as in training.
     The encoder's error is the squared error of the latents in units of T, plus the cross entropy between its scores and
     the source's responsibilities.
     """

@@ -32,8 +32,8 @@ STATES = {
 """Occupancies of `BLOCKS` in the thirteen states."""
 
 STATE_MASSES = dict(zip(STATES, (12.5, 4.7, 10.5, 10.5, 6.5, 6.4, 6.4, 6.5, 7.0, 8.0, 6.0, 8.0, 7.0), strict=True))
-"""Percentage of the particles in each state. The sums over B, C, D and E (12.5, 25.7, 25.8, 36.0) are those
-published for EMPIAR-10076 (Davis et al. 2016); their division within a letter is our choice."""
+"""Percentage of the particles in each state. The sums over the states B, C, D and E (12.5, 25.7, 25.8, 36.0)
+were published for EMPIAR-10076 (Davis et al. 2016); how a sum is divided among the states of a letter is our choice."""
 
 ROUTES = (
     ("B", "C2", "E1", "E2", "E4", "E5"),
@@ -47,7 +47,7 @@ ROUTE_SHARES = (0.3, 0.3, 0.2, 0.2)
 """Share of each route among the particles between states."""
 
 HINGE_STATES = {"start": (0.0, 0.0), "corner": (1.0, 0.0), "end": (1.0, 1.0)}
-"""The ends and the corner of the L that the two hinge motions follow."""
+"""The ends and the corner of the L that the two hinge motions trace."""
 
 _HINGES = (
     # block, pivot (Å), axis, swing from coordinate 0 to 1 (degrees)
@@ -58,7 +58,7 @@ _HINGES = (
 
 @cache
 def assembly_molecule() -> dict[str, Tensor]:
-    """Return the pseudo-atoms of the subunit: positions (J, 3) Å, masses (J,), blocks (J,), where 0 is the core."""
+    """Return the pseudo-atoms of the subunit: positions (J, 3) Å, masses (J,), blocks (J,), 0 for the core."""
     return _build(
         [
             _ellipsoid((0, 0, 0), (66, 46, 46), 430),

@@ -39,7 +39,7 @@ class Truth:
     between : (n,) bool
         True for particles between two states.
     box_size, pixel_size : int, float
-        Grid of the volumes: box size, pixels; pixel size, Å.
+        Box size (pixels) and pixel size (Å) of the grid of the volumes.
     atom_width : float
         Standard deviation of a pseudo-atom, pixels of that grid.
     """
@@ -65,7 +65,7 @@ class Truth:
         )
 
     def on_grid(self, box_size: int) -> Truth:
-        """Return the same truth with volumes on a grid of the same extent with a different number of voxels.
+        """Return the same truth with volumes on a grid of the same extent but with a different number of voxels.
 
         Parameters
         ----------
@@ -124,7 +124,7 @@ class Truth:
         Raises
         ------
         InputError
-            If the file is not a ground truth, or has another number of particles.
+            If the file does not contain a ground truth, or contains one for a different number of particles.
         """
         try:
             count = _count(path)
@@ -145,13 +145,13 @@ class Truth:
             raise
         except Exception as error:  # a damaged archive can raise almost any exception
             remedy = "Delete the file to read the particles without their ground truth, or simulate them again."
-            expected, sentence = "a file written by Truth.save", f"{path} holds no readable ground truth: {error}."
+            expected, sentence = "a file written by Truth.save", f"{path} contains no readable ground truth: {error}."
             raise InputError(path, f"no readable ground truth ({error})", expected, remedy, sentence) from error
         return cls(**fields)
 
 
 def _count(path: str | os.PathLike) -> int:
-    """Return the number of particles of a stored ground truth; raise on arrays that `save` does not write."""
+    """Return the number of particles of a stored ground truth; raise an error for arrays that `save` does not write."""
     headers = array_headers(path)
     (n, q), kind, _ = headers.pop("coordinates")
     rest = (headers.pop("labels"), headers.pop("between"))
