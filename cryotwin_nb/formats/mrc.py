@@ -148,7 +148,7 @@ def read_header(path: str | os.PathLike) -> Header:
 
 
 def _has_unsigned_bytes(header: np.recarray, beginning: bytes) -> bool:
-    """Return whether the bytes of mode 0 are unsigned, as IMOD's flag or the stated range of the data tells.
+    """Return whether the bytes of mode 0 are unsigned, by IMOD's flag or the range of the data in the header.
 
     MRC2014 defines signed bytes; IMOD marks them with bit 0 of imodFlags, and EMAN2 and older IMOD write unsigned ones.
     """
