@@ -214,7 +214,7 @@ def test_a_bandwidth_that_takes_in_other_particles_predicts_worse(particles, ima
         particles.images(np.arange(800)), rotations, particles.shifts[:800], particles.ctf[:800], pixel_size=PIXEL
     )
     weights = np.array([np.arange(800) < n, np.ones(800)], dtype=float)
-    pairs = back_project(some, weights, require_halves(None, 800, 0), imaging)
+    pairs = back_project(some, weights, require_halves(None, some, 0), imaging)
     assert choose_bandwidth(pairs, weights, density_power(some, np.arange(n), imaging)) == best
 
 

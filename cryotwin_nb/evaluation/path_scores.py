@@ -114,21 +114,21 @@ def route_scores(routes: Sequence[Route], decode: Decode, truth: Truth, least_sh
     least_share : float
         Minimum share that a route needs to count in recall, precision and `kendall_tau`.
     """
-    planted = true_block_orders()
+    simulated = true_block_orders()
     orders = [path_block_order(decode, route.latents, truth) for route in routes]
     shares = np.array([route.share for route in routes])
-    true, counted = [order in planted for order in orders], shares >= least_share
+    true, counted = [order in simulated for order in orders], shares >= least_share
     found = {order for order, good, counts in zip(orders, true, counted, strict=True) if good and counts}
-    recall = len(found) / len(planted)
+    recall = len(found) / len(simulated)
     precision = sum(np.array(true, bool) & counted) / max(sum(counted), 1)
-    of_order = np.array([shares[[o == order for o in orders]].sum() for order in planted])
+    of_order = np.array([shares[[o == order for o in orders]].sum() for order in simulated])
     wrong = shares[~np.array(true, bool)]
     return RouteScores(
         recall,
         float(precision),
         2 * recall * precision / max(recall + precision, 1e-12),
         float(wrong.max(initial=0.0)),
-        tuple(max(kendall_tau(order, p) for p in planted) for order, counts in zip(orders, counted) if counts),
+        tuple(max(kendall_tau(order, p) for p in simulated) for order, counts in zip(orders, counted) if counts),
         float((np.abs(of_order / max(shares.sum(), 1e-12) - ROUTE_SHARES).sum() + wrong.sum()) / 2),
     )
 

@@ -123,7 +123,7 @@ def pathway_support(
     _require(points, z, len(particles), bandwidth)
     own = getattr(model, "imaging", None)
     imaging = measured(particles, 0.4, own if imaging is None else imaging)
-    halves = require_halves(halves, len(particles), seed)
+    halves = require_halves(halves, particles, seed)
     candidates = np.array(BANDWIDTHS if bandwidth is None else [bandwidth], dtype=np.float64)
     metric = information(decode, points, 0.01 * float(z.std(0).norm()), imaging)
     metric *= _grey_value(decode, particles, z, imaging) ** 2

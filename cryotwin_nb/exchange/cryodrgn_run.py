@@ -174,8 +174,8 @@ def _read_config(path: Path) -> dict:
 def _read_selection(folder: Path, name: str | int, n: int) -> np.ndarray:
     """Return the indices (n,) of the selected particles: the first n, or those listed in a file.
 
-    The path of the file is relative to the folder in which cryoDRGN was started. A copy in the run folder, such as the
-    ind.pkl that cryoDRGN 4 writes there, takes precedence: the working folder can contain that of another run.
+    The path of the file is relative to the folder in which cryoDRGN was started. A copy in the run folder (cryoDRGN 4
+    writes ind.pkl there) takes precedence, because a file of that name in the working folder can belong to another run.
     """
     if isinstance(name, int):
         return np.arange(n)

@@ -43,6 +43,10 @@ class SignedImages:
     def name(self, row: int) -> str:
         return self.source.name(row)
 
+    @property
+    def identity(self) -> np.ndarray:
+        return self.source.identity
+
 
 _WORDS = {"dark": "dark on light", "light": "light on dark"}
 

@@ -164,7 +164,7 @@ def _voxel_size(header: np.recarray, path: Path, notes: list[str]) -> float:
     if header.mx < 1 or not np.isfinite(header.cella.x) or header.cella.x <= 0:
         return 0.0
     intervals = int(header.mx)
-    if intervals == 1 and header.nx > 1:  # the cell is that of the whole image
+    if intervals == 1 and header.nx > 1:  # the cell spans all nx pixels, not one
         intervals = int(header.nx)
         notes.append(f"{path}: the header states a cell of {float(header.cella.x):g} Å and mx = 1; dividing it by nx.")
     return round(float(header.cella.x) / intervals, 6)

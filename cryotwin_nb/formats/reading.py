@@ -11,11 +11,13 @@ import numpy as np
 
 from cryotwin_nb.errors import InputError, choice, flag, positive
 from cryotwin_nb.formats import cryodrgn
+from cryotwin_nb.formats.bare_stacks import bare_stacks, listed
 from cryotwin_nb.formats.contrast import with_contrast
+from cryotwin_nb.formats.copies import describe_copies
 from cryotwin_nb.formats.cryosparc import read_cs
 from cryotwin_nb.formats.files import require_file, require_suffix
 from cryotwin_nb.formats.metadata import Metadata, select
-from cryotwin_nb.formats.stacks import ImageSource, NoImages, bare_stacks, listed, open_stacks
+from cryotwin_nb.formats.stacks import ImageSource, NoImages, open_stacks
 from cryotwin_nb.formats.star import read_star
 from cryotwin_nb.imaging.fourier import require_box_size
 from cryotwin_nb.imaging.optics import CTF
@@ -91,7 +93,7 @@ def read_parts(request: ReadRequest) -> ReadParts:
         source = open_stacks(table, request.datadir)
         notes += source.notes
     else:
-        source = NoImages(len(rows), request.box_size or stated, path)
+        source = NoImages(table.stack_number * 2**40 + table.image_number, request.box_size or stated, path)
     pixel = _pixel_size(table, parameters, pixel_size, source, notes)
     _check_box(path, source, request.box_size, stated if pixel_size is None and parameters is None else None)
     rotations, shifts = table.rotations, table.shifts
@@ -101,6 +103,8 @@ def read_parts(request: ReadRequest) -> ReadParts:
     transfer = _with_amplitude_contrast(transfer, request.amplitude_contrast, path, notes)
     if rotations is not None and len(rotations) >= 10 and np.ptp(rotations, axis=0).max() < 1e-6:
         notes.append(f"{path}: all particles have the same pose, as in files that were never refined.")
+    if len(np.unique(source.identity)) < len(rows):
+        notes.append(f"{path}: {describe_copies(source.identity, rotations)}. Copies stay in one half-set.")
     contrast = request.contrast
     if contrast == "auto":
         source, contrast = with_contrast(source, transfer, pixel, table, notes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,6 +38,10 @@ class ImageSource(Protocol):
     def name(self, row: int) -> str:
         """Return the name of an image for messages."""
 
+    @property
+    def identity(self) -> np.ndarray:
+        """Number (n,) int64 of each image; rows that list the same image have the same number."""
+
 
 @dataclass(frozen=True)
 class ArrayImages:
@@ -66,6 +69,10 @@ class ArrayImages:
 
     def name(self, row: int) -> str:
         return f"image {self.rows[row]} of the array"
+
+    @property
+    def identity(self) -> np.ndarray:
+        return self.rows.astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,13 @@ class StackImages:
             images[wanted] = self._header(int(number)).read(image_number[wanted])
         return images
 
+    @property
+    def identity(self) -> np.ndarray:
+        paths = [None if header is None else header.path.resolve() for header in self.stacks]
+        first = {path: number for number, path in reversed(list(enumerate(paths)))}
+        stack = np.array([first[path] for path in paths], np.int64)[self.stack_number]
+        return stack * 2**40 + self.image_number
+
     def name(self, row: int) -> str:
         return f"image {self.image_number[row] + 1} of {self._header(int(self.stack_number[row])).path}"
 
@@ -117,15 +131,15 @@ class StackImages:
 class NoImages:
     """Placeholder for the images of particles with metadata only."""
 
-    n: int
+    identity: np.ndarray
     stated_box_size: int | None
     where: object = "particles"
 
     def __len__(self) -> int:
-        return self.n
+        return len(self.identity)
 
     def __getitem__(self, rows: np.ndarray) -> NoImages:
-        return replace(self, n=len(np.arange(self.n)[rows]))
+        return replace(self, identity=self.identity[rows])
 
     @property
     def box_size(self) -> int:
@@ -183,7 +197,7 @@ def as_source(images: Any, parts: tuple, box_size: int | None, where: object) ->
         counts = [len(part) for part in parts if part is not None]
         if box_size is not None:
             require_box_size(box_size, where)
-        return NoImages(counts[0] if counts else 0, box_size, where)
+        return NoImages(np.arange(counts[0] if counts else 0), box_size, where)
     if not hasattr(images, "read"):  # not a source yet
         array = np.asarray(images)
         if array.ndim != 3 or array.shape[1] != array.shape[2] or array.dtype.kind not in "fiu":
@@ -209,42 +223,3 @@ def read_finite(source: ImageSource, rows: np.ndarray) -> np.ndarray:
         name = source.name(int(rows[np.argmin(finite)]))
         raise InputError(name, "NaN or infinity", "finite values", "Exclude that particle with indices=.")
     return images
-
-
-def listed(path: Path, datadir: str | os.PathLike | None) -> list[Path]:
-    """Return the stacks listed in a .txt file, one per line, as paths relative to it."""
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise InputError(path, "binary data", "one stack per line", "Pass a plain text file.") from error
-    if not any(names):
-        raise InputError(path, "an empty list", "one stack per line", "Add the names of the stacks to the file.")
-    located = locate_stacks(filter(None, names), path, datadir)
-    found = [located[name] for name in names if name]
-    repeated = [stack for stack, count in Counter(stack.resolve() for stack in found).items() if count > 1]
-    if repeated:
-        raise InputError(path, f"{repeated[0]} more than once", "each stack once", "Remove the duplicate lines.")
-    return found
-
-
-def bare_stacks(path: Path, stacks: list[Path]) -> Metadata:
-    """Return the metadata of all images in some stacks, with the pixel size from the headers."""
-    headers = [read_stack_header(stack) for stack in stacks]
-    for header in headers:
-        if header.is_volume and header.path.suffix.lower() == ".mrc":
-            found = f"a cubic map of {header.shape[0]} voxels a side (space group 1)"
-            remedy = "Pass the particle stack or its STAR file. If these are particle images, rename the file to .mrcs."
-            sentence = f"{header.path} looks like {found}, not like a particle stack."
-            raise InputError(header.path, found, "a particle stack", remedy, sentence)
-    lengths = [header.shape[0] for header in headers]
-    number = np.repeat(np.arange(len(headers)), lengths)
-    return Metadata(
-        path,
-        tuple(str(header.path.resolve()) for header in headers),
-        number,
-        np.concatenate([np.arange(length) for length in lengths]),
-        np.array([header.voxel_size for header in headers])[number],
-        np.array([header.shape[-1] for header in headers])[number],
-        np.zeros(len(number), dtype=np.int64),
-        notes=tuple(note for header in headers for note in header.notes),
-    )

@@ -108,8 +108,7 @@ class Particles:
         datadir : path-like, optional
             Folder that the stack paths are relative to; by default the folder of `path` and its parents are searched.
         poses : path-like or (rot, trans), optional
-            cryoDRGN's poses.pkl, or the arrays in it, in cryoDRGN's convention: transposed rotations (n, 3, 3), and
-            translations (n, 2) as fractions of the box.
+            cryoDRGN's poses.pkl, or its arrays: transposed rotations (n, 3, 3), shifts (n, 2) as fractions of the box.
         ctf : path-like, (n, 9) or CTF, optional
             cryoDRGN's ctf.pkl, the array in it, or a `CTF`. The pixel size in ctf.pkl is used, scaled to the image box.
         indices : path-like or (m,) int or (n,) bool, optional
@@ -144,6 +143,11 @@ class Particles:
         return cls(**arguments, truth=truth, whitening=whitening, source_rows=rows)
 
     @property
+    def identity(self) -> np.ndarray:
+        """Number (n,) int64 of each particle's image; copies of an image have the same number."""
+        return self._source.identity
+
+    @property
     def box_size(self) -> int:
         """Box size D, pixels."""
         return self._source.box_size
@@ -168,15 +172,13 @@ class Particles:
     def __getitem__(self, indices: Any) -> Particles:
         """Return a subset of the particles that shares the images; `indices` are as in NumPy, but not negative."""
         rows = select(indices, len(self), self.where)
-        parts: dict[str, Any] = {name: getattr(self, name) for name in ("shifts", *_PARTS)}
-        parts = {name: None if part is None else part[rows] for name, part in parts.items()}
-        common: dict[str, Any] = {"pixel_size": self.pixel_size, "contrast": self.contrast, "where": self.where}
-        return Particles(self._source[rows], **parts, **common)
+        every = ((name, getattr(self, name)) for name in ("shifts", *_PARTS))
+        parts: dict[str, Any] = {name: None if part is None else part[rows] for name, part in every}
+        parts |= {name: getattr(self, name) for name in ("pixel_size", "contrast", "where")}
+        return Particles(self._source[rows], **parts)
 
     def images(self, indices: Any) -> np.ndarray:
         """Read images (m, D, D) float32 with the sign of the CTF (dark on light); images recorded as light are negated.
-
-        Images of a prepared stack are whitened; `unwhitened` returns them before whitening.
 
         Raises
         ------
@@ -187,9 +189,9 @@ class Particles:
         return -images if self.contrast == "light" else images
 
     def unwhitened(self, indices: Any, device: torch.device | None = None) -> Tensor:
-        """Read images as they were before whitening, except for their mean level: (m, D, D) float32 on `device`."""
+        """Read images `indices` before whitening, except for their mean: (m, D, D) float32 on `device`."""
+        images = torch.as_tensor(self.images(indices)).to(device)
         rows = select(indices, len(self), self.where, allow_empty=True)
-        images = torch.as_tensor(self.images(rows)).to(device)
         return images if self.whitening is None else self.whitening.undo(images, rows)
 
     def require_views(self) -> tuple[np.ndarray, CTF]:
@@ -201,30 +203,27 @@ class Particles:
             If either is missing.
         """
         for name, value, what in (("poses", self.rotations, "poses"), ("ctf", self.ctf, "CTF parameters")):
+            remedy = f"Refine the particles first, or read them with {name}=... from cryoDRGN."
             if value is None:
-                remedy = f"Refine the particles first, or read them with {name}=... from cryoDRGN."
                 raise InputError(self.where, f"no {what}", f"{what} of every image", remedy)
         return cast(np.ndarray, self.rotations), cast(CTF, self.ctf)
 
     def require_truth(self) -> Truth:
         """Return the ground truth, which only simulated sets have; raise `InputError` if there is none."""
-        if self.truth is None:
-            remedy = "Use a simulated set, such as ct.data.fetch('assembly-small')."
-            raise InputError(self.where, "no ground truth", "a simulated set", remedy)
-        return self.truth
+        if self.truth is not None:
+            return self.truth
+        raise InputError(self.where, "no ground truth", "a simulated set", "Use ct.data.fetch('assembly-small').")
 
     def write(self, path: str | os.PathLike, progress: bool = True) -> None:
         """Write a RELION 3.1 STAR file and a stack of the same name next to it, completely or not at all.
 
-        The images keep their recorded contrast. The ground truth of a simulated set is written to `.truth.npz` and
-        a whitening to `.whitening.npz`, in the same folder; `read` loads them again.
+        The images keep their recorded contrast. Ground truth and whitening are written beside it, to `.truth.npz` and
+        `.whitening.npz`; `read` loads them again.
 
         Parameters
         ----------
-        path : path-like
-            The .star file; the stack gets the same name with the suffix .mrcs.
-        progress : bool
-            Whether to show a progress bar.
+        path, progress : path-like, bool
+            The .star file; whether to show a progress bar.
 
         Raises
         ------
@@ -233,11 +232,11 @@ class Particles:
         """
         path = require_suffix(path, ".star")
         refuse_overwriting(path, self.files, self.source)
-        columns: dict[str, Any] = {k: getattr(self, k) for k in ("optics_group", "rotations", "shifts", "ctf")}
+        columns = {name: getattr(self, name) for name in ("optics_group", "rotations", "shifts", "ctf")}
         columns |= {} if self.whitening is None else {"prepared": {WHITENED: 1}}
         images = in_chunks(partial(read_finite, self._source), len(self), self.box_size, progress)
-        beside = files_beside(path, self.truth, self.whitening)
-        write_star_and_stack(path, images, (len(self), self.box_size), self.pixel_size, columns, beside)
+        beside, shape = files_beside(path, self.truth, self.whitening), (len(self), self.box_size)
+        write_star_and_stack(path, images, shape, self.pixel_size, columns, beside)
 
     def __repr__(self) -> str:
         return f"<{self.summary()}>"

@@ -192,7 +192,7 @@ def _require_map(volume: ArrayLike | Tensor) -> Tensor:
 
 
 def _refined(volume: Tensor) -> tuple[Tensor, int]:
-    """Zero-pad the Fourier transform of a map to refine it by an integer factor; return the map and the factor."""
+    """Upsample a map by an integer factor by zero-padding its Fourier transform; return the map and the factor."""
     size = volume.shape[-1]
     factor = -(-_FINE // size)
     return (volume if factor == 1 else fourier_padded(volume, factor * size)), factor

@@ -34,6 +34,10 @@ class CroppedImages:
         images = crop_images(self.particles.unwhitened(self.rows[rows]), self.box_size).numpy()
         return -images if self.particles.contrast == "light" else images
 
+    @property
+    def identity(self) -> np.ndarray:
+        return self.particles.identity[self.rows]
+
     def name(self, row: int) -> str:
         return self.particles.image_name(int(self.rows[row]))
 

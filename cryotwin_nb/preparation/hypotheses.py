@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cryotwin_nb.formats.copies import split_in_halves
 from cryotwin_nb.imaging.fourier import shell_mean
 from cryotwin_nb.imaging.lattice import half_ball
 from cryotwin_nb.imaging.masks import spherical_mask
@@ -81,7 +82,7 @@ class Sample:
         self.whitening = imaging.noise[self.batch.group][:, imaging.shell].rsqrt().float()
         self.frequencies = imaging.frequencies / (box_size * self.particles.pixel_size)
         self.mask = spherical_mask(box_size, imaging.particle_radius, box_size / 16)
-        self.half = torch.as_tensor(rng.permutation(n) % 2)
+        self.half = torch.as_tensor(split_in_halves(particles.identity[rows], rng))
         self.weights = imaging.multiplicity.clone()
         self.weights[0] = 0  # the mean of an image depends on the estimate of its background
 

@@ -1,4 +1,4 @@
-"""Prepare particles as a small working stack: cropped, dark, whitened, in half precision.
+"""Prepare particles as a small working stack: cropped, whitened, with dark particles, in half precision.
 
 `Particles.read` reads the stack, and training on it gives the same models as training on the original images on the
 same grid: the scaling of the grey values is stored beside the stack (`whitening`) and undone by `ImageFormation`.

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.copies import split_in_halves
 from cryotwin_nb.imaging.fourier import shell_mean
 from cryotwin_nb.imaging.fsc import FscCurve, fsc
 from cryotwin_nb.imaging.masks import spherical_mask
@@ -64,10 +65,11 @@ def measured(particles: Particles, particle_radius: float, imaging: ImageFormati
     return imaging
 
 
-def require_halves(halves: np.ndarray | None, n: int, seed: int) -> np.ndarray:
-    """Validate and return the half-set of each image (n,) int64; by default a random split into equal half-sets."""
+def require_halves(halves: np.ndarray | None, particles: Particles, seed: int) -> np.ndarray:
+    """Validate and return the half-set of each image (n,) int64; by default a random split that parts no copies."""
+    n = len(particles)
     if halves is None:
-        return np.random.default_rng(seed).permutation(n) % 2
+        return split_in_halves(particles.identity, seed)
     halves = np.asarray(halves)
     if halves.shape != (n,) or not np.isin(halves, (0, 1)).all():
         found = f"an array of shape {halves.shape} with values from {halves.min(initial=0)} to {halves.max(initial=0)}"

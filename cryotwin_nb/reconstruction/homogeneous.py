@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.copies import merge_duplicates
 from cryotwin_nb.imaging.fsc import FscCurve
 from cryotwin_nb.particles.formation import ImageFormation
 from cryotwin_nb.particles.particles import Particles
@@ -145,11 +146,12 @@ def reconstruct_many(
     """Run `reconstruct` for several sets of weights (S, n) in one pass over the images, with the same half-sets."""
     weights = np.asarray(weights, dtype=np.float64)
     imaging = measured(particles, particle_radius, imaging)
-    halves = require_halves(halves, len(particles), seed)
+    halves = require_halves(halves, particles, seed)
     _require_weights(weights, len(particles))
-    power = density_power(particles, np.flatnonzero(weights.any(0)), imaging)
+    merged = merge_duplicates(np.asarray(weights), particles.identity, particles.require_views()[0])
+    power = density_power(particles, np.flatnonzero(merged.any(0)), imaging)
     results = []
-    for own, pair in zip(weights, back_project(particles, weights, halves, imaging, progress), strict=True):
+    for own, pair in zip(merged, back_project(particles, merged, halves, imaging, progress), strict=True):
         maps, curve, whole = solve_pair(pair, power, particles.pixel_size)
         results.append(Reconstruction(whole, maps, curve, particles.pixel_size, n_effective(own), halves))
     return results

@@ -1,0 +1,119 @@
+"""Copies of an image are recognised and stay together: noise listed twice has no resolution."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+import cryotwin_nb as ct
+from cryotwin_nb.formats.copies import describe_copies, point_group, split_in_halves
+from cryotwin_nb.formats.mrc_writing import write_stack
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+GROUPS = ["C2", "C3", "C4", "C7", "D2", "D3", "D4", "D6", "D7", "T", "O", "I", "D12", "D30"]
+
+
+def expanded(group: Rotation, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return identities and poses of n images, each once per element of a group, in random order."""
+    poses, order = Rotation.random(n, rng=seed), np.random.default_rng(seed).permutation(n * len(group))
+    rotations = np.stack([(g * pose).as_matrix() for pose in poses for g in group])
+    rounded = rotations + np.random.default_rng(seed).normal(0, 1e-5, rotations.shape)  # as angles in files are
+    return np.repeat(np.arange(n), len(group))[order], rounded[order]
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_symmetry_expanded_set_is_named_by_its_group(name):
+    """Groups of SciPy, in a frame of their own."""
+    frame = Rotation.random(rng=3)
+    text = describe_copies(*expanded(frame * Rotation.create_group(name) * frame.inv(), 20))
+    assert f"list 20 images: a symmetry-expanded set ({name})" in text
+
+
+def test_other_copies_are_described():
+    poses = Rotation.random(6, rng=1).as_matrix()
+    once, twice = np.arange(6), np.repeat(np.arange(3), 2)
+    assert describe_copies(once, poses) is None
+    assert "6 rows list 3 images: 3 rows are duplicates, with the same pose" in describe_copies(twice, poses[twice])
+    assert "3 rows are duplicates" in describe_copies(twice, None)
+    assert "two refinements" in describe_copies(twice, poses)
+    assert point_group(Rotation.from_rotvec([[0, 0, 0.3]])) is None  # one rotation that closes to no group
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_copies_are_in_one_half_set_and_the_halves_are_equal(seed):
+    identity = np.random.default_rng(seed).integers(0, 50, 200)
+    half = split_in_halves(identity, seed)
+    for image in np.unique(identity):
+        assert len(set(half[identity == image])) == 1
+    images = {image: half[identity == image][0] for image in identity}
+    assert abs(sum(images.values()) - len(images) / 2) <= 0.5
+    once = split_in_halves(np.arange(99), seed)
+    assert (once == np.random.default_rng(seed).permutation(99) % 2).all()
+
+
+def star_of(folder, rows: list[tuple[int, np.ndarray]], images: np.ndarray, name="p.star", stack="s.mrcs"):
+    """Write a STAR file that lists images with poses."""
+    write_stack(folder / stack, [images], len(images), images.shape[1], 4.0)
+    n = len(rows)
+    columns = [np.full(n, value, np.float32) for value in (15000, 15000, 0, 300, 2.7, 0.1, 0)]
+    listed, poses = images[[i for i, _ in rows]], np.stack([r for _, r in rows])
+    single = ct.Particles(listed, poses, ctf=ct.CTF(*columns), pixel_size=4.0)
+    single.write(folder / name, progress=False)
+    text = (folder / name).read_text()
+    for number, (image, _) in enumerate(rows, 1):
+        text = text.replace(f"{number:06d}@{name.replace('.star', '.mrcs')}", f"{image + 1:06d}@{stack} ", 1)
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def noise(folder, kind: str, seed: int):
+    images = np.random.default_rng(seed).normal(size=(300, 32, 32)).astype(np.float32)
+    poses = Rotation.random(300, rng=seed)
+    group = {"twice": Rotation.identity(2), "C3": Rotation.create_group("C3"), "once": Rotation.identity(1)}[kind]
+    rows = [(i, (g * poses[i]).as_matrix()) for g in group for i in range(300)]
+    return star_of(folder, rows, images)
+
+
+@pytest.mark.parametrize("kind", ["twice", "C3"])
+def test_pure_noise_has_no_resolution(tmp_path, kind):
+    """Without keeping copies together the half maps of noise agree to .3 in every shell."""
+    outside, shells = 0, 0
+    for seed in range(3):
+        path = noise(tmp_path, kind, seed)
+        with pytest.warns(UserWarning, match="duplicates, with the same pose|symmetry-expanded set .C3."):
+            particles = ct.Particles.read(path, contrast="dark")
+        curve = ct.reconstruct(particles, seed=seed).fsc.correlation
+        independent = 2 * np.pi * np.arange(len(curve)) ** 2 / (3 if kind == "C3" else 1)
+        bound = 3 / np.sqrt(2 * np.maximum(independent, 1))
+        outside += int((np.abs(curve)[4:] > bound[4:]).sum())
+        shells += len(curve) - 4
+    assert outside <= 0.02 * shells + 1
+
+
+def test_a_list_given_twice_has_the_correlation_of_the_list(tmp_path):
+    simulated = ct.simulate.assembly(300, 32, snr=2.0, progress=False)
+    images, poses = simulated.images(slice(None)), simulated.rotations
+    curves = []
+    for repeats in (1, 2):
+        path = star_of(tmp_path, [(i, poses[i]) for _ in range(repeats) for i in range(300)], images)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            curves.append(ct.reconstruct(ct.Particles.read(path, contrast="dark")).fsc.correlation)
+    np.testing.assert_allclose(curves[1], curves[0], atol=0.01)
+
+
+def test_copies_keep_their_number_through_subsets_and_metadata(tmp_path):
+    path = noise(tmp_path, "twice", 0)
+    with pytest.warns(UserWarning, match="duplicates"):
+        particles = ct.Particles.read(path, contrast="dark")
+    with pytest.warns(UserWarning, match="duplicates"):
+        light = ct.Particles.read(path, images=False)
+    assert (particles.identity[:300] == particles.identity[300:]).all()
+    assert (light.identity[:300] == light.identity[300:]).all()
+    some = np.array([3, 303, 7])
+    assert (particles[some].identity == particles.identity[some]).all()
+    assert (light[some].identity == light.identity[some]).all()
+    assert len(np.unique(particles.identity)) == 300
