@@ -24,7 +24,7 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.explorer import job, maps, planes, search
 from cryotwin_nb.explorer.figure import draw_view
 from cryotwin_nb.explorer.job import Job, Stopped
-from cryotwin_nb.explorer.request import fingerprint
+from cryotwin_nb.explorer.request import PathRequest, fingerprint
 from cryotwin_nb.explorer.search import path_title
 from cryotwin_nb.formats.mrc import read_map
 from cryotwin_nb.formats.mrc_writing import map_bytes
@@ -107,6 +107,15 @@ def test_each_method_gives_its_path(explorer, method):
     assert {"Algorithm 1": "ridgeline", "MaxFlux": "MaxFlux", "All routes": "route"}[method] == explorer.path.method
     assert explorer.controls.routes.options[0][0] == path_title(explorer.path, {})
     assert explorer.controls.step.max == 5
+
+
+def test_the_seed_reaches_algorithm_1():
+    means = torch.tensor([[0, 0, 0], [3, 1, 0], [6, 0, 1], [8, 3, 2], [4, 4, -1.0]])
+    prior = ct.GaussianMixture([0.3, 0.25, 0.2, 0.15, 0.1], means, torch.eye(3).expand(5, 3, 3))
+    request = PathRequest(start=0, end=2, method="Algorithm 1", n_steps=4, omega=2.0, seed=7)
+    (found,) = search.find_paths(request, prior, lambda: None)
+    assert torch.equal(found.latents, ct.ridgeline(prior, 0, 2, 4, 2.0, seed=7).latents)
+    assert not torch.equal(found.latents, ct.ridgeline(prior, 0, 2, 4, 2.0, seed=0).latents)
 
 
 def test_a_step_moves_marker_map_and_profile(explorer):
@@ -493,6 +502,8 @@ def test_the_figure_shows_the_same_view(explorer, computed):
     titles = [ax.get_title() for ax in figure.axes]
     assert any("step 6 of 11" in title for title in titles) is computed
     assert any("Choose two stars" in text for text in texts) is not computed
+    stars = next(ax for ax in figure.axes if ax.get_xlabel())  # latent coordinates have units and ticks
+    assert "latent units" in stars.get_xlabel() and len(stars.get_xticks()) > 1
 
 
 @pytest.mark.parametrize(

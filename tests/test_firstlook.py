@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import matplotlib
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 import cryotwin_nb as ct
 from cryotwin_nb import simulate
@@ -235,3 +238,16 @@ def test_the_share_of_phase_flipped_images_is_estimated_with_its_error():
     assert share == pytest.approx(0.25, abs=0.06)
     assert 0 < error < 0.1
     assert len(gain) == 1200
+
+
+def test_alternatives_for_the_poses_are_rotations():
+    rotations = torch.as_tensor(Rotation.random(5, rng=0).as_matrix()).float()
+    stated = SimpleNamespace(rotations=rotations)
+    for name, change in pose_changes(0).items():
+        with patch(
+            "cryotwin_nb.preparation.changes.replace", lambda _, rotations: SimpleNamespace(rotations=rotations)
+        ):
+            changed = change(stated).rotations
+        torch.testing.assert_close(changed @ changed.mT, torch.eye(3).expand(5, 3, 3), atol=1e-5, rtol=0)
+        assert (torch.linalg.det(changed) - 1).abs().max() < 1e-5, name
+        assert not torch.allclose(changed, rotations), name

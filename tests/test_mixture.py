@@ -337,6 +337,8 @@ def test_starved_components_are_those_below_a_tenth_of_their_share():
     moments.assign(GaussianMixture([0.9, 0.05, 0.026, 0.024], np.zeros((4, 1)), np.ones((4, 1, 1))))
     assert moments.starved() == [3]
     assert moments.starved(0.3) == [1, 2, 3]
+    moments.mass.mul_(50)  # shares count, not masses
+    assert moments.starved(0.3) == [1, 2, 3]
 
 
 def test_split_changes_neither_mass_nor_moments():
