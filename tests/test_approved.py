@@ -72,7 +72,7 @@ def trained(request, particles):
         "coordinate": {"architecture": "coordinate", "depth": 1, "n_features": 24},
     }[request.param]
     model = ct.CryoTwin(32, **small, **options)
-    config = ct.TrainingConfig(epochs=3, batch_size=50, precision="float32")
+    config = ct.TrainingConfig(epochs=10, batch_size=30, learning_rate=0.01, precision="float32")
     return model, ct.fit(model, particles, config, progress=False)
 
 
