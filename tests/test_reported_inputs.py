@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import warnings
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import cryotwin_nb as ct
+from cryotwin_nb.cli.main import main
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.mrc_writing import write_stack
 
@@ -148,6 +150,18 @@ def test_a_stand_in_is_called_what_it_is(tmp_path, content, message, name):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
         ct.Particles.read(tmp_path / name)
+
+
+def test_where_each_stack_was_found_is_listed_without_reading_images(stack, capsys):
+    path = star(stack.parent, name="{}@old/s.mrcs")
+    some = ct.Particles.read(path, datadir=stack.parent, contrast="dark")
+    assert some.files == {"old/s.mrcs": stack.resolve()}
+    assert ct.Particles.read(path, datadir=stack.parent, images=False).files == {"old/s.mrcs": stack.resolve()}
+    assert ct.Particles.read(path, images=False).files == {"old/s.mrcs": None}
+    assert main(["look", str(path), "--datadir", str(stack.parent), "--paths"]) == 0
+    assert f"old/s.mrcs -> {stack.resolve()}" in capsys.readouterr().out
+    assert main(["look", str(path), "--paths", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == {"old/s.mrcs": None}
 
 
 # Impossible values

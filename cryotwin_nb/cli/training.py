@@ -59,6 +59,7 @@ def add_look(parser: argparse.ArgumentParser) -> None:
     for option in _looking():
         option.add_to(parser)
     parser.add_argument("--output", type=Path, help="folder for look.png, map.mrc and the two half maps")
+    parser.add_argument("--paths", action="store_true", help="only list where each stack of the file was found")
     add_json(parser)
 
 
@@ -66,6 +67,8 @@ def look(options: argparse.Namespace) -> int:
     """Check poses, CTF and contrast; return 1 if there are problems to fix before training."""
     from cryotwin_nb.preparation import first_look
 
+    if options.paths:
+        return _list_stacks(options)
     if options.output:
         with extras_explained():
             from cryotwin_nb import plotting
@@ -85,6 +88,14 @@ def look(options: argparse.Namespace) -> int:
         with atomic(folder / "look.png") as partial:
             draw(found).savefig(partial, dpi=120, bbox_inches="tight")
     return PROBLEMS if findings else DONE
+
+
+def _list_stacks(options: argparse.Namespace) -> int:
+    """Print where each stack was found, without reading images; return 1 if one is missing."""
+    files = read_particles(options, images=False).files
+    lines = [f"{name} -> {'not found' if path is None else path}" for name, path in files.items()]
+    print_result(options, {name: None if path is None else str(path) for name, path in files.items()}, "\n".join(lines))
+    return PROBLEMS if None in files.values() else DONE
 
 
 def _looking() -> list[Option]:

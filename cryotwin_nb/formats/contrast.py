@@ -34,7 +34,7 @@ class SignedImages:
         return self.source.box_size
 
     @property
-    def files(self) -> frozenset[Path]:
+    def files(self) -> dict[str, Path | None]:
         return self.source.files
 
     def read(self, rows: np.ndarray) -> np.ndarray:

@@ -202,6 +202,17 @@ def locate_stacks(names: Iterable[str], listed_in: Path, datadir: str | os.PathL
     return found
 
 
+def find_stacks(names: Iterable[str], listed_in: Path, datadir: str | os.PathLike | None) -> dict[str, Path | None]:
+    """Return the path of each stack, None if it is missing: a diagnosis without an error; see `locate_stacks`."""
+    found: dict[str, Path | None] = {}
+    for name in names:
+        try:
+            found[name] = find_stack(name, listed_in, datadir)[0].resolve()
+        except InputError:
+            found[name] = None
+    return found
+
+
 def find_stack(name: str, listed_in: Path, datadir: str | os.PathLike | None = None) -> tuple[Path, bool]:
     """Return the path of a single stack, and whether only a tail of its name matched; see `locate_stacks`."""
     tried = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -15,7 +16,7 @@ from cryotwin_nb.formats.bare_stacks import bare_stacks, listed
 from cryotwin_nb.formats.contrast import with_contrast
 from cryotwin_nb.formats.copies import describe_copies
 from cryotwin_nb.formats.cryosparc import read_cs
-from cryotwin_nb.formats.files import require_file, require_suffix
+from cryotwin_nb.formats.files import find_stacks, require_file, require_suffix
 from cryotwin_nb.formats.metadata import Metadata, select
 from cryotwin_nb.formats.stacks import ImageSource, NoImages, open_stacks
 from cryotwin_nb.formats.star import read_star
@@ -93,7 +94,9 @@ def read_parts(request: ReadRequest) -> ReadParts:
         source = open_stacks(table, request.datadir)
         notes += source.notes
     else:
-        source = NoImages(table.stack_number * 2**40 + table.image_number, request.box_size or stated, path)
+        used = [table.stacks[i] for i in np.unique(table.stack_number)]
+        identity = table.stack_number * 2**40 + table.image_number
+        source = NoImages(identity, request.box_size or stated, path, partial(find_stacks, used, path, request.datadir))
     pixel = _pixel_size(table, parameters, pixel_size, source, notes)
     _check_box(path, source, request.box_size, stated if pixel_size is None and parameters is None else None)
     rotations, shifts = table.rotations, table.shifts

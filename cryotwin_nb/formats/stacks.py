@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,8 +25,8 @@ class ImageSource(Protocol):
         """Box size D, pixels."""
 
     @property
-    def files(self) -> frozenset[Path]:
-        """Stacks that the images are read from."""
+    def files(self) -> dict[str, Path | None]:
+        """Stacks that the images are read from, by their names in the particle file; None if a stack was not found."""
 
     def __len__(self) -> int: ...
 
@@ -61,8 +62,8 @@ class ArrayImages:
         return int(self.array.shape[-1])
 
     @property
-    def files(self) -> frozenset[Path]:
-        return frozenset()
+    def files(self) -> dict[str, Path | None]:
+        return {}
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         return self.array[self.rows[rows]].astype(np.float32, copy=False)
@@ -80,6 +81,7 @@ class StackImages:
     """Images in stacks on disk: particle i is image `image_number[i]` (from 0) of stack `stack_number[i]`."""
 
     stacks: tuple[Header | None, ...]
+    names: tuple[str, ...]
     stack_number: np.ndarray
     image_number: np.ndarray
 
@@ -94,8 +96,8 @@ class StackImages:
         return self._header(int(self.stack_number[0])).shape[-1]
 
     @property
-    def files(self) -> frozenset[Path]:
-        return frozenset(self._header(int(i)).path.resolve() for i in np.unique(self.stack_number))
+    def files(self) -> dict[str, Path | None]:
+        return {self.names[i]: self._header(i).path.resolve() for i in np.unique(self.stack_number).tolist()}
 
     @property
     def notes(self) -> list[str]:
@@ -134,6 +136,7 @@ class NoImages:
     identity: np.ndarray
     stated_box_size: int | None
     where: object = "particles"
+    located: Callable[[], dict[str, Path | None]] = dict
 
     def __len__(self) -> int:
         return len(self.identity)
@@ -148,8 +151,8 @@ class NoImages:
         return self.stated_box_size
 
     @property
-    def files(self) -> frozenset[Path]:
-        return frozenset()
+    def files(self) -> dict[str, Path | None]:
+        return self.located()
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         raise InputError(self.where, "metadata only", "images", "Read the particles with images=True.")
@@ -188,7 +191,8 @@ def open_stacks(table: Metadata, datadir: str | os.PathLike | None = None) -> St
         past = f"image {table.image_number[beyond[0]] + 1} of {header.path}, which contains {header.shape[0]} images"
         remedy = "Use the stack that this file was written for."
         raise InputError(table.path, past, "images that exist", remedy, f"{table.path} refers to {past}.")
-    return StackImages(tuple(headers.get(i) for i in range(len(length))), table.stack_number, table.image_number)
+    opened = tuple(headers.get(i) for i in range(len(length)))
+    return StackImages(opened, table.stacks, table.stack_number, table.image_number)
 
 
 def as_source(images: Any, parts: tuple, box_size: int | None, where: object) -> ImageSource:

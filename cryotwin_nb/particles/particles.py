@@ -158,8 +158,8 @@ class Particles:
         return self.where if isinstance(self.where, Path) else None
 
     @property
-    def files(self) -> frozenset[Path]:
-        """Stacks that the images are read from; empty if the images are in memory."""
+    def files(self) -> dict[str, Path | None]:
+        """Stacks by their names in the particle file; None if not found, empty if the images are in memory."""
         return self._source.files
 
     def image_name(self, row: int) -> str:
@@ -178,7 +178,7 @@ class Particles:
         return Particles(self._source[rows], **parts)
 
     def images(self, indices: Any) -> np.ndarray:
-        """Read images (m, D, D) float32 with the sign of the CTF (dark on light); images recorded as light are negated.
+        """Read the images `indices` (m, D, D) float32 with the sign of the CTF (dark on light); light ones are negated.
 
         Raises
         ------
@@ -231,7 +231,7 @@ class Particles:
             If the files cannot be written, or the source of the particles would be overwritten.
         """
         path = require_suffix(path, ".star")
-        refuse_overwriting(path, self.files, self.source)
+        refuse_overwriting(path, self.files.values(), self.source)
         columns = {name: getattr(self, name) for name in ("optics_group", "rotations", "shifts", "ctf")}
         columns |= {} if self.whitening is None else {"prepared": {WHITENED: 1}}
         images = in_chunks(partial(read_finite, self._source), len(self), self.box_size, progress)

@@ -19,9 +19,9 @@ from cryotwin_nb.imaging.optics import CTF
 _CHUNK_BYTES = 64 * 2**20
 
 
-def refuse_overwriting(path: Path, stacks: Iterable[Path], source: Path | None) -> None:
+def refuse_overwriting(path: Path, stacks: Iterable[Path | None], source: Path | None) -> None:
     """Raise `InputError` if writing `path` and its stack would overwrite the source of the particles."""
-    read_from = [*stacks, *([] if source is None else [source])]
+    read_from = [file for file in (*stacks, source) if file is not None]
     if {path.resolve(), path.with_suffix(".mrcs").resolve()} & {file.resolve() for file in read_from}:
         sentence = f"Writing {path} would overwrite the files that these particles are read from."
         raise InputError(path, "the source", "another file", "Choose another name or folder.", sentence)

@@ -104,7 +104,7 @@ class Network:
         return cls(tuple(states), curves, fit, _shares(fit, _STEPS))
 
     def resampled(self, generator: torch.Generator) -> Network:
-        """Return the network refitted with Exp(1) particle weights: a draw of the Bayesian bootstrap (Rubin 1981)."""
+        """Return the network for Exp(1) particle weights drawn with `generator`: Bayesian bootstrap (Rubin 1981)."""
         counts = torch.empty(len(self.fit), dtype=torch.float64).exponential_(generator=generator)
         return replace(self, weights=_shares(self.fit, _STEPS_AGAIN, self.weights.clamp_min(1e-4), counts))
 

@@ -27,7 +27,7 @@ class CroppedImages:
         return replace(self, rows=self.rows[rows])
 
     @property
-    def files(self) -> frozenset[Path]:
+    def files(self) -> dict[str, Path | None]:
         return self.particles.files
 
     def read(self, rows: np.ndarray) -> np.ndarray:

@@ -101,7 +101,7 @@ def prepare(
     particles = particles if isinstance(particles, Particles) else Particles.read(particles)
     output = require_suffix(output, ".star")
     make_folder(output.parent)
-    refuse_overwriting(output, particles.files, particles.source)
+    refuse_overwriting(output, particles.files.values(), particles.source)
     small = cropped(particles, box_size or particles.box_size)
     stack = PartialStack(
         output.with_suffix(".mrcs"), len(small), small.box_size, small.pixel_size, _TYPES[dtype], _CHUNK
@@ -124,7 +124,7 @@ def _identity(particles: Particles) -> str:
     arrays = [] if ctf is None else [getattr(ctf, f.name) for f in fields(ctf)]
     for array in (particles.rotations, particles.shifts, particles.optics_group, *arrays):
         digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
-    for path in sorted(particles.files):
+    for path in sorted(filter(None, particles.files.values())):
         digest.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
     for rows in np.array_split(np.arange(len(particles)), -(-len(particles) // _CHUNK)):
         if particles.files:
