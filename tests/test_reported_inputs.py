@@ -9,6 +9,7 @@ import warnings
 import mrcfile
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 import cryotwin_nb as ct
 from cryotwin_nb.cli.main import main
@@ -284,6 +285,58 @@ def test_light_particles_among_dark_ones_are_negated(stack, images):
     np.testing.assert_array_equal(particles[[3, 1]].images([0, 1]), -signs[[3, 1], None, None] * images[[3, 1]])
     _, notes = read(path, contrast="dark")
     assert "contradicts the sign" in notes[0]
+
+
+def parted(folder, **spoil):
+    """Write poses, and images with CTF, in two files with rows in different orders; return the files and the poses."""
+    rng = np.random.default_rng(4)
+    uid, order = rng.permutation(1000)[:N].astype("u8"), rng.permutation(N)
+    poses = rng.normal(size=(N, 3))
+    first = np.zeros(N, [("uid", "u8"), ("alignments3D/pose", "f8", (3,))])
+    first["uid"], first["alignments3D/pose"] = uid, poses
+    second = np.zeros(N, [("uid", "u8"), ("blob/path", "S20"), ("blob/idx", "u4"), ("blob/psize_A", "f4")])
+    second["uid"], second["blob/path"], second["blob/psize_A"] = uid[order], b"s.mrcs", 2.0
+    second["blob/idx"] = order
+    for name, table in {"a": first, "b": second}.items():
+        table = spoil.get(name, lambda t: t)(table)
+        with open(folder / f"{name}.cs", "wb") as file:
+            np.save(file, table)
+    return [folder / "a.cs", folder / "b.cs"], poses
+
+
+def test_particle_and_passthrough_files_are_joined_by_uid(stack, images):
+    files, poses = parted(stack.parent)
+    for order in (files, files[::-1]):
+        particles = ct.Particles.read(order, contrast="dark")
+        number = particles.identity % 2**40  # image i has pose i
+        expected = Rotation.from_rotvec(poses[number]).as_matrix()
+        both = [np.abs(particles.rotations - r).max() for r in (expected, expected.transpose(0, 2, 1))]
+        assert min(both) < 1e-5
+        np.testing.assert_array_equal(particles.images(slice(None)), images[number])
+    with pytest.raises(InputError, match=r"(?s)no blob/path.*passthrough"):
+        ct.Particles.read(files[0])
+
+
+def test_a_uid_in_one_file_only_is_left_out_and_both_numbers_are_reported(stack):
+    files, _ = parted(stack.parent, b=lambda t: t[np.arange(N) != 3])
+    particles, notes = read(files, contrast="dark")
+    assert len(particles) == N - 1 and f"a.cs ({N} rows)" in notes[0] and f"({N - 1} rows) have {N - 1}" in notes[0]
+    kept = np.setdiff1d(np.arange(N), particles.source_rows)
+    assert len(kept) == 1 and len(np.load(files[0], allow_pickle=False)) == N  # rows are those of the first file
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        ({"a": lambda t: t[[0, *range(N)]]}, "uid .* 2 times"),
+        ({"b": lambda t: t[[*range(N), 5]]}, "uid .* 2 times"),
+        ({"b": lambda t: t[list(t.dtype.names[1:])].copy()}, "no uid"),
+    ],
+)
+def test_a_join_that_is_not_one_to_one_is_refused(stack, spoil, message):
+    files, _ = parted(stack.parent, **spoil)
+    with pytest.raises(InputError, match=message):
+        ct.Particles.read(files, contrast="dark")
 
 
 # cryoDRGN

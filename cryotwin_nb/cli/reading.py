@@ -32,7 +32,7 @@ def add_particles(parser: argparse.ArgumentParser, skip: tuple[str, ...] = ()) -
     """Add the argument for the particle file and the options for reading it."""
     from cryotwin_nb.particles.particles import Particles
 
-    parser.add_argument("particles", type=Path, help=documented(Particles.read)["path"][0])
+    parser.add_argument("particles", type=Path, nargs="+", help=documented(Particles.read)["path"][0])
     group = parser.add_argument_group("reading the particles")
     for option in reading_options(skip):
         option.add_to(group)
@@ -42,7 +42,8 @@ def read_particles(options: argparse.Namespace, images: bool = True, skip: tuple
     """Read the particles specified by the options."""
     from cryotwin_nb.particles.particles import Particles
 
-    return Particles.read(options.particles, **values_of(options, reading_options(skip)), images=images)
+    files = options.particles if len(options.particles) > 1 else options.particles[0]
+    return Particles.read(files, **values_of(options, reading_options(skip)), images=images)
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

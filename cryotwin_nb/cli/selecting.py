@@ -41,7 +41,7 @@ def select(options: argparse.Namespace) -> int:
     if options.latents is None and particles.box_size != model.config["box_size"]:
         found, expected = f"images of {particles.box_size} pixels", f"the model's {model.config['box_size']} pixels"
         remedy = "Pass the latents of these particles with --latents: a latents.npy file written by `cryotwin`."
-        raise InputError(options.particles, found, expected, remedy)
+        raise InputError(options.particles[0], found, expected, remedy)
     z = model.embed(particles, progress=True) if options.latents is None else read_points(options.latents)
     if len(z) != len(particles):
         remedy = "Pass the latents of the same particles, in the same order."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.lib.format import open_memmap
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import require_file
+from cryotwin_nb.formats.joining import join
 from cryotwin_nb.formats.metadata import Metadata, column, make_ctf, unused, whole_numbers
 from cryotwin_nb.formats.poses import rotations_from_vectors
 from cryotwin_nb.imaging.optics import CTF
@@ -30,7 +32,13 @@ _LONGEST_HEADER = 2**20  # bytes; NumPy's default of 10,000 is exceeded by jobs 
 _OPTIONAL = {"ctf/amp_contrast": np.nan, "ctf/phase_shift_rad": 0.0}
 
 
-def read_cs(path: str | os.PathLike, pixel_size: float | None = None, poses: bool = True, ctf: bool = True) -> Metadata:
+def read_cs(
+    path: str | os.PathLike,
+    pixel_size: float | None = None,
+    poses: bool = True,
+    ctf: bool = True,
+    passthrough: Sequence[str | os.PathLike] = (),
+) -> Metadata:
     """Read the particles of a .cs file.
 
     Parameters
@@ -41,6 +49,8 @@ def read_cs(path: str | os.PathLike, pixel_size: float | None = None, poses: boo
         Pixel size in Å, used if the file contains none.
     poses, ctf : bool
         Whether to read and check the alignment and CTF fields.
+    passthrough : sequence of path-like
+        More .cs files, whose fields are joined by uid.
 
     Raises
     ------
@@ -52,12 +62,14 @@ def read_cs(path: str | os.PathLike, pixel_size: float | None = None, poses: boo
     For a heterogeneous refinement or ab-initio job, each particle gets the pose of its best class, and a note is added.
     """
     path = require_file(path, "cryoSPARC file")
-    table = read_table(path)
+    notes: list[str] = []
+    files = [path, *(require_file(file, "cryoSPARC file") for file in passthrough)]
+    table, rows = join([_opened(file) for file in files], files, notes) if passthrough else (_opened(path), None)
+    _require_particles(table, path)
     written, first = np.unique(table["blob/path"], return_inverse=True)
     stacks, which = np.unique([_text(name).lstrip(">") for name in written], return_inverse=True)
     stack_number = which[first.reshape(-1)]
     pixel = _pixel_sizes(table, path, pixel_size)
-    notes: list[str] = []
     rotations, shifts = _poses(table, path, pixel, notes) if poses else (None, None)
     fields = set(table.dtype.names or ())
     notes += unused(fields, table.__getitem__, path)
@@ -76,6 +88,7 @@ def read_cs(path: str | os.PathLike, pixel_size: float | None = None, poses: boo
         ctf=_ctf(table, path) if ctf else None,
         sign=_numbers(table, path, "blob/sign") if "blob/sign" in fields else None,
         notes=tuple(notes),
+        file_rows=rows,
     )
 
 
@@ -87,6 +100,13 @@ def read_table(path: Path) -> np.ndarray:
     InputError
         If the file is not a .cs file of particles.
     """
+    table = _opened(path)
+    _require_particles(table, path)
+    return table
+
+
+def _opened(path: Path) -> np.ndarray:
+    """Return the rows of a structured array in a file, which need not be particles."""
     try:
         with open(path, "rb") as file:
             stream = file.read(len(_STREAM)) == _STREAM
@@ -100,14 +120,17 @@ def read_table(path: Path) -> np.ndarray:
         sentence = f"{path} is in cryosparc-tools' stream format (CSDAT)."
         remedy = "Save it with Dataset.save(path, format=NUMPY_FORMAT) of cryosparc-tools."
         raise InputError(path, "cryosparc-tools' stream format", "a NumPy structured array", remedy, sentence)
-    kinds = {name: mapped.dtype[name].kind for name in mapped.dtype.names or ()} if mapped.ndim == 1 else {}
+    return np.array(mapped)
+
+
+def _require_particles(table: np.ndarray, path: Path) -> None:
+    kinds = {name: table.dtype[name].kind for name in table.dtype.names or ()} if table.ndim == 1 else {}
     missing = [name for name, kind in (("blob/path", "SU"), ("blob/idx", "iu")) if kinds.get(name, "V") not in kind]
     if missing:
-        remedy = "Pass the job's particle file (not its passthrough file), or export the particle group in cryoSPARC."
+        remedy = "Pass the job's particle file together with its passthrough file: Particles.read([a, b])."
         raise InputError(path, f"no {' or '.join(missing)}", "the fields of a .cs file of particles", remedy)
-    if mapped.nbytes == 0:
+    if table.nbytes == 0:
         raise InputError(path, "no particles", "at least one", "Check the job that wrote this file.")
-    return np.array(mapped)
 
 
 def _numbers(table: np.ndarray, path: Path, name: str, shape: tuple[int, ...] = ()) -> np.ndarray:

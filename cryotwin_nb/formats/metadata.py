@@ -56,6 +56,8 @@ class Metadata:
         Contrast declared in the file: -1 for dark particles on a light background, 1 for light particles on a dark one.
     notes : tuple of str
         Choices made on the user's behalf while reading.
+    file_rows : (n,) int64 or None
+        Row of each particle in the file; None if all rows were read in order.
     whole_files : frozenset of str
         Stacks named without an image number, which must contain a single image.
     """
@@ -73,6 +75,7 @@ class Metadata:
     sign: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     whole_files: frozenset[str] = frozenset()
+    file_rows: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.stack_number)

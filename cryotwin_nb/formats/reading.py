@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from cryotwin_nb.formats.copies import describe_copies
 from cryotwin_nb.formats.cryosparc import read_cs
 from cryotwin_nb.formats.files import find_stacks, require_file, require_suffix
 from cryotwin_nb.formats.metadata import Metadata, select
-from cryotwin_nb.formats.stacks import ImageSource, NoImages, open_stacks
+from cryotwin_nb.formats.stacks import ImageSource, NoImages, check_box, open_stacks
 from cryotwin_nb.formats.star import read_star
 from cryotwin_nb.imaging.fourier import require_box_size
 from cryotwin_nb.imaging.optics import CTF
@@ -38,7 +39,7 @@ _T = TypeVar("_T", bound=_Beside)
 class ReadRequest:
     """Arguments of a call to `Particles.read`; the fields are its parameters."""
 
-    path: str | os.PathLike
+    path: str | os.PathLike | Sequence[str | os.PathLike]
     datadir: str | os.PathLike | None = None
     poses: Any = None
     ctf: Any = None
@@ -73,12 +74,15 @@ class ReadParts(NamedTuple):
 
 def read_parts(request: ReadRequest) -> ReadParts:
     """Read the arguments of `Particles` from a file; exceptions as in `Particles.read`."""
-    path = require_suffix(require_file(request.path, "particle file"), ".star", ".cs", *_STACKS, ".txt")
+    given = [request.path] if isinstance(request.path, (str, os.PathLike)) else list(request.path)
+    path, *passthrough = (require_file(file, "particle file") for file in given)
+    for file in (path, *passthrough):
+        require_suffix(file, *((".cs",) if passthrough else (".star", ".cs", *_STACKS, ".txt")))
     _check_options(request)
     poses, ctf, indices, pixel_size = request.poses, request.ctf, request.indices, request.pixel_size
     parameters = None if ctf is None else _foreign_ctf(ctf)
     fallback = pixel_size if pixel_size is not None or parameters is None else parameters[2]
-    table = _read_table(path, request.datadir, fallback, poses is None, ctf is None)
+    table = _read_table(path, passthrough, request.datadir, fallback, poses is None, ctf is None)
     notes = list(table.notes)
     total, where = len(table), indices if isinstance(indices, (str, os.PathLike)) else f"indices for {path}"
     chosen = cryodrgn.read_indices(indices) if isinstance(indices, (str, os.PathLike)) else indices
@@ -98,7 +102,7 @@ def read_parts(request: ReadRequest) -> ReadParts:
         identity = table.stack_number * 2**40 + table.image_number
         source = NoImages(identity, request.box_size or stated, path, partial(find_stacks, used, path, request.datadir))
     pixel = _pixel_size(table, parameters, pixel_size, source, notes)
-    _check_box(path, source, request.box_size, stated if pixel_size is None and parameters is None else None)
+    check_box(path, source, request.box_size, stated if pixel_size is None and parameters is None else None)
     rotations, shifts = table.rotations, table.shifts
     if poses is not None:
         rotations, shifts = _foreign_poses(poses, total, rows, source, pixel)
@@ -120,7 +124,7 @@ def read_parts(request: ReadRequest) -> ReadParts:
         "rotations": rotations,
     }
     arguments |= {"shifts": shifts, "ctf": transfer, "pixel_size": pixel, "contrast": contrast}
-    return ReadParts(arguments, total, rows, notes)
+    return ReadParts(arguments, total, rows if table.file_rows is None else table.file_rows, notes)
 
 
 def _without_unset(ctf: CTF | None, path: Path, notes: list[str]) -> CTF | None:
@@ -148,12 +152,14 @@ def _check_options(request: ReadRequest) -> None:
         require_box_size(request.box_size)
 
 
-def _read_table(path: Path, datadir: str | os.PathLike | None, pixel: float | None, poses: bool, ctf: bool) -> Metadata:
+def _read_table(
+    path: Path, more: list[Path], datadir: str | os.PathLike | None, pixel: float | None, poses: bool, ctf: bool
+) -> Metadata:
     suffix = path.suffix.lower()
     if suffix == ".star":
         return read_star(path, pixel, poses, ctf)
     if suffix == ".cs":
-        return read_cs(path, pixel, poses, ctf)
+        return read_cs(path, pixel, poses, ctf, more)
     return bare_stacks(path, [path] if suffix in _STACKS else listed(path, datadir))
 
 
@@ -219,17 +225,6 @@ def _pixel_size(
     if stated <= 0:
         raise InputError(table.path, "no pixel size in the header", "a pixel size in Å", "Pass pixel_size= in Å.")
     return stated
-
-
-def _check_box(path: Path, source: ImageSource, given: int | None, stated: int | None) -> None:
-    """Check that the images have the given or stated box size, to which poses and pixel size refer."""
-    if isinstance(source, NoImages):
-        return
-    for box, origin in ((given, "box_size="), (stated, str(path))):
-        if box is not None and box != source.box_size:
-            remedy = "If the images were rescaled, pass their pixel_size= in Å; otherwise use the original stack."
-            found = f"images of {source.box_size} pixels"
-            raise InputError(path, found, f"{box} pixels as in {origin}", remedy)
 
 
 def _with_amplitude_contrast(ctf: CTF | None, given: float | None, path: Path, notes: list[str]) -> CTF | None:

@@ -227,3 +227,14 @@ def read_finite(source: ImageSource, rows: np.ndarray) -> np.ndarray:
         name = source.name(int(rows[np.argmin(finite)]))
         raise InputError(name, "NaN or infinity", "finite values", "Exclude that particle with indices=.")
     return images
+
+
+def check_box(path: Path, source: ImageSource, given: int | None, stated: int | None) -> None:
+    """Check that the images have the given or stated box size, to which poses and pixel size refer."""
+    if isinstance(source, NoImages):
+        return
+    for box, origin in ((given, "box_size="), (stated, str(path))):
+        if box is not None and box != source.box_size:
+            remedy = "If the images were rescaled, pass their pixel_size= in Å; otherwise use the original stack."
+            found = f"images of {source.box_size} pixels"
+            raise InputError(path, found, f"{box} pixels as in {origin}", remedy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -86,7 +87,7 @@ class Particles:
     @classmethod
     def read(
         cls,
-        path: str | os.PathLike,
+        path: str | os.PathLike | Sequence[str | os.PathLike],
         datadir: str | os.PathLike | None = None,
         poses: str | os.PathLike | tuple[np.ndarray, np.ndarray] | None = None,
         ctf: str | os.PathLike | np.ndarray | CTF | None = None,
@@ -103,8 +104,8 @@ class Particles:
 
         Parameters
         ----------
-        path : path-like
-            .star (RELION 3.0, 3.1, 5), .cs (cryoSPARC), .mrcs or .mrc, or .txt with one stack per line.
+        path : path-like or sequence of path-like
+            .star (RELION 3.0, 3.1, 5), .cs (cryoSPARC; several are joined by uid), .mrcs, .mrc, or .txt list of stacks.
         datadir : path-like, optional
             Folder that the stack paths are relative to; by default the folder of `path` and its parents are searched.
         poses : path-like or (rot, trans), optional
@@ -136,8 +137,8 @@ class Particles:
         """
         added = (poses, ctf, indices, contrast, images, amplitude_contrast, box_size, pixel_size)
         arguments, total, rows, notes = read_parts(ReadRequest(path, datadir, *added))
-        truth = read_beside(Truth, path, ".truth.npz", total, rows)
-        whitening = read_beside(Whitening, path, ".whitening.npz", total, rows) if images else None
+        truth = read_beside(Truth, arguments["where"], ".truth.npz", total, rows)
+        whitening = read_beside(Whitening, arguments["where"], ".whitening.npz", total, rows) if images else None
         for note in dict.fromkeys(notes):
             warn_user(note)
         return cls(**arguments, truth=truth, whitening=whitening, source_rows=rows)
