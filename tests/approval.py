@@ -20,7 +20,7 @@ import numpy as np
 
 FOLDER = Path(__file__).parent / "approved"
 NUMBER = re.compile(r"(?<![\w#])-?(?:\d+\.?\d*(?:e[-+]\d+)?|inf|nan)(?!\w)")
-UNSTABLE = re.compile(r"IPY_MODEL_\w+|[0-9a-f]{32}|/[^\s\"]*/pytest-\d+/[^/]+")
+UNSTABLE = re.compile(r"IPY_MODEL_\w+|[0-9a-f]{32}|/[^\s\"]*/pytest-\d+/(popen-gw\d+/)?[^/]+")
 
 
 def numbers(values: object) -> str:

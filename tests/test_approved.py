@@ -37,7 +37,7 @@ def settings() -> list[str]:
         if module.name.endswith("__main__"):
             continue
         for name, value in vars(importlib.import_module(module.name)).items():
-            if name.strip("_").isupper() and isinstance(value, (int, float, tuple, dict)):
+            if name != "TYPE_CHECKING" and name.strip("_").isupper() and isinstance(value, (int, float, tuple, dict)):
                 lines += describe(f"{module.name}.{name}", value)
     return sorted(line for line in lines if " at 0x" not in line and "<" not in line)
 

@@ -331,8 +331,8 @@ def test_exit_statuses(run, tmp_path, monkeypatch, capsys):
     assert main(["unknown"]) == 2 and main([]) == 2 and main(["train", "--what"]) == 2
     assert main(["--version"]) == 0 and main(["--help"]) == 0
     for error, status, said in (
-        (KeyboardInterrupt(), 130, "Interrupted. Resume"),
-        (commands.Terminated(), 143, "Interrupted. Resume"),
+        (KeyboardInterrupt(), 130, "Interrupted. `train --resume`"),
+        (commands.Terminated(), 143, "Interrupted. `train --resume`"),
         (MemoryError("no memory"), 2, "error: no memory"),
         (ZeroDivisionError("x"), 70, "bug in cryotwin_nb"),
     ):

@@ -12,6 +12,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib import import_module
 from importlib.metadata import version
 from types import FrameType
@@ -19,6 +20,7 @@ from typing import NamedTuple
 
 from cryotwin_nb.cli.options import Parser
 from cryotwin_nb.errors import InputError, MissingExtraError
+from cryotwin_nb.runtime.heartbeat import heartbeat
 
 REFUSED, FAULT, INTERRUPTED, TERMINATED = 2, 70, 130, 143
 _SEVERAL = "Multi-GPU: torchrun --standalone --nproc-per-node 4 -m cryotwin_nb train ...; see examples/train.slurm"
@@ -70,13 +72,18 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _note  # type: ignore[assignment]
-            return _run(words)
+            shown = words and words[0] in COMMANDS and os.environ.get("RANK", "0") == "0"
+            with heartbeat(words[0]) if shown else nullcontext():
+                return _run(words)
+    except BrokenPipeError:  # the reader of the output, such as head, has stopped reading
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (InputError, MissingExtraError, FloatingPointError, OSError, MemoryError) as error:
         number = os.environ.get("RANK", "0")  # rank set by torchrun
         print(f"error{f' in process {number}' if number != '0' else ''}: {error}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt as stop:
-        print("Interrupted. Resume with `train --resume`, or rerun `prepare`.", file=sys.stderr)
+        print("Interrupted. `train --resume` and `prepare` resume where they stopped.", file=sys.stderr)
         return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except Exception:
         traceback.print_exc()

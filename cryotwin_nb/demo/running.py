@@ -201,6 +201,8 @@ def _execute_notebook(output: Path, star: Path, dataset: str, architecture: str)
     values = {"DATASET": dataset, "ARCHITECTURE": architecture, **files}
     source = "\n".join(f"{name} = {value!r}" for name, value in values.items())
     notebook.cells.insert(position + 1, nbformat.v4.new_code_cell(f"# Files of this demo run\n{source}"))
-    NotebookClient(notebook, timeout=1200, store_widget_state=False).execute(cwd=str(output))
+    quiet = ["--IPKernelApp.log_level=ERROR"]  # it warns that it uses TCP
+    client = NotebookClient(notebook, timeout=1200, store_widget_state=False, extra_arguments=quiet)
+    client.execute(cwd=str(output))
     page, _ = HTMLExporter().from_notebook_node(notebook)
     (output / "quickstart.html").write_text(page, encoding="utf-8")

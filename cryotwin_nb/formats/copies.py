@@ -6,8 +6,12 @@ would seem to have a resolution.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from scipy.spatial.transform import Rotation
+
+if TYPE_CHECKING:
+    from scipy.spatial.transform import Rotation
 
 _SAME = 0.2  # degrees: rounding of angles in files
 _MOST = 500  # different relative rotations above which they are no group
@@ -62,6 +66,8 @@ def describe_copies(identity: np.ndarray, rotations: np.ndarray | None) -> str |
     rotations : (n, 3, 3) float or None
         Poses, by which duplicates are distinguished from symmetry-expanded sets.
     """
+    from scipy.spatial.transform import Rotation
+
     order = np.argsort(identity, kind="stable")
     again = np.flatnonzero(np.diff(identity[order]) == 0) + 1  # positions that repeat the image before them
     if not len(again):
@@ -83,6 +89,8 @@ def describe_copies(identity: np.ndarray, rotations: np.ndarray | None) -> str |
 
 def point_group(relative: Rotation) -> str | None:
     """Return the Schoenflies name of the group whose elements, without the identity, these rotations are; else None."""
+    from scipy.spatial.transform import Rotation
+
     vectors = np.unique(np.round(_canonical(relative), 3), axis=0)
     if len(vectors) > _MOST:
         return None
@@ -110,6 +118,8 @@ def _canonical(rotations: Rotation) -> np.ndarray:
 
 def _distinct(rotations: Rotation) -> list[Rotation]:
     """Return one of each cluster of rotations that agree within 1 degree, without the identity."""
+    from scipy.spatial.transform import Rotation
+
     kept: list[Rotation] = []
     for rotation in rotations:
         angles = [(rotation * other.inv()).magnitude() for other in [Rotation.identity(), *kept]]

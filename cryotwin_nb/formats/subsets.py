@@ -74,7 +74,8 @@ def _copy(
             words = tokens(text)
             stack = stack or words[position].partition(b"@")[2].decode(errors="replace")
             added = [_written(column[chosen]) for column in values]
-            text = b" ".join([*words, *added]) if added or b"#" in text else text
+            text = b" ".join(words) if b"#" in text else text
+            text = b" ".join([text.rstrip(), *added]) if added else text
         out.write(text + b"\n")
         if number == table.label_line:
             out.write(_more_labels(table.labels, labels, source))
