@@ -20,7 +20,7 @@ class Interval(NamedTuple):
 def interval(
     statistic: Callable[..., float], *samples: np.ndarray, level: float = 0.95, n_draws: int = 1000, seed: int = 0
 ) -> Interval:
-    """Return the percentile bootstrap interval of statistic(*samples); the samples are paired row by row.
+    """Return the percentile bootstrap interval of `statistic(*samples)`; the samples are paired row by row.
 
     Parameters
     ----------
