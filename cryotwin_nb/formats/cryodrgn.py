@@ -115,12 +115,12 @@ def read_indices(path: str | os.PathLike) -> np.ndarray:
 
 
 def read_latents(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read cryoDRGN's z.N.pkl: latent means and log-variances (or None), (n, d) float32, of the particles kept.
+    """Read cryoDRGN's z.N.pkl: latent means and log-variances (or None), (n, d) float32, for the selected particles.
 
     Raises
     ------
     InputError
-        If the file does not contain two-dimensional arrays of finite numbers, all of one shape.
+        If the file does not contain two-dimensional arrays of finite numbers of the same shape.
     """
     parts = read_pickles(path, most=2)
     for part in parts:

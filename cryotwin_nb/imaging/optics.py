@@ -1,6 +1,6 @@
 """Image formation model: central slice, CTF, shift and noise. The model is defined only here.
 
-In Fourier space, with k in 1/Å and the pose R of the image, the recorded image is
+With k in 1/Å, rotation R and shift t of the particle, the Fourier transform of the recorded image is
 
     X(k) = CTF(k) exp(+2 pi i k.t) F(R k) + noise,
 

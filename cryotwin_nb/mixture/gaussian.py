@@ -210,7 +210,7 @@ class GaussianMixture:
         return (self.means[component] + (cholesky @ noise[..., None])[..., 0]).float()
 
     def modes(self, max_iter: int = 2000) -> Tensor:
-        """Return the local maxima of the density (m, d) float64, densest first, after at most `max_iter` iterations."""
+        """Return the local maxima of the density, (m, d) float64, densest first, found in at most `max_iter` steps."""
         z, precision = climb(self._components, self.responsibilities, max_iter)
         order = self.log_prob(z).argsort(descending=True)
         return z[distinct(z, precision, order.tolist())]
