@@ -80,8 +80,8 @@ def batches(
         raise InputError("model", "a model that has seen no images", "a trained model", "Run fit, or load a model.")
     if not imaging.knows_groups(particles):
         warn_user(
-            "The optics groups differ from those of the training set, so all images are whitened with its pooled noise. "
-            "To whiten each group separately, train on a set that contains these groups."
+            "The optics groups differ from those of the training set, so all images are whitened with its pooled "
+            "noise. To whiten each group separately, train on a set that contains these groups."
         )
     rows = np.arange(len(particles)) if rows is None else rows
     pieces = [rows[i : i + size] for i in range(0, len(rows), size)]
