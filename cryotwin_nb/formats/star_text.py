@@ -25,7 +25,7 @@ _LONGEST_LINE = 2**16
 _MOST_LABELS = 1000
 _TOKEN = re.compile(rb"\"[^\"]*\"(?!\S)|'[^']*'(?!\S)|\S+")
 _TEXT = ("rlnImageName", "rlnMicrographName", "rlnOpticsGroupName")
-_PARTICLES = ("particles", "images", "")  # names of the particle table in RELION 3.1 and 5, 2 and 3.0
+_PARTICLES = ("particles", "images", "")  # data_particles: RELION 3.1 and later; data_images or data_: earlier
 _TOMOGRAPHY = ("rlnTomoName", "rlnTomoParticleId", "rlnTomoParticleName", "rlnTomoVisibleFrames")
 _REMEDY = "Correct that line, or export the file again."
 

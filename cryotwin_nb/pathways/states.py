@@ -1,4 +1,4 @@
-"""States of a density: groups of modes separated by passages of low density, with their components and mass."""
+"""States of a density: groups of modes separated by low-density saddles, with their components and mass."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def find_states(
 ) -> list[State]:
     """Return the states of a density, in order of decreasing mass.
 
-    Two groups of modes form one state if the ratio of the density at the passage between them to the density at the
+    Two groups of modes form one state if the ratio of the density at the saddle between them to the density at the
     lower of their maxima is above `threshold`.
 
     Parameters
@@ -69,7 +69,7 @@ def find_states(
     Notes
     -----
     Hennig (2010) defines the ratio for a pair of components; here it is evaluated for the whole mixture. Groups are
-    merged in order of decreasing density at the passage between them, the group with the lower maximum into the other
+    merged in order of decreasing density at the saddle between them, the group with the lower maximum into the other
     (merge tree: Chazal, Guibas, Oudot and Skraba 2013).
 
     Examples

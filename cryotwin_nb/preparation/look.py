@@ -31,7 +31,7 @@ _CERTAIN = 6.0  # number of standard errors by which an alternative must predict
 _IN_FOCUS = 500.0  # Å; no image is recorded closer to focus, so smaller values mean that the defocus is missing
 _PARTLY = 0.1  # relative increase in gain required before some images are assumed to have no CTF
 _DEGREES = 4.25  # rotation error above which results degrade: see benchmarks/pose_errors.py
-_BLUR = 0.19  # same for the shift error, as a share of the finest detail examined: it halves that detail's amplitude
+_BLUR = 0.19  # same for the shift error, as a fraction of the resolution examined, whose amplitude it halves
 _PART_WITHOUT, _PART_FLIPPED = "CTF missing in a part", "phases of a part flipped"
 
 _ADVICE = {

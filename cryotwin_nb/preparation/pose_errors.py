@@ -21,7 +21,7 @@ from cryotwin_nb.truth.molecules import axis_rotation
 _STEP = 2.0  # degrees, step of the finite differences
 _DEGREES = (0, 0.25, 0.5, *np.geomspace(0.7, 12, 13).tolist())  # rotation errors to try, degrees per axis
 _FINER = 9  # number of points in each refined grid
-_SHARES = (0, *np.geomspace(0.01, 0.6, 15).tolist())  # shift errors to try, as shares of the finest detail
+_SHARES = (0, *np.geomspace(0.01, 0.6, 15).tolist())  # shift errors to try, as fractions of the Nyquist resolution
 
 
 def typical_errors(sample: Sample, state: Assumption, n_images: int = 800) -> tuple[float, float]:
