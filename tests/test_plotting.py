@@ -97,7 +97,7 @@ def test_the_nearer_of_two_bodies_hides_the_other():
 
 def test_refinement_keeps_the_voxels():
     volume = torch.randn(8, 8, 8, generator=torch.Generator().manual_seed(0))
-    fine, factor = rendering._refined(volume)
+    fine, factor = rendering._upsampled(volume)
     assert factor == 9
     torch.testing.assert_close(fine[::9, ::9, ::9], volume, atol=1e-5, rtol=0)
 

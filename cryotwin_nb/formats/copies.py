@@ -1,6 +1,6 @@
-"""Copies of one image among the particles: duplicates, symmetry-expanded sets, and particles of two refinements.
+"""Copies of one image among the particles: duplicates, symmetry-expanded sets, and particles from two refinements.
 
-Copies have the same noise. In different half-sets they would make noise agree with itself, and half maps of pure noise
+Copies have the same noise. In different half-sets they would correlate the noise of the half maps: even pure noise
 would seem to have a resolution.
 """
 

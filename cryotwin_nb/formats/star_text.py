@@ -78,7 +78,7 @@ def split(path: Path) -> dict[str, Table]:
             elif text.startswith(b"loop_"):
                 table.is_loop = True
             elif text.startswith(b"_") and not (table.is_loop and table.rows):
-                label, _, value = text[1:].partition(b" ") if b" " in text else text[1:].partition(b"\t")
+                label, value, *_ = [*text[1:].split(None, 1), b"", b""]
                 table.labels.append(_decoded(label))
                 table.label_line = number
                 if len(table.labels) > _MOST_LABELS:
@@ -121,7 +121,9 @@ def _parsed(table: Table, name: str, path: Path) -> pd.DataFrame:
         )
     except ValueError:  # pandas' ParserError is one
         frame = None
-    if frame is None or len(frame) != len(table.rows) or not frame.iloc[:, -1].astype(str).str.len().all():
+    last = None if frame is None else frame.iloc[:, -1]
+    missing = last is None or (last.dtype.kind not in "iub" and not last.astype(str).str.len().all())
+    if missing or len(frame) != len(table.rows):
         for row in range(len(table.rows)):  # a missing value is an empty text
             _require_length(table, row, path)
     if frame is None:

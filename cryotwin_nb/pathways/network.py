@@ -33,7 +33,7 @@ Evidence = Callable[[Tensor], Tensor]
 
 _POINTS = 24  # number of points on a passage, excluding its ends
 _OUTLIER = 4.5  # nats per dimension at which a particle is an outlier: three standard deviations in each dimension
-_FLOOR = 1e-6  # minimum population, so that no passage is closed completely
+_FLOOR = 1e-6  # minimum population, so that no passage has zero conductance
 _NOTHING = 1e-12  # smaller shares are rounding errors
 _STEPS, _STEPS_AGAIN = 400, 60  # EM iterations from scratch and for a draw of the bootstrap
 

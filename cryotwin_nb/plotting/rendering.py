@@ -23,7 +23,7 @@ GREY, BLUE, ORANGE = (0.74, 0.76, 0.79), (0.0, 0.447, 0.698), (0.902, 0.624, 0.0
 
 _LIGHT = torch.tensor([-0.42, 0.50, 0.76])  # right, up, towards the viewer: light from the upper left
 _AMBIENT, _FOG = 0.38, 0.40
-_FINE = 72  # minimum edge length of the refined map, voxels
+_FINE = 72  # minimum edge length of the upsampled map, voxels
 
 
 class SurfaceHits(NamedTuple):
@@ -107,14 +107,14 @@ def surface_hits(volume: ArrayLike | Tensor, level: float, size: int = 240, view
 
     Notes
     -----
-    Maps with fewer than 72 voxels per edge are first refined by zero-padding their Fourier transform. This adds no
+    Maps with fewer than 72 voxels per edge are first upsampled by zero-padding their Fourier transform. This adds no
     information, but makes linear interpolation between samples accurate. Density more than D/2 voxels in front of
     or behind the centre is not drawn.
     """
-    fine, factor = _refined(_require_map(volume))
+    fine, factor = _upsampled(_require_map(volume))
     view = view_from() if view is None else view
     count = fine.shape[-1]
-    # coordinates of the rays along right and up, in refined voxels; row 0 is the top of the picture
+    # coordinates of the rays along right and up, in upsampled voxels; row 0 is the top of the picture
     across = (torch.arange(size) + 0.5) * count / size - count / 2
     up, right = torch.meshgrid(-across, across, indexing="ij")
     depths = torch.arange(count, -1, -1) - count / 2
@@ -191,7 +191,7 @@ def _require_map(volume: ArrayLike | Tensor) -> Tensor:
     return volume
 
 
-def _refined(volume: Tensor) -> tuple[Tensor, int]:
+def _upsampled(volume: Tensor) -> tuple[Tensor, int]:
     """Upsample a map by an integer factor by zero-padding its Fourier transform; return the map and the factor."""
     size = volume.shape[-1]
     factor = -(-_FINE // size)

@@ -1,4 +1,4 @@
-"""Signs of progress while a command prints nothing: bars are redrawn, or the elapsed time is shown."""
+"""Progress display for commands that print nothing: bars are redrawn, or the elapsed time is shown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-_SILENCE = 1.0  # seconds without output after which a sign is due
+_SILENCE = 1.0  # seconds without output before progress is shown
 
 
 class _Watched:
@@ -28,7 +28,7 @@ class _Watched:
 
 @contextmanager
 def heartbeat(doing: str) -> Iterator[None]:
-    """Show a sign of life on standard error whenever nothing was printed for a second.
+    """Show progress on standard error whenever nothing was printed for a second.
 
     Active progress bars are redrawn with their elapsed time. Without one, a line such as "states: 12 s" is updated in
     place and erased by the next output. In a file or a pipe the carriage returns remain, as with progress bars.
