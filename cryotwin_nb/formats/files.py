@@ -171,8 +171,8 @@ def locate_stacks(names: Iterable[str], listed_in: Path, datadir: str | os.PathL
 
     Below `datadir`, the full path is tried first, then the path with leading folders removed one at a time:
     "Extract/job012/a.mrcs", "job012/a.mrcs", "a.mrcs". Without a match there, a relative name is looked up in the
-    folder of `listed_in` and each of its parents, one of which is the RELION or cryoSPARC project; an absolute path is used
-    unchanged.
+    folder of `listed_in` and each of its parents, one of which is the RELION or cryoSPARC project; an absolute path is
+    used unchanged.
 
     Parameters
     ----------
