@@ -31,7 +31,7 @@ class OutlierScores:
     correlation : (n,) float32
         Normalised correlation of the whitened image with the prediction.
     contrast : (n,) float32
-        Factor by which the prediction best fits the image; negative factors count as 0 in `residual`.
+        Scale factor that best fits the prediction to the image; negative factors count as 0 in `residual`.
     """
 
     score: np.ndarray
