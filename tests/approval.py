@@ -2,7 +2,8 @@
 
 Every artist of every figure that a test leaves open, and every widget that it makes, becomes a line of text with its
 place, size, colours, text and data. The lines are stored in `approved/`, one file per test module. `pytest --approve`
-stores those of the tests that it runs; look at the pictures first. "varies" marks a drawing that depends on timing.
+stores those of the tests that it runs; look at the pictures first. "varies" marks a drawing that depends on timing or,
+like t-SNE, on the processor.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import platform
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -147,6 +149,17 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("matplotlib", "ipywidgets", "numpy", "torch")}
 
 
+def processor() -> str:
+    """Return the name of this machine's processor."""
+    file = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", file.read_text()) if file.exists() else []
+    return names[0] if names else platform.processor()
+
+
+def same_processor(module: str) -> bool:
+    return stored(module).get("processor") == processor()
+
+
 def comparable(module: str) -> bool:
     """Whether the approved drawings were made with the versions that are installed."""
     return stored(module).get("versions") == versions()
@@ -159,7 +172,7 @@ def stored(module: str) -> dict[str, Any]:
 
 def store(module: str, entries: dict[str, list[str]]) -> None:
     """Merge entries into the file of a module; an empty one is removed."""
-    merged = {**stored(module), **entries, "versions": versions()}
+    merged = {**stored(module), **entries, "versions": versions(), "processor": processor()}
     kept = {name: lines for name, lines in sorted(merged.items()) if lines}
     FOLDER.mkdir(exist_ok=True)
     text = json.dumps(kept, indent=1, ensure_ascii=False)
