@@ -64,8 +64,12 @@ def read_cs(
     path = require_file(path, "cryoSPARC file")
     notes: list[str] = []
     files = [path, *(require_file(file, "cryoSPARC file") for file in passthrough)]
-    table, rows = join([_opened(file) for file in files], files, notes) if passthrough else (_opened(path), None)
-    _require_particles(table, path)
+    rows = None
+    if passthrough:
+        table, rows = join([_opened(file) for file in files], files, notes)
+        _require_particles(table, path)
+    else:
+        table = read_table(path)
     written, first = np.unique(table["blob/path"], return_inverse=True)
     stacks, which = np.unique([_text(name).lstrip(">") for name in written], return_inverse=True)
     stack_number = which[first.reshape(-1)]
@@ -100,13 +104,13 @@ def read_table(path: Path) -> np.ndarray:
     InputError
         If the file is not a .cs file of particles.
     """
-    table = _opened(path)
-    _require_particles(table, path)
-    return table
+    mapped = _opened(path)
+    _require_particles(mapped, path)
+    return np.array(mapped)
 
 
 def _opened(path: Path) -> np.ndarray:
-    """Return the rows of a structured array in a file, which need not be particles."""
+    """Return a structured array, mapped into memory: a damaged header can state any number of rows."""
     try:
         with open(path, "rb") as file:
             stream = file.read(len(_STREAM)) == _STREAM
@@ -120,7 +124,7 @@ def _opened(path: Path) -> np.ndarray:
         sentence = f"{path} is in cryosparc-tools' stream format (CSDAT)."
         remedy = "Save it with Dataset.save(path, format=NUMPY_FORMAT) of cryosparc-tools."
         raise InputError(path, "cryosparc-tools' stream format", "a NumPy structured array", remedy, sentence)
-    return np.array(mapped)
+    return mapped
 
 
 def _require_particles(table: np.ndarray, path: Path) -> None:

@@ -38,7 +38,7 @@ def join(tables: Sequence[np.ndarray], paths: Sequence[Path], notes: list[str]) 
     rows = np.arange(len(first))
     places = []
     for table, path in zip(tables, paths, strict=True):
-        if "uid" not in (table.dtype.names or ()):
+        if table.ndim != 1 or "uid" not in (table.dtype.names or ()):
             raise InputError(path, "no uid field", "uid, by which rows are joined", "Pass files of one cryoSPARC job.")
         values, count = np.unique(table["uid"], return_counts=True)
         if len(values) < len(table):
