@@ -366,7 +366,7 @@ def test_a_terminated_training_can_be_resumed(run, tmp_path):
     process.terminate()
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 143, error
-    assert "Resume with" in error
+    assert "resume where they stopped" in error
     assert ct.CryoTwin.load(tmp_path / "checkpoint.pt").config["latent_dim"] == 2
 
 
