@@ -325,12 +325,25 @@ def test_a_uid_in_one_file_only_is_left_out_and_both_numbers_are_reported(stack)
     assert len(kept) == 1 and len(np.load(files[0], allow_pickle=False)) == N  # rows are those of the first file
 
 
+def test_a_selection_from_joined_files_has_the_rows_of_the_first(stack):
+    files, _ = parted(stack.parent, b=lambda t: t[np.arange(N) != 3])
+    particles, _ = read(files, contrast="dark")
+    rows = [5, 1, 8]
+    written = np.load(ct.write_selection(stack.parent / "some.cs", particles, rows), allow_pickle=False)
+    first = np.load(files[0], allow_pickle=False)
+    assert written["uid"].tolist() == first["uid"][np.sort(particles.source_rows[rows])].tolist()
+    again, _ = read([stack.parent / "some.cs", files[1]], contrast="dark")
+    np.testing.assert_array_equal(np.sort(again.identity), np.sort(particles.identity[rows]))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         ({"a": lambda t: t[[0, *range(N)]]}, "uid .* 2 times"),
         ({"b": lambda t: t[[*range(N), 5]]}, "uid .* 2 times"),
         ({"b": lambda t: t[list(t.dtype.names[1:])].copy()}, "no uid"),
+        ({"b": lambda t: t[:0]}, "no rows"),
+        ({"a": lambda t: t[:0]}, "no rows"),
     ],
 )
 def test_a_join_that_is_not_one_to_one_is_refused(stack, spoil, message):

@@ -66,7 +66,7 @@ def read_cs(
     files = [path, *(require_file(file, "cryoSPARC file") for file in passthrough)]
     rows = None
     if passthrough:
-        table, rows = join([_opened(file) for file in files], files, notes)
+        table, rows = join([open_table(file) for file in files], files, notes)
         _require_particles(table, path)
     else:
         table = read_table(path)
@@ -104,12 +104,12 @@ def read_table(path: Path) -> np.ndarray:
     InputError
         If the file is not a .cs file of particles.
     """
-    mapped = _opened(path)
+    mapped = open_table(path)
     _require_particles(mapped, path)
     return np.array(mapped)
 
 
-def _opened(path: Path) -> np.ndarray:
+def open_table(path: Path) -> np.ndarray:
     """Return a structured array, mapped into memory: a damaged header can state any number of rows."""
     try:
         with open(path, "rb") as file:

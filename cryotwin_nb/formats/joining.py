@@ -38,8 +38,10 @@ def join(tables: Sequence[np.ndarray], paths: Sequence[Path], notes: list[str]) 
     rows = np.arange(len(first))
     places = []
     for table, path in zip(tables, paths, strict=True):
-        if table.ndim != 1 or "uid" not in (table.dtype.names or ()):
+        if table.ndim != 1 or "uid" not in (table.dtype.names or ()) or table.dtype["uid"].kind not in "iu":
             raise InputError(path, "no uid field", "uid, by which rows are joined", "Pass files of one cryoSPARC job.")
+        if len(table) == 0:
+            raise InputError(path, "no rows", "at least one", "Check the job that wrote this file.")
         values, count = np.unique(table["uid"], return_counts=True)
         if len(values) < len(table):
             found = f"the uid {values[count.argmax()]} {count.max()} times"

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.formats.cryosparc import read_table
+from cryotwin_nb.formats.cryosparc import open_table
 from cryotwin_nb.formats.files import atomic, find_stack
 from cryotwin_nb.formats.star_text import choose_particles, split, tokens
 
@@ -102,7 +102,7 @@ def _written(value: np.generic) -> bytes:
 
 def write_cs_subset(path: Path, source: Path, rows: np.ndarray, columns: Columns) -> str | None:
     """Write some rows of a .cs file with all fields; parameters, result and errors as in `write_star_subset`."""
-    table = read_table(source)
+    table = np.array(open_table(source))
     if len(rows) and rows[-1] >= len(table):
         raise _changed(source, len(table), int(rows[-1]))
     added = {f"cryotwin/{name}": _stored(values) for name, values in columns.items()}
@@ -120,6 +120,8 @@ def write_cs_subset(path: Path, source: Path, rows: np.ndarray, columns: Columns
             subset[name] = values
     with atomic(path) as partial, open(partial, "wb") as file:
         np.save(file, subset)
+    if "blob/path" not in (subset.dtype.names or ()):  # of several files that were joined, this one has no images
+        return None
     name = subset["blob/path"][0]
     return _moved((name.decode(errors="replace") if isinstance(name, bytes) else str(name)).lstrip(">"), path, source)
 
