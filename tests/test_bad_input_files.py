@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import starfile
+from scipy.spatial.transform import Rotation
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats import chimerax, cryodrgn
@@ -78,7 +79,7 @@ def folder(tmp_path) -> Path:
     (tmp_path / "stack.star").write_text(STAR)
     (tmp_path / "list.txt").write_text("stack.mrcs\n")
     save(tmp_path / "stack.cs", cs_table())
-    dump(tmp_path / "poses.pkl", (np.broadcast_to(np.eye(3), (N, 3, 3)).copy(), np.zeros((N, 2))))
+    dump(tmp_path / "poses.pkl", (TURNS, np.zeros((N, 2))))
     dump(tmp_path / "ctf.pkl", np.tile([BOX, 2.5, 15000, 14000, 45, 300, 2.7, 0.1, 0], (N, 1)).astype(np.float32))
     dump(tmp_path / "ind.pkl", np.array([0, 2]))
     return tmp_path
@@ -97,6 +98,7 @@ def cs_table() -> np.ndarray:
         ],
     )
     table["blob/path"], table["blob/idx"], table["blob/psize_A"], table["blob/sign"] = "stack.mrcs", range(N), 2.5, -1
+    table["alignments3D/pose"][:, 2] = 0.1 * np.arange(N)
     return table
 
 
@@ -182,7 +184,7 @@ def header_field(field: str, value: int) -> Callable[[Path], None]:
     return change
 
 
-EYE = np.broadcast_to(np.eye(3), (N, 3, 3)).copy()
+TURNS = Rotation.from_rotvec([[0, 0, 0.1 * i] for i in range(N)]).as_matrix()
 CTF_ROW = [8, 1, 15000, 15000, 1, 300, 1, 0, 0.0]
 NAN_CTF = np.tile([BOX, 2.5, 15000, np.nan, 45, 300, 2.7, 0.1, 0], (N, 1))
 POSES, PARAMETERS, SELECTION = {"poses": "poses.pkl"}, {"ctf": "ctf.pkl"}, {"indices": "ind.pkl"}
@@ -278,32 +280,37 @@ CASES: dict[str, tuple[Callable[[Path], None], str, dict[str, Any], str]] = {
     "no pixel size in .cs": (cs(lambda t: t["blob/psize_A"].fill(0)), "stack.cs", {}, r"stack\.cs.*pixel_size="),
     "image past the end in .cs": (cs(lambda t: t["blob/idx"].fill(9)), "stack.cs", {}, r"stack\.cs.*image 10"),
     "poses of another set": (
-        content("poses.pkl", (EYE[:3], np.zeros((3, 2)))),
+        content("poses.pkl", (TURNS[:3], np.zeros((3, 2)))),
         "stack.star",
         POSES,
         r"poses\.pkl.*3 .*4",
     ),
     "translations of another number": (
-        content("poses.pkl", (EYE, np.zeros((3, 2)))),
+        content("poses.pkl", (TURNS, np.zeros((3, 2)))),
         "stack.star",
         POSES,
         r"poses\.pkl",
     ),
     "translations in pixels": (
-        content("poses.pkl", (EYE, np.full((N, 2), 3.0))),
+        content("poses.pkl", (TURNS, np.full((N, 2), 3.0))),
         "stack.star",
         POSES,
         r"poses\.pkl.*fract",
     ),
-    "no rotation": (content("poses.pkl", (2 * EYE, np.zeros((N, 2)))), "stack.star", POSES, r"poses\.pkl.*particle 0"),
-    "huge matrix": (
-        content("poses.pkl", (1e38 * EYE, np.zeros((N, 2)))),
+    "no rotation": (
+        content("poses.pkl", (2 * TURNS, np.zeros((N, 2)))),
         "stack.star",
         POSES,
         r"poses\.pkl.*particle 0",
     ),
-    "mirror": (content("poses.pkl", (-EYE, np.zeros((N, 2)))), "stack.star", POSES, r"poses\.pkl.*determinant"),
-    "NaN rotation": (content("poses.pkl", (np.nan * EYE, np.zeros((N, 2)))), "stack.star", POSES, r"poses\.pkl"),
+    "huge matrix": (
+        content("poses.pkl", (1e38 * TURNS, np.zeros((N, 2)))),
+        "stack.star",
+        POSES,
+        r"poses\.pkl.*particle 0",
+    ),
+    "mirror": (content("poses.pkl", (-TURNS, np.zeros((N, 2)))), "stack.star", POSES, r"poses\.pkl.*determinant"),
+    "NaN rotation": (content("poses.pkl", (np.nan * TURNS, np.zeros((N, 2)))), "stack.star", POSES, r"poses\.pkl"),
     "poses of another kind": (content("poses.pkl", "rot"), "stack.star", POSES, r"poses\.pkl.*found a str"),
     "poses in a dictionary": (content("poses.pkl", {"rot": 1}), "stack.star", POSES, r"poses\.pkl.*EMPTY_DICT"),
     "poses of text": (content("poses.pkl", (np.full((N, 3, 3), "x"),)), "stack.star", POSES, r"poses\.pkl"),
@@ -396,7 +403,7 @@ class Bomb:
         return self.call
 
 
-@pytest.mark.parametrize("wrap", [lambda b: b, lambda b: (EYE, b), lambda b: np.array([b, None], dtype=object)])
+@pytest.mark.parametrize("wrap", [lambda b: b, lambda b: (TURNS, b), lambda b: np.array([b, None], dtype=object)])
 @pytest.mark.parametrize("read", [cryodrgn.read_poses, cryodrgn.read_ctf, cryodrgn.read_indices, cryodrgn.read_latents])
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_a_pickle_that_would_run_a_command_is_refused_unrun(folder, read, wrap, protocol):
@@ -463,7 +470,7 @@ CTF_ROWS = CTF(*np.ones((7, N), dtype=np.float32))
 WRITERS: dict[str, Callable[[Path], None]] = {
     "s.star": lambda path: Particles(np.ones((N, 8, 8)), pixel_size=1.0).write(path, progress=False),
     "m.mrc": lambda path: write_map(path, np.zeros((8, 8, 8)), 1.0),
-    "poses.pkl": lambda path: cryodrgn.write_poses(path, EYE, np.zeros((N, 2)), 8, 1.0),
+    "poses.pkl": lambda path: cryodrgn.write_poses(path, TURNS, np.zeros((N, 2)), 8, 1.0),
     "ctf.pkl": lambda path: cryodrgn.write_ctf(path, CTF_ROWS, 8, 1.0),
 }
 

@@ -108,7 +108,7 @@ def read_parts(request: ReadRequest) -> ReadParts:
         rotations, shifts = _foreign_poses(poses, total, rows, source, pixel)
     transfer = _without_unset(transfer, path, notes)
     transfer = _with_amplitude_contrast(transfer, request.amplitude_contrast, path, notes)
-    if rotations is not None and len(rotations) >= 10 and np.ptp(rotations, axis=0).max() < 1e-6:
+    if rotations is not None and len(rotations) > 1 and np.ptp(rotations, axis=0).max() < 1e-6:
         notes.append(f"{path}: all particles have the same pose, as in files written before refinement.")
     if len(np.unique(source.identity)) < len(rows):
         notes.append(f"{path}: {describe_copies(source.identity, rotations)}. Copies stay in one half-set.")
