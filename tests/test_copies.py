@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 import cryotwin_nb as ct
 from cryotwin_nb.formats.copies import describe_copies, point_group, split_in_halves
 from cryotwin_nb.formats.mrc_writing import write_stack
+from cryotwin_nb.preparation.hypotheses import Sample
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 GROUPS = ["C2", "C3", "C4", "C7", "D2", "D3", "D4", "D6", "D7", "T", "O", "I", "D12", "D30"]
@@ -103,6 +104,26 @@ def test_a_list_given_twice_has_the_correlation_of_the_list(tmp_path):
             warnings.simplefilter("ignore")
             curves.append(ct.reconstruct(ct.Particles.read(path, contrast="dark")).fsc.correlation)
     np.testing.assert_allclose(curves[1], curves[0], atol=0.01)
+
+
+def test_the_first_look_keeps_copies_in_one_half_set(tmp_path):
+    path = noise(tmp_path, "C3", 1)
+    with pytest.warns(UserWarning, match="symmetry-expanded"):
+        particles = ct.Particles.read(path, contrast="dark")
+    sample = Sample(particles, len(particles), 32, seed=0)
+    half = sample.half.numpy()
+    assert all(len(set(half[particles.identity == image])) == 1 for image in np.unique(particles.identity))
+    assert 0 < half.mean() < 1
+
+
+def test_one_stack_under_two_names_holds_the_same_images(tmp_path):
+    path = noise(tmp_path, "twice", 0)
+    rows = path.read_text().split("@s.mrcs")
+    path.write_text("@s.mrcs".join(rows[:301]) + f"@{tmp_path}/s.mrcs" + f"@{tmp_path}/s.mrcs".join(rows[301:]))
+    with pytest.warns(UserWarning, match="300 rows are duplicates"):
+        particles = ct.Particles.read(path, contrast="dark")
+    assert len(particles.files) == 2 and len(set(particles.files.values())) == 1
+    assert (particles.identity[:300] == particles.identity[300:]).all()
 
 
 def test_copies_keep_their_number_through_subsets_and_metadata(tmp_path):

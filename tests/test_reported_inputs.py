@@ -270,6 +270,16 @@ def test_each_particle_has_the_pose_of_its_best_class(stack):
     assert "best of 3 classes in alignments3D_multi" in notes[0]
 
 
+@pytest.mark.parametrize("size", [0.0, 4.0])
+def test_shifts_are_in_pixels_of_the_alignment_if_its_size_is_set(stack, size):
+    fields = [("alignments3D/pose", "f4", (3,)), ("alignments3D/shift", "f4", (2,)), ("alignments3D/psize_A", "f4")]
+    turns = np.arange(3 * N).reshape(N, 3) / 50
+    path = cs(
+        stack.parent / "p.cs", fields, alignments3D__pose=turns, alignments3D__shift=3.0, alignments3D__psize_A=size
+    )
+    np.testing.assert_allclose(ct.Particles.read(path, contrast="dark").shifts, 3 * (size or 2.0))
+
+
 def test_poses_in_degrees_are_refused(stack):
     path = cs(stack.parent / "p.cs", [("alignments3D/pose", "f4", (3,))], alignments3D__pose=[90.0, 10.0, 0.0])
     with pytest.raises(InputError, match="degrees to radians"):
@@ -282,7 +292,7 @@ def test_light_particles_among_dark_ones_are_negated(stack, images):
     particles, notes = read(path)
     assert particles.contrast == "dark" and "4 of 12 particles light on dark" in notes[0]
     np.testing.assert_array_equal(particles.images(slice(None)), -signs[:, None, None] * images)
-    np.testing.assert_array_equal(particles[[3, 1]].images([0, 1]), -signs[[3, 1], None, None] * images[[3, 1]])
+    np.testing.assert_array_equal(particles[[1, 3]].images([0, 1]), -signs[[1, 3], None, None] * images[[1, 3]])
     _, notes = read(path, contrast="dark")
     assert "contradicts the sign" in notes[0]
 
