@@ -58,3 +58,14 @@ def test_work_that_prints_is_left_alone(monkeypatch):
             print(number)
             time.sleep(0.5)
     assert stream.getvalue() == "" and out.getvalue().split() == list("01234")
+
+
+def test_the_next_output_begins_on_a_clean_line(monkeypatch):
+    terminal = Timed()  # both streams of a terminal
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    with heartbeat("states"):
+        time.sleep(1.6)
+        print("S1")
+    shown = terminal.getvalue()
+    assert "states: 1 s" in shown and shown[: shown.index("S1")].endswith(" \r")

@@ -12,20 +12,6 @@ from typing import Any, TextIO
 _SILENCE = 1.0  # seconds without output before progress is shown
 
 
-class _Watched:
-    """A stream that notes when it was last written to."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream, self.last = stream, time.monotonic()
-
-    def write(self, text: str) -> int:
-        self.last = time.monotonic()
-        return self.stream.write(text)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-
 @contextmanager
 def heartbeat(doing: str) -> Iterator[None]:
     """Show progress on standard error whenever nothing was printed for a second.
@@ -38,35 +24,64 @@ def heartbeat(doing: str) -> Iterator[None]:
     doing : str
         Name of the work.
     """
-    out, err = _Watched(sys.stdout), _Watched(sys.stderr)
-    before, done = (sys.stdout, sys.stderr), threading.Event()
-    sys.stdout, sys.stderr = out, err
-    thread = threading.Thread(target=_beat, args=(doing, out, err, done), name="heartbeat", daemon=True)
+    before = sys.stdout, sys.stderr
+    line = _Line(doing, sys.stderr)
+    sys.stdout, sys.stderr = (_Watched(stream, line) for stream in before)
+    thread = threading.Thread(target=line.keep_up, name="heartbeat", daemon=True)
     thread.start()
     try:
         yield
     finally:
-        done.set()
+        line.done.set()
         thread.join()
+        line.erase()
         sys.stdout, sys.stderr = before
 
 
-def _beat(doing: str, out: _Watched, err: _Watched, done: threading.Event) -> None:
-    shown, due = "", 0.0
-    while not done.wait(0.25):
-        now, printed = time.monotonic(), max(out.last, err.last)
-        if now - printed < _SILENCE:
-            shown = ""
-        elif now >= due:
+class _Watched:
+    """A stream that erases the line of elapsed time before anything else is written."""
+
+    def __init__(self, stream: TextIO, line: _Line) -> None:
+        self.stream, self.line = stream, line
+
+    def write(self, text: str) -> int:
+        self.line.erase()
+        return self.stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+class _Line:
+    """The line of elapsed time on a terminal."""
+
+    def __init__(self, doing: str, stream: TextIO) -> None:
+        self.doing, self.stream = doing, stream
+        self.done, self.lock = threading.Event(), threading.Lock()
+        self.shown, self.printed = "", time.monotonic()
+
+    def erase(self) -> None:
+        """Remove the line, and note that something else is printed."""
+        with self.lock:
+            if self.shown:
+                self.stream.write("\r" + " " * len(self.shown) + "\r")
+                self.stream.flush()
+            self.shown, self.printed = "", time.monotonic()
+
+    def keep_up(self) -> None:
+        """Redraw bars, or the line if there are none, until the work is done."""
+        due = 0.0
+        while not self.done.wait(_SILENCE / 4):
+            now = time.monotonic()
+            if now - self.printed < _SILENCE or now < due:
+                continue
             due = now + _SILENCE
             bars = sys.modules.get("tqdm.std")
             active = [bar for bar in list(getattr(bars.tqdm, "_instances", [])) if not bar.disable] if bars else []
             for bar in active:
                 bar.refresh()
             if not active:
-                shown = f"\r{doing}: {now - printed:.0f} s "
-                err.stream.write(shown)
-                err.stream.flush()
-    if shown:
-        err.stream.write("\r" + " " * len(shown) + "\r")
-        err.stream.flush()
+                with self.lock:
+                    self.shown = f"\r{self.doing}: {now - self.printed:.0f} s "
+                    self.stream.write(self.shown)
+                    self.stream.flush()
