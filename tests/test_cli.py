@@ -32,7 +32,8 @@ def run(tmp_path_factory):
 
 def test_train_leaves_model_checkpoint_and_latents(run):
     folder, _ = run
-    assert {p.name for p in (folder / "out").iterdir()} == {"model.safetensors", "checkpoint.pt", "latents.npy"}
+    expected = {"model.safetensors", "checkpoint.pt", "latents.npy", "latents.npy.origin.npz"}
+    assert {p.name for p in (folder / "out").iterdir()} == expected
     assert np.load(folder / "out" / "latents.npy").shape == (60, 2)
     assert ct.CryoTwin.load(folder / "out" / "model.safetensors").history.epochs == 1
 

@@ -259,7 +259,7 @@ ct.prepare(particles, {str(tmp_path / "p.star")!r}, 16, workers=1, progress=Fals
         file.write('{"chunk": 5, "mea')  # cut off by the crash
     interrupted_after(monkeypatch, 6 - finished)  # only the missing chunks are repeated
     ct.prepare(raw, tmp_path / "p.star", 16, **QUIET)
-    assert files(tmp_path) == ["p.mrcs", "p.star", "p.truth.npz", "p.whitening.npz"]
+    assert files(tmp_path) == ["p.mrcs", "p.star", "p.star.origin.npz", "p.truth.npz", "p.whitening.npz"]
     monkeypatch.undo()
     whole = ct.prepare(raw, tmp_path / "whole" / "p.star", 16, **QUIET)
     assert (tmp_path / "p.mrcs").read_bytes()[1024:] == whole.path.with_suffix(".mrcs").read_bytes()[1024:]
@@ -276,7 +276,7 @@ def test_other_options_or_input_do_not_go_on(raw, tmp_path, monkeypatch, small_c
         ct.prepare(raw[:250], tmp_path / "p.star", 16, **QUIET)
     assert not (tmp_path / "p.star").exists()
     assert ct.prepare(raw, tmp_path / "p.star", resume=False, **QUIET).box_size == 32
-    assert files(tmp_path) == ["p.mrcs", "p.star", "p.truth.npz", "p.whitening.npz"]
+    assert files(tmp_path) == ["p.mrcs", "p.star", "p.star.origin.npz", "p.truth.npz", "p.whitening.npz"]
 
 
 def test_a_full_disk_is_told_before_and_survived_after(raw, tmp_path, monkeypatch, small_chunks):

@@ -18,6 +18,7 @@ from cryotwin_nb.cli.reading import (
     add_model,
     add_particles,
     ends_of,
+    latents_of,
     load_model,
     print_result,
     read_particles,
@@ -194,7 +195,10 @@ def support(options: argparse.Namespace) -> int:
 
     model, particles = load_model(options), read_particles(options)
     points = read_points(options.path / "latents.npy" if options.path.is_dir() else options.path)
-    latents = None if options.latents is None else read_points(options.latents).astype(np.float32)
+    latents = None
+    if options.latents is not None:
+        particles, z = latents_of(particles, options.latents)
+        latents = z.astype(np.float32)
     given = values_of(options, _support_options())
     found = pathway_support(model, particles, points.astype(np.float32), latents=latents, progress=True, **given)
     listed = [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryotwin_nb.cli.options import Option, documented, options_of, values_of
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import InputError, warn_user
 from cryotwin_nb.formats.files import atomic
 
 if TYPE_CHECKING:
@@ -69,10 +69,44 @@ def print_result(options: argparse.Namespace, result: Any, text: str) -> None:
     print(json.dumps(result, indent=1) if options.json else text)
 
 
-def save_array(path: Path, values: Tensor) -> None:
-    """Write latents to a .npy file, completely or not at all."""
+def save_latents(path: Path, latents: Tensor, particles: Particles) -> None:
+    """Write latents to a .npy file, completely or not at all, and record beside it which particles they belong to."""
+    from cryotwin_nb.formats.origins import chain_of, written
+
+    chain = chain_of(particles.source, particles.source_rows)
     with atomic(path) as partial, open(partial, "wb") as file:
-        np.save(file, values.numpy())
+        np.save(file, latents.numpy())
+    written(path, chain)
+
+
+def latents_of(particles: Particles, path: Path) -> tuple[Particles, np.ndarray]:
+    """Return the particles that a file of latents holds, and their latents (n, d) float64 in the same order.
+
+    Raises
+    ------
+    InputError
+        If the latents belong to other particles, or to the particles in another order.
+    """
+    from cryotwin_nb.formats.origins import align, chain_of, load, record_of
+
+    z, record = read_points(path), record_of(path)
+    if not record.is_file():
+        if len(z) != len(particles):
+            remedy = "Pass the latents of the same particles, in the same order."
+            raise InputError(path, f"{len(z)} latents", f"{len(particles)}, one for each particle", remedy)
+        warn_user(f"{path}: no record of the particles ({record.name}); only their number was compared.")
+        return particles, z
+    recorded = load(record, path.parent)
+    if len(z) != len(recorded[0].rows):
+        found, expected = f"{len(z)} latents", f"{len(recorded[0].rows)}, as recorded in {record.name}"
+        raise InputError(path, found, expected, "Embed the particles again, or delete the record.")
+    common = align(chain_of(particles.source, particles.source_rows), recorded)
+    if common is None:
+        names = " or ".join(dict.fromkeys(str(link.source) for link in recorded))
+        sentence = f"The latents in {path} do not belong to the rows of {particles.where}, or not in this order."
+        found, remedy = "latents of other particles", f"Pass the particles that were embedded: {names}."
+        raise InputError(path, found, f"latents of {particles.where}", remedy, sentence)
+    return particles[common[0]], z[common[1]]
 
 
 def read_points(path: Path) -> np.ndarray:

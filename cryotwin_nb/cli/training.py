@@ -14,7 +14,7 @@ from cryotwin_nb.cli.reading import (
     load_model,
     print_result,
     read_particles,
-    save_array,
+    save_latents,
 )
 from cryotwin_nb.errors import InputError, extras_explained
 from cryotwin_nb.formats.files import atomic, make_folder, remove_partials
@@ -182,7 +182,7 @@ def _train(options: argparse.Namespace, is_main: bool) -> None:
         model.save(options.output / "model.safetensors")
     latents = model.embed(particles, progress=True)
     if is_main:
-        save_array(options.output / "latents.npy", latents)
+        save_latents(options.output / "latents.npy", latents, particles)
         print(f"{options.output}: {model.prior.n_components} components in {model.config['latent_dim']} dimensions")
 
 
@@ -215,8 +215,9 @@ def embed(options: argparse.Namespace) -> int:
     """Embed particles with a model and write their latents."""
     make_folder(options.output.parent)
     model = load_model(options)
-    z = model.embed(read_particles(options), progress=True, **values_of(options, _embedding()))
-    save_array(options.output, z)
+    particles = read_particles(options)
+    z = model.embed(particles, progress=True, **values_of(options, _embedding()))
+    save_latents(options.output, z, particles)
     return DONE
 
 

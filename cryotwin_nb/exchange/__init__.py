@@ -2,6 +2,7 @@
 
 from cryotwin_nb.exchange.cryodrgn_run import CryodrgnRun, read_cryodrgn
 from cryotwin_nb.exchange.export import write_pathway
-from cryotwin_nb.exchange.selection import select_near, select_state, write_selection
+from cryotwin_nb.exchange.export_selection import write_selection
+from cryotwin_nb.exchange.selection import select_near, select_state
 
 __all__ = ["CryodrgnRun", "read_cryodrgn", "select_near", "select_state", "write_pathway", "write_selection"]

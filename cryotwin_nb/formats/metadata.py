@@ -174,8 +174,11 @@ def select(indices: object, n: int, where: object, allow_empty: bool = False, un
     ------
     InputError
         If an index is negative or out of range, a mask has the wrong length, the selection is empty (unless
-        `allow_empty`) or repeats a particle (if `unique`).
+        `allow_empty`), repeats a particle (if `unique`), or was made among another number of particles.
     """
+    if getattr(indices, "total", n) not in (None, n):
+        remedy = "Pass the particles that were embedded, in the same order."
+        raise InputError(where, f"rows of {indices.total} latents", f"rows of the {n} particles", remedy)  # type: ignore[attr-defined]
     if isinstance(indices, slice):
         indices = np.arange(n)[indices]
     rows = np.atleast_1d(np.asarray(indices))

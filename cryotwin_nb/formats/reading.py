@@ -19,6 +19,7 @@ from cryotwin_nb.formats.copies import describe_copies
 from cryotwin_nb.formats.cryosparc import read_cs
 from cryotwin_nb.formats.files import find_stacks, require_file, require_suffix
 from cryotwin_nb.formats.metadata import Metadata, select
+from cryotwin_nb.formats.origins import record_of, rows_in
 from cryotwin_nb.formats.stacks import ImageSource, NoImages, check_box, open_stacks
 from cryotwin_nb.formats.star import read_star
 from cryotwin_nb.imaging.fourier import require_box_size
@@ -86,6 +87,8 @@ def read_parts(request: ReadRequest) -> ReadParts:
     notes = list(table.notes)
     total, where = len(table), indices if isinstance(indices, (str, os.PathLike)) else f"indices for {path}"
     chosen = cryodrgn.read_indices(indices) if isinstance(indices, (str, os.PathLike)) else indices
+    if isinstance(indices, (str, os.PathLike)) and record_of(indices).is_file():
+        chosen = rows_in(path, Path(indices), chosen)
     rows = np.arange(total) if chosen is None else select(chosen, total, where, unique=True)
     table = table[rows]
     transfer = table.ctf

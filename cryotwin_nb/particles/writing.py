@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic
 from cryotwin_nb.formats.mrc_writing import write_stack
+from cryotwin_nb.formats.origins import record_of
 from cryotwin_nb.formats.star_writing import write_star
 from cryotwin_nb.imaging.optics import CTF
 
@@ -55,7 +56,7 @@ def write_star_and_stack(
             if part is not None:
                 part.save(files.enter_context(atomic(name)))
         write_star(star_part, stack.name, pixel_size=pixel_size, box_size=shape[1], **columns)
-    for name, part in beside.items():
+    for name, part in (beside | {record_of(path): None}).items():  # left from an earlier file of this name
         if part is None:
             name.unlink(missing_ok=True)
 

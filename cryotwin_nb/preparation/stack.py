@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic, make_folder, require_suffix
 from cryotwin_nb.formats.mrc_writing import set_statistics
+from cryotwin_nb.formats.origins import chain_of, written
 from cryotwin_nb.formats.partial import PartialStack
 from cryotwin_nb.formats.star import SIGN, WHITENED
 from cryotwin_nb.formats.star_writing import write_star
@@ -103,6 +104,7 @@ def prepare(
     make_folder(output.parent)
     refuse_overwriting(output, particles.files.values(), particles.source)
     small = cropped(particles, box_size or particles.box_size)
+    chain = chain_of(particles.source, particles.source_rows)
     stack = PartialStack(
         output.with_suffix(".mrcs"), len(small), small.box_size, small.pixel_size, _TYPES[dtype], _CHUNK
     )
@@ -114,6 +116,7 @@ def prepare(
     kept = stack.kept()
     whitening = Whitening(amplitude, _rows(small, amplitude), kept["scale"]) if len(amplitude) else None
     _publish(stack, small, whitening, kept, output)
+    written(output, chain)
     return report(output, small, kept, whitening, dtype, time.perf_counter() - started)
 
 

@@ -1,0 +1,205 @@
+"""Where the rows of a file come from, recorded beside it: the source files, their rows and the rows' fingerprints.
+
+    original.star --prepare--> prepared.star (+ .origin.npz) --train--> latents.npy (+ .origin.npz)
+
+A selection made with these latents can then be written as rows of the original, and a file that was sorted or filtered
+in the meantime is refused instead of being read by row number.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.files import atomic
+from cryotwin_nb.formats.fingerprints import fingerprints
+
+_SUFFIX = ".origin.npz"
+_PARTICLES = (".star", ".cs")
+
+
+@dataclass(frozen=True)
+class Link:
+    """Rows of one file: rows of a particle file that n particles come from.
+
+    Attributes
+    ----------
+    source : Path
+        The file.
+    rows : (n,) int64
+        Row of each particle, from 0.
+    fingerprint : (n,) uint64
+        Fingerprints of these rows (see `fingerprints`).
+    total : int
+        Number of rows of the file.
+    is_copy : bool
+        Whether the rows were copied unchanged from the next file of the chain, as in a selection.
+    """
+
+    source: Path
+    rows: np.ndarray
+    fingerprint: np.ndarray
+    total: int
+    is_copy: bool = False
+
+    def __getitem__(self, rows: np.ndarray) -> Link:
+        return replace(self, rows=self.rows[rows], fingerprint=self.fingerprint[rows])
+
+
+Chain = tuple[Link, ...]
+
+
+def record_of(path: str | os.PathLike) -> Path:
+    """Return the file beside `path` that records where its rows come from."""
+    path = Path(path)
+    return path.with_name(path.name + _SUFFIX)
+
+
+def chain_of(source: Path | None, rows: np.ndarray) -> Chain:
+    """Return where rows of a particle file come from: the file itself, then what it was made from.
+
+    Raises
+    ------
+    InputError
+        If the file is not the one that the record beside it was written for.
+    """
+    if source is None:
+        return ()
+    own = fingerprints(source)
+    if len(rows) and rows.max() >= len(own):
+        sentence = f"{source} has changed since it was read: row {rows.max()} (from 0) is missing."
+        remedy = "Read the file again and repeat the selection."
+        raise InputError(source, f"{len(own)} particles", f"row {rows.max()}", remedy, sentence)
+    record = record_of(source)
+    if not record.is_file():
+        return (Link(source, rows, own[rows], len(own)),)
+    first, *others = load(record, source.parent)
+    if len(own) != len(first.rows) or not np.array_equal(own, first.fingerprint):
+        found, expected = f"other rows than those recorded in {record.name}", "the file as it was written"
+        remedy = f"Restore the file. If its rows are to be used as they are, delete {record.name}."
+        raise InputError(source, found, expected, remedy, f"{source} was changed since it was written: {found}.")
+    return tuple(link[rows] for link in (replace(first, source=source), *others))
+
+
+def save(record: Path, chain: Sequence[Link], folder: Path | None = None) -> None:
+    """Write a chain of n-particle links; `folder`: the folder that relative paths refer to (default: that of `record`).
+
+    The record is written completely or not at all. Sources are stored with absolute and relative paths.
+    """
+    folder = (record.parent if folder is None else folder).resolve()
+    stored: dict[str, np.ndarray] = {}
+    for number, link in enumerate(chain):
+        source = link.source.resolve()
+        stored[f"rows_{number}"], stored[f"fingerprint_{number}"] = link.rows, link.fingerprint
+        stored[f"source_{number}"] = np.array([str(source), _relative(source, folder)])
+        stored[f"total_{number}"] = np.array([link.total, link.is_copy], dtype=np.int64)
+    with atomic(record) as partial, open(partial, "wb") as file:
+        np.savez(file, **stored)  # type: ignore[arg-type]
+
+
+def load(record: Path, folder: Path) -> Chain:
+    """Read a chain; raise `InputError` if the record cannot be read."""
+    chain: list[Link] = []
+    try:
+        with open(record, "rb") as file, np.load(file, allow_pickle=False) as stored:
+            while f"rows_{len(chain)}" in stored:
+                number = len(chain)
+                rows, fingerprint = stored[f"rows_{number}"], stored[f"fingerprint_{number}"]
+                (absolute, relative), (total, copied) = stored[f"source_{number}"], stored[f"total_{number}"]
+                if rows.dtype != np.int64 or fingerprint.dtype != np.uint64 or rows.shape != fingerprint.shape:
+                    raise ValueError("unexpected array shapes or types")
+                if rows.ndim != 1 or (chain and len(rows) != len(chain[0].rows)) or (rows < 0).any():
+                    raise ValueError("unexpected rows")
+                beside = Path(os.path.normpath(folder / str(relative)))
+                source = beside if relative and beside.is_file() else Path(str(absolute))
+                chain.append(Link(source, rows, fingerprint, int(total), bool(copied)))
+        if not chain:
+            raise ValueError("no rows")
+    except Exception as error:  # a damaged archive can raise almost any exception
+        remedy = "Delete it; the files can be used without it, but their rows are then not checked."
+        sentence = f"{record} cannot be read: {error}."
+        raise InputError(record, f"no readable record ({error})", "a record of rows", remedy, sentence) from error
+    return tuple(chain)
+
+
+def _relative(source: Path, folder: Path) -> str:
+    try:
+        return os.path.relpath(source, folder)
+    except ValueError:  # another drive
+        return ""
+
+
+def written(path: Path, chain: Sequence[Link], is_copy: bool = False) -> None:
+    """Record where the rows of the particle file or list of rows `path`, just written, come from.
+
+    Without a chain, a record of an earlier file of this name is deleted.
+    """
+    if not chain:
+        record_of(path).unlink(missing_ok=True)
+        return
+    own: list[Link] = []
+    if path.suffix.lower() in _PARTICLES:
+        values = fingerprints(path)
+        own = [Link(path, np.arange(len(values)), values, len(values), is_copy)]
+    save(record_of(path), [*own, *chain])
+
+
+def origin_of(path: Path) -> Path | None:
+    """Return the file that the rows of `path` were taken from, or None if that is not recorded."""
+    record = record_of(path)
+    chain = load(record, path.parent) if record.is_file() else ()
+    return next((link.source for link in chain[path.suffix.lower() in _PARTICLES :]), None)
+
+
+def rows_in(path: Path, listed: Path, rows: np.ndarray) -> np.ndarray:
+    """Return the rows of the particle file `path` that a list of rows of another file refers to.
+
+    Parameters
+    ----------
+    path : Path
+        Particle file: the one that `listed` counts, or one made from it.
+    listed : Path
+        .pkl file, for which `written` has recorded whose rows it counts. Without a record, they are those of `path`.
+    rows : (k,) int64
+        Its content.
+
+    Raises
+    ------
+    InputError
+        If these particles are not in `path`, or `path` was changed since.
+    """
+    record = record_of(listed)
+    recorded = load(record, listed.parent) if record.is_file() else ()
+    if not recorded or not np.array_equal(recorded[0].rows, rows):  # the list was written again, by another program
+        return rows
+    common = align(chain_of(path, np.arange(len(fingerprints(path)))), recorded)
+    if common is None or len(common[0]) < len(rows):
+        source = recorded[0].source
+        sentence = f"{listed} lists rows of {source}, which are not all in {path}, or not in these rows."
+        remedy = f"Use it with {source}, or select among the particles of {path} again."
+        raise InputError(listed, f"rows of {source}", f"rows of {path}", remedy, sentence)
+    return common[0][np.argsort(common[1])]
+
+
+def align(ours: Chain, theirs: Chain) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the positions (k,) in each of two lists of particles at which they hold the same ones, in our order.
+
+    The lists are compared by the rows that they come from in one file. Returns None if no file is found in which rows
+    of the same number have the same fingerprint, or if neither list contains all particles of the other.
+    """
+    for mine in ours:
+        for other in theirs:
+            order = np.argsort(other.rows, kind="stable")
+            at = np.minimum(np.searchsorted(other.rows, mine.rows, sorter=order), len(order) - 1)
+            place = order[at]
+            common = other.rows[place] == mine.rows
+            same = other.fingerprint[place] == mine.fingerprint
+            covered = common.sum() in (len(mine.rows), len(other.rows))
+            if common.any() and covered and same[common].all():
+                return np.flatnonzero(common), place[common]
+    return None
