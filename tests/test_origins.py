@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.lib import recfunctions
 
 import cryotwin_nb as ct
@@ -263,6 +264,51 @@ def test_a_damaged_record_is_named(folder, content, capsys):
 
 def test_fingerprints_are_the_same_in_all_versions(tmp_path):
     """Records are kept: the hash must not change with pandas or between processes."""
-    text = "data_\nloop_\n_rlnImageName\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\n1@a.mrcs 10.5 20 -30\n2@b.mrcs 0 -0 1e1\n"
-    (tmp_path / "p.star").write_text(text)
+    text = "data_\nloop_\n_rlnImageName\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\n"
+    (tmp_path / "p.star").write_text(f"{text}1@a.mrcs 10.5 20 -30\n2@b.mrcs 0 -0 1e1\n")
     assert fingerprints(tmp_path / "p.star").tolist() == [10844856452380169991, 2516004037361585967]
+
+
+# ------------------------------------------------------------------------------------- labels that came with the file
+
+
+def test_columns_of_the_file_follow_the_particles(folder):
+    particles = ct.Particles.read(folder / "original.star", indices=KEPT, images=False)[[5, 2, 9]]
+    original = star(folder / "original.star")[1]
+    table = particles.columns
+    assert table["rlnMicrographName"].tolist() == [micrograph(original[KEPT[row]]) for row in (5, 2, 9)]
+    assert table["rlnVoltage"].tolist() == [300.0] * 3  # of the optics group
+    same = particles[table["rlnMicrographName"] == table["rlnMicrographName"][0]]
+    assert (same.columns["rlnMicrographName"] == table["rlnMicrographName"][0]).all()
+    in_memory = ct.simulate.hinge(4, BOX, progress=False)
+    assert in_memory.columns.shape == (4, 0)
+
+
+def test_fields_of_a_cs_file_are_columns(tmp_path):
+    ct.simulate.hinge(6, BOX, progress=False).write(tmp_path / "p.star", progress=False)
+    fields = [("blob/path", "S20"), ("blob/idx", "<u4"), ("blob/psize_A", "<f4"), ("alignments_class_0/class", "<u4")]
+    table = np.zeros(6, [*fields, ("location/center", "<f4", (2,)), ("location/micrograph_path", "S9")])
+    table["blob/path"], table["blob/idx"], table["blob/psize_A"] = b">p.mrcs", np.arange(6), 10
+    table["alignments_class_0/class"], table["location/micrograph_path"] = [0, 1, 2, 0, 1, 2], b"m.mrc"
+    table["location/center"] = np.arange(12).reshape(6, 2)
+    with open(tmp_path / "p.cs", "wb") as file:
+        np.save(file, table)
+    columns = ct.Particles.read(tmp_path / "p.cs", images=False, indices=[4, 2]).columns
+    assert columns["alignments_class_0/class"].tolist() == [1, 2]
+    assert columns["location/center/1"].tolist() == [9, 5]
+    assert columns["location/micrograph_path"].tolist() == ["m.mrc", "m.mrc"]
+
+
+def test_states_are_compared_with_the_classes_of_another_program():
+    means = torch.tensor([[0.0, 0.0], [8.0, 0.0], [0.0, 8.0]])
+    prior = ct.GaussianMixture([0.5, 0.3, 0.2], means, torch.eye(2).expand(3, 2, 2))
+    owner = np.repeat([0, 1, 2], [50, 30, 20])
+    z = means[torch.as_tensor(owner)] + 0.1 * torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+    classes = np.array([2, 10, 1])[owner]
+    classes[0] = 10
+    counts, rows, columns = ct.evaluation.confusion(prior, z, ct.find_states(prior), classes)
+    assert (rows, columns) == (["1", "2", "10"], ["S1", "S2", "S3"])
+    assert counts.tolist() == [[0, 0, 20], [49, 0, 0], [1, 30, 0]]
+    for missing in (np.where(owner == 2, np.nan, classes), np.where(owner == 2, None, "A")):
+        with pytest.raises(InputError, match="20 missing labels"):
+            ct.evaluation.confusion(prior, z, ct.find_states(prior), missing)

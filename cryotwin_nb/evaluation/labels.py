@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic, require_file
 from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.pathways.states import State, assign
 
 Names = Mapping[int, str]
 
@@ -55,8 +57,10 @@ def components_of_labels(prior: GaussianMixture, names: Names) -> dict[str, int]
     return dict(sorted({names[c]: c for c in heaviest}.items()))
 
 
-def confusion(prior: GaussianMixture, z: Tensor, names: Names, labels: np.ndarray) -> tuple[np.ndarray, list, list]:
-    """Count particles by their label and by the name of their most probable component.
+def confusion(
+    prior: GaussianMixture, z: Tensor, names: Names | Sequence[State], labels: np.ndarray
+) -> tuple[np.ndarray, list, list]:
+    """Count particles by their label and by the name of their most probable component, or by their state.
 
     Parameters
     ----------
@@ -64,10 +68,10 @@ def confusion(prior: GaussianMixture, z: Tensor, names: Names, labels: np.ndarra
         Mixture whose components are named.
     z : (n, d)
         Latents.
-    names : mapping of int to str
-        Name of each named component.
-    labels : (n,) str
-        Label of each latent.
+    names : mapping of int to str, or sequence of State
+        Name of each named component; or states, as found by `find_states`.
+    labels : (n,) str or int
+        Label of each latent, such as the class of a 3-D classification: ``particles.columns["rlnClassNumber"]``.
 
     Returns
     -------
@@ -77,10 +81,13 @@ def confusion(prior: GaussianMixture, z: Tensor, names: Names, labels: np.ndarra
         Labels and names.
     """
     labels = _checked(prior, z, labels)
-    component = prior.responsibilities(torch.as_tensor(z)).argmax(1).tolist()
-    given = np.array([names.get(c, "unnamed") for c in component])
-    rows = sorted(set(labels.tolist()))
-    columns = sorted(set(given.tolist()), key=lambda name: (name == "unnamed", name))
+    if isinstance(names, Mapping):
+        component = prior.responsibilities(torch.as_tensor(z)).argmax(1).tolist()
+        given = np.array([names.get(c, "unnamed") for c in component])
+    else:
+        given = np.array([state.name for state in names])[assign(prior, list(names), torch.as_tensor(z))]
+    rows = sorted(set(labels.tolist()), key=_natural)
+    columns = sorted(set(given.tolist()), key=lambda name: (name == "unnamed", *_natural(name)))
     counts = np.array([[np.sum((labels == row) & (given == column)) for column in columns] for row in rows])
     return counts, rows, columns
 
@@ -133,9 +140,21 @@ def _require_components(prior: GaussianMixture, names: Names, where: object) -> 
         raise InputError(where, f"names of components {unknown}", expected, "Pass names written for this mixture.")
 
 
+def _natural(name: str) -> tuple[str, int, str]:
+    """Return a key that sorts S2 before S10, and 2 before 10."""
+    word, number = re.fullmatch(r"(.*?)(\d{0,15})", name, re.DOTALL).groups()  # type: ignore[union-attr]
+    return word, int(number or 0), name
+
+
 def _checked(prior: GaussianMixture, z: Tensor, labels: np.ndarray) -> np.ndarray:
-    labels = np.asarray(labels).astype(str)
-    if labels.shape != (len(z),):
-        found = f"labels of shape {labels.shape} for {len(z)} latents"
+    import pandas as pd
+
+    values = np.asarray(labels)
+    if values.shape != (len(z),):
+        found = f"labels of shape {values.shape} for {len(z)} latents"
         raise InputError("labels", found, "one label per latent", "Pass latents and labels of the same particles.")
-    return labels
+    missing = pd.isna(values)
+    if missing.any():
+        remedy = "Leave these particles out, or give them a label such as 'unknown'."
+        raise InputError("labels", f"{missing.sum()} missing labels", "a label for each latent", remedy)
+    return values.astype(str)

@@ -168,7 +168,7 @@ def to_colour_by(
         found["label"] = np.asarray(labels)
     if particles is not None:
         found |= _particle_columns(particles)
-    found |= {str(name): np.asarray(values) for name, values in (extra or {}).items()}
+    found |= {str(name): np.asarray(values) for name, values in dict({} if extra is None else extra).items()}
     for name, values in found.items():
         if np.shape(values) != (n,):
             found_here, remedy = f"shape {np.shape(values)}", "Pass values for the same particles as the latents."

@@ -75,6 +75,12 @@ def read_star(
     )
 
 
+def read_table(path: str | os.PathLike) -> pd.DataFrame:
+    """Return the particle table of a STAR file with the columns of the optics groups; errors as in `read_star`."""
+    path = require_file(path, "STAR file")
+    return _merge_optics(*_tables(path, []), path)
+
+
 def _tables(path: Path, notes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Return the particle table and, if present, the optics table.
 

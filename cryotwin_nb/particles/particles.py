@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError, choice, positive, warn_user
+from cryotwin_nb.formats.columns import read_columns
 from cryotwin_nb.formats.files import require_suffix
 from cryotwin_nb.formats.metadata import CTF_FIELDS, column, make_ctf, require_consistent, select
 from cryotwin_nb.formats.poses import require_rotations
 from cryotwin_nb.formats.reading import ReadRequest, read_beside, read_parts
-from cryotwin_nb.formats.stacks import ImageSource, NoImages, as_source, read_finite
-from cryotwin_nb.formats.star import WHITENED
+from cryotwin_nb.formats.stacks import ImageSource, as_source, read_finite
 from cryotwin_nb.imaging.optics import CTF
 from cryotwin_nb.particles.whitening import Whitening
-from cryotwin_nb.particles.writing import described, files_beside, in_chunks, refuse_overwriting, write_star_and_stack
+from cryotwin_nb.particles.writing import described, refuse_overwriting, write_star_and_stack
 from cryotwin_nb.truth.truth import Truth
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _PARTS = ("rotations", "ctf", "optics_group", "truth", "whitening", "source_rows")  # one entry per image, like `shifts`
 
@@ -163,6 +165,11 @@ class Particles:
         """Stacks by their names in the particle file; None if not found, empty if the images are in memory."""
         return self._source.files
 
+    @property
+    def columns(self) -> pd.DataFrame:
+        """Columns of the particle file for these particles (class, micrograph ...), read when needed; n rows."""
+        return read_columns(self.source, self.source_rows)
+
     def image_name(self, row: int) -> str:
         """Return the name of image `row` for messages: its number and its stack."""
         return self._source.name(row)
@@ -233,18 +240,11 @@ class Particles:
         """
         path = require_suffix(path, ".star")
         refuse_overwriting(path, self.files.values(), self.source)
-        columns = {name: getattr(self, name) for name in ("optics_group", "rotations", "shifts", "ctf")}
-        columns |= {} if self.whitening is None else {"prepared": {WHITENED: 1}}
-        images = in_chunks(partial(read_finite, self._source), len(self), self.box_size, progress)
-        beside, shape = files_beside(path, self.truth, self.whitening), (len(self), self.box_size)
-        write_star_and_stack(path, images, shape, self.pixel_size, columns, beside)
+        write_star_and_stack(path, self, self._source, progress)
 
     def __repr__(self) -> str:
         return f"<{self.summary()}>"
 
     def summary(self) -> str:
         """Describe the number, box, pixel size, defocus, contrast and available data in a few lines."""
-        box = self._source.stated_box_size if isinstance(self._source, NoImages) else self.box_size
-        known = {name for name in ("rotations", "truth") if getattr(self, name) is not None}
-        known |= set() if isinstance(self._source, NoImages) else {"images"}
-        return described(len(self), box, self.pixel_size, self.contrast, self.ctf, self.optics_group, known)
+        return described(self, self._source)

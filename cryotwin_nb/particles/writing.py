@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic
 from cryotwin_nb.formats.mrc_writing import write_stack
 from cryotwin_nb.formats.origins import record_of
+from cryotwin_nb.formats.stacks import ImageSource, NoImages, read_finite
+from cryotwin_nb.formats.star import WHITENED
 from cryotwin_nb.formats.star_writing import write_star
-from cryotwin_nb.imaging.optics import CTF
 
 _CHUNK_BYTES = 64 * 2**20
 
@@ -28,71 +29,56 @@ def refuse_overwriting(path: Path, stacks: Iterable[Path | None], source: Path |
         raise InputError(path, "the source", "another file", "Choose another name or folder.", sentence)
 
 
-def write_star_and_stack(
-    path: Path, images: Iterable[np.ndarray], shape: tuple[int, int], pixel_size: float, columns: dict, beside: dict
-) -> None:
+def write_star_and_stack(path: Path, particles: Any, source: ImageSource, progress: bool) -> None:
     """Write a STAR file, its stack and the files next to them, completely or not at all.
 
     Parameters
     ----------
     path : Path
         The .star file; the stack has the same name with the suffix .mrcs.
-    images : iterable of (m, D, D) float32
-        Images, in order.
-    shape : (2,) int
-        Number of images n and box size D, pixels.
-    pixel_size : float
-        Pixel size, Å.
-    columns : dict
-        Other arguments of `write_star`.
-    beside : dict
-        Result of `files_beside`.
+    particles : Particles
+        Particles to write.
+    source : ImageSource
+        Their images.
+    progress : bool
+        Whether to show a progress bar.
     """
+    n, box_size, pixel_size = len(source), source.box_size, particles.pixel_size
+    columns = {name: getattr(particles, name) for name in ("optics_group", "rotations", "shifts", "ctf")}
+    columns |= {} if particles.whitening is None else {"prepared": {WHITENED: 1}}
     stack = path.with_suffix(".mrcs")
+    beside = {path.with_suffix(".truth.npz"): particles.truth, path.with_suffix(".whitening.npz"): particles.whitening}
     with ExitStack() as files:
         star_part, stack_part = (files.enter_context(atomic(name)) for name in (path, stack))
-        write_stack(stack_part, images, *shape, pixel_size)
+        write_stack(stack_part, _chunks(source, progress), n, box_size, pixel_size)
         for name, part in beside.items():
             if part is not None:
                 part.save(files.enter_context(atomic(name)))
-        write_star(star_part, stack.name, pixel_size=pixel_size, box_size=shape[1], **columns)
+        write_star(star_part, stack.name, pixel_size=pixel_size, box_size=box_size, **columns)
     for name, part in (beside | {record_of(path): None}).items():  # left from an earlier file of this name
         if part is None:
             name.unlink(missing_ok=True)
 
 
-def in_chunks(read: Callable[[np.ndarray], np.ndarray], n: int, box_size: int, progress: bool) -> Iterator[np.ndarray]:
-    """Yield all n images in chunks of moderate size, with a progress bar."""
-    step = max(1, _CHUNK_BYTES // (4 * box_size**2))
+def _chunks(source: ImageSource, progress: bool) -> Iterator[np.ndarray]:
+    """Yield all images (m, D, D) float32 in chunks of moderate size, with a progress bar."""
+    n, step = len(source), max(1, _CHUNK_BYTES // (4 * source.box_size**2))
     with tqdm(total=n, desc="writing", unit=" images", disable=not progress) as bar:
         for start in range(0, n, step):
-            images = read(np.arange(start, min(start + step, n)))
+            images = read_finite(source, np.arange(start, min(start + step, n)))
             yield images
             bar.update(len(images))
 
 
-def files_beside(path: Path, truth: Any, whitening: Any) -> dict[Path, Any]:
-    """Return the files next to a STAR file and the object to write to each; None if an older file is to be removed."""
-    return {path.with_suffix(".truth.npz"): truth, path.with_suffix(".whitening.npz"): whitening}
-
-
-def described(
-    n: int,
-    box_size: int | None,
-    pixel_size: float,
-    contrast: str,
-    ctf: CTF | None,
-    optics_group: np.ndarray,
-    known: set[str],
-) -> str:
+def described(particles: Any, source: ImageSource) -> str:
     """Describe the number, box, pixel size, defocus, contrast and available data in a few lines."""
-    box = "unknown" if box_size is None else box_size
-    lines = [f"{n:,} particles, box {box} px at {pixel_size:.4g} Å/px, {contrast} contrast"]
-    if ctf is None:
-        lines.append("CTF: none")
-    else:
+    box = source.stated_box_size or "unknown" if isinstance(source, NoImages) else source.box_size
+    ctf, groups = particles.ctf, len(np.unique(particles.optics_group))
+    pixel_size, contrast = f"{particles.pixel_size:.4g} Å/px", f"{particles.contrast} contrast"
+    lines = [f"{len(particles):,} particles, box {box} px at {pixel_size}, {contrast}", "CTF: none"]
+    if ctf is not None:
         defocus = np.concatenate([ctf.defocus_u, ctf.defocus_v])
-        lines.append(f"CTF: defocus {defocus.min():,.0f} to {defocus.max():,.0f} Å, {ctf.voltage.mean():.0f} kV")
-    lines.append(f"poses: {'yes' if 'rotations' in known else 'none'}; optics groups: {len(np.unique(optics_group))}")
-    lines += [] if "images" in known else ["images: none (metadata only)"]
-    return "\n".join([*lines, "simulated: with ground truth"] if "truth" in known else lines)
+        lines[1] = f"CTF: defocus {defocus.min():,.0f} to {defocus.max():,.0f} Å, {ctf.voltage.mean():.0f} kV"
+    lines.append(f"poses: {'none' if particles.rotations is None else 'yes'}; optics groups: {groups}")
+    lines += ["images: none (metadata only)"] if isinstance(source, NoImages) else []
+    return "\n".join([*lines, "simulated: with ground truth"] if particles.truth is not None else lines)
