@@ -19,6 +19,7 @@ from hypothesis.extra.numpy import arrays
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.mrc_writing import write_stack
+from cryotwin_nb.formats.subsets import write_star_subset
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.pathways import assign, find_states
 from cryotwin_nb.pathways.ridgeline import pathway_from_knots
@@ -244,6 +245,51 @@ def test_a_subset_has_all_its_rows_for_relion_too(project, kind):
         command = [RELION, "--i", "subset.star", "--o", "copy.star", "--select", "rlnDefocusU", "--minval", "0"]
         subprocess.run(command, cwd=project, check=True, capture_output=True)
         assert len(tables(project / "copy.star")["particles"]) == len(rows)
+
+
+PIXEL_ORIGINS = (("rlnOriginX", "1.5"), ("rlnOriginY", "-2.25"), ("rlnOpticsGroup", "1"))
+
+
+def with_pixel_origins(path: Path, optics: str = OPTICS.replace("2.500000           16 mtf", "4.0 16 mtf")) -> Path:
+    """Write what cryoDRGN 4.3 writes: origins in pixels (x: of each row its own) beside data_optics; group 2: 4 Å."""
+    lines = table("particles", PIXEL_ORIGINS if optics else (*PIXEL_ORIGINS, ("rlnImagePixelSize", "2.5"))).splitlines(
+        True
+    )
+    first = next(i for i, line in enumerate(lines) if "Micrographs/" in line)
+    for i in range(first, first + N):
+        lines[i] = lines[i].replace(" 1.5 -2.25 1", f" {i - first}.5 -2.25 {1 + (i - first) % 2}")
+    path.write_text(optics + "".join(lines))
+    return path
+
+
+def test_origins_in_pixels_beside_data_optics_are_also_written_in_angstrom(project):
+    """RELION 3.1 would take the shifts as 0; each optics group has its own pixel size."""
+    source = with_pixel_origins(project / "Refine3D/run_data.star")
+    rows, subset = np.array([0, 3, 6]), project / "Refine3D/subset.star"
+    with pytest.warns(UserWarning, match=r"rlnOriginXAngst and rlnOriginYAngst are added"):
+        write_star_subset(subset, source, rows, {"score": rows})
+    written = tables(subset)["particles"]
+    np.testing.assert_allclose(written["rlnOriginXAngst"].astype(float), [0.5 * 2.5, 3.5 * 4, 6.5 * 2.5])
+    np.testing.assert_allclose(written["rlnOriginYAngst"].astype(float), [-2.25 * 2.5, -2.25 * 4, -2.25 * 2.5])
+    assert written["cryotwinScore"].astype(int).tolist() == rows.tolist()
+    kept = [*COLUMNS, "rlnOriginX", "rlnOpticsGroup"]
+    assert (written[kept].to_numpy() == tables(source)["particles"][kept].iloc[rows].to_numpy()).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = Particles.read(subset, images=False, indices=[0, 2])  # neither unclear nor contradictory now
+        write_star_subset(project / "Refine3D/again.star", subset, np.array([0, 2]), {})
+    np.testing.assert_allclose(again.shifts, [[1.25, -5.625], [16.25, -5.625]])
+    assert tables(project / "Refine3D/again.star")["particles"].shape[1] == written.shape[1]
+
+
+@pytest.mark.parametrize("flavour", ["no pixel size", "no data_optics"])
+def test_nothing_is_added_where_relion_reads_pixels_or_cannot_read_the_file(project, flavour):
+    unknown = OPTICS.replace("rlnImagePixelSize", "rlnMicrographOriginalPixelSize")
+    source = with_pixel_origins(project / "Refine3D/run_data.star", unknown if flavour == "no pixel size" else "")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_star_subset(project / "Refine3D/subset.star", source, np.arange(3), {})
+    assert "Angst" not in (project / "Refine3D/subset.star").read_text()
 
 
 def test_the_table_that_was_read_is_the_one_that_is_selected_from(project):

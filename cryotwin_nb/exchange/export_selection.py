@@ -47,7 +47,8 @@ def write_selection(
     ----------
     path : path-like
         .star, for particles read from a .star file: the lines of the selected particles, unchanged. All columns and
-        tables are kept, known or unknown, to the last digit.
+        tables are kept, known or unknown, to the last digit. Origins in pixels beside data_optics, which RELION
+        ignores, are also written in Å.
         .cs, for particles read from a .cs file: the selected rows with all fields.
         .pkl: row numbers, from 0, in the original file, for cryoDRGN's ``--ind``.
     particles : Particles
@@ -72,7 +73,8 @@ def write_selection(
     Warns
     -----
     UserWarning
-        If the stacks are found relative to the original file, but not relative to the new one.
+        If the stacks are found relative to the original file, but not relative to the new one, or origins in Å are
+        added.
 
     Notes
     -----

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
 _MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration")
-_ORIGINS = {"Å": ("rlnOriginXAngst", "rlnOriginYAngst"), "pixels": ("rlnOriginX", "rlnOriginY")}
+ORIGINS = {"Å": ("rlnOriginXAngst", "rlnOriginYAngst"), "pixels": ("rlnOriginX", "rlnOriginY")}
 SIGN, WHITENED = "cryotwinContrastSign", "cryotwinWhitened"  # columns that prepared stacks add to data_optics
 
 
@@ -181,7 +181,7 @@ def _shifts(
     file with data_optics has only pixel columns, which RELION ignores, these are used: cryoDRGN 4.3 writes such files.
     """
     read = {}
-    for unit, names in _ORIGINS.items():
+    for unit, names in ORIGINS.items():
         if any(name in table for name in names):
             _require_all(table, names, path, "Export the file again.")
             values = np.stack([column(table[name], path, name) for name in names], axis=1)

@@ -1,6 +1,7 @@
 """Subsets of STAR and .cs files: the selected particles, unchanged, with computed columns added.
 
 STAR files are copied line by line instead of being parsed and rewritten, so content unknown to the reader is preserved.
+Origins in pixels beside data_optics, which RELION ignores, are also written in Å.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import InputError, warn_user
 from cryotwin_nb.formats.cryosparc import open_table
 from cryotwin_nb.formats.files import atomic, find_stack
+from cryotwin_nb.formats.star import ORIGINS, read_star
 from cryotwin_nb.formats.star_text import choose_particles, split, tokens
 
 _NAME = "rlnImageName"
@@ -41,6 +43,11 @@ def write_star_subset(path: Path, source: Path, rows: np.ndarray, columns: Colum
     ------
     InputError
         If `source` has too few particles or already has one of the columns, or `path` cannot be written.
+
+    Warns
+    -----
+    UserWarning
+        If origins in Å are added.
     """
     labels = [b"cryotwin" + name.title().replace("_", "").encode() for name in columns]
     with open(source, "rb") as lines, atomic(path) as partial, open(partial, "wb") as out:
@@ -54,6 +61,7 @@ def _copy(
     """Copy a file except for the rows not selected; return the name of the first stack.
 
     RELION ends a table at a blank line and does not read carriage returns or trailing comments, so these are left out.
+    It ignores origins in pixels beside data_optics, so these are also written in Å.
     """
     tables = split(source)
     names = choose_particles([name for name, found in tables.items() if _NAME in found.labels])
@@ -62,6 +70,9 @@ def _copy(
     table = tables[names[0]]
     if len(rows) and rows[-1] >= len(table.rows):
         raise _changed(source, len(table.rows), int(rows[-1]))
+    if "optics" in tables and set(ORIGINS["pixels"]) <= set(table.labels) and not {*ORIGINS["Å"]} & {*table.labels}:
+        origins = _origins(source, rows)
+        labels, values = [*labels, *(name.encode() for name in origins)], [*values, *origins.values()]
     first, last = table.label_line + 1, table.lines[-1] if table.rows else 0
     position, number_of = table.labels.index(_NAME), {table.lines[row]: i for i, row in enumerate(rows.tolist())}
     stack = ""
@@ -80,6 +91,17 @@ def _copy(
         if number == table.label_line:
             out.write(_more_labels(table.labels, labels, source))
     return stack
+
+
+def _origins(source: Path, rows: np.ndarray) -> Columns:
+    """Return the origins of some particles in Å; none if the file lacks the pixel size, without which RELION fails."""
+    try:
+        shifts = np.asarray(read_star(source, ctf=False).shifts)[rows]
+    except InputError:
+        return {}
+    text = f"{source} has rlnOriginX and rlnOriginY in pixels, which RELION 3.1 and later ignore beside data_optics:"
+    warn_user(f"{text} rlnOriginXAngst and rlnOriginYAngst are added to the selection.")
+    return dict(zip(ORIGINS["Å"], shifts.T, strict=True))
 
 
 def _changed(source: Path, found: int, row: int) -> InputError:
