@@ -44,6 +44,15 @@ def rotations_from_vectors(vectors: np.ndarray) -> np.ndarray:
     return Rotation.from_rotvec(np.asarray(vectors, dtype=np.float64)).as_matrix().astype(np.float32)
 
 
+def mirrored_rotations(rotations: np.ndarray) -> np.ndarray:
+    """Convert rotations R (n, 3, 3) to J R J with J = diag(1, 1, -1): the poses of the same images in the other hand.
+
+    At these rotations, the volumes of `fourier.mirrored` have the projections that the originals have at R.
+    """
+    signs = np.array([1, 1, -1], dtype=np.asarray(rotations).dtype)
+    return rotations * np.outer(signs, signs)
+
+
 def require_rotations(rotations: np.ndarray, where: object) -> np.ndarray:
     """Return `rotations` as (n, 3, 3) float32 if they are orthonormal with determinant +1 to within 1e-3.
 

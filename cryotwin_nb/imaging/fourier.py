@@ -68,6 +68,16 @@ def fourier_padded(volumes: Tensor, box_size: int) -> Tensor:
     return ifft3(padded).real * (box_size / size) ** 1.5
 
 
+def mirrored(volumes: Tensor) -> Tensor:
+    """Mirror volumes (..., D, D, D) in the plane z = 0 through the voxel D//2: the same structures in the other hand.
+
+    Voxel k along z comes from voxel (2 (D//2) - k) mod D. In an even box, the plane at index 0 has no partner and stays
+    where it is. Mirrored volumes have the projections of the originals at the poses of `poses.mirrored_rotations`, with
+    the same shifts and CTF; in an even box this is exact if the plane at index 0 is empty.
+    """
+    return volumes.flip(-3).roll(1 - volumes.shape[-3] % 2, -3)
+
+
 def crop_images(images: Tensor, box_size: int) -> Tensor:
     """Downsample real images (..., D, D) to a coarser grid (..., d, d) of the same extent by Fourier cropping.
 
