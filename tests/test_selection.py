@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import re
 import shutil
 import subprocess
 import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import starfile
 import torch
@@ -19,6 +21,7 @@ from hypothesis.extra.numpy import arrays
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.mrc_writing import write_stack
+from cryotwin_nb.formats.poses import mirrored_rotations
 from cryotwin_nb.formats.subsets import write_star_subset
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.pathways import assign, find_states
@@ -336,9 +339,25 @@ def test_columns_are_added_in_the_order_of_their_rows(project, flavour):
     width = len(new.columns)
     assert [number for _, number in labels] == [f"#{width - 2}", f"#{width - 1}", f"#{width}"]
     np.testing.assert_array_equal(Particles.read(subset, images=False).rotations, particles[[1, 5, 8]].rotations)
-    with pytest.raises(InputError, match=r"(?s)subset\.star.*cryotwinStep"):
-        ct.write_selection(project / "third.star", Particles.read(subset, images=False), [0], {"step": [1]})
-    assert not (project / "third.star").exists()
+    again = {"step": [77, 76], "rlnClassNumber": [3, 4]}
+    ct.write_selection(project / "third.star", Particles.read(subset, images=False), [2, 0], again)
+    third = tables(project / "third.star")["images" if "3.0" in flavour else "particles"]
+    assert third["cryotwinStep"].tolist() == [76, 77] and third["rlnClassNumber"].tolist() == [4, 3]
+    pd.testing.assert_frame_equal(
+        third.drop(columns=["cryotwinStep", "rlnClassNumber"]),
+        new.iloc[[0, 2]].drop(columns="cryotwinStep").reset_index(drop=True),
+    )
+
+
+def test_a_file_that_was_sorted_since_it_was_read_is_refused(project):
+    path = write_flavour(project, "RELION 3.1")
+    particles = Particles.read(path, images=False)
+    lines = path.read_text().splitlines(True)
+    at = [number for number, line in enumerate(lines) if "@" in line]
+    path.write_text("".join([*lines[: at[0]], *sorted(lines[at[0] : at[-1] + 1])[::-1], *lines[at[-1] + 1 :]]))
+    with pytest.raises(InputError, match=r"(?s)run_data\.star has changed since it was read"):
+        ct.write_selection(project / "subset.star", particles, [1, 11])
+    assert not (project / "subset.star").exists()
 
 
 def test_names_of_stacks_that_lose_their_folder_are_kept_and_said(project, tmp_path):
@@ -391,8 +410,11 @@ def test_a_subset_of_a_cs_file_is_its_rows(project):
     assert more["cryotwin/score"].tolist() == [2, 6, 9]
     assert [word.decode() for word in more["cryotwin/state"]] == ["b", "c", "é"]
     np.testing.assert_array_equal(more[list(cs_table().dtype.names)], cs_table()[[2, 6, 9]])
-    with pytest.raises(InputError, match=r"(?s)more\.cs.*cryotwin/score"):
-        ct.write_selection(project / "x.cs", Particles.read(project / "more.cs", images=False), [0], {"score": [1]})
+    ct.write_selection(project / "x.cs", Particles.read(project / "more.cs", images=False), [2, 1], {"score": [7, 8]})
+    third = np.load(project / "x.cs")
+    assert third["cryotwin/score"].tolist() == [8, 7]
+    for name in more.dtype.names:
+        assert name == "cryotwin/score" or (third[name] == more[[1, 2]][name]).all()
 
 
 def test_particles_of_bare_stacks_and_of_memory_give_a_list(project):
@@ -474,3 +496,80 @@ def test_equally_sure_particles_keep_their_order():
     z = np.tile([[0.5, 0.0], [1.5, 0.0], [-2.0, 0.0]], (200, 1))
     rows = ct.select_state(z, prior, 1)
     np.testing.assert_array_equal(rows, np.concatenate([np.arange(1, 600, 3), np.arange(0, 600, 3)]))
+
+
+# ------------------------------------------------------------------------------------------- states, and the other hand
+
+
+@pytest.mark.parametrize("flavour", ["RELION 3.0", "RELION 3.1"])
+def test_states_are_class_numbers_and_one_file_each(project, flavour):
+    particles = Particles.read(write_flavour(project, flavour), images=False)
+    prior = mixture()
+    z = torch.tensor([[0.3, 0.0], [8.0, 0.0]])[torch.arange(N) % 3 // 2]
+    files = ct.write_states(project / "Refine3D/states", particles, z, prior)
+    assert [file.name for file in files] == ["states.star", "S1.star", "S2.star"]
+    listed = [Particles.read(file, images=False).columns for file in files]
+    assert [len(table) for table in listed] == [N, N - N // 3, N // 3]
+    for number, table in enumerate(listed[1:], 1):
+        assert (table["rlnClassNumber"] == number).all()
+    merged = pd.concat(listed[1:]).sort_values("rlnCoordinateX", ignore_index=True)
+    pd.testing.assert_frame_equal(merged, listed[0])
+    expected = [2 if i % 3 == 2 else 1 for i in range(N)]
+    assert listed[0]["rlnClassNumber"].tolist() == expected
+    with pytest.raises(InputError, match=r"0\.5 to below 1"):
+        ct.write_states(project / "none", particles, z, prior, least=0.4)
+    (only,) = [f for f in ct.write_states(project / "two", particles[::3], z[::3], prior) if f.stem != "states"]
+    assert only.name == "S1.star"  # no file without particles
+
+
+def test_states_of_a_cs_file(project):
+    with open(project / "particles.cs", "wb") as file:
+        np.save(file, cs_table())
+    particles = Particles.read(project / "particles.cs", images=False)
+    z = torch.tensor([[0.3, 0.0], [8.0, 0.0]])[torch.arange(len(particles)) % 2]
+    files = ct.write_states(project / "states", particles, z, mixture())
+    assert [file.name for file in files] == ["states.cs", "S1.cs", "S2.cs"]
+    assert np.load(files[0])["cryotwin/class_number"].tolist() == [1 + i % 2 for i in range(len(particles))]
+    np.testing.assert_array_equal(np.load(files[2])["blob/idx"], cs_table()["blob/idx"][1::2])
+
+
+@pytest.mark.parametrize("flavour", ["RELION 3.0", "RELION 3.1", "RELION 5, particles first"])
+def test_poses_of_the_other_hand(project, flavour):
+    particles = Particles.read(write_flavour(project, flavour), images=False)
+    rows = [9, 2, 6]
+    flipped = ct.write_selection(project / "Refine3D/flipped.star", particles, rows, flip_hand=True)
+    again = Particles.read(flipped, images=False)
+    np.testing.assert_allclose(again.rotations, mirrored_rotations(particles.rotations[[2, 6, 9]]), atol=1e-6)
+    before = ct.write_selection(project / "Refine3D/plain.star", particles, rows)
+    old, new = Particles.read(before, images=False).columns, again.columns
+    turned = ["rlnAngleRot", "rlnAnglePsi"]
+    pd.testing.assert_frame_equal(old.drop(columns=turned), new.drop(columns=turned))
+    assert (new[turned].abs() <= 180).all(axis=None)
+    back = ct.write_selection(project / "Refine3D/back.star", again, flip_hand=True)
+    np.testing.assert_allclose(Particles.read(back, images=False).rotations, particles.rotations[[2, 6, 9]], atol=1e-6)
+
+
+def test_poses_of_the_other_hand_in_a_cs_file(project):
+    fields = [("blob/path", "S24"), ("blob/idx", "<u4"), ("blob/psize_A", "<f4"), ("alignments3D/pose", "<f4", (3,))]
+    table = np.zeros(6, [*fields, ("alignments2D/pose", "<f4")])
+    table["blob/path"], table["blob/idx"], table["blob/psize_A"] = b">Extract/job001/a.mrcs", np.arange(6), 2.5
+    table["alignments3D/pose"] = np.random.default_rng(0).normal(size=(6, 3))
+    table["alignments2D/pose"] = 1.5
+    with open(project / "p.cs", "wb") as file:
+        np.save(file, table)
+    particles = Particles.read(project / "p.cs", images=False)
+    flipped = ct.write_selection(project / "flipped.cs", particles, [1, 4], flip_hand=True)
+    again = Particles.read(flipped, images=False)
+    np.testing.assert_allclose(again.rotations, mirrored_rotations(particles.rotations[[1, 4]]), atol=1e-6)
+    assert np.load(flipped)["alignments2D/pose"].tolist() == [1.5, 1.5]
+    assert set(np.load(flipped).dtype.names) == set(table.dtype.names)
+
+
+def test_there_is_no_other_hand_without_poses(project):
+    bare = Particles.read(project / "Extract/job001/a.mrcs", contrast="dark")
+    with pytest.raises(InputError, match="cannot hold columns"):
+        ct.write_selection(project / "a.pkl", bare, flip_hand=True)
+    path = write_flavour(project, "RELION 3.1")
+    path.write_text(re.sub("rlnAngle(Rot|Tilt|Psi)", r"other\1", path.read_text()))
+    with pytest.raises(InputError, match="no poses"):
+        ct.write_selection(project / "b.star", Particles.read(path, images=False), flip_hand=True)

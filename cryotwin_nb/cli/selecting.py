@@ -29,10 +29,17 @@ def add_select(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--state", help="a state (S1 is the largest), a component index, or a label from --labels")
     which.add_argument("--near", type=Path, help=".npy file of points, such as the latents.npy of a pathway")
+    every = "all states: --output is a folder that receives one file for each state, and states.star with class numbers"
+    which.add_argument("--all-states", action="store_true", help=every)
     parser.add_argument("--labels", type=Path, help=".json file of component labels")
     for option in (*_selecting(), *_writing()):
         option.add_to(parser)
-    parser.add_argument("--output", type=Path, required=True, help="output: .star, .cs, or .pkl for cryoDRGN's --ind")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help="output: .star, .cs, or .pkl for cryoDRGN's --ind; with --all-states, a folder",
+    )
 
 
 def _selecting() -> list[Option]:
@@ -49,7 +56,7 @@ def _writing() -> list[Option]:
 
 def select(options: argparse.Namespace) -> int:
     """Write the particles that belong to a state or lie near a path."""
-    from cryotwin_nb.exchange import select_near, select_state, write_selection
+    from cryotwin_nb.exchange import select_near, select_state, write_selection, write_states
     from cryotwin_nb.formats.origins import origin_of
 
     model = load_model(options)
@@ -62,6 +69,11 @@ def select(options: argparse.Namespace) -> int:
         z: Any = model.embed(particles, progress=True)
     else:
         particles, z = latents_of(particles, options.latents)
+    if options.all_states:
+        hand = {"flip_hand": options.flip_hand}
+        for path in write_states(options.output, particles, z, model.prior, least=options.least, **hand):
+            print(path)
+        return DONE
     if options.near is not None:
         rows = select_near(z, read_points(options.near), n=options.n, radius=options.radius)
     else:

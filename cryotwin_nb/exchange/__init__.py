@@ -2,7 +2,15 @@
 
 from cryotwin_nb.exchange.cryodrgn_run import CryodrgnRun, read_cryodrgn
 from cryotwin_nb.exchange.export import write_pathway
-from cryotwin_nb.exchange.export_selection import write_selection
+from cryotwin_nb.exchange.export_selection import write_selection, write_states
 from cryotwin_nb.exchange.selection import select_near, select_state
 
-__all__ = ["CryodrgnRun", "read_cryodrgn", "select_near", "select_state", "write_pathway", "write_selection"]
+__all__ = [
+    "CryodrgnRun",
+    "read_cryodrgn",
+    "select_near",
+    "select_state",
+    "write_pathway",
+    "write_selection",
+    "write_states",
+]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,21 @@ from torch import Tensor
 
 from cryotwin_nb.errors import InputError, warn_user
 from cryotwin_nb.exchange.cryodrgn_run import CryodrgnRun
+from cryotwin_nb.exchange.selection import select_state
 from cryotwin_nb.formats.cryodrgn import write_indices
-from cryotwin_nb.formats.files import require_file, require_suffix
+from cryotwin_nb.formats.files import make_folder, require_file, require_suffix
 from cryotwin_nb.formats.fingerprints import fingerprints
+from cryotwin_nb.formats.hand import mirrored_poses
 from cryotwin_nb.formats.metadata import select
-from cryotwin_nb.formats.origins import Chain, chain_of, written
+from cryotwin_nb.formats.origins import Chain, chain_of, origin_of, written
+from cryotwin_nb.formats.stacks import IMAGES_PER_STACK
 from cryotwin_nb.formats.subsets import write_cs_subset, write_star_subset
+from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.pathways.states import State, find_states
+
+_RELION = ("rlnClassNumber", "rlnRandomSubset")
+
 
 _SUBSETS = {".star": write_star_subset, ".cs": write_cs_subset}
 
@@ -38,6 +46,7 @@ def write_selection(
     columns: Mapping[str, Any] | None = None,
     original: bool = True,
     run: CryodrgnRun | None = None,
+    flip_hand: bool = False,
 ) -> Path:
     """Write selected particles in the format they were read from, or as an index list for cryoDRGN; return the path.
 
@@ -56,19 +65,22 @@ def write_selection(
     rows : (k,) int, (n,) bool or slice, optional
         Rows of `particles` to write; by default all. They are written in the order of the original file.
     columns : mapping of str to (k,), optional
-        Columns to add: numbers or strings, one per row in `rows`. The key "outlier_score" is written as
-        ``_cryotwinOutlierScore`` (.star) or ``cryotwin/outlier_score`` (.cs).
+        Columns to add, or to replace: numbers or strings, one per row in `rows`. The key "outlier_score" is written as
+        ``_cryotwinOutlierScore`` (.star) or ``cryotwin/outlier_score`` (.cs). For .star files, "rlnClassNumber" and
+        "rlnRandomSubset" are also possible.
     original : bool
         Write rows of the original file; if False, rows of the file that the particles were read from.
     run : CryodrgnRun, optional
         cryoDRGN run whose latents `rows` refers to; its selection is applied to the particles.
+    flip_hand : bool
+        Write the poses of the mirror image, which belong to maps written with ``flip_hand=True``.
 
     Raises
     ------
     InputError
         If the particles were not read from a file of that format, a particle is selected twice or does not exist, the
-        original file is missing or was changed since, a column has the wrong shape or already exists, or the file
-        cannot be written. In these cases, nothing is written.
+        original file is missing or was changed since, a column has the wrong shape, or the file cannot be written. In
+        these cases, nothing is written.
 
     Warns
     -----
@@ -100,16 +112,17 @@ def write_selection(
         raise InputError(path, "a particle selected twice", "each at most once", remedy, sentence)
     is_list = path.suffix.lower() == ".pkl"
     chain = chain_of(source, source_rows)
-    if original:
-        chain = _back(chain, through_copies=is_list)
-        source, source_rows = (chain[0].source, chain[0].rows) if chain else (source, source_rows)
+    images: np.ndarray | None = particles.identity[rows] % IMAGES_PER_STACK
+    if original and chain and (chain := _back(chain, through_copies=is_list))[0].source != source:
+        source, source_rows, images = chain[0].source, chain[0].rows, None  # compared by `_back`
     order = np.argsort(source_rows)
-    source_rows, extra = source_rows[order], {name: values[order] for name, values in extra.items()}
+    source_rows, images = source_rows[order], None if images is None else images[order]
+    extra = {name: values[order] for name, values in extra.items()}
     chain = tuple(link[order] for link in chain)
     if is_list:
-        if extra:
+        if extra or flip_hand:
             sentence = f"{path} cannot hold columns: a .pkl file is a list of row numbers."
-            raise InputError(path, "columns", "none", "Write a .star or .cs file, or omit `columns`.", sentence)
+            raise InputError(path, "columns", "none", "Write a .star or .cs file, or omit them.", sentence)
         write_indices(path, source_rows)
         written(path, chain)
         return path
@@ -121,12 +134,77 @@ def write_selection(
     if path.resolve() == source.resolve():
         sentence = f"{path} is the file that these particles are read from."
         raise InputError(path, "the source", "another file", "Choose another name or folder.", sentence)
-    moved = _SUBSETS[path.suffix.lower()](path, source, source_rows, extra)
+    extra |= mirrored_poses(source, source_rows) if flip_hand else {}
+    moved = _SUBSETS[path.suffix.lower()](path, source, source_rows, extra, images)
     written(path, chain, is_copy=True)
     if moved:
         text = f"{path}: the stack {moved!r} is found relative to {source}, but not relative to the new file."
         warn_user(f"{text} Read the new file with datadir=, or write it into the same project.")
     return path
+
+
+def write_states(
+    folder: str | os.PathLike,
+    particles: Particles,
+    z: Tensor | np.ndarray,
+    prior: GaussianMixture,
+    states: Sequence[State] | None = None,
+    least: float = 0.5,
+    flip_hand: bool = False,
+) -> list[Path]:
+    """Write the particles of each state to a file of its own, and all of them to one file with state numbers.
+
+    Parameters
+    ----------
+    folder : path-like
+        Output folder, created if missing. It receives S1.star, S2.star ... and states.star, whose rlnClassNumber is 1
+        for S1, 2 for S2 and so on. For particles of a .cs file, these are .cs files with ``cryotwin/class_number``.
+    particles : Particles
+        Particles, read from a .star or .cs file, or prepared from one: then its rows are written.
+    z : (n, d)
+        Their latents.
+    prior : GaussianMixture
+        Mixture fitted to the latents.
+    states : sequence of State, optional
+        States, named as the files; by default, those of `find_states`.
+    least : float
+        Minimum posterior probability of a state, as in `select_state`; below 0.5, a particle could belong to several.
+    flip_hand : bool
+        Write the poses of the mirror image, as in `write_selection`.
+
+    Returns
+    -------
+    list of Path
+        The file of all states, then those of the states that hold particles.
+
+    Raises
+    ------
+    InputError
+        If `least` is below 0.5, or as in `write_selection`.
+
+    Examples
+    --------
+    >>> particles = ct.Particles.read("particles.star", contrast="dark")
+    >>> [path.name for path in ct.write_states("states", particles, z, model.prior)][:2]
+    ['states.star', 'S1.star']
+    """
+    if not 0.5 <= least < 1:
+        raise InputError("least", f"{least}", "0.5 to below 1", "Use 0.5: no particle then belongs to two states.")
+    states = find_states(prior) if states is None else states
+    members = {state.name: select_state(z, prior, state, least) for state in states}
+    source = origin_of(particles.source) if particles.source else None
+    suffix = (source or particles.source or Path("particles.star")).suffix.lower()
+    column = "rlnClassNumber" if suffix == ".star" else "class_number"
+    files = {"states": np.concatenate(list(members.values()))} | members
+    number = np.zeros(len(particles), np.int64)
+    for place, rows in enumerate(members.values(), 1):
+        number[rows] = place
+    folder = make_folder(folder)
+    return [
+        write_selection(folder / f"{name}{suffix}", particles, rows, {column: number[rows]}, flip_hand=flip_hand)
+        for name, rows in files.items()
+        if len(rows)
+    ]
 
 
 def _back(chain: Chain, through_copies: bool) -> Chain:
@@ -148,7 +226,7 @@ def _back(chain: Chain, through_copies: bool) -> Chain:
 
 def _values(name: str, values: Any, n: int, path: Path) -> np.ndarray:
     """Return a column to add: numbers, or strings without spaces."""
-    if not re.fullmatch("[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
+    if name not in _RELION and not re.fullmatch("[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
         raise InputError(path, f"a column named {name!r}", "a name like 'outlier_score'", "Rename the column.")
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if array.shape != (n,) or array.dtype.kind not in "fiubU":

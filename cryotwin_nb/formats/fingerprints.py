@@ -10,12 +10,11 @@ import numpy as np
 from cryotwin_nb.formats.bare_stacks import bare_stacks, listed
 from cryotwin_nb.formats.cryosparc import open_table
 from cryotwin_nb.formats.star import ANGLES, DEFOCUS
-from cryotwin_nb.formats.star_text import choose_particles, read_tables
+from cryotwin_nb.formats.star_text import NAME, choose_particles, read_tables
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_NAME = "rlnImageName"
 _FIELDS = ("uid", "blob/path", "blob/idx", "alignments3D/pose", "ctf/df1_A", "ctf/df2_A")
 
 
@@ -38,8 +37,8 @@ def fingerprints(path: Path) -> np.ndarray:
 
 def _of_star(path: Path) -> pd.DataFrame:
     tables = read_tables(path)
-    table = tables[choose_particles([name for name, table in tables.items() if _NAME in table])[0]]
-    return _frame({name: table[name].to_numpy() for name in (_NAME, *ANGLES, *DEFOCUS) if name in table})
+    table = tables[choose_particles([name for name, table in tables.items() if NAME in table])[0]]
+    return _frame({name: table[name].to_numpy() for name in (NAME, *ANGLES, *DEFOCUS) if name in table})
 
 
 def _of_cs(path: Path) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from cryotwin_nb.formats.cryosparc import read_cs
 from cryotwin_nb.formats.files import find_stacks, require_file, require_suffix
 from cryotwin_nb.formats.metadata import Metadata, select
 from cryotwin_nb.formats.origins import record_of, rows_in
-from cryotwin_nb.formats.stacks import ImageSource, NoImages, check_box, open_stacks
+from cryotwin_nb.formats.stacks import IMAGES_PER_STACK, ImageSource, NoImages, check_box, open_stacks
 from cryotwin_nb.formats.star import read_star
 from cryotwin_nb.imaging.fourier import require_box_size
 from cryotwin_nb.imaging.optics import CTF
@@ -102,7 +102,7 @@ def read_parts(request: ReadRequest) -> ReadParts:
         notes += source.notes
     else:
         used = [table.stacks[i] for i in np.unique(table.stack_number)]
-        identity = table.stack_number * 2**40 + table.image_number
+        identity = table.stack_number * IMAGES_PER_STACK + table.image_number
         source = NoImages(identity, request.box_size or stated, path, partial(find_stacks, used, path, request.datadir))
     pixel = _pixel_size(table, parameters, pixel_size, source, notes)
     check_box(path, source, request.box_size, stated if pixel_size is None and parameters is None else None)

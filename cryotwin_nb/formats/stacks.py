@@ -16,6 +16,8 @@ from cryotwin_nb.formats.metadata import Metadata
 from cryotwin_nb.formats.mrc import Header, read_stack_header
 from cryotwin_nb.imaging.fourier import require_box_size
 
+IMAGES_PER_STACK = 2**40  # above the number of images in any stack: `identity` is stack * this + image
+
 
 class ImageSource(Protocol):
     """Protocol for the recorded images of n particles."""
@@ -123,7 +125,7 @@ class StackImages:
         paths = [None if header is None else header.path.resolve() for header in self.stacks]
         first = {path: number for number, path in reversed(list(enumerate(paths)))}
         stack = np.array([first[path] for path in paths], np.int64)[self.stack_number]
-        return stack * 2**40 + self.image_number
+        return stack * IMAGES_PER_STACK + self.image_number
 
     def name(self, row: int) -> str:
         return f"image {self.image_number[row] + 1} of {self._header(int(self.stack_number[row])).path}"

@@ -15,7 +15,7 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import require_file
 from cryotwin_nb.formats.metadata import Metadata, column, make_ctf, unused, whole_numbers
 from cryotwin_nb.formats.poses import rotations_from_euler
-from cryotwin_nb.formats.star_text import choose_particles, image_names, read_tables, refuse_tomography
+from cryotwin_nb.formats.star_text import NAME, choose_particles, image_names, read_tables, refuse_tomography
 from cryotwin_nb.imaging.optics import CTF
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _tables(path: Path, notes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame | 
     """
     tables = read_tables(path)
     found = f"the tables {', '.join(f'data_{name}' for name in tables) or '(none)'}"
-    candidates = choose_particles([name for name, table in tables.items() if "rlnImageName" in table])
+    candidates = choose_particles([name for name, table in tables.items() if NAME in table])
     if not candidates:
         remedy = "Pass the STAR file of extracted or refined particles."
         raise InputError(path, found, "a particle table with rlnImageName", remedy)

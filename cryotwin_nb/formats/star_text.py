@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 _LONGEST_LINE = 2**16
 _MOST_LABELS = 1000
 _TOKEN = re.compile(rb"\"[^\"]*\"(?!\S)|'[^']*'(?!\S)|\S+")
-_TEXT = ("rlnImageName", "rlnMicrographName", "rlnOpticsGroupName")
+NAME = "rlnImageName"  # label of image names
+_TEXT = (NAME, "rlnMicrographName", "rlnOpticsGroupName")
 _PARTICLES = ("particles", "images", "")  # data_particles: RELION 3.1 and later; data_images or data_: earlier
 _TOMOGRAPHY = ("rlnTomoName", "rlnTomoParticleId", "rlnTomoParticleName", "rlnTomoVisibleFrames")
 _REMEDY = "Correct that line, or export the file again."
@@ -169,7 +170,7 @@ def image_names(table: pd.DataFrame, path: Path) -> tuple[tuple[str, ...], np.nd
     Returns the stacks, the stack of each particle, its position there from 0, and the stacks named without a number.
     """
     numbers, names, whole_files = [], [], set()
-    for row, entry in enumerate(table["rlnImageName"].astype(str)):
+    for row, entry in enumerate(table[NAME].astype(str)):
         number, at, name = entry.strip().partition("@")
         if not at:
             number, name = "1", number
@@ -193,7 +194,7 @@ def refuse_tomography(particles: pd.DataFrame, tables: Mapping[str, pd.DataFrame
     with_dimension = [t for t in (particles, optics) if t is not None and "rlnImageDimensionality" in t]
     if any((table["rlnImageDimensionality"].astype(str).str.strip() == "3").any() for table in with_dimension):
         found = "3-D subtomograms (rlnImageDimensionality 3)"
-    if (~particles["rlnImageName"].astype(str).str.contains("@", regex=False)).all():
+    if (~particles[NAME].astype(str).str.contains("@", regex=False)).all():
         flag = None if general is None else general.get("rlnTomoSubTomosAre2DStacks")
         named = [name for name in _TOMOGRAPHY if name in particles]
         if flag is not None and (flag.astype(str).str.strip() != "0").any():

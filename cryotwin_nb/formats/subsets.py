@@ -16,13 +16,14 @@ from cryotwin_nb.errors import InputError, warn_user
 from cryotwin_nb.formats.cryosparc import open_table
 from cryotwin_nb.formats.files import atomic, find_stack
 from cryotwin_nb.formats.star import ORIGINS, read_star
-from cryotwin_nb.formats.star_text import choose_particles, split, tokens
+from cryotwin_nb.formats.star_text import NAME, choose_particles, split, tokens
 
-_NAME = "rlnImageName"
 Columns = Mapping[str, np.ndarray]
 
 
-def write_star_subset(path: Path, source: Path, rows: np.ndarray, columns: Columns) -> str | None:
+def write_star_subset(
+    path: Path, source: Path, rows: np.ndarray, columns: Columns, images: np.ndarray | None = None
+) -> str | None:
     """Copy a STAR file with only the selected particles.
 
     Parameters
@@ -32,7 +33,10 @@ def write_star_subset(path: Path, source: Path, rows: np.ndarray, columns: Colum
     rows : (k,) int64
         Row numbers of the particles, from 0, in increasing order.
     columns : mapping of str to (k,)
-        Columns to add: numbers, or strings without spaces.
+        Values by name: numbers, or strings without spaces. The name "outlier_score" becomes the label
+        cryotwinOutlierScore; RELION's labels are kept. Columns that the file has are replaced, others are added.
+    images : (k,) int64 or None
+        Numbers of the images in their stacks, from 0, as read before; None: not compared.
 
     Returns
     -------
@@ -42,21 +46,29 @@ def write_star_subset(path: Path, source: Path, rows: np.ndarray, columns: Colum
     Raises
     ------
     InputError
-        If `source` has too few particles or already has one of the columns, or `path` cannot be written.
+        If `source` has too few particles or other images than when it was read, or `path` cannot be written.
 
     Warns
     -----
     UserWarning
         If origins in Å are added.
     """
-    labels = [b"cryotwin" + name.title().replace("_", "").encode() for name in columns]
     with open(source, "rb") as lines, atomic(path) as partial, open(partial, "wb") as out:
-        first = _copy(lines, out, rows, labels, list(columns.values()), source)
+        first = _copy(lines, out, rows, {_label(name): values for name, values in columns.items()}, images, source)
     return _moved(first, path, source)
 
 
+def _label(name: str) -> bytes:
+    return (name if name.startswith("rln") else "cryotwin" + name.title().replace("_", "")).encode()
+
+
 def _copy(
-    lines: BinaryIO, out: BinaryIO, rows: np.ndarray, labels: list[bytes], values: list[np.ndarray], source: Path
+    lines: BinaryIO,
+    out: BinaryIO,
+    rows: np.ndarray,
+    columns: dict[bytes, np.ndarray],
+    images: np.ndarray | None,
+    source: Path,
 ) -> str:
     """Copy a file except for the rows not selected; return the name of the first stack.
 
@@ -64,17 +76,19 @@ def _copy(
     It ignores origins in pixels beside data_optics, so these are also written in Å.
     """
     tables = split(source)
-    names = choose_particles([name for name, found in tables.items() if _NAME in found.labels])
+    names = choose_particles([name for name, found in tables.items() if NAME in found.labels])
     if not names:
         raise _changed(source, 0, int(rows[0]))
     table = tables[names[0]]
     if len(rows) and rows[-1] >= len(table.rows):
         raise _changed(source, len(table.rows), int(rows[-1]))
     if "optics" in tables and set(ORIGINS["pixels"]) <= set(table.labels) and not {*ORIGINS["Å"]} & {*table.labels}:
-        origins = _origins(source, rows)
-        labels, values = [*labels, *(name.encode() for name in origins)], [*values, *origins.values()]
+        columns |= {name.encode(): values for name, values in _origins(source, rows).items()}
+    places = {label.encode(): place for place, label in enumerate(table.labels)}
+    replaced = {places[label]: values for label, values in columns.items() if label in places}
+    added = {label: values for label, values in columns.items() if label not in places}
     first, last = table.label_line + 1, table.lines[-1] if table.rows else 0
-    position, number_of = table.labels.index(_NAME), {table.lines[row]: i for i, row in enumerate(rows.tolist())}
+    position, number_of = table.labels.index(NAME), {table.lines[row]: i for i, row in enumerate(rows.tolist())}
     stack = ""
     for number, line in enumerate(lines, 1):
         text = line.rstrip(b"\r\n").removeprefix(b"\xef\xbb\xbf")
@@ -83,13 +97,18 @@ def _copy(
             if chosen is None:
                 continue
             words = tokens(text)
-            stack = stack or words[position].partition(b"@")[2].decode(errors="replace")
-            added = [_written(column[chosen]) for column in values]
-            text = b" ".join(words) if b"#" in text else text
-            text = b" ".join([text.rstrip(), *added]) if added else text
+            image, _, name = words[position].strip(b"\"'").rpartition(b"@")
+            if images is not None and (int(image) if image.isdigit() else 1) != images[chosen] + 1:
+                raise _changed(source, len(table.rows), int(rows[chosen]))
+            stack = stack or name.decode(errors="replace")
+            for place, values in replaced.items():
+                words[place] = _written(values[chosen])
+            text = b" ".join(words) if b"#" in text or replaced else text
+            if added:
+                text = b" ".join([text.rstrip(), *(_written(values[chosen]) for values in added.values())])
         out.write(text + b"\n")
         if number == table.label_line:
-            out.write(_more_labels(table.labels, labels, source))
+            out.writelines(b"_%s #%d\n" % (label, len(places) + i) for i, label in enumerate(added, 1))
     return stack
 
 
@@ -105,41 +124,32 @@ def _origins(source: Path, rows: np.ndarray) -> Columns:
 
 
 def _changed(source: Path, found: int, row: int) -> InputError:
-    sentence = f"{source} has changed since it was read: row {row} (from 0) is missing."
+    sentence = f"{source} has changed since it was read: row {row} (from 0) is missing or lists another image."
     remedy = "Read the file again and repeat the selection."
-    return InputError(source, f"{found} particles", f"row {row}", remedy, sentence)
-
-
-def _more_labels(present: list[str], labels: list[bytes], source: Path) -> bytes:
-    there = sorted({label.encode() for label in present} & set(labels))
-    if there:
-        found, sentence = there[0].decode(), f"{source} already has a column {there[0].decode()}."
-        raise InputError(source, found, "a new name", "Choose another name for the new column.", sentence)
-    return b"".join(b"_%s #%d\n" % (label, len(present) + i) for i, label in enumerate(labels, 1))
+    return InputError(source, f"{found} particles", f"the image of row {row}", remedy, sentence)
 
 
 def _written(value: np.generic) -> bytes:
     return (f"{value:.9g}" if value.dtype.kind == "f" else str(value.item())).encode()
 
 
-def write_cs_subset(path: Path, source: Path, rows: np.ndarray, columns: Columns) -> str | None:
+def write_cs_subset(
+    path: Path, source: Path, rows: np.ndarray, columns: Columns, images: np.ndarray | None = None
+) -> str | None:
     """Write some rows of a .cs file with all fields; parameters, result and errors as in `write_star_subset`."""
     table = np.array(open_table(source))
+    names = table.dtype.names or ()
     if len(rows) and rows[-1] >= len(table):
         raise _changed(source, len(table), int(rows[-1]))
-    added = {f"cryotwin/{name}": _stored(values) for name, values in columns.items()}
-    there = sorted(set(added) & set(table.dtype.names or ()))
-    if there:
-        sentence = f"{source} already has a field {there[0]}."
-        raise InputError(source, there[0], "a new name", "Choose another name for the new column.", sentence)
-    subset = table[rows]
-    if added:
-        fields = [(name, table.dtype[name]) for name in table.dtype.names or ()]
-        subset = np.empty(len(rows), fields + [(name, values.dtype) for name, values in added.items()])
-        for name in table.dtype.names or ():
-            subset[name] = table[name][rows]
-        for name, values in added.items():
-            subset[name] = values
+    if images is not None and "blob/idx" in names and (table["blob/idx"][rows] != images).any():
+        raise _changed(source, len(table), int(rows[np.argmax(table["blob/idx"][rows] != images)]))
+    new = {name if "/" in name else f"cryotwin/{name}": _stored(values) for name, values in columns.items()}
+    fields: list[tuple] = [(name, table.dtype[name]) for name in names if name not in new]
+    subset = np.empty(len(rows), fields + [(name, values.dtype, values.shape[1:]) for name, values in new.items()])
+    for name, *_ in fields:
+        subset[name] = table[name][rows]
+    for name, values in new.items():
+        subset[name] = values
     with atomic(path) as partial, open(partial, "wb") as file:
         np.save(file, subset)
     if "blob/path" not in (subset.dtype.names or ()):  # of several files that were joined, this one has no images
