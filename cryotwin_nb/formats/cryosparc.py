@@ -76,7 +76,7 @@ def read_cs(
     pixel = _pixel_sizes(table, path, pixel_size)
     rotations, shifts = _poses(table, path, pixel, notes) if poses else (None, None)
     fields = set(table.dtype.names or ())
-    notes += unused(fields, table.__getitem__, path)
+    notes += unused(fields, table.__getitem__, pixel, path)
     shape = _numbers(table, path, "blob/shape", (2,)) if "blob/shape" in fields else np.zeros((len(table), 1))
     group = _numbers(table, path, "ctf/exp_group_id") if "ctf/exp_group_id" in fields else np.zeros(len(table))
     return Metadata(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,10 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.imaging.optics import CTF
 
 _SHARED = ("path", "stacks", "notes", "whole_files")
-_IDENTITY = {"rlnMagMat00": 1.0, "rlnMagMat11": 1.0, "rlnCtfScalefactor": 1.0, "ctf/scale": 1.0}
-_UNUSED = {  # columns of a STAR file and fields of a .cs file that change images and are not used here
-    "beam tilt": ("rlnBeamTiltX", "rlnBeamTiltY", "ctf/tilt_A"),
-    "odd aberrations": ("rlnOddZernike", "ctf/trefoil_A"),
-    "even aberrations": ("rlnEvenZernike", "ctf/tetra_A"),
-    "anisotropic magnification": ("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11", "ctf/anisomag"),
-    "B-factors of the CTF": ("rlnCtfBfactor", "ctf/bfactor"),
-    "scale factors of the CTF": ("rlnCtfScalefactor", "ctf/scale"),
-    "stage tilt": ("rlnTomoNominalStageTiltAngle", "wrpTiltAngle"),
-}
+_UNUSED = (  # columns of a STAR file and fields of a .cs file that can contain what is not used here
+    *("rlnBeamTilt", "rlnOddZernike", "rlnEvenZernike", "rlnMagMat", "rlnCtfBfactor", "rlnCtfScalefactor"),
+    *("rlnTomoNominalStageTiltAngle", "wrpTiltAngle", "ctf/"),
+)
 CTF_FIELDS = tuple(field.name for field in fields(CTF))
 
 
@@ -216,32 +210,10 @@ def require_consistent(
             raise InputError(where, f"{name} for {len(part)} particles", f"{name} for {n}", remedy)
 
 
-def unused(names: object, values: Callable[[str], Any], path: Path) -> list[str]:
-    """Return a note that names what a file contains and this package does not use, or nothing.
-
-    Parameters
-    ----------
-    names : container of str
-        Columns or fields of the file.
-    values : callable
-        Returns the values of a column.
-    path : Path
-        The file, for the message.
-    """
-    present = []
-    for title, columns in _UNUSED.items():
-        if any(name in names and _differs(values(name), _IDENTITY.get(name, 0.0)) for name in columns):  # type: ignore[operator]
-            present.append(title)
-    if not present:
+def unused(names: Iterable[str], values: Callable[[str], Any], pixel: np.ndarray, path: Path) -> list[str]:
+    """Return a note that names what a file contains and is not used, as `formats.aberrations.describe`."""
+    if not any(name.startswith(_UNUSED) for name in names):
         return []
-    listed = ", ".join(present[:-1]) + (" and " if len(present) > 1 else "") + present[-1]
-    return [f"{path} contains {listed}, which cryotwin_nb does not use."]
+    from cryotwin_nb.formats.aberrations import describe  # needed for such files only
 
-
-def _differs(values: Any, neutral: float) -> bool:
-    """Return whether any value differs from 0 (not set) and from the neutral value; text counts if it has a nonzero."""
-    array = np.asarray(values)
-    if array.dtype.kind not in "iuf":
-        digits = set("".join(map(str, array.ravel().tolist()))) & set("123456789")
-        return bool(digits)
-    return bool(((np.abs(array) > 1e-9) & (np.abs(array - neutral) > 1e-9)).any())
+    return describe(names, values, pixel, path)

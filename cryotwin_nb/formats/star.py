@@ -51,11 +51,11 @@ def read_star(
     notes: list[str] = []
     particles, optics = _tables(path, notes)
     table = _merge_optics(particles, optics, path)
-    notes += unused(table.columns, table.__getitem__, path)
     _require_plain_ctf(table, path)
     _require_whitening(table, path)
     stacks, stack_number, image_number, whole_files = image_names(table, path)
     pixel = _pixel_sizes(table, path, pixel_size)
+    notes += unused(table.columns, table.__getitem__, pixel, path)
     box = column(table["rlnImageSize"], path, "rlnImageSize") if "rlnImageSize" in table else np.zeros(len(table))
     group = table["rlnOpticsGroup"] if "rlnOpticsGroup" in table else np.zeros(len(table))
     return Metadata(
