@@ -506,20 +506,39 @@ def test_indices_and_latents_are_read(tmp_path):
 # ----------------------------------------------------------------------------------------------------------- ChimeraX
 
 
+def written_session(folder: Path, *names: str, **options) -> list[str]:
+    """Return the lines of a script for maps of these names."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_map(folder / name, np.zeros((8, 8, 8)), 1.0)
+    chimerax.write_session(folder / "path.cxc", [folder / name for name in names], level=0.0123, **options)
+    return (folder / "path.cxc").read_text().splitlines()
+
+
 def test_a_session_names_its_maps_relative_to_itself(tmp_path):
-    (tmp_path / "maps").mkdir()
-    maps = [tmp_path / f"maps/step {i}.mrc" for i in range(3)]
-    for path in maps:
-        write_map(path, np.zeros((8, 8, 8)), 1.0)
-    chimerax.write_session(tmp_path / "path.cxc", maps, level=0.0123)
-    text = (tmp_path / "path.cxc").read_text()
-    assert [line for line in text.splitlines() if line.startswith("open")] == [
-        f'open "maps/step {i}.mrc"' for i in range(3)
+    names = ["maps/step 0.mrc", "maps/[1-2] it's.mrc", 'maps/a "b".mrc']
+    lines = written_session(tmp_path / "a [b] 'c'", *names)
+    assert [line for line in lines if line.startswith("open")] == [
+        'open "maps/step 0.mrc" id 9001.1',
+        'open "maps/[1-2] it\'s.mrc" id 9001.2',
+        "open 'maps/a \"b\".mrc' id 9001.3",
     ]
-    assert "volume #1-3 level 0.0123" in text
-    assert "mseries slider #1-3" in text
-    assert str(tmp_path) not in text
-    assert len(set(re.findall(r"color (#\w{6})", text))) == 3
+    assert "volume #9001.1-3 level 0.0123" in lines
+    assert 'mseries slider #9001.1-3 title "Pathway" name Map' in lines
+    assert str(tmp_path) not in "\n".join(lines)
+    assert len(set(re.findall(r"color (#\w{6})", "\n".join(lines)))) == 3
+
+
+@pytest.mark.parametrize("names", [["a.mrc"], ["a.mrc", "b.mrc", "c.mrc"]])
+def test_a_session_script_leaves_other_models_and_settings_alone(tmp_path, names):
+    """Each command is about its own models, and no command changes the session."""
+    comment, *commands = written_session(tmp_path, *names, number=4711, title='a "new" path')
+    assert comment.startswith("# a 'new' path: ") and commands[0] == "close #4711"
+    opened = [int(match[1]) for line in commands if (match := re.fullmatch(r"open .* id 4711\.(\d+)", line))]
+    assert opened == [*range(1, len(names) + 1)]
+    others = [line for line in commands if not line.startswith("open")]
+    assert all(re.match(r"(close|volume|rename|view|mseries slider) #4711(\.[1-9](-[1-9])?)?( |$)", x) for x in others)
+    assert any(line.startswith("mseries") for line in others) == (len(names) > 1)
 
 
 def test_path_colors_run_from_blue_to_orange():

@@ -1,7 +1,8 @@
 """ChimeraX script that opens the maps of a pathway at a shared contour level, with a slider to step through them.
 
 ChimeraX runs a .cxc file with its folder as the working directory, so the script refers to the maps by relative
-paths, and the folder can be moved or shared.
+paths, and the folder can be moved or shared. It uses commands of the user guide of ChimeraX 1.11
+(pages open, close, rename, volume, view and mseries); the option `id` of `open` requires ChimeraX 1.7 or later.
 """
 
 from __future__ import annotations
@@ -25,8 +26,12 @@ def write_session(
     level: float,
     colors: Sequence[str] | None = None,
     title: str = "Pathway",
+    number: int = 9001,
 ) -> None:
-    """Write a .cxc script that shows a series of maps at one contour level.
+    """Write a .cxc script that adds a series of maps at one contour level to a ChimeraX session.
+
+    The maps become the submodels of one model, with a number that is hardly ever taken. Other models and the settings
+    of the session stay as they are. Opening the script again replaces its own maps.
 
     Parameters
     ----------
@@ -39,13 +44,36 @@ def write_session(
     colors : sequence of str, optional
         One colour per map, in ChimeraX notation ("#0072b2", "orange"); by default blue to orange.
     title : str
-        Title of the slider.
+        Title of the slider and name of the model.
+    number : int
+        Model number; the maps are opened as #number.1, #number.2 ...
 
     Raises
     ------
     InputError
         If `maps` is empty, a map is missing, the level is not finite, or the numbers of maps and colours differ.
     """
+    series = map_series(path, maps, level, colors)
+    title = " ".join(title.replace('"', "'").split())
+    every = f"#{number}.1-{len(series)}" if len(series) > 1 else f"#{number}.1"
+    lines = [f"# {title}: open this file in ChimeraX 1.7 or later. It adds the maps to the session as model #{number}."]
+    lines.append(f"close #{number}")
+    for i, (name, color) in enumerate(series, 1):
+        quote = "'" if '"' in name else '"'
+        lines.append(f"open {quote}{name}{quote} id {number}.{i}")
+        lines.append(f"volume #{number}.{i} style surface step 1 color {color}")
+    lines.append(f'rename #{number} "{title}"')
+    lines += [f"volume {every} level {level:.6g}", f"view #{number}"]
+    if len(series) > 1:
+        lines.append(f'mseries slider {every} title "{title}" name Map')
+    with atomic(path) as partial:
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def map_series(
+    path: str | os.PathLike, maps: Sequence[str | os.PathLike], level: float, colors: Sequence[str] | None = None
+) -> list[tuple[str, str]]:
+    """Return for each map its path relative to the folder of `path`, and its colour; see `write_session`."""
     files = [require_file(name, "map").resolve() for name in maps]
     palette = list(colors) if colors is not None else path_colors(len(files))
     if not files:
@@ -56,16 +84,8 @@ def write_session(
     if not np.isfinite(level):
         raise InputError(path, f"a contour level of {level}", "a finite number", "Choose a finite level.")
     folder = Path(path).resolve().parent
-    every = f"#1-{len(files)}" if len(files) > 1 else "#1"
-    title = " ".join(title.replace('"', "'").split())
-    lines = [f"# {title}: open this file in ChimeraX. It closes the session and opens the maps as #1, #2 ..."]
-    lines += ["close session", *(f'open "{Path(os.path.relpath(file, folder)).as_posix()}"' for file in files)]
-    lines += [f"volume #{i} style surface step 1 color {color}" for i, color in enumerate(palette, 1)]
-    lines += [f"volume {every} level {level:.6g}", "set bgColor white", "lighting soft", "view"]
-    if len(files) > 1:
-        lines.append(f'mseries slider {every} title "{title}" name Map')
-    with atomic(path) as partial:
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    names = [Path(os.path.relpath(file, folder)).as_posix() for file in files]
+    return list(zip(names, palette, strict=True))
 
 
 def path_colors(n: int) -> list[str]:
