@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import cryotwin_nb as ct
 from cryotwin_nb import demo
@@ -17,6 +18,7 @@ from cryotwin_nb.cli import demonstration, exploring, reading, training
 from cryotwin_nb.cli import main as commands
 from cryotwin_nb.cli.main import main
 from cryotwin_nb.cli.options import Option
+from cryotwin_nb.imaging.fourier import mirrored
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,7 @@ def test_pathway_lists_components_and_writes_maps(run, tmp_path, capsys):
     assert "weight  60.0%" in capsys.readouterr().out
     command = ["pathway", f"{tmp_path / 'two.safetensors'}", "--start", "0", "--end", "1", "--n-steps", "3"]
     assert main([*command, "--output", f"{tmp_path / 'path'}"]) == 0
-    names = ["latents.npy", "latents.txt", "path.json", "pathway.cxc"]
+    names = ["latents.npy", "latents.txt", "path.json", "pathway.cxc", "pathway.pml", "pathway.mvsj"]
     names += [f"map_00{k}.mrc" for k in range(4)] + [f"difference_00{k}.mrc" for k in range(1, 4)]
     assert sorted(p.name for p in (tmp_path / "path").iterdir()) == sorted(names)
     volume, voxel = ct.read_map(tmp_path / "path" / "map_001.mrc")
@@ -105,6 +107,8 @@ def test_pathway_lists_components_and_writes_maps(run, tmp_path, capsys):
     summary = json.loads((tmp_path / "path" / "path.json").read_text())
     assert summary["start"] == 0 and len(summary["log_prob"]) == 4 and summary["barrier"] > 0
     assert "map_003.mrc" in (tmp_path / "path" / "pathway.cxc").read_text()
+    assert main([*command, "--output", f"{tmp_path / 'flipped'}", "--flip-hand"]) == 0
+    np.testing.assert_allclose(ct.read_map(tmp_path / "flipped" / "map_001.mrc")[0], mirrored(torch.tensor(volume)))
 
 
 def test_select_writes_the_particles_of_a_state_and_those_near_points(run, tmp_path, capsys):
@@ -353,6 +357,17 @@ def test_look_tells_by_its_status_whether_something_must_be_mended(tmp_path, cap
     assert json.loads(capsys.readouterr().out)["findings"] == []
     assert main(["look", f"{tmp_path / 'good.star'}", "--contrast", "light", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["findings"][0]["name"] == "contrast inverted"
+
+
+def test_look_writes_its_maps_in_the_other_hand(tmp_path):
+    ct.simulate.assembly(100, 16, snr=1.0, seed=3, progress=False).write(tmp_path / "p.star", progress=False)
+    command = ["look", f"{tmp_path / 'p.star'}", "--contrast", "dark", "--output"]
+    for name, options in (("one", []), ("other", ["--flip-hand"])):
+        assert main([*command, f"{tmp_path / name}", *options]) in (0, 1)
+    for name in ("map.mrc", "half1.mrc", "half2.mrc"):
+        one = torch.as_tensor(ct.read_map(tmp_path / "one" / name)[0])
+        np.testing.assert_allclose(ct.read_map(tmp_path / "other" / name)[0], mirrored(one), atol=1e-6)
+    assert (tmp_path / "one" / "look.png").read_bytes() != (tmp_path / "other" / "look.png").read_bytes()
 
 
 def test_a_terminated_training_can_be_resumed(run, tmp_path):

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
+import sys
+from types import ModuleType, SimpleNamespace
+from urllib.parse import unquote
 
+import mrcfile
 import numpy as np
 import pytest
 import torch
 
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.chimerax import path_colors
+from cryotwin_nb.imaging.fourier import mirrored
 from cryotwin_nb.pathways.ridgeline import Pathway, pathway_from_knots
 
 
@@ -91,9 +100,139 @@ def test_files_of_a_former_longer_path_are_removed_and_others_kept(prior, tmp_pa
     for n_steps in (5, 2):
         path = path_of(prior, n_steps)
         ct.write_pathway(tmp_path, path, maps_of(path), 1.0)
-        (tmp_path / "map_of_mine.mrc").write_bytes(b"")
-    expected = {*(f"map_{k:03d}.mrc" for k in range(3)), "difference_001.mrc", "difference_002.mrc", "map_of_mine.mrc"}
+        for name in ("map_of_mine.mrc", "map_B_1.mrc"):
+            (tmp_path / name).write_bytes(b"")
+    expected = {*(f"map_{k:03d}.mrc" for k in range(3)), "difference_001.mrc", "difference_002.mrc"}
+    expected |= {"map_of_mine.mrc", "map_B_1.mrc"}
+    for name in ("pathway.cxc", "pathway.pml", "pathway.mvsj"):
+        assert set(re.findall(r"map_\d{3}\.mrc", (tmp_path / name).read_text())) == {f"map_00{k}.mrc" for k in range(3)}
     assert {file.name for file in tmp_path.glob("*.mrc")} == expected
+
+
+# ------------------------------------------------------------------------------------------------------------- viewers
+
+
+@pytest.fixture
+def written(prior, tmp_path):
+    """Return a folder with a difficult name, the path of 4 points that is in it, and its maps."""
+    path = path_of(prior, 3)
+    folder, maps = tmp_path / 'it\'s a "path" [1-3] #1 & 50%', maps_of(path)
+    ct.write_pathway(folder, path, maps, 2.5, level=1.25)
+    return folder, path, maps
+
+
+def test_the_viewers_show_the_same_maps_at_one_level_in_the_same_colours(written):
+    folder, _, maps = written
+    names, colors = [f"map_{k:03d}.mrc" for k in range(4)], path_colors(4)
+    cxc, pml = (folder / "pathway.cxc").read_text(), (folder / "pathway.pml").read_text()
+    assert re.findall(r'^open "(.+)" id', cxc, re.M) == names and re.findall(r" color (\S+)$", cxc, re.M) == colors
+    assert re.findall(r"\('(map.+)', '0x(.+)'\),", pml) == [(n, c[1:]) for n, c in zip(names, colors, strict=True)]
+    assert " level 1.25\n" in cxc and "    level=1.25,\n" in pml
+    snapshots = json.loads((folder / "pathway.mvsj").read_text())["snapshots"]
+    assert len({json.dumps(s["root"]["children"][1]) for s in snapshots}) == 1  # one view, of the middle of the maps
+    assert snapshots[0]["root"]["children"][1]["params"]["target"] == [maps.shape[-1] // 2 * 2.5] * 3
+    for snapshot, name, color in zip(snapshots, names, colors, strict=True):
+        download = snapshot["root"]["children"][0]
+        assert (folder / unquote(download["params"]["url"])).samefile(folder / name)
+        surface = download["children"][0]["children"][0]["children"][0]
+        assert surface["params"] == {"type": "isosurface", "absolute_isovalue": 1.25}
+        assert surface["children"][0]["params"] == {"color": color}
+
+
+def test_scripts_of_two_pathways_can_be_open_in_chimerax(prior, tmp_path):
+    numbers = []
+    for n_steps in (2, 2, 3):
+        path = path_of(prior, n_steps)
+        ct.write_pathway(tmp_path, path, maps_of(path), 1.0)
+        numbers += re.findall(r"^close #(\d{4})$", (tmp_path / "pathway.cxc").read_text(), re.M)
+    assert len(numbers) == 3 and numbers[0] == numbers[1] != numbers[2]
+
+
+@pytest.mark.parametrize("setting", ["1", "0"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_pymol_does_not_normalise_the_maps_and_keeps_its_setting(written, monkeypatch, setting, fails):
+    folder, state, loaded = written[0], {"normalize_ccp4_maps": setting}, []
+
+    def load(file, name, format):
+        loaded.append((file, state["normalize_ccp4_maps"], format))
+        if fails:
+            raise OSError
+
+    cmd = SimpleNamespace(load=load, get=state.get, set=state.__setitem__, get_unused_name=lambda prefix, _: prefix)
+    for name in ("isosurface", "color", "disable", "enable", "group", "scene", "scene_order", "zoom"):
+        setattr(cmd, name, lambda *_, **__: None)
+    module = ModuleType("pymol")
+    module.cmd = cmd
+    monkeypatch.setitem(sys.modules, "pymol", module)
+    script = (folder / "pathway.pml").read_text().split("\npython\n")[1].removesuffix("python end\n")
+    try:
+        exec(compile(script, "pathway.pml", "exec"), {"__script__": f"{folder / 'pathway.pml'}"})
+    except OSError:
+        assert fails
+    assert state == {"normalize_ccp4_maps": setting}
+    assert loaded == [(f"{folder / f'map_00{k}.mrc'}", 0, "mrc") for k in range(1 if fails else 4)]
+
+
+@pytest.mark.skipif(shutil.which("pymol") is None, reason="requires PyMOL")
+def test_pymol_opens_the_maps(written, tmp_path):
+    folder, _, maps = written
+    (tmp_path / "report.py").write_text(
+        "import json\n"
+        "from pymol import cmd\n"
+        "found = {name: [cmd.isolevel(name, query=1), cmd.get_volume_field(name + '_map').tolist()]\n"
+        "         for name in cmd.get_names('objects') if cmd.get_type(name) == 'object:surface'}\n"
+        "shown = {}\n"
+        "for scene in cmd.get_scene_list():\n"
+        "    cmd.scene(scene, 'recall', animate=0)\n"
+        "    shown[scene] = [n for n in cmd.get_names('objects', enabled_only=1) if n in found]\n"
+        f"json.dump([found, shown, cmd.get('normalize_ccp4_maps')], open({str(tmp_path / 'found.json')!r}, 'w'))\n"
+    )
+    subprocess.run(["pymol", "-cq", folder / "pathway.pml", tmp_path / "report.py"], check=True, timeout=120)
+    found, shown, normalize = json.loads((tmp_path / "found.json").read_text())
+    names = [f"pathway_{k:03d}" for k in range(4)]
+    assert [*found] == names and shown == {name: [name] for name in names} and normalize in ("1", "on")
+    for name, volume in zip(names, maps, strict=True):
+        level, field = found[name]
+        assert level == pytest.approx(1.25)
+        np.testing.assert_allclose(np.transpose(field), volume, atol=1e-6)
+
+
+def test_the_molviewspec_file_is_what_its_builder_writes(written):
+    spec = pytest.importorskip("molviewspec")
+    file = json.loads((written[0] / "pathway.mvsj").read_text())
+    spec.States.model_validate(file)
+    for step, (snapshot, color) in enumerate(zip(file["snapshots"], path_colors(4), strict=True)):
+        spec.validate_state_tree(json.dumps({"kind": "single", "metadata": file["metadata"], "root": snapshot["root"]}))
+        builder = spec.create_builder()
+        volume = builder.download(url=f"map_{step:03d}.mrc").parse(format="map").volume()
+        volume.representation(type="isosurface", absolute_isovalue=1.25).color(color=color)
+        builder.camera(target=[10, 10, 10], position=[10, 10, 30], up=[0, 1, 0])
+        built = builder.get_snapshot(title=f"Map {step}", key=f"map_{step:03d}", linger_duration_ms=500)
+        expected = json.loads(built.model_dump_json(exclude_none=True).replace('"params":{},', ""))
+        assert snapshot == expected
+
+
+# ---------------------------------------------------------------------------------------------------------------- hand
+
+
+@pytest.mark.parametrize("box_size", [None, 12])
+def test_the_hand_is_flipped_in_all_maps_and_recorded(prior, tmp_path, box_size):
+    path = path_of(prior, 2)
+    maps = maps_of(path)
+    ct.write_pathway(tmp_path / "one", path, maps, 1.5, box_size=box_size)
+    files = ct.write_pathway(tmp_path / "other", path, maps, 1.5, box_size=box_size, flip_hand=True)
+    for file in [*files, tmp_path / "other/difference_001.mrc", tmp_path / "other/difference_002.mrc"]:
+        one = torch.as_tensor(ct.read_map(tmp_path / "one" / file.name)[0])
+        np.testing.assert_allclose(ct.read_map(file)[0], mirrored(one), atol=1e-6)
+        assert not np.allclose(ct.read_map(file)[0], one, atol=0.1)
+        labels = [
+            " ".join(mrcfile.open(tmp_path / k / file.name, header_only=True).get_labels()) for k in ("one", "other")
+        ]
+        assert ["Hand flipped" in label for label in labels] == [False, True]
+    summaries = [json.loads((tmp_path / name / "path.json").read_text()) for name in ("one", "other")]
+    assert [summary.pop("flipped_hand") for summary in summaries] == [False, True] and summaries[0] == summaries[1]
+    for name in ("latents.txt", "pathway.cxc", "pathway.pml"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
 
 
 def test_another_number_of_maps_is_refused_before_anything_is_written(prior, tmp_path):

@@ -74,7 +74,9 @@ def add_pathway(parser: argparse.ArgumentParser) -> None:
     """Add the options of `pathway`."""
     add_model(parser)
     add_ends(parser)
-    parser.add_argument("--output", type=Path, required=True, help="folder for maps, latents and a ChimeraX script")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder for maps, latents and scripts for ChimeraX, PyMOL and Mol*"
+    )
     methods = "max_flux: path of least resistance; ridgeline: Algorithm 1 of the paper; chain: joined ridgelines"
     parser.add_argument("--method", choices=_METHODS, default="max_flux", help=f"{methods} (default: max_flux)")
     for option in _path_options():

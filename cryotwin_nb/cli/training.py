@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ def add_look(parser: argparse.ArgumentParser) -> None:
     for option in _looking():
         option.add_to(parser)
     parser.add_argument("--output", type=Path, help="folder for look.png, map.mrc and the two half maps")
+    hand = "write and draw the maps in the other hand, mirrored in the plane z = 0 through their centre"
+    parser.add_argument("--flip-hand", action="store_true", help=hand)
     parser.add_argument("--paths", action="store_true", help="only list where each stack of the file was found")
     add_json(parser)
 
@@ -81,12 +84,14 @@ def look(options: argparse.Namespace) -> int:
     print_result(options, numbers | {"findings": findings}, found.summary())
     if options.output:
         from cryotwin_nb.formats.mrc_writing import write_map
+        from cryotwin_nb.imaging.fourier import mirrored
 
         folder = make_folder(options.output)
         for name, volume in {"map": found.map, "half1": found.half_maps[0], "half2": found.half_maps[1]}.items():
-            write_map(folder / f"{name}.mrc", volume.numpy(), found.voxel_size)
+            write_map(folder / f"{name}.mrc", volume.numpy(), found.voxel_size, flip_hand=options.flip_hand)
+        shown = replace(found, map=mirrored(found.map)) if options.flip_hand else found
         with atomic(folder / "look.png") as partial:
-            draw(found).savefig(partial, dpi=120, bbox_inches="tight")
+            draw(shown).savefig(partial, dpi=120, bbox_inches="tight")
     return PROBLEMS if findings else DONE
 
 

@@ -28,12 +28,15 @@ _KIND = "PathwayExplorer"
 def write_exploration(
     folder: str | os.PathLike, view: View, prior: GaussianMixture, request: PathRequest, shown: dict[str, Any]
 ) -> list[Path]:
-    """Write maps, latents, a ChimeraX script, a movie, a figure and the note; return all files in the folder."""
+    """Write maps, latents, scripts for viewers, a movie, a figure and the note; return all files in the folder."""
     if view.path is None or view.maps is None:
         sentence = "There is no path to export yet."
         raise InputError("export", "no path", "a computed path", "Choose two stars and press Compute.", sentence)
     folder = make_folder(folder)
     write_pathway(folder, view.path, view.maps, view.voxel_size, level=view.level)
+    for former in folder.glob(f"snapshot_{'[0-9]' * 3}.png"):
+        if int(former.stem[-3:]) >= len(view.maps):
+            former.unlink()  # from a longer path
     titles = [f"step {k}" for k in range(len(view.maps))]
     write_movie(folder / "pathway.gif", view.maps, view.voxel_size, titles=titles, level=view.level)
     with atomic(folder / "pathway.png") as partial:

@@ -1,4 +1,4 @@
-"""Readers and writers of file formats: MRC, STAR, cryoSPARC .cs, cryoDRGN .pkl and ChimeraX scripts.
+"""Readers and writers of file formats: MRC, STAR, cryoSPARC .cs, cryoDRGN .pkl and scripts for viewers.
 
 Each particle reader returns a `metadata.Metadata`. Conventions of other programs are converted here and nowhere else.
 """

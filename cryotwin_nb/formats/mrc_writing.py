@@ -13,9 +13,10 @@ from mrcfile.dtypes import HEADER_DTYPE
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic
 from cryotwin_nb.formats.mrc import HEADER_BYTES
-from cryotwin_nb.imaging.fourier import fourier_padded
+from cryotwin_nb.imaging.fourier import fourier_padded, mirrored
 
 _STARTS, _AXES = ("nxstart", "nystart", "nzstart"), ("mapc", "mapr", "maps")
+_FLIPPED = "Hand flipped by cryotwin_nb: z to -z about the voxel D//2"
 
 
 def write_stack(
@@ -66,7 +67,13 @@ def set_statistics(path: str | os.PathLike, low: float, high: float, mean: float
         file.write(header.tobytes())
 
 
-def write_map(path: str | os.PathLike, volume: np.ndarray, voxel_size: float, box_size: int | None = None) -> None:
+def write_map(
+    path: str | os.PathLike,
+    volume: np.ndarray,
+    voxel_size: float,
+    box_size: int | None = None,
+    flip_hand: bool = False,
+) -> None:
     """Write a map to an MRC file, completely or not at all.
 
     Parameters
@@ -81,6 +88,9 @@ def write_map(path: str | os.PathLike, volume: np.ndarray, voxel_size: float, bo
         Box size of the written map, voxels; even and at least D (the default). The map is resampled to the finer grid
         over the same cube by zero-padding its Fourier transform (`fourier.fourier_padded`). Pass the box size before
         downsampling to match the grid and voxel size of maps from the original images.
+    flip_hand : bool
+        Write the map in the other hand: mirrored in the plane z = 0 through the voxel D//2 (`fourier.mirrored`). A
+        label in the header records the flip.
 
     Raises
     ------
@@ -108,10 +118,14 @@ def write_map(path: str | os.PathLike, volume: np.ndarray, voxel_size: float, bo
         raise InputError(path, f"a voxel size of {voxel_size} Å", "a positive size", "Pass particles.pixel_size.")
     if box_size is not None:
         values, voxel_size = _finer(path, values, voxel_size, box_size)
+    if flip_hand:
+        values = mirrored(torch.tensor(values)).numpy()
     with atomic(path) as partial, mrcfile.new(partial, overwrite=True) as file:
         file.set_data(values)
         file.set_volume()
         file.voxel_size = float(voxel_size)
+        if flip_hand:
+            file.add_label(_FLIPPED)
 
 
 def _finer(path: object, values: np.ndarray, voxel_size: float, box_size: int) -> tuple[np.ndarray, float]:
