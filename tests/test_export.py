@@ -153,8 +153,8 @@ def test_scripts_of_two_pathways_can_be_open_in_chimerax(prior, tmp_path):
 def test_pymol_does_not_normalise_the_maps_and_keeps_its_setting(written, monkeypatch, setting, fails):
     folder, state, loaded = written[0], {"normalize_ccp4_maps": setting}, []
 
-    def load(file, name, format):
-        loaded.append((file, state["normalize_ccp4_maps"], format))
+    def load(file, name):
+        loaded.append((file, state["normalize_ccp4_maps"]))
         if fails:
             raise OSError
 
@@ -170,7 +170,7 @@ def test_pymol_does_not_normalise_the_maps_and_keeps_its_setting(written, monkey
     except OSError:
         assert fails
     assert state == {"normalize_ccp4_maps": setting}
-    assert loaded == [(f"{folder / f'map_00{k}.mrc'}", 0, "mrc") for k in range(1 if fails else 4)]
+    assert loaded == [(f"{folder / f'map_00{k}.mrc'}", 0) for k in range(1 if fails else 4)]
 
 
 @pytest.mark.skipif(shutil.which("pymol") is None, reason="requires PyMOL")

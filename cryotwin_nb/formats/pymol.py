@@ -9,7 +9,7 @@ from cryotwin_nb.formats.chimerax import map_series
 from cryotwin_nb.formats.files import atomic
 
 _SCRIPT = '''\
-# {title}: open this file in PyMOL 2.0 or later. Page Down and Page Up step through the maps.
+# {title}: open this file in PyMOL 2.2 or later. Page Down and Page Up step through the maps.
 python
 import os
 from pymol import cmd
@@ -23,7 +23,7 @@ def add_pathway(folder, maps, level):
     try:
         for step, (name, color) in enumerate(maps):
             surface = "%s_%03d" % (group, step)
-            cmd.load(os.path.join(folder, name), surface + "_map", format="mrc")
+            cmd.load(os.path.join(folder, name), surface + "_map")
             cmd.isosurface(surface, surface + "_map", level)
             cmd.color(color, surface)
             cmd.disable(surface + "_map")
