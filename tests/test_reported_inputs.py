@@ -270,6 +270,14 @@ def test_each_particle_has_the_pose_of_its_best_class(stack):
     assert "best of 3 classes in alignments3D_multi" in notes[0]
 
 
+@pytest.mark.parametrize("classes", [0, 3])
+def test_poses_of_several_classes_need_their_posteriors(stack, classes):
+    name = "alignments3D_multi"
+    extra = [(f"{name}/pose", "f4", (classes, 3))] + [(f"{name}/class_posterior", "f4", (0,))] * (classes == 0)
+    with pytest.raises(InputError, match=f"no {name}/class_posterior"):
+        ct.Particles.read(cs(stack.parent / "m.cs", extra), contrast="dark")
+
+
 @pytest.mark.parametrize("size", [0.0, 4.0])
 def test_shifts_are_in_pixels_of_the_alignment_if_its_size_is_set(stack, size):
     fields = [("alignments3D/pose", "f4", (3,)), ("alignments3D/shift", "f4", (2,)), ("alignments3D/psize_A", "f4")]

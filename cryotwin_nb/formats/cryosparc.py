@@ -139,6 +139,8 @@ def _require_particles(table: np.ndarray, path: Path) -> None:
 
 def _numbers(table: np.ndarray, path: Path, name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
     """Return a numeric field (n, *shape) as float64."""
+    if name not in (table.dtype.names or ()) or 0 in shape:
+        raise InputError(path, f"no {name}", "that field", "Export the file again from cryoSPARC.")
     kind, size = table.dtype[name].base.kind, table.dtype[name].shape
     if kind not in "iuf" or size != shape:
         found = f"{name} of type {table.dtype[name]}"
