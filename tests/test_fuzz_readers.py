@@ -37,6 +37,8 @@ from cryotwin_nb.explorer.saving import read_note
 from cryotwin_nb.formats import cryodrgn
 from cryotwin_nb.formats.mrc import read_map
 from cryotwin_nb.formats.mrc_writing import write_map, write_stack
+from cryotwin_nb.formats.origins import Link, load
+from cryotwin_nb.formats.origins import save as save_record
 from cryotwin_nb.models.payload import FORMAT
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.whitening import Whitening
@@ -129,6 +131,8 @@ def write_set(folder: Path) -> None:
     truth = Truth("hinge", np.zeros((N, 2), "f4"), np.full(N, "start"), np.zeros(N, bool), 8, 2.5)
     truth.save(folder / "set.truth.npz")
     Whitening(np.ones((1, 8)), np.zeros(N, np.int64), np.ones(N, "f4")).save(folder / "set.whitening.npz")
+    record = Link(folder / "new.star", np.arange(N), np.arange(N, dtype=np.uint64), N)
+    save_record(folder / "set.origin.npz", [record, record])
     shutil.copyfile(manifest_path(), folder / "manifest.yaml")
     write_labels(folder / "labels.json", {0: "B", 1: "C"})
     (folder / "explorer.json").write_text(json.dumps(note()))
@@ -172,6 +176,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "model.safetensors": ct.CryoTwin.load,
     "set.truth.npz": lambda path: Truth.load(path, N),
     "set.whitening.npz": lambda path: Whitening.load(path, N),
+    "set.origin.npz": lambda path: load(path, path.parent),
     "manifest.yaml": data.datasets,
     "labels.json": lambda path: read_labels(path, prior()),
     "explorer.json": lambda path: read_note(path, prior()),
@@ -451,6 +456,13 @@ def doubled(start: bytes, twice: bytes, depth: int = 60) -> bytes:
     )
 
 
+def record_of_zeros() -> bytes:
+    """Return a compressed record of rows, a thousandth of its unpacked size."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, rows_0=np.zeros(10**7, np.int64))
+    return buffer.getvalue()
+
+
 LAUGHS = "a0: &a0 [ha]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
 MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 12))
 TABLE = "{{'descr': [('blob/path', {}), ('blob/idx', {})], 'fortran_order': False, 'shape': (1000000000000,)}}"
@@ -481,6 +493,7 @@ BOMBS: dict[str, tuple[str, bytes | Callable[[], bytes]]] = {
     "a truth of 10^9": ("set.truth.npz", truth_archive((10**9, 2), bytes(10**6))),
     "a truth of zeros": ("set.truth.npz", lambda: truth_archive((10**7, 2), bytes(8 * 10**7))),
     "a truth of many coordinates": ("set.truth.npz", truth_archive((N, 10**10))),
+    "a record of zeros": ("set.origin.npz", record_of_zeros),
     "an archive of zeros": ("model.pt", archive_of_zeros),
     "a wide model": ("model.pt", lambda: model(lambda p: p["config"].update(width=200_000))),
     "a deep model": ("model.pt", lambda: model(lambda p: p["config"].update(architecture="coordinate", depth=10**6))),

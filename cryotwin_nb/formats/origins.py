@@ -8,6 +8,7 @@ in the meantime is refused instead of being read by row number.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.formats.files import atomic
+from cryotwin_nb.formats.files import array_headers, atomic
 from cryotwin_nb.formats.fingerprints import fingerprints
 
 _SUFFIX = ".origin.npz"
@@ -106,6 +107,9 @@ def load(record: Path, folder: Path) -> Chain:
     """Read a chain; raise `InputError` if the record cannot be read."""
     chain: list[Link] = []
     try:
+        needed = sum(math.prod(shape) * size for shape, _, size in array_headers(record).values())
+        if needed > record.stat().st_size:  # `save` does not compress; a small archive could expand beyond the memory
+            raise ValueError("arrays larger than the file")
         with open(record, "rb") as file, np.load(file, allow_pickle=False) as stored:
             while f"rows_{len(chain)}" in stored:
                 number = len(chain)
