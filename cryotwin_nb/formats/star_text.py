@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _LONGEST_LINE = 2**16
 _MOST_LABELS = 1000
 _TOKEN = re.compile(rb"\"[^\"]*\"(?!\S)|'[^']*'(?!\S)|\S+")
+_MARKS = (b'"', b"'", b"#")
+_MARK = re.compile(rb"[\"'#](?<=\s.)")  # at the start of a token, but not of the text; inside names it has no meaning
 NAME = "rlnImageName"  # label of image names
 _TEXT = (NAME, "rlnMicrographName", "rlnOpticsGroupName")
 _PARTICLES = ("particles", "images", "")  # data_particles: RELION 3.1 and later; data_images or data_: earlier
@@ -103,7 +105,7 @@ def _parsed(table: Table, name: str, path: Path) -> pd.DataFrame:
     if not table.rows:
         return pd.DataFrame(columns=table.labels)
     text, separator = b"\n".join(table.rows), r"\s+"
-    if any(mark in text for mark in (b'"', b"'", b"#")):
+    if text[:1] in _MARKS or (any(mark in text for mark in _MARKS) and _MARK.search(text)):
         text, separator = b"\n".join(b"\t".join(map(_unquoted, tokens(row))) for row in table.rows), "\t"
     _require_length(table, 0, path)
     try:
