@@ -288,6 +288,18 @@ def test_shifts_are_in_pixels_of_the_alignment_if_its_size_is_set(stack, size):
     np.testing.assert_allclose(ct.Particles.read(path, contrast="dark").shifts, 3 * (size or 2.0))
 
 
+def test_an_amplitude_contrast_of_zero_was_never_set(stack):
+    fields = {"df1_A": 1e4, "df2_A": 1e4, "df_angle_rad": 0, "accel_kv": 300, "cs_mm": 2.7, "amp_contrast": 0}
+    values = {f"ctf__{name}": value for name, value in fields.items()}
+    values["ctf__amp_contrast"] = np.where(np.arange(N) % 2, 0.07, 0)
+    path = cs(stack.parent / "p.cs", [(f"ctf/{name}", "f4") for name in fields], **values)
+    particles, notes = read(path, contrast="dark")
+    np.testing.assert_allclose(particles.ctf.amplitude_contrast, np.where(np.arange(N) % 2, 0.07, 0.1))
+    assert len(notes) == 1 and "assuming 0.1" in notes[0]
+    given = ct.Particles.read(path, contrast="dark", amplitude_contrast=0.0)
+    assert not given.ctf.amplitude_contrast.any()
+
+
 def test_poses_in_degrees_are_refused(stack):
     path = cs(stack.parent / "p.cs", [("alignments3D/pose", "f4", (3,))], alignments3D__pose=[90.0, 10.0, 0.0])
     with pytest.raises(InputError, match="degrees to radians"):

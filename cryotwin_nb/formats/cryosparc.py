@@ -240,4 +240,6 @@ def _ctf(table: np.ndarray, path: Path) -> CTF | None:
     }
     for angle in ("defocus_angle", "phase_shift"):
         values[angle] = np.rad2deg(values[angle])
+    contrast = values["amplitude_contrast"]
+    values["amplitude_contrast"] = np.where(contrast == 0, np.nan, contrast)  # 0: never set
     return make_ctf(path, **values)

@@ -63,7 +63,8 @@ def prepare(
         New box size, pixels, even. Images are cropped in Fourier space: they keep their extent in Å and lose detail
         finer than two new pixels. By default, the box size is kept.
     dtype : {"float16", "float32"}
-        Data type of the stack, MRC mode 12 or 2.
+        Data type of the stack, MRC mode 12 or 2. RELION 3.1 cannot open float16 stacks. The particles are stored dark
+        on light; RELION expects the opposite and would reconstruct a negative map.
     whiten : bool
         Divide by the amplitude spectrum of the noise (per optics group for groups of at least 1,000 images). If False,
         float16 images are divided by the standard deviation of the noise, and float32 images keep their grey values.
