@@ -78,7 +78,12 @@ def save(path: Path, rows: np.ndarray) -> None:
 def read_metadata(path: Path) -> None:
     particles = ct.Particles.read(path, images=False)
     assert len(particles.identity) == len(particles)
-    particles.summary()
+    particles.summary(), particles.columns
+
+
+def read_both(path: Path) -> None:
+    read_metadata(path)
+    read_particles(path)
 
 
 def read_joined(path: Path) -> None:
@@ -103,7 +108,7 @@ Damage = Callable[[bytes, random.Random], bytes]
 CAMPAIGN: dict[str, tuple[tuple[str, ...], Callable[[Path], Any], tuple[Damage, ...]]] = {
     "STAR, metadata": (("new.star", "old.star", "rich.star"), read_metadata, (columns, columns, text, general)),
     "STAR, images": (("new.star", "old.star", "rich.star"), read_particles, (columns, columns, text, general)),
-    ".cs": (("table.cs", "rich.cs"), read_particles, (table, general)),
+    ".cs": (("table.cs", "rich.cs"), read_both, (table, general)),
     ".cs, joined": (("first.cs", "second.cs"), read_joined, (table, general)),
     "MRC map": (("map.mrc",), READERS["map.mrc"], (mrc, general)),
     "MRC stack": (("stack.mrcs",), read_particles, (mrc, general)),
