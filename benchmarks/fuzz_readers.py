@@ -39,7 +39,7 @@ import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.origins import record_of
 
-SECONDS, BYTES, BATCH = 5, 2**30, 2500
+SECONDS, BYTES, BATCH = 5, 2**30, 10_000
 
 
 def write_more(folder: Path) -> None:
