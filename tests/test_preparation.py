@@ -207,6 +207,85 @@ def test_light_particles_are_written_dark(raw, tmp_path):
     assert np.asarray(optics["cryotwinContrastSign"]).tolist() == [-1]
 
 
+def test_a_whitened_stack_is_not_whitened_twice(raw, tmp_path):
+    once = read(ct.prepare(raw, tmp_path / "once.star", **QUIET).path)
+    twice = read(ct.prepare(once, tmp_path / "twice.star", **QUIET).path)
+    grey = read(ct.prepare(once, tmp_path / "grey.star", whiten=False, dtype="float32", **QUIET).path)
+    for particles in (twice, grey):
+        difference = particles.unwhitened([3, 250]).numpy() - raw.images([3, 250])
+        assert np.ptp(difference, axis=(1, 2)).max() < 5e-3 * raw.images([3]).std()  # except for the level
+
+
+# ---------------------------------------------------------------------------------------------------------- for RELION
+
+
+def test_a_stack_for_relion_has_light_particles_on_a_normalised_background(raw, tmp_path):
+    report = ct.prepare(raw, tmp_path / "p.star", for_relion=True, **QUIET)
+    assert "cryotwin" not in report.path.read_text()
+    with mrcfile.open(tmp_path / "p.mrcs") as file:
+        assert int(file.header.mode) == 2
+        stored = file.data.copy()
+    background = stored[:, np.hypot(*(np.indices((32, 32)) - 16)) > 15]
+    assert np.abs(background.mean(1)).max() < 0.1
+    assert np.abs(background.std(1) - 1).max() < 0.1
+    with pytest.warns(UserWarning, match="light on dark .measured"):
+        back = Particles.read(report.path)
+    np.testing.assert_allclose(back.rotations, raw.rotations, atol=1e-6)
+    np.testing.assert_allclose(back.shifts, raw.shifts, atol=1e-5)
+    np.testing.assert_allclose(back.ctf.defocus_u, raw.ctf.defocus_u)
+    for image, original in zip(back.images(slice(None)), raw.images(slice(None))):
+        assert np.corrcoef(image.ravel(), original.ravel())[0, 1] > 1 - 1e-9
+    assert report.for_relion and report.contrast == "dark" and not report.whitened
+    assert "float32, normalised for RELION, light (recorded as dark, inverted)" in report.summary()
+
+
+@pytest.mark.parametrize("origin", ["light", "whitened"])
+def test_a_stack_for_relion_is_the_same_from_light_or_whitened_images(raw, tmp_path, origin):
+    if origin == "light":
+        parts = (-raw.images(slice(None)), raw.rotations, raw.shifts, raw.ctf)
+        source = Particles(*parts, pixel_size=10.0, contrast="light")
+    else:
+        source = read(ct.prepare(raw, tmp_path / "whitened.star", **QUIET).path)
+    with mrcfile.open(ct.prepare(raw, tmp_path / "a.star", for_relion=True, **QUIET).path.with_suffix(".mrcs")) as file:
+        expected = file.data.copy()
+    with mrcfile.open(
+        ct.prepare(source, tmp_path / "b.star", for_relion=True, **QUIET).path.with_suffix(".mrcs")
+    ) as file:
+        np.testing.assert_allclose(file.data, expected, atol=1e-5 if origin == "light" else 0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"), [({"dtype": "float16"}, "float16"), ({"whiten": True}, "whitening")], ids=str
+)
+def test_float16_and_whitening_contradict_a_stack_for_relion(raw, tmp_path, options, wrong):
+    with pytest.raises(InputError, match=f"cannot be combined with {wrong}"):
+        ct.prepare(raw, tmp_path / "p.star", for_relion=True, **options, **QUIET)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("words", [[], ["--no-whiten", "--dtype", "float32"], ["--dtype", "float16"]], ids=" ".join)
+def test_the_command_writes_a_stack_for_relion(raw, tmp_path, capsys, words):
+    arguments = ["prepare", str(raw.where), "--output", str(tmp_path / "p.star"), "--contrast", "dark", "--for-relion"]
+    if "float16" in words:
+        assert main([*arguments, *words]) == 2
+        assert "cannot be combined with float16" in capsys.readouterr().err
+    else:
+        assert main([*arguments, *words]) == 0
+        assert "normalised for RELION" in capsys.readouterr().out
+
+
+def test_images_with_a_constant_background_keep_their_scale_for_relion(raw, tmp_path):
+    images = raw.images(slice(0, 20)).copy()
+    masked = images[5] * (np.hypot(*(np.indices((32, 32)) - 16)) < 10)
+    images[3], images[4], images[5] = 0, 0.3, masked
+    report = ct.prepare(Particles(images, pixel_size=10.0), tmp_path / "p.star", for_relion=True, **QUIET)
+    with mrcfile.open(tmp_path / "p.mrcs") as file:
+        assert np.abs(file.data[[3, 4]]).max() < 1e-6
+        np.testing.assert_allclose(file.data[5], -masked, atol=1e-6)
+        assert np.isfinite(file.data).all()
+    assert "nearly constant" in report.suspicious[4]
+
+
 # ------------------------------------------------------------------------------------------------------- interruptions
 
 
@@ -272,6 +351,8 @@ def test_other_options_or_input_do_not_go_on(raw, tmp_path, monkeypatch, small_c
             ct.prepare(raw, tmp_path / "p.star", 16, workers=1, progress=False)
     with pytest.raises(InputError, match="box size 32 instead of 16"):
         ct.prepare(raw, tmp_path / "p.star", **QUIET)
+    with pytest.raises(InputError, match="for RELION True instead of False"):
+        ct.prepare(raw, tmp_path / "p.star", 16, for_relion=True, **QUIET)
     with pytest.raises(InputError, match=r"(?s)input .* instead of"):
         ct.prepare(raw[:250], tmp_path / "p.star", 16, **QUIET)
     assert not (tmp_path / "p.star").exists()

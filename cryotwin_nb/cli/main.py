@@ -35,7 +35,7 @@ class _Command(NamedTuple):
 
 COMMANDS = {
     "demo": _Command("demonstration", "run the complete workflow on simulated data and compare with the ground truth"),
-    "prepare": _Command("training", "write a compact stack on a coarser grid"),
+    "prepare": _Command("training", "write a compact stack on a coarser grid, for training or for RELION"),
     "look": _Command("training", "check poses, CTF and contrast, and reconstruct a coarse map"),
     "train": _Command("training", "train a model on particle images"),
     "embed": _Command("training", "embed particle images with a model and write their latents"),

@@ -30,6 +30,7 @@ def add_prepare(parser: argparse.ArgumentParser) -> None:
     for option in _preparing():
         option.add_to(parser)
     parser.add_argument("--picture", type=Path, help=".png file for plots of defocus, views and suspicious images")
+    parser.set_defaults(whiten=None)  # decided by --for-relion unless --no-whiten is given
 
 
 def prepare(options: argparse.Namespace) -> int:
@@ -51,7 +52,8 @@ def prepare(options: argparse.Namespace) -> int:
 def _preparing() -> list[Option]:
     from cryotwin_nb.preparation import prepare as run
 
-    return options_of(run, skip=("particles", "output", "progress"))
+    options = options_of(run, skip=("particles", "output", "progress"))
+    return [option._replace(default=True) if option.keyword == "whiten" else option for option in options]
 
 
 def add_look(parser: argparse.ArgumentParser) -> None:

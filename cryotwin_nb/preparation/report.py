@@ -29,7 +29,7 @@ class Preparation:
     n, box_size, pixel_size : int, int, float
         Number of images; box size D, pixels; pixel size, Å.
     contrast : {"dark", "light"}
-        Contrast of the particles as recorded; in the stack they are dark.
+        Contrast of the particles as recorded; in the stack they are dark, or light if it is for RELION.
     dtype : str
         Data type of the stack.
     whitened : bool
@@ -50,6 +50,8 @@ class Preparation:
         shell, before whitening and in common units. `noise_power` is None if the noise was not measured.
     seconds : float
         Wall-clock time of the preparation, s.
+    for_relion : bool
+        Whether the stack is for RELION: each image is normalised by its background, and particles are light.
     """
 
     path: Path
@@ -68,6 +70,7 @@ class Preparation:
     image_power: np.ndarray
     noise_power: np.ndarray | None
     seconds: float
+    for_relion: bool = False
 
     @property
     def resolution_limit(self) -> float:
@@ -77,8 +80,9 @@ class Preparation:
     def summary(self) -> str:
         """Return the report as a few lines of text."""
         scaled = "noise of unit variance" if self.dtype == "float16" else "grey values as recorded"
-        how = f"{self.dtype}, {'whitened' if self.whitened else scaled}, dark"
-        turned = "" if self.contrast == "dark" else " (recorded as light, inverted)"
+        scaled, stored = ("normalised for RELION", "light") if self.for_relion else (scaled, "dark")
+        how = f"{self.dtype}, {'whitened' if self.whitened else scaled}, {stored}"
+        turned = "" if self.contrast == stored else f" (recorded as {self.contrast}, inverted)"
         lines = [
             f"{self.path}: {self.n:,} images, box {self.box_size} px at {self.pixel_size:.4g} Å/px",
             f"resolution limit: {self.resolution_limit:.3g} Å; {how}{turned}; {self.seconds:.0f} s",
@@ -101,7 +105,13 @@ class Preparation:
 
 
 def report(
-    path: Path, source: Particles, kept: dict[str, np.ndarray], whitening: Whitening | None, dtype: str, seconds: float
+    path: Path,
+    source: Particles,
+    kept: dict[str, np.ndarray],
+    whitening: Whitening | None,
+    dtype: str,
+    seconds: float,
+    for_relion: bool = False,
 ) -> Preparation:
     """Return the report on a newly written stack.
 
@@ -119,9 +129,11 @@ def report(
         Data type of the stack.
     seconds : float
         Wall-clock time of the preparation, s.
+    for_relion : bool
+        Whether the stack is for RELION.
     """
-    # Passing the contrast avoids a warning: the stack's contrast was set by `prepare` and is declared in the file.
-    prepared = Particles.read(path, contrast="dark")
+    # Passing the contrast avoids a warning: the stack's contrast was set by `prepare`.
+    prepared = Particles.read(path, contrast="light" if for_relion else "dark")
     suspicious = suspicious_images(kept)
     even = np.linspace(0, len(prepared) - 1, min(6, len(prepared))).astype(int).tolist()
     rows = [*list(suspicious)[:6], *(row for row in even if row not in suspicious)]
@@ -148,6 +160,7 @@ def report(
         image_power=_power(prepared, sample),
         noise_power=noise,
         seconds=seconds,
+        for_relion=for_relion,
     )
 
 

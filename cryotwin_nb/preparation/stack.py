@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic, make_folder, require_suffix
 from cryotwin_nb.formats.mrc_writing import set_statistics
 from cryotwin_nb.formats.origins import chain_of, written
@@ -32,6 +31,7 @@ from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.whitening import Whitening
 from cryotwin_nb.particles.writing import refuse_overwriting
 from cryotwin_nb.preparation.cropping import cropped
+from cryotwin_nb.preparation.relion import choose_format, normalised
 from cryotwin_nb.preparation.report import Preparation, report
 
 _TYPES = {"float16": np.float16, "float32": np.float32}
@@ -44,13 +44,17 @@ def prepare(
     output: str | os.PathLike,
     box_size: int | None = None,
     *,
-    dtype: str = "float16",
-    whiten: bool = True,
+    dtype: str | None = None,
+    whiten: bool | None = None,
+    for_relion: bool = False,
     workers: int | None = None,
     resume: bool = True,
     progress: bool = True,
 ) -> Preparation:
-    """Write particles as one compact stack with a RELION 3.1 STAR file beside it, completely or not at all.
+    """Write particles as one compact stack with a STAR file beside it, completely or not at all.
+
+    By default, the stack is for cryotwin_nb only: RELION 3.1 cannot open float16 images, and a map that it reconstructs
+    from dark particles is negative. Pass ``for_relion=True`` for a stack that RELION can use.
 
     Parameters
     ----------
@@ -62,12 +66,15 @@ def prepare(
     box_size : int, optional
         New box size, pixels, even. Images are cropped in Fourier space: they keep their extent in Å and lose detail
         finer than two new pixels. By default, the box size is kept.
-    dtype : {"float16", "float32"}
-        Data type of the stack, MRC mode 12 or 2. RELION 3.1 cannot open float16 stacks. The particles are stored dark
-        on light; RELION expects the opposite and would reconstruct a negative map.
-    whiten : bool
-        Divide by the amplitude spectrum of the noise (per optics group for groups of at least 1,000 images). If False,
-        float16 images are divided by the standard deviation of the noise, and float32 images keep their grey values.
+    dtype : {"float16", "float32"}, optional
+        Data type of the stack, MRC mode 12 or 2. By default float16, or float32 with `for_relion`.
+    whiten : bool, optional
+        Divide by the amplitude spectrum of the noise (per optics group for groups of at least 1,000 images), the
+        default without `for_relion`. If False, float16 images are divided by the standard deviation of the noise, and
+        float32 images keep their grey values.
+    for_relion : bool
+        Write a stack for RELION 3.1 and later: float32, light particles on a dark background, not whitened, each image
+        normalised to a background of mean 0 and standard deviation 1, and no columns that RELION does not know.
     workers : int, optional
         Number of threads; by default one per available CPU.
     resume : bool
@@ -84,12 +91,14 @@ def prepare(
     ------
     InputError
         If an image contains NaN (the message names it), the disk has too little space, an interrupted call had other
-        input or options, the output would overwrite the input, or `Particles.read` refuses the input.
+        input or options, the output would overwrite the input, `Particles.read` refuses the input, or `for_relion` is
+        combined with float16 or whitening.
 
     Notes
     -----
     The images are written as dark particles. `Particles.images` returns them as stored. `Particles.unwhitened` and
-    everything built on `ImageFormation` restore the original grey values up to a constant offset.
+    everything built on `ImageFormation` restore the original grey values up to a constant offset. With `for_relion`,
+    each image has its own scale, and `Particles.read` measures the contrast. Start RELION in the folder of the output.
 
     Examples
     --------
@@ -98,8 +107,7 @@ def prepare(
     24
     """
     started = time.perf_counter()
-    if dtype not in _TYPES:
-        raise InputError("dtype", repr(dtype), "'float16' or 'float32'", "Choose one of the two.")
+    dtype, whiten = choose_format(dtype, whiten, for_relion)
     particles = particles if isinstance(particles, Particles) else Particles.read(particles)
     output = require_suffix(output, ".star")
     make_folder(output.parent)
@@ -110,15 +118,17 @@ def prepare(
         output.with_suffix(".mrcs"), len(small), small.box_size, small.pixel_size, _TYPES[dtype], _CHUNK
     )
     identity = {"box size": small.box_size, "type": dtype, "whitening": whiten, "input": _identity(particles)}
-    identity["images per chunk"] = _CHUNK
+    identity |= {"images per chunk": _CHUNK, "for RELION": for_relion}
     amplitude = np.array(stack.open(identity, resume, lambda: _amplitude(small, whiten, dtype))["amplitude"])
-    work = partial(_chunk, small, amplitude, dtype)
+    work = partial(_chunk, small, amplitude, dtype, for_relion)
     _fill(stack, work, workers or _processors(), progress)
     kept = stack.kept()
     whitening = Whitening(amplitude, _rows(small, amplitude), kept["scale"]) if len(amplitude) else None
-    _publish(stack, small, whitening, kept, output)
+    squares = kept["power"] / kept["scale"] ** 2
+    set_statistics(stack.stack, kept["low"].min(), kept["high"].max(), kept["stored"].mean(), squares.mean())
+    _publish(stack, small, whitening, output, for_relion)
     written(output, chain)
-    return report(output, small, kept, whitening, dtype, time.perf_counter() - started)
+    return report(output, small, kept, whitening, dtype, time.perf_counter() - started, for_relion)
 
 
 def _identity(particles: Particles) -> str:
@@ -155,15 +165,18 @@ def _rows(particles: Particles, amplitude: np.ndarray) -> np.ndarray:
     return particles.optics_group + 1 if len(amplitude) > 1 else np.zeros(len(particles), np.int64)
 
 
-def _chunk(particles: Particles, amplitude: np.ndarray, dtype: str, rows: np.ndarray) -> tuple[np.ndarray, dict]:
+def _chunk(
+    particles: Particles, amplitude: np.ndarray, dtype: str, for_relion: bool, rows: np.ndarray
+) -> tuple[np.ndarray, dict]:
     """Return images as stored, and statistics of each image before and after processing."""
-    images = torch.as_tensor(particles.images(rows))
+    images = particles.unwhitened(rows)  # a stack that was prepared before is not whitened twice
     kept = {"mean": images.mean((1, 2)), "std": images.std((1, 2)), "spike": _spike(images)}
     digests = [hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest() for image in images.numpy()]
     if len(amplitude):
         outside = 1 - ImageFormation(particles.box_size).window
         images = images - ((images * outside).sum((1, 2)) / outside.sum())[:, None, None]
         images = filter_images(images, torch.as_tensor(1 / amplitude[_rows(particles[rows], amplitude)]))
+    images = normalised(images) if for_relion else images
     peak = images.abs().amax((1, 2))
     scale = torch.ones_like(peak)
     if dtype == "float16":
@@ -204,18 +217,16 @@ def _processors() -> int:
 
 
 def _publish(
-    stack: PartialStack, particles: Particles, whitening: Whitening | None, kept: dict[str, np.ndarray], output: Path
+    stack: PartialStack, particles: Particles, whitening: Whitening | None, output: Path, for_relion: bool
 ) -> None:
     """Rename the finished stack and write the files beside it; the STAR file comes last."""
-    squares = kept["power"] / kept["scale"] ** 2
-    set_statistics(stack.stack, kept["low"].min(), kept["high"].max(), kept["stored"].mean(), squares.mean())
     beside = {".truth.npz": particles.truth, ".whitening.npz": whitening}
     with ExitStack() as files:
         star = files.enter_context(atomic(output))
         for suffix, part in beside.items():
             if part is not None:
                 part.save(files.enter_context(atomic(output.with_suffix(suffix))))
-        columns = {SIGN: -1} | ({WHITENED: 1} if whitening is not None else {})
+        columns = {} if for_relion else {SIGN: -1} | ({WHITENED: 1} if whitening is not None else {})
         views = (particles.rotations, particles.shifts, particles.ctf)
         grid = (particles.optics_group, particles.pixel_size, particles.box_size)
         write_star(star, stack.target.name, *grid, *views, columns)
