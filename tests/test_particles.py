@@ -194,6 +194,8 @@ def test_particles_without_poses_and_ctf_are_written(tmp_path):
     assert p.rotations is None
     assert p.ctf is None
     assert p.pixel_size == 2.0
+    labels = (tmp_path / "s.star").read_text().split("data_particles")[0].split()
+    assert {"_rlnVoltage", "_rlnSphericalAberration"} <= set(labels)  # RELION 3.1 cannot read the file without them
 
 
 def test_a_group_of_several_voltages_becomes_several(tmp_path):

@@ -268,6 +268,17 @@ def test_relion_sees_the_shifts_that_cryodrgn_writes_in_pixels(dark, tmp_path):
     assert correlation(seen, expected) > 0.99999
 
 
+def test_relion_reads_particles_without_a_ctf(dark, tmp_path):
+    few = dark[:20]
+    images = few.images(slice(None))
+    ct.Particles(images, few.rotations, few.shifts, pixel_size=PIXEL).write(tmp_path / "p.star", progress=False)
+    assert "WARN" not in relion("stack_create", "--i", "p.star", "--o", "copy", cwd=tmp_path)
+    with mrcfile.open(tmp_path / "copy.mrcs") as file:
+        np.testing.assert_array_equal(file.data, images)
+    assert len(tables(tmp_path / "copy.star")["particles"]) == len(few)
+    assert ct.Particles.read(tmp_path / "p.star", contrast="dark").ctf is None
+
+
 def test_a_stack_for_relion_gives_no_warning_and_positive_density(dark, tmp_path):
     few = dark[:60]
     path = ct.prepare(few, tmp_path / "prepared.star", for_relion=True, **QUIET).path

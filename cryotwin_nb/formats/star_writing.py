@@ -50,6 +50,7 @@ def write_star(
     rows, group = np.unique(np.stack(list(keys.values()), axis=1), axis=0, return_inverse=True)
     optics: dict[str, Any] = {"rlnOpticsGroup": np.arange(len(rows)) + 1}
     optics["rlnOpticsGroupName"] = [f"opticsGroup{number}" for number in optics["rlnOpticsGroup"]]
+    optics |= {"rlnVoltage": 0.0, "rlnSphericalAberration": 0.0} if ctf is None else {}  # RELION requires both labels
     optics |= dict(zip(list(keys)[1:], rows.T[1:]))
     optics |= {"rlnImagePixelSize": pixel_size, "rlnImageSize": box_size, "rlnImageDimensionality": 2}
     optics |= prepared or {}
