@@ -57,6 +57,9 @@ _rlnOpticsGroup #10
 4@stack.mrcs 13 23 33 4.5 -5.5 15003 14300 48 2
 """
 
+MAGNIFIED = STAR.replace("ImagePixelSize", "DetectorPixelSize").replace("rlnImageSize", "rlnMagnification")
+MAGNIFIED = MAGNIFIED.replace("2.5 8\n", "1e10 1e-300\n")
+
 
 def write_images(path: Path, images: np.ndarray, pixel_size: float = 2.5) -> None:
     with mrcfile.new(path, images.astype(np.float32), overwrite=True) as file:
@@ -255,6 +258,7 @@ CASES: dict[str, tuple[Callable[[Path], None], str, dict[str, Any], str]] = {
     "impossible voltage": (edit("300 2.7", "0 2.7"), "stack.star", {}, r"stack\.star.*voltage"),
     "zero pixel size": (edit("2.5 8", "0 8"), "stack.star", {}, r"stack\.star.*pixel_size="),
     "negative pixel size": (edit("2.5 8", "-2.5 8"), "stack.star", {}, r"stack\.star.*-2\.5 Å"),
+    "an infinite pixel size": (text(MAGNIFIED), "stack.star", {}, r"stack\.star.*pixel size = inf"),
     "no pixel size": (edit("_rlnImagePixelSize", "_rlnOther"), "stack.star", {}, r"stack\.star.*no pixel size"),
     "mixed pixel sizes": (edit("0.1 2.5 8\n2", "0.1 2.6 8\n2"), "stack.star", {}, r"stack\.star.*2\.5 to 2\.6"),
     "mixed box sizes": (edit("2.5 8\n2", "2.5 10\n2"), "stack.star", {}, r"stack\.star.*8 to 10"),

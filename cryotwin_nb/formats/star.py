@@ -145,7 +145,8 @@ def _pixel_sizes(table: pd.DataFrame, path: Path, fallback: float | None) -> np.
     elif {"rlnDetectorPixelSize", "rlnMagnification"} <= set(table.columns):
         detector = column(table["rlnDetectorPixelSize"], path, "rlnDetectorPixelSize")
         magnification = column(table["rlnMagnification"], path, "rlnMagnification")
-        pixel = np.where(magnification > 0, detector * 1e4 / np.where(magnification > 0, magnification, 1), 0.0)
+        with np.errstate(over="ignore"):  # an infinite quotient is rejected below
+            pixel = np.where(magnification > 0, detector * 1e4 / np.where(magnification > 0, magnification, 1), 0.0)
         pixel = column(pixel, path, "pixel size")
     else:
         pixel = np.zeros(len(table))
