@@ -33,6 +33,23 @@ class InputError(ValueError):
         self.where, self.found, self.expected, self.remedy = where, found, expected, remedy
 
 
+class SeveralGrids(InputError):
+    """Images of several pixel or box sizes, which `prepare` brings to one grid.
+
+    Parameters
+    ----------
+    where, found : object, str
+        As in `InputError`.
+    table : Metadata, optional
+        Metadata of the particles, with the pixel and box sizes that differ.
+    """
+
+    def __init__(self, where: object, found: str, table: Any = None) -> None:
+        remedy = "Bring them to one grid with `cryotwin prepare` (ct.prepare), or select one group with optics_groups=."
+        super().__init__(where, found, "a single value", remedy)
+        self.table = table
+
+
 class MissingExtraError(ImportError):
     """An optional dependency of cryotwin_nb is not installed; the message states how to install it."""
 

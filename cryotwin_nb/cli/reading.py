@@ -42,8 +42,12 @@ def read_particles(options: argparse.Namespace, images: bool = True, skip: tuple
     """Read the particles specified by the options."""
     from cryotwin_nb.particles.particles import Particles
 
-    files = options.particles if len(options.particles) > 1 else options.particles[0]
-    return Particles.read(files, **values_of(options, reading_options(skip)), images=images)
+    return Particles.read(particle_files(options), **values_of(options, reading_options(skip)), images=images)
+
+
+def particle_files(options: argparse.Namespace) -> Path | list[Path]:
+    """Return the particle file given as an argument, or the list of several."""
+    return options.particles if len(options.particles) > 1 else options.particles[0]
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

@@ -13,8 +13,10 @@ from cryotwin_nb.cli.reading import (
     add_model,
     add_particles,
     load_model,
+    particle_files,
     print_result,
     read_particles,
+    reading_options,
     save_latents,
 )
 from cryotwin_nb.errors import InputError, extras_explained
@@ -40,8 +42,8 @@ def prepare(options: argparse.Namespace) -> int:
     if options.picture:
         with extras_explained():
             from cryotwin_nb.plotting import preparation
-    particles = read_particles(options, skip=("box_size",))
-    report = run(particles, options.output, **values_of(options, _preparing()))
+    reading = values_of(options, reading_options(skip=("box_size",)))
+    report = run(particle_files(options), options.output, **values_of(options, _preparing()), **reading)
     print(report.summary())
     if options.picture:
         with atomic(options.picture) as partial:

@@ -78,7 +78,9 @@ def read_cs(
     fields = set(table.dtype.names or ())
     notes += unused(fields, table.__getitem__, pixel, path)
     shape = _numbers(table, path, "blob/shape", (2,)) if "blob/shape" in fields else np.zeros((len(table), 1))
-    group = _numbers(table, path, "ctf/exp_group_id") if "ctf/exp_group_id" in fields else np.zeros(len(table))
+    known = "ctf/exp_group_id" in fields
+    group = _numbers(table, path, "ctf/exp_group_id") if known else np.zeros(len(table))
+    labels, group = np.unique(group, return_inverse=True)
     return Metadata(
         path,
         tuple(str(s) for s in stacks),
@@ -86,13 +88,14 @@ def read_cs(
         table["blob/idx"].astype(np.int64),
         pixel,
         whole_numbers(shape[:, 0], path, "blob/shape"),
-        np.unique(group, return_inverse=True)[1].astype(np.int64),
+        group.astype(np.int64),
         rotations,
         shifts,
         ctf=_ctf(table, path) if ctf else None,
         sign=_numbers(table, path, "blob/sign") if "blob/sign" in fields else None,
         notes=tuple(notes),
         file_rows=rows,
+        group_labels=tuple((f"{label:.0f}",) for label in labels) if known else (),
     )
 
 

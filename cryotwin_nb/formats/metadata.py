@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import InputError, SeveralGrids
 from cryotwin_nb.imaging.optics import CTF
 
-_SHARED = ("path", "stacks", "notes", "whole_files")
+_SHARED = ("path", "stacks", "notes", "whole_files", "group_labels")
 _UNUSED = (  # columns of a STAR file and fields of a .cs file that can contain what is not used here
     *("rlnBeamTilt", "rlnOddZernike", "rlnEvenZernike", "rlnMagMat", "rlnCtfBfactor", "rlnCtfScalefactor"),
     *("rlnTomoNominalStageTiltAngle", "wrpTiltAngle", "ctf/"),
@@ -38,8 +38,8 @@ class Metadata:
         Pixel size, Å; 0 if unknown.
     box_size : (n,) int64
         Box size D, pixels; 0 if unknown.
-    optics_group : (n,) int64
-        Number of the optics group, from 0.
+    optics_group, group_labels : (n,) int64, tuple of tuples of str
+        Number of the optics group, from 0; number and name (if any) of each group in the file, empty if it has none.
     rotations : (n, 3, 3) float32 or None
         R in v = R nu.
     shifts : (n, 2) float32 or None
@@ -50,8 +50,8 @@ class Metadata:
         Contrast declared in the file: -1 for dark particles on a light background, 1 for light particles on a dark one.
     notes : tuple of str
         Choices made on the user's behalf while reading.
-    file_rows : (n,) int64 or None
-        Row of each particle in the file; None if all rows were read in order.
+    file_rows, rows : (n,) int64 or None
+        Row of each particle in the file, None if all rows were read in order; rows selected by `__getitem__`, or None.
     whole_files : frozenset of str
         Stacks named without an image number, which must contain a single image.
     """
@@ -70,6 +70,8 @@ class Metadata:
     notes: tuple[str, ...] = ()
     whole_files: frozenset[str] = frozenset()
     file_rows: np.ndarray | None = None
+    group_labels: tuple[tuple[str, ...], ...] = ()
+    rows: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.stack_number)
@@ -78,7 +80,7 @@ class Metadata:
         """Return the metadata of a subset of particles; `stacks` is not reduced."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         per_particle = {k: v[rows] for k, v in values.items() if k not in _SHARED and v is not None}
-        return Metadata(**values | per_particle)
+        return Metadata(**values | {"rows": rows} | per_particle)
 
     def common(self, name: str, tolerance: float = 0.0) -> float:
         """Return the value of `pixel_size`, `box_size` or `sign` shared by all particles.
@@ -92,8 +94,9 @@ class Metadata:
         low, high = float(values.min()), float(values.max())
         if high - low > tolerance * abs(high):
             found = f"{name.replace('_', ' ')}s from {low:g} to {high:g} among the selected particles"
-            remedy = "Select one optics group with indices=, or resample all images to one grid first."
-            raise InputError(self.path, found, "a single value", remedy)
+            if name == "sign":
+                raise InputError(self.path, found, "a single value", "Pass contrast='dark' or contrast='light'.")
+            raise SeveralGrids(self.path, found, self)
         return float(np.median(values))
 
 

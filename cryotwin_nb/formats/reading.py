@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from cryotwin_nb.errors import InputError, choice, flag, positive
+from cryotwin_nb.errors import InputError, SeveralGrids, choice, flag, positive
 from cryotwin_nb.formats import cryodrgn
 from cryotwin_nb.formats.bare_stacks import bare_stacks, listed
 from cryotwin_nb.formats.contrast import with_contrast
@@ -50,6 +50,7 @@ class ReadRequest:
     amplitude_contrast: float | None = None
     box_size: int | None = None
     pixel_size: float | None = None
+    optics_groups: Any = None
 
 
 class ReadParts(NamedTuple):
@@ -90,6 +91,10 @@ def read_parts(request: ReadRequest) -> ReadParts:
     if isinstance(indices, (str, os.PathLike)) and record_of(indices).is_file():
         chosen = rows_in(path, Path(indices), chosen)
     rows = np.arange(total) if chosen is None else select(chosen, total, where, unique=True)
+    if request.optics_groups is not None:
+        from cryotwin_nb.formats.groups import in_groups  # needed only here
+
+        rows = in_groups(table, rows, request.optics_groups)
     table = table[rows]
     transfer = table.ctf
     if parameters is not None:
@@ -134,9 +139,7 @@ def _without_unset(ctf: CTF | None, path: Path, notes: list[str]) -> CTF | None:
     """Return None for a CTF that was never determined: all defocus values and phase shifts are 0."""
     if ctf is None or any(np.any(values) for values in (ctf.defocus_u, ctf.defocus_v, ctf.phase_shift)):
         return ctf
-    if (
-        not np.nanmax(ctf.amplitude_contrast, initial=0) < 0.99
-    ):  # images without contrast transfer, as some simulators write
+    if not np.nanmax(ctf.amplitude_contrast, initial=0) < 0.99:  # without contrast transfer, as some simulators write
         return ctf
     notes.append(f"{path}: the defocus of all particles is 0, so their CTF was never determined; reading them without.")
     return None
@@ -174,8 +177,7 @@ def _foreign_ctf(given: Any) -> tuple[CTF, int | None, float | None]:
     for name, values in {"box sizes": box, "pixel sizes": pixel}.items():
         if np.ptp(values) > 1e-3 * values.max():
             where = given if isinstance(given, (str, os.PathLike)) else "ctf"
-            found = f"{name} from {values.min():g} to {values.max():g}"
-            raise InputError(where, found, "a single value", "Pass the CTF parameters of a single optics group.")
+            raise SeveralGrids(where, f"{name} from {values.min():g} to {values.max():g}")
     return ctf, int(box[0]), float(pixel[0])
 
 

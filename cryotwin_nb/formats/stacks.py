@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import InputError, SeveralGrids
 from cryotwin_nb.formats.files import locate_stacks
 from cryotwin_nb.formats.metadata import Metadata
 from cryotwin_nb.formats.mrc import Header, read_stack_header
@@ -184,8 +184,8 @@ def open_stacks(table: Metadata, datadir: str | os.PathLike | None = None) -> St
     sizes = {header.shape[-1]: header.path for header in headers.values()}
     if len(sizes) > 1:
         listed = " and ".join(f"{size} ({path})" for size, path in sorted(sizes.items()))
-        remedy = "Select one optics group with indices=, or resample all images to one grid first."
-        raise InputError(table.path, f"box sizes {listed}", "a single box size", remedy)
+        boxes = np.array([headers[i].shape[-1] if i in headers else 0 for i in range(len(table.stacks))])
+        raise SeveralGrids(table.path, f"box sizes {listed}", replace(table, box_size=boxes[table.stack_number]))
     length = np.array([headers[i].shape[0] if i in headers else 0 for i in range(len(table.stacks))])
     beyond = np.flatnonzero((table.image_number >= length[table.stack_number]) | (table.image_number < 0))
     if len(beyond):

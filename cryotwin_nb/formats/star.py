@@ -57,7 +57,7 @@ def read_star(
     pixel = _pixel_sizes(table, path, pixel_size)
     notes += unused(table.columns, table.__getitem__, pixel, path)
     box = column(table["rlnImageSize"], path, "rlnImageSize") if "rlnImageSize" in table else np.zeros(len(table))
-    group = table["rlnOpticsGroup"] if "rlnOpticsGroup" in table else np.zeros(len(table))
+    group, labels = _optics_groups(table)
     return Metadata(
         path,
         stacks,
@@ -65,13 +65,14 @@ def read_star(
         image_number,
         pixel,
         whole_numbers(box, path, "rlnImageSize"),
-        np.unique(np.asarray(group), return_inverse=True)[1].astype(np.int64),
+        group,
         rotations=_rotations(table, path) if poses else None,
         shifts=_shifts(table, path, pixel, optics is not None, notes) if poses else None,
         ctf=_ctf(table, path) if ctf else None,
         sign=column(table[SIGN], path, SIGN) if SIGN in table else None,
         whole_files=whole_files,
         notes=tuple(notes),
+        group_labels=labels,
     )
 
 
@@ -116,6 +117,15 @@ def _merge_optics(particles: pd.DataFrame, optics: pd.DataFrame | None, path: Pa
         raise InputError(path, found, "one row of data_optics per group", "Correct data_optics.")
     new = optics.set_index("rlnOpticsGroup").drop(columns=list(particles.columns), errors="ignore")
     return particles.join(new, on="rlnOpticsGroup")
+
+
+def _optics_groups(table: pd.DataFrame) -> tuple[np.ndarray, tuple[tuple[str, ...], ...]]:
+    """Return the optics group (n,) of each particle, numbered from 0, and the number and name of each group."""
+    if "rlnOpticsGroup" not in table:
+        return np.zeros(len(table), np.int64), ()
+    _, first, group = np.unique(np.asarray(table["rlnOpticsGroup"]), return_index=True, return_inverse=True)
+    known = table[[name for name in ("rlnOpticsGroup", "rlnOpticsGroupName") if name in table]].iloc[first]
+    return group.astype(np.int64), tuple(tuple(map(str, row)) for row in known.itertuples(index=False))
 
 
 def _require_plain_ctf(table: pd.DataFrame, path: Path) -> None:

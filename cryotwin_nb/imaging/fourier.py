@@ -89,6 +89,22 @@ def crop_images(images: Tensor, box_size: int) -> Tensor:
     return torch.fft.irfft2(spectra, s=(box_size, box_size)) * (box_size / size) ** 2
 
 
+def resampling(box_size: int, pixel_size: float, new_box_size: int, new_pixel_size: float) -> Tensor:
+    """Matrix M (d, D) float32 that resamples images (D, D) to pixels of another size: M @ image @ M.T.
+
+    The trigonometric polynomial through the pixels, without its frequencies above the lower of both Nyquist
+    frequencies, is evaluated at the new pixels, with the same centre. Grey values remain line integrals of the density.
+    """
+    size, places = require_box_size(box_size), torch.arange(new_box_size, dtype=torch.float64) - new_box_size // 2
+    wave = torch.arange(-(size // 2), size // 2 + 1, dtype=torch.float64)
+    of_nyquist = wave.abs() * 2 * new_pixel_size / (size * pixel_size)
+    gain = torch.where((of_nyquist - 1).abs() < 1e-6, 0.5, (of_nyquist < 1).double())
+    gain[[0, -1]] = gain[[0, -1]].clamp_max(0.5)  # both are the same coefficient
+    new = 2 * torch.pi * wave / (size * pixel_size) * (places * new_pixel_size)[:, None]
+    old = 2 * torch.pi * wave / size * (torch.arange(size) - size // 2)[:, None]
+    return (((gain * new.cos()) @ old.cos().T + (gain * new.sin()) @ old.sin().T) / size).float()
+
+
 def filter_images(images: Tensor, gains: Tensor) -> Tensor:
     """Multiply the Fourier coefficients of real images (m, D, D) by the gains (m, n_shells) of their shells."""
     size = images.shape[-1]

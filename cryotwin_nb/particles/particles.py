@@ -36,18 +36,14 @@ class Particles:
     ----------
     images : (n, D, D) float32, an ImageSource, or None
         Recorded images; None for metadata only.
-    rotations, shifts : (n, 3, 3), (n, 2), optional
-        R in v = R nu, the transpose of cryoDRGN's matrices; shift that centres the image, Å (default: 0).
-    ctf : CTF, optional
-        CTF parameters as (n,) arrays.
+    rotations, shifts, ctf : (n, 3, 3), (n, 2), CTF, optional
+        R in v = R nu, the transpose of cryoDRGN's matrices; shift that centres the image, Å (default: 0); CTF.
     optics_group, source_rows : (n,) int, optional
         Number of the optics group, from 0 (default: 0); row in the file that was read, from 0 (default: in order).
-    pixel_size, contrast : float, {"dark", "light"}
-        Pixel size, Å; contrast of the particles as recorded.
+    pixel_size, contrast, box_size : float, {"dark", "light"}, int
+        Pixel size, Å; contrast of the particles as recorded; box size D, pixels, if there are no images.
     truth, whitening : Truth, Whitening, optional
         Ground truth of a simulated set; whitening of prepared images, which `ImageFormation` undoes.
-    box_size : int, optional
-        Box size D, pixels, if there are no images.
     where : path-like or str
         Source of the particles, named in messages.
 
@@ -99,6 +95,7 @@ class Particles:
         amplitude_contrast: float | None = None,
         box_size: int | None = None,
         pixel_size: float | None = None,
+        optics_groups: str | int | Sequence[str | int] | None = None,
     ) -> Particles:
         """Read particles from a STAR file, a .cs file, a stack, or a list of stacks.
 
@@ -126,6 +123,8 @@ class Particles:
             Box size, pixels, for files that do not state it.
         pixel_size : float, optional
             Pixel size, Å, instead of the value in the file, if any.
+        optics_groups : str, int or sequence of them, optional
+            Optics groups to keep, by number or name (.cs: ctf/exp_group_id); a text can list several: "1, grid2".
 
         Raises
         ------
@@ -137,7 +136,7 @@ class Particles:
         >>> ct.Particles.read("particles.star", contrast="dark").box_size
         32
         """
-        added = (poses, ctf, indices, contrast, images, amplitude_contrast, box_size, pixel_size)
+        added = (poses, ctf, indices, contrast, images, amplitude_contrast, box_size, pixel_size, optics_groups)
         arguments, total, rows, notes = read_parts(ReadRequest(path, datadir, *added))
         truth = read_beside(Truth, arguments["where"], ".truth.npz", total, rows)
         whitening = read_beside(Whitening, arguments["where"], ".whitening.npz", total, rows) if images else None

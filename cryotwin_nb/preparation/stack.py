@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +33,7 @@ from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.whitening import Whitening
 from cryotwin_nb.particles.writing import refuse_overwriting
 from cryotwin_nb.preparation.cropping import cropped
+from cryotwin_nb.preparation.grids import read_on_one_grid
 from cryotwin_nb.preparation.relion import choose_format, normalised
 from cryotwin_nb.preparation.report import Preparation, report
 
@@ -40,7 +43,7 @@ _CHUNK = 256
 
 
 def prepare(
-    particles: Particles | str | os.PathLike,
+    particles: Particles | str | os.PathLike | Sequence[str | os.PathLike],
     output: str | os.PathLike,
     box_size: int | None = None,
     *,
@@ -50,6 +53,7 @@ def prepare(
     workers: int | None = None,
     resume: bool = True,
     progress: bool = True,
+    **reading: Any,
 ) -> Preparation:
     """Write particles as one compact stack with a STAR file beside it, completely or not at all.
 
@@ -58,8 +62,8 @@ def prepare(
 
     Parameters
     ----------
-    particles : Particles or path-like
-        Particles to prepare; a path is read with `Particles.read`.
+    particles : Particles, path-like or sequence of path-like
+        Particles to prepare, or their file, which can contain several pixel or box sizes (see Notes).
     output : path-like
         Path of the .star file. The stack (.mrcs, memory-mappable) of the same name is written beside it. The folder is
         created if needed.
@@ -81,6 +85,8 @@ def prepare(
         Resume an interrupted call with the same input and options.
     progress : bool
         Show a progress bar.
+    **reading
+        Keywords of `Particles.read` for a file, such as `contrast`, `poses`, `indices` or `optics_groups`.
 
     Returns
     -------
@@ -100,6 +106,11 @@ def prepare(
     everything built on `ImageFormation` restore the original grey values up to a constant offset. With `for_relion`,
     each image has its own scale, and `Particles.read` measures the contrast. Start RELION in the folder of the output.
 
+    Images of several pixel or box sizes are brought to one grid: the largest pixel size, and the largest even box that
+    no image has to be padded for. They are resampled by exact trigonometric interpolation about the image centre.
+    Poses, shifts (Å), CTF, optics groups, row order and grey values do not change. To keep finer detail, leave out the
+    coarse images with `optics_groups`. A pixel size in cryoDRGN's ctf.pkl is then ignored in favour of the file's.
+
     Examples
     --------
     >>> report = ct.prepare(particles, "prepared.star", box_size=24, progress=False)
@@ -108,7 +119,7 @@ def prepare(
     """
     started = time.perf_counter()
     dtype, whiten = choose_format(dtype, whiten, for_relion)
-    particles = particles if isinstance(particles, Particles) else Particles.read(particles)
+    particles, grids = read_on_one_grid(particles, reading)
     output = require_suffix(output, ".star")
     make_folder(output.parent)
     refuse_overwriting(output, particles.files.values(), particles.source)
@@ -118,7 +129,7 @@ def prepare(
         output.with_suffix(".mrcs"), len(small), small.box_size, small.pixel_size, _TYPES[dtype], _CHUNK
     )
     identity = {"box size": small.box_size, "type": dtype, "whitening": whiten, "input": _identity(particles)}
-    identity |= {"images per chunk": _CHUNK, "for RELION": for_relion}
+    identity |= {"images per chunk": _CHUNK, "for RELION": for_relion, "grids": grids}
     amplitude = np.array(stack.open(identity, resume, lambda: _amplitude(small, whiten, dtype))["amplitude"])
     work = partial(_chunk, small, amplitude, dtype, for_relion)
     _fill(stack, work, workers or _processors(), progress)
