@@ -386,6 +386,16 @@ def test_a_terminated_training_can_be_resumed(run, tmp_path):
     assert ct.CryoTwin.load(tmp_path / "checkpoint.pt").config["latent_dim"] == 2
 
 
+def test_routes_draw_the_copies_of_an_image_together(far_apart, run, tmp_path, monkeypatch):
+    given = {}
+    monkeypatch.setattr("cryotwin_nb.pathways.find_routes", lambda *_, **options: given.update(options) or [])
+    np.save(tmp_path / "z.npy", np.zeros((3, 2)))
+    arguments = ["routes", far_apart[1], "--start", "S1", "--end", "S2", "--latents", f"{tmp_path / 'z.npy'}"]
+    assert main(arguments) == 0 and "groups" not in given
+    assert main([*arguments, "--particles", f"{run[0] / 'p.star'}"]) == 0
+    assert (given["groups"] == ct.Particles.read(run[0] / "p.star", images=False).identity).all()
+
+
 def test_routes_and_support_from_the_shell(far_apart, run, tmp_path, capsys):
     model = far_apart[1]
     assert main(["routes", model, "--start", "S1", "--end", "S2", "--n-steps", "4", "--json"]) == 0

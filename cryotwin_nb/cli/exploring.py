@@ -136,6 +136,8 @@ def add_routes(parser: argparse.ArgumentParser) -> None:
     add_ends(parser)
     latents = "latents.npy of the particles: compute route shares from them instead of from samples of the mixture"
     parser.add_argument("--latents", type=Path, help=latents)
+    particles = "file of the particles of --latents: copies of an image are then drawn together"
+    parser.add_argument("--particles", type=Path, help=particles)
     parser.add_argument("--output", type=Path, help="output folder; the maps of each route are written to a subfolder")
     for option in (*_route_options(), *_writing_options()):
         option.add_to(parser)
@@ -145,7 +147,7 @@ def add_routes(parser: argparse.ArgumentParser) -> None:
 def _route_options() -> list[Option]:
     from cryotwin_nb.pathways import find_routes
 
-    skip = ("prior", "start", "end", "evidence", "states", "progress", "landscape")
+    skip = ("prior", "start", "end", "evidence", "states", "progress", "landscape", "groups")
     return options_of(find_routes, skip=skip)
 
 
@@ -153,12 +155,15 @@ def routes(options: argparse.Namespace) -> int:
     """Find all routes between two states and their shares of the flux."""
     import torch
 
+    from cryotwin_nb.particles.particles import Particles
     from cryotwin_nb.pathways import find_routes
 
     model = load_model(options)
     start, end = ends_of(model.prior, options)
     evidence = None if options.latents is None else torch.as_tensor(read_points(options.latents))
     given = values_of(options, _route_options())
+    if options.latents is not None and options.particles is not None:
+        given["groups"] = Particles.read(options.particles, images=False).identity
     found = find_routes(model.prior, start, end, evidence=evidence, progress=True, **given)
     listed: list[dict[str, Any]] = [
         {"share": r.share, "states": [s.name for s in r.states], "barrier_nats": float(r.barrier)} for r in found

@@ -11,10 +11,16 @@ from torch import Tensor
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation.intervals import Interval, interval
 from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.mixture.groups import arrange, number_groups
 
 
 def kl_divergence(
-    z: Tensor, prior: GaussianMixture, seed: int = 0, n_samples: int = 4000, n_centres: int = 200
+    z: Tensor,
+    prior: GaussianMixture,
+    seed: int = 0,
+    n_samples: int = 4000,
+    n_centres: int = 200,
+    groups: Tensor | np.ndarray | None = None,
 ) -> float:
     """Estimate the KL divergence of the density of latents from a prior, in nats, by KLIEP (Sugiyama et al. 2007).
 
@@ -34,11 +40,13 @@ def kl_divergence(
         Number of samples of the prior, and maximum number of latents in each half.
     n_centres : int
         Maximum number of kernels.
+    groups : (n,) int, optional
+        Group of each latent, such as `particles.identity`; a group is in one half and one fold.
 
     Raises
     ------
     InputError
-        If there are fewer than 20 latents.
+        If there are fewer than 20 latents, or groups of latents.
 
     Notes
     -----
@@ -52,18 +60,22 @@ def kl_divergence(
     True
     """
     rng = np.random.default_rng(seed)
-    if len(z) < 20:
-        raise InputError("kl_divergence", f"{len(z)} latents", "at least 20", "Embed more particles.")
-    points = torch.as_tensor(z).double().cpu().numpy()[rng.permutation(len(z))[: 2 * n_samples]]
+    number = number_groups(groups, len(z))
+    n = int(number.max()) + 1 if len(z) else 0
+    if n < 20:
+        raise InputError("kl_divergence", f"{n} latents", "at least 20", "Embed more particles.")
+    rows, place = (t[: 2 * n_samples].numpy() for t in arrange(number, torch.as_tensor(rng.permutation(n))))
+    points = torch.as_tensor(z).double().cpu().numpy()[rows]
     samples = prior.sample(n_samples, seed=seed).double().cpu().numpy()
     scale = points.std(0) + 1e-12
     points, samples = points / scale, samples / scale
-    train, test = points[: len(points) // 2], points[len(points) // 2 :]
+    first = place < (place[-1] + 1) // 2
+    train, test = points[first], points[~first]
     centres = train[:n_centres]
     distances = [_squared_distances(a, centres) for a in (train, test, samples)]
     median = np.sqrt(np.median(distances[0]))
     widths = median * np.array([0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5])
-    folds = np.arange(len(train)) % 3
+    folds = place[first] % 3
 
     def score(width: float) -> float:
         kernels, reference = (np.exp(-d / (2 * width**2)) for d in (distances[0], distances[2]))
@@ -98,7 +110,12 @@ def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def kl_neighbours(
-    z: Tensor, prior: GaussianMixture, seed: int = 0, n_neighbours: int = 10, n_samples: int = 20_000
+    z: Tensor,
+    prior: GaussianMixture,
+    seed: int = 0,
+    n_neighbours: int = 10,
+    n_samples: int = 20_000,
+    groups: Tensor | np.ndarray | None = None,
 ) -> float:
     """Estimate the KL divergence of the density of latents from a prior, in nats, by nearest-neighbour distances.
 
@@ -119,11 +136,13 @@ def kl_neighbours(
         k: the distance to the k-th nearest neighbour is used.
     n_samples : int
         Maximum number of latents used.
+    groups : (n,) int, optional
+        Group of each latent, such as `particles.identity`; one latent of each is used, drawn at random.
 
     Raises
     ------
     InputError
-        If the number of latents does not exceed twice `n_neighbours`.
+        If the number of latents, or groups of latents, does not exceed twice `n_neighbours`.
 
     Notes
     -----
@@ -134,11 +153,12 @@ def kl_neighbours(
     """
     from scipy.spatial import cKDTree
 
-    points = torch.as_tensor(z).double().cpu()
-    if len(points) <= 2 * n_neighbours:
-        found, expected = f"{len(points)} latents", f"more than {2 * n_neighbours}"
+    order = torch.randperm(len(z), generator=torch.Generator().manual_seed(seed)).numpy()
+    first = np.sort(np.unique(number_groups(groups, len(z)).numpy()[order], return_index=True)[1])
+    if len(first) <= 2 * n_neighbours:
+        found, expected = f"{len(first)} latents", f"more than {2 * n_neighbours}"
         raise InputError("kl_neighbours", found, expected, "Embed more particles, or use fewer neighbours.")
-    points = points[torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))[:n_samples]]
+    points = torch.as_tensor(z).double().cpu()[order[first[:n_samples]]]
     samples = prior.sample(len(points), seed=seed).double().cpu()
     factor = torch.linalg.cholesky(torch.linalg.inv(points.T.cov().reshape(points.shape[1], -1)))
     points, samples = (points @ factor).numpy(), (samples @ factor).numpy()
@@ -149,7 +169,13 @@ def kl_neighbours(
     return float(d * np.log((other + 1e-300) / (own + 1e-300)).mean() + np.log(n / (n - 1)))
 
 
-def kl_lower_bound(z: Tensor, prior: GaussianMixture, n_components: int = 100, seed: int = 0) -> float:
+def kl_lower_bound(
+    z: Tensor,
+    prior: GaussianMixture,
+    n_components: int = 100,
+    seed: int = 0,
+    groups: Tensor | np.ndarray | None = None,
+) -> float:
     """Return a lower bound, up to sampling error, on the KL divergence of latents from a prior, in nats.
 
     The bound is the mean of log q - log p over one half of the latents, where p is the prior and q a mixture fitted
@@ -167,14 +193,19 @@ def kl_lower_bound(z: Tensor, prior: GaussianMixture, n_components: int = 100, s
         Maximum number of components of q.
     seed : int
         Seed of the random split of the latents and of the fit.
+    groups : (n,) int, optional
+        Group of each latent, such as `particles.identity`; a group is in one half.
     """
-    fitted, left_out = _halves(z, seed)
-    mixture = GaussianMixture.fit(fitted, min(n_components, len(fitted)), seed=seed)
+    (fitted, own), (left_out, _) = _halves(z, seed, groups)
+    mixture = GaussianMixture.fit(fitted, min(n_components, len(fitted)), seed=seed, groups=own)
     return float((mixture.log_prob(left_out) - prior.log_prob(left_out)).mean())
 
 
 def held_out_log_likelihood(
-    z: Tensor, n_components: Sequence[int] = (1, 2, 5, 10, 20, 50, 100), seed: int = 0
+    z: Tensor,
+    n_components: Sequence[int] = (1, 2, 5, 10, 20, 50, 100),
+    seed: int = 0,
+    groups: Tensor | np.ndarray | None = None,
 ) -> dict[str, tuple[float, Interval]]:
     """Compare mixtures by held-out log-likelihood, in nats per latent, with 95 % bootstrap intervals.
 
@@ -189,24 +220,30 @@ def held_out_log_likelihood(
         is at most the largest of these.
     seed : int
         Seed of the random split of the latents and of the fits.
+    groups : (n,) int, optional
+        Group of each latent, such as `particles.identity`; a group is in one half and drawn as a whole.
 
     Returns
     -------
     dict
         Mean and interval by name: "C = 1", ... for the fixed numbers, "selected (C = ...)" for the selected number.
     """
-    fitted, left_out = _halves(z, seed)
+    (fitted, own), (left_out, others) = _halves(z, seed, groups)
     mixtures = {
         f"C = {c}": GaussianMixture.fit(fitted, c, seed=seed, select=False) for c in n_components if c <= len(fitted)
     }
-    selected = GaussianMixture.fit(fitted, min(max(n_components), len(fitted)), seed=seed)
+    selected = GaussianMixture.fit(fitted, min(max(n_components), len(fitted)), seed=seed, groups=own)
     mixtures[f"selected (C = {selected.n_components})"] = selected
     scores = {name: mixture.log_prob(left_out).numpy() for name, mixture in mixtures.items()}
-    return {name: (float(s.mean()), interval(lambda x: float(x.mean()), s)) for name, s in scores.items()}
+    return {
+        name: (float(s.mean()), interval(lambda x: float(x.mean()), s, groups=others.numpy()))
+        for name, s in scores.items()
+    }
 
 
-def _halves(z: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Split latents (n, d) into two random halves, float64 on the CPU."""
-    z = torch.as_tensor(z).double().cpu()
-    order = torch.randperm(len(z), generator=torch.Generator().manual_seed(seed))
-    return z[order[::2]], z[order[1::2]]
+def _halves(z: Tensor, seed: int, groups: Tensor | np.ndarray | None) -> list[tuple[Tensor, Tensor]]:
+    """Split latents (n, d) into two random halves, float64 on the CPU, each with the groups of its latents."""
+    z, number = torch.as_tensor(z).double().cpu(), number_groups(groups, len(z))
+    order = torch.randperm(int(number.max()) + 1, generator=torch.Generator().manual_seed(seed))
+    rows, place = arrange(number, order)
+    return [(z[part], number[part]) for part in (rows[place % 2 == 0], rows[place % 2 == 1])]

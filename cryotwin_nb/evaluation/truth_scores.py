@@ -11,10 +11,13 @@ from cryotwin_nb.evaluation.intervals import Interval, interval
 from cryotwin_nb.evaluation.metric import Decode
 from cryotwin_nb.imaging.fsc import fsc
 from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.mixture.groups import number_groups
 from cryotwin_nb.truth.truth import Truth
 
 
-def coordinate_r2(z: Tensor, truth: Truth, n_neighbours: int = 10) -> dict[str, float]:
+def coordinate_r2(
+    z: Tensor, truth: Truth, n_neighbours: int = 10, groups: np.ndarray | None = None
+) -> dict[str, float]:
     """Return the held-out R^2 of each true coordinate, predicted from nearest neighbours in latent space.
 
     The coordinates of one half of the particles are predicted from their neighbours in the other half.
@@ -27,34 +30,42 @@ def coordinate_r2(z: Tensor, truth: Truth, n_neighbours: int = 10) -> dict[str, 
         Ground truth of the particles.
     n_neighbours : int
         Number of neighbours.
+    groups : (n,) int, optional
+        Group of each particle, such as `particles.identity`; a group is in one half.
     """
-    predicted, target = _held_out(z, truth, n_neighbours)
+    predicted, target, _ = _held_out(z, truth, n_neighbours, groups)
     return {name: _r2(p, t) for name, p, t in zip(truth.coordinate_names, predicted.T, target.T, strict=True)}
 
 
-def r2_interval(z: Tensor, truth: Truth, n_neighbours: int = 10) -> dict[str, Interval]:
+def r2_interval(
+    z: Tensor, truth: Truth, n_neighbours: int = 10, groups: np.ndarray | None = None
+) -> dict[str, Interval]:
     """Return 95 % bootstrap intervals of `coordinate_r2`, from resampling the predicted particles.
 
     Parameters
     ----------
-    z, truth, n_neighbours
+    z, truth, n_neighbours, groups
         As in `coordinate_r2`.
     """
-    predicted, target = _held_out(z, truth, n_neighbours)
-    return {n: interval(_r2, p, t) for n, p, t in zip(truth.coordinate_names, predicted.T, target.T, strict=True)}
+    predicted, target, own = _held_out(z, truth, n_neighbours, groups)
+    pairs = zip(truth.coordinate_names, predicted.T, target.T, strict=True)
+    return {name: interval(_r2, p, t, groups=own) for name, p, t in pairs}
 
 
-def _held_out(z: Tensor, truth: Truth, n_neighbours: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return predicted and true coordinates (m, q) of the second half of the particles.
+def _held_out(
+    z: Tensor, truth: Truth, n_neighbours: int, groups: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return predicted and true coordinates (m, q) and groups (m,) of the second half of the particles.
 
     A prediction is the mean over the nearest neighbours in the first half, weighted by 1 / distance.
     """
     from scipy.spatial import cKDTree
 
-    half, target = len(z) // 2, truth.coordinates
-    distance, nearest = cKDTree(np.asarray(z[:half])).query(np.asarray(z[half:]), np.arange(1, n_neighbours + 1))
+    number, target, latents = number_groups(groups, len(z)).numpy(), truth.coordinates, np.asarray(z)
+    known = number < (number.max() + 1) // 2
+    distance, nearest = cKDTree(latents[known]).query(latents[~known], np.arange(1, n_neighbours + 1))
     weights = 1 / np.maximum(distance, 1e-12)[..., None]
-    return (weights * target[:half][nearest]).sum(1) / weights.sum(1), target[half:]
+    return (weights * target[known][nearest]).sum(1) / weights.sum(1), target[~known], number[~known]
 
 
 def _r2(predicted: np.ndarray, target: np.ndarray) -> float:

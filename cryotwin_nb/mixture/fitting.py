@@ -20,6 +20,7 @@ from torch import Tensor
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture.components import Components, halves
 from cryotwin_nb.mixture.em import Latents, NoisyLatents, clusters, expectation_maximisation
+from cryotwin_nb.mixture.groups import arrange, number_groups
 
 _STRENGTHS = (0.5, 2.0, 8.0, 32.0)  # strengths to try for the covariance prior, in units of d latents
 
@@ -40,6 +41,7 @@ def fit_components(
     n_components: int,
     noise_covariances: Tensor | np.ndarray | None,
     weights: Tensor | np.ndarray | None,
+    groups: Tensor | np.ndarray | None,
     seed: int,
     start: Components | None,
     options: FitOptions,
@@ -47,6 +49,7 @@ def fit_components(
     """Return the components of a mixture fitted to latents; see `GaussianMixture.fit` for the arguments."""
     select, strength, n_init, max_iter, tol, progress = options
     z, noise, weights = _require_data(z, noise_covariances, weights, n_components if start is None else 1)
+    number = number_groups(groups, len(z))
     frame = _Frame.of(z, weights)
     x = frame.forward(z)
     exact = Latents(x, weights)
@@ -55,7 +58,7 @@ def fit_components(
     else:
         search = _Search(frame.deviation, torch.Generator().manual_seed(seed), n_init, max_iter, tol)
         if select:
-            n_components, strength = search.select(exact, n_components, progress)
+            n_components, strength = search.select(exact, number, n_components, progress)
         mixture = search.best(exact, n_components, strength)
     if noise is not None:
         noisy = NoisyLatents(x, weights, frame.forward_covariance(noise))
@@ -126,18 +129,20 @@ class _Search:
         best = _revive(best, float(latents.weights.sum()))
         return expectation_maximisation(latents, best, strength, self.max_iter, self.tol)[0]
 
-    def select(self, latents: Latents, bound: int, progress: bool) -> tuple[int, float]:
+    def select(self, latents: Latents, number: Tensor, bound: int, progress: bool) -> tuple[int, float]:
         """Return the number of components and the prior strength with the highest held-out likelihood.
+
+        Latents of one group, by its `number` (n,), are held out together.
 
         First the number of components increases at a fixed strength until two successive steps bring no improvement.
         Then the number and the strength are varied until no neighbour on the grid is better.
         """
-        n = len(latents.x)
+        n = int(number.max()) + 1
         if n < 8:
             return 1, _STRENGTHS[1]
-        order = torch.randperm(n, generator=self.generator).to(latents.x.device)
-        n_folds = min(4, max(1, round(10_000 / n)))
-        folds = [(latents.subset(order[i::4]), latents.subset(order[torch.arange(n) % 4 != i])) for i in range(n_folds)]
+        rows, place = (t.to(latents.x.device) for t in arrange(number, torch.randperm(n, generator=self.generator)))
+        fold, n_folds = place % 4, min(4, max(1, round(10_000 / n)))
+        folds = [(latents.subset(rows[fold == i]), latents.subset(rows[fold != i])) for i in range(n_folds)]
         brief = replace(self, n_init=max(2, self.n_init // 2), max_iter=max(1, self.max_iter // 3), tol=10 * self.tol)
         rungs = _ladder(min(bound, n // 2))
         jacobian = float(self.deviation.log().sum())

@@ -1,8 +1,7 @@
 """Gaussian mixtures on a latent space: density, window mass Q_z, modes and samples.
 
-A `GaussianMixture` is immutable. Training builds one at each step (`moments`) and fits the final one to all latents
-(`GaussianMixture.fit`). Parameters are stored as float64 tensors and computations use float64, whatever the dtype of
-the latents. Densities are differentiable with respect to parameters that require a gradient.
+A `GaussianMixture` is immutable. Training builds one at each step (`moments`) and fits the final one to all latents.
+Parameters and computations are float64. Densities are differentiable with respect to parameters that need a gradient.
 """
 
 from __future__ import annotations
@@ -72,6 +71,7 @@ class GaussianMixture:
         weights: Tensor | np.ndarray | None = None,
         seed: int = 0,
         *,
+        groups: Tensor | np.ndarray | None = None,
         select: bool = True,
         strength: float = 2.0,
         start: GaussianMixture | None = None,
@@ -95,11 +95,12 @@ class GaussianMixture:
             Non-negative weight of each latent; for a Bayesian bootstrap, draws from Exp(1).
         seed : int
             Seed of the initialisation and of the choice of the held-out latents.
+        groups : (n,) int, optional
+            Group of each latent, such as `particles.identity`; the latents of one group are held out together.
         select : bool
             Select the number of components and `strength` by held-out likelihood; False uses both as given.
         strength : float
-            Strength of the shrinkage of covariances towards a common shape, in units of d latents per component;
-            ignored if `select` is true.
+            Shrinkage of covariances towards a common shape, in units of d latents per component; unused if `select`.
         start : GaussianMixture, optional
             Initial mixture, whose number of components is kept; nothing is initialised or selected.
         n_init : int
@@ -129,11 +130,10 @@ class GaussianMixture:
         Examples
         --------
         >>> prior = ct.GaussianMixture.fit(z, n_components=20)
-        >>> samples = prior.sample(1000)
         """
         first = None if start is None else start.detach()._components
         options = FitOptions(select, strength, n_init, max_iter, tol, progress)
-        return cls.unchecked(*fit_components(z, n_components, noise_covariances, weights, seed, first, options))
+        return cls.unchecked(*fit_components(z, n_components, noise_covariances, weights, groups, seed, first, options))
 
     @property
     def n_components(self) -> int:

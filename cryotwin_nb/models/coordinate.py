@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample, relu
@@ -89,7 +90,9 @@ class CoordinateNetworks(Networks):
         self.decoder = ResidualMLP(n_features, width, depth, 2 * n_features)
         self.from_latent = nn.Linear(latent_dim, width, bias=False)
 
-    def passes(self, chunks: Chunks, beta: float, done: int = 0) -> Iterator[tuple[float, float, float]]:
+    def passes(
+        self, chunks: Chunks, beta: float, done: int = 0, groups: np.ndarray | None = None
+    ) -> Iterator[tuple[float, float, float]]:
         """Use the first images to set the scale of the decoder's output; there are no closed-form passes."""
         self.measure(ImageBatch(*map(torch.cat, zip(*map(tuple, chunks(_MEASURED)), strict=True))))
         return iter(())

@@ -185,7 +185,7 @@ class CryoTwin(nn.Module):
         images = batches(self.imaging, particles, batch_size, "likelihood" if progress else None)
         records = [networks.prepare(batch) for batch in images]
         b, precision = (torch.cat([getattr(r, name) for r in records]) for name in ("b", "precision"))
-        return ImageLikelihood(networks.coefficients, networks.variances, b, precision)
+        return ImageLikelihood(networks.coefficients, networks.variances, b, precision, particles.identity)
 
     @torch.no_grad()
     def volumes(self, z: Tensor | np.ndarray) -> Tensor:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 from torch import Tensor, nn
 
 from cryotwin_nb.errors import InputError, flag, known_options, positive, whole
@@ -184,8 +185,13 @@ class Networks(nn.Module, ABC):
         self.latent_dim, self.noise_width = latent_dim, noise_width
 
     @abstractmethod
-    def passes(self, chunks: Chunks, beta: float, done: int = 0) -> Iterator[tuple[float, float, float]]:
-        """Run the passes after the first `done`; yield radius (grid units), mean log-evidence (nats) and time (s)."""
+    def passes(
+        self, chunks: Chunks, beta: float, done: int = 0, groups: np.ndarray | None = None
+    ) -> Iterator[tuple[float, float, float]]:
+        """Run the passes after the first `done`; yield radius (grid units), mean log-evidence (nats) and time (s).
+
+        `groups` (n,) int numbers the images; copies have the same number (see `GaussianMixture.fit`).
+        """
 
     @abstractmethod
     def encode(self, batch: Any) -> tuple[Tensor, Tensor]:

@@ -74,6 +74,8 @@ class ImageLikelihood:
         Variances of the coefficients.
     b, precision : (n, K), (n, K (K + 1) / 2)
         Likelihood of each image, as in `Records`.
+    groups : (n,) int, optional
+        Number of each image; copies of an image have the same number (`Particles.identity`).
     """
 
     def __init__(
@@ -82,7 +84,9 @@ class ImageLikelihood:
         variances: Tensor,
         b: Tensor,
         precision: Tensor,
+        groups: np.ndarray | None = None,
     ) -> None:
+        self.groups = groups
         self._coefficients, self._b, self._precision = coefficients, b, precision
         weak = (1e-6 / variances).diag()
         best = [(b[:, None] @ torch.linalg.inv(G + weak) @ b[..., None])[:, 0, 0] / 2 for b, G in self._parts()]

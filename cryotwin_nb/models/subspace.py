@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -105,7 +106,9 @@ class SubspaceNetworks(Networks):
 
     # Closed-form passes, encoder and decoder -------------------------------------------------------------------------
 
-    def passes(self, chunks: Chunks, beta: float, done: int = 0) -> Iterator[tuple[float, float, float]]:
+    def passes(
+        self, chunks: Chunks, beta: float, done: int = 0, groups: np.ndarray | None = None
+    ) -> Iterator[tuple[float, float, float]]:
         """Run the closed-form passes after the first `done`; yield the radius, log-evidence and duration of each."""
         radius = self.imaging.plane.box_size / 2 + MARGIN
         for number in range(done, self.n_passes):
@@ -121,7 +124,8 @@ class SubspaceNetworks(Networks):
                 self.eigenvolumes, evidence, _ = iterate(self.eigenvolumes, self.imaging, chunks(), share * radius)
                 self.density.set(self.eigenvolumes.prior)
             else:
-                density = self._density(self._sample(chunks)) if number == len(_RADII) + 1 else self.density.mixture
+                first = number == len(_RADII) + 1
+                density = self._density(self._sample(chunks), groups) if first else self.density.mixture
                 moments = self.eigenvolumes.moments(density)
                 self.eigenvolumes, evidence, frame = iterate(self.eigenvolumes, self.imaging, chunks(), radius, moments)
                 self.density.set(transformed(density, *frame))
@@ -143,11 +147,12 @@ class SubspaceNetworks(Networks):
         power = self.mean.square() + torch.tensordot(self.variances.float(), self.basis.square(), 1)
         self.mask.mul_(map_mask(power.sqrt()).to(self.mask))
 
-    def _density(self, records: Records) -> GaussianMixture:
+    def _density(self, records: Records, groups: np.ndarray | None) -> GaussianMixture:
         """Return the density that the coefficients would have without image noise (extreme deconvolution)."""
 
         def fitted() -> GaussianMixture:
-            start = GaussianMixture.fit(records.expected, min(_COMPONENTS, len(records.b)), seed=self.seed)
+            n, own = len(records.b), None if groups is None else groups[: len(records.b)]
+            start = GaussianMixture.fit(records.expected, min(_COMPONENTS, n), seed=self.seed, groups=own)
             return deconvolved(records.b, unpack(records.precision), self.variances, start).to("cpu")
 
         return distributed.first(fitted).to(self.mask.device)  # each process has its own GPU

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.mixture.groups import bootstrap_weights, number_groups
 from cryotwin_nb.pathways.landscape import Landscape
 from cryotwin_nb.pathways.maxflux import relax
 from cryotwin_nb.pathways.network import typical_width
@@ -77,6 +78,7 @@ def bootstrap_path(
     noise_covariances: Tensor | None = None,
     progress: bool = False,
     landscape: Landscape | None = None,
+    groups: Tensor | np.ndarray | None = None,
 ) -> PathConfidence:
     """Recompute a path in mixtures fitted to particles with Exp(1) weights (Bayesian bootstrap, Rubin 1981).
 
@@ -99,6 +101,8 @@ def bootstrap_path(
         Show a progress bar.
     landscape : Landscape, optional
         Landscape of `prior`, if already computed.
+    groups : (n,) int, optional
+        Group of each latent, such as `particles.identity`; the latents of one group get the same weight in each draw.
 
     Returns
     -------
@@ -107,7 +111,7 @@ def bootstrap_path(
     Raises
     ------
     InputError
-        If `n_draws` is below 1.
+        If `n_draws` is below 1, or `groups` does not hold one integer per latent.
 
     Notes
     -----
@@ -125,7 +129,7 @@ def bootstrap_path(
     prior, generator = prior.detach(), torch.Generator().manual_seed(seed)
     latents, curve = torch.as_tensor(latents).double(), path.curve.to(prior.means)
     n, places = len(latents), len(path.latents)
-    width = typical_width(prior)
+    number, width = number_groups(groups, n), typical_width(prior)
     around = (landscape or Landscape.of(prior)).near(curve, _REACH * width, path.log_cost + _EXCESS)
 
     def again(counts: Tensor) -> tuple[Pathway, float]:
@@ -147,7 +151,7 @@ def bootstrap_path(
     moved, moved_line = again(torch.ones(n, dtype=torch.float64))
     draws, lines = [], []
     for _ in tqdm(range(n_draws), desc="bootstrap", unit="draw", disable=not progress):
-        draw, line = again(torch.empty(n, dtype=torch.float64).exponential_(generator=generator))
+        draw, line = again(bootstrap_weights(number, generator))
         draws.append(draw)
         lines.append(line)
     points = torch.stack([d.latents for d in draws])

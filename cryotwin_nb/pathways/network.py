@@ -23,6 +23,7 @@ from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
 from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.mixture.groups import bootstrap_weights
 from cryotwin_nb.pathways.landscape import Landscape
 from cryotwin_nb.pathways.maxflux import relax
 from cryotwin_nb.pathways.ridgeline import equidistant
@@ -103,9 +104,9 @@ class Network:
         fit = _relative(torch.cat([places, *columns.values(), nowhere], dim=1))
         return cls(tuple(states), curves, fit, _shares(fit, _STEPS))
 
-    def resampled(self, generator: torch.Generator) -> Network:
-        """Return the network for Exp(1) particle weights drawn with `generator`: Bayesian bootstrap (Rubin 1981)."""
-        counts = torch.empty(len(self.fit), dtype=torch.float64).exponential_(generator=generator)
+    def resampled(self, generator: torch.Generator, number: Tensor) -> Network:
+        """Return the network for `bootstrap_weights`, drawn with `generator`, of particles in groups `number` (n,)."""
+        counts = bootstrap_weights(number, generator)
         return replace(self, weights=_shares(self.fit, _STEPS_AGAIN, self.weights.clamp_min(1e-4), counts))
 
     @property

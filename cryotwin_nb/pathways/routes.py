@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.mixture.groups import number_groups
 from cryotwin_nb.pathways.landscape import Landscape
 from cryotwin_nb.pathways.maxflux import End, end_point, path_of_knots, relax
 from cryotwin_nb.pathways.network import Evidence, Network, distance, typical_width
@@ -61,6 +62,7 @@ def find_routes(
     seed: int = 0,
     progress: bool = False,
     landscape: Landscape | None = None,
+    groups: Tensor | np.ndarray | None = None,
 ) -> list[Route]:
     """Return the routes from one point to another, in order of decreasing share of the flux.
 
@@ -89,6 +91,9 @@ def find_routes(
         Show a progress bar.
     landscape : Landscape, optional
         Landscape of `prior`, if already computed.
+    groups : (n,) int, optional
+        Group of each particle of `evidence`, such as `particles.identity`; a group is drawn as a whole. Not needed for
+        the likelihood of images, which knows their copies.
 
     Returns
     -------
@@ -98,7 +103,7 @@ def find_routes(
     Raises
     ------
     InputError
-        If both ends belong to the same state, or an end or a setting is invalid.
+        If both ends belong to the same state, or an end, a setting or `groups` is invalid.
 
     Examples
     --------
@@ -128,9 +133,10 @@ def find_routes(
         passages = _Passages(network, landscape)
         routes = [_route(passages, ends, way, share, n_steps) for way, share in found]
         bar.update()
+        number = number_groups(getattr(evidence, "groups", None) if groups is None else groups, len(network.fit))
         draws, generator = np.zeros((n_draws, len(found))), torch.Generator().manual_seed(seed)
         for row in draws:
-            for way, share in network.resampled(generator).ways(first, last, 2 * max_routes, least_share):
+            for way, share in network.resampled(generator, number).ways(first, last, 2 * max_routes, least_share):
                 known = _like(network, way, found, alike)
                 if known is not None:
                     row[known] += share

@@ -59,7 +59,8 @@ class Trainer:
         history, networks = self.history, self.model.networks
         done = len(history.log_evidence)
         with tqdm(total=networks.n_passes, initial=done, desc="closed form", unit="pass", disable=not progress) as bar:
-            for radius, log_evidence, seconds in networks.passes(self.images.chunks, self.config.beta, done):
+            passes = networks.passes(self.images.chunks, self.config.beta, done, self.particles.identity)
+            for radius, log_evidence, seconds in passes:
                 self.agree()
                 history.pass_radius.append(radius)
                 history.log_evidence.append(log_evidence)
@@ -91,7 +92,8 @@ class Trainer:
         """Fit the final mixtures to all the latents."""
         model, config, networks = self.model, self.config, self.model.networks
         z, bound = self.latents(), model.config["n_components"]
-        model.prior = distributed.first(lambda: GaussianMixture.fit(z, bound, seed=config.seed))
+        identity = self.particles.identity
+        model.prior = distributed.first(lambda: GaussianMixture.fit(z, bound, seed=config.seed, groups=identity))
         self.history.n_components = model.prior.n_components
         if self.on_records:
             records = self.records
