@@ -57,8 +57,7 @@ def prepare(
 ) -> Preparation:
     """Write particles as one compact stack with a STAR file beside it, completely or not at all.
 
-    By default, the stack is for cryotwin_nb only: RELION 3.1 cannot open float16 images, and a map that it reconstructs
-    from dark particles is negative. Pass ``for_relion=True`` for a stack that RELION can use.
+    By default, this is a working stack for cryotwin_nb only. Pass ``for_relion=True`` for a stack that RELION can use.
 
     Parameters
     ----------
@@ -71,14 +70,16 @@ def prepare(
         New box size, pixels, even. Images are cropped in Fourier space: they keep their extent in Å and lose detail
         finer than two new pixels. By default, the box size is kept.
     dtype : {"float16", "float32"}, optional
-        Data type of the stack, MRC mode 12 or 2. By default float16, or float32 with `for_relion`.
+        Data type of the stack, MRC mode 12 or 2. By default float16, which RELION 3.1 cannot open, or float32 with
+        `for_relion`.
     whiten : bool, optional
         Divide by the amplitude spectrum of the noise (per optics group for groups of at least 1,000 images), the
         default without `for_relion`. If False, float16 images are divided by the standard deviation of the noise, and
         float32 images keep their grey values.
     for_relion : bool
         Write a stack for RELION 3.1 and later: float32, light particles on a dark background, not whitened, each image
-        normalised to a background of mean 0 and standard deviation 1, and no columns that RELION does not know.
+        normalised to a background of mean 0 and standard deviation 1, and no columns that RELION does not know. By
+        default, the stack is for cryotwin_nb: its particles are dark, and a map by RELION would be negative.
     workers : int, optional
         Number of threads; by default one per available CPU.
     resume : bool
