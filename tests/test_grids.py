@@ -217,9 +217,12 @@ def test_several_cs_files_are_joined_and_keep_their_rows(tmp_path):
     more["uid"], more["alignments3D/pose"] = np.arange(N) + 7, RNG.normal(0, 0.5, (N, 3))
     with open(tmp_path / "more.cs", "wb") as file:
         np.save(file, more[order])
+    files, rows = [path, tmp_path / "more.cs"], np.sort(order)[::3]
     with pytest.warns(UserWarning, match="220 rows in common"):
-        particles = prepared([path, tmp_path / "more.cs"], tmp_path, indices=np.arange(0, N - 20, 3))
-    rows = np.sort(order)[::3]
+        particles = prepared(files, tmp_path, indices=np.arange(0, N - 20, 3))
+    with pytest.warns(UserWarning, match="of several grids"), pytest.warns(UserWarning, match="220 rows"):
+        joined, _ = read_on_one_grid(files, {"indices": np.arange(0, N - 20, 3), "contrast": "dark"})
+    np.testing.assert_array_equal(joined.source_rows, rows)
     expected = rotations_from_vectors(more["alignments3D/pose"][rows].astype(np.float64))
     np.testing.assert_allclose(particles.rotations, expected, atol=1e-5)
     particles.rotations = None  # these are not the poses of the images
@@ -276,11 +279,11 @@ def test_an_interrupted_preparation_resumes_with_the_same_grids_only(tmp_path, m
 
 def test_the_truth_refers_to_the_new_grid(tmp_path):
     path = star(tmp_path)
-    simulated = ct.simulate.assembly(N, 32, pixel_size=3.0, images=False, progress=False).require_truth()
+    simulated = ct.simulate.assembly(N, 40, pixel_size=2.4, images=False, progress=False).require_truth()
     simulated.save(tmp_path / "two.truth.npz")
     particles = prepared(path, tmp_path, indices=np.arange(3, 50))
     assert isinstance(particles.truth, Truth)
-    torch.testing.assert_close(particles.truth.volume(4), simulated.volume(7))
+    torch.testing.assert_close(particles.truth.volume(4), simulated.on_grid(32).volume(7))
 
 
 def test_images_without_a_ctf_are_not_joined_with_others(tmp_path):
