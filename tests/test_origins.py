@@ -287,7 +287,9 @@ def test_columns_of_the_file_follow_the_particles(folder):
 def test_fields_of_a_cs_file_are_columns(tmp_path):
     ct.simulate.hinge(6, BOX, progress=False).write(tmp_path / "p.star", progress=False)
     fields = [("blob/path", "S20"), ("blob/idx", "<u4"), ("blob/psize_A", "<f4"), ("alignments_class_0/class", "<u4")]
-    table = np.zeros(6, [*fields, ("location/center", "<f4", (2,)), ("location/micrograph_path", "S9")])
+    table = np.zeros(
+        6, [*fields, ("location/center", "<f4", (2,)), ("location/micrograph_path", "S9"), ("duration", "<m8")]
+    )
     table["blob/path"], table["blob/idx"], table["blob/psize_A"] = b">p.mrcs", np.arange(6), 10
     table["alignments_class_0/class"], table["location/micrograph_path"] = [0, 1, 2, 0, 1, 2], b"m.mrc"
     table["location/center"] = np.arange(12).reshape(6, 2)
@@ -297,6 +299,7 @@ def test_fields_of_a_cs_file_are_columns(tmp_path):
     assert columns["alignments_class_0/class"].tolist() == [1, 2]
     assert columns["location/center/1"].tolist() == [9, 5]
     assert columns["location/micrograph_path"].tolist() == ["m.mrc", "m.mrc"]
+    assert "duration" not in columns  # a time without a unit is no column of a table
 
 
 def test_states_are_compared_with_the_classes_of_another_program():

@@ -18,7 +18,7 @@ def read_columns(path: Path | None, rows: np.ndarray) -> pd.DataFrame:
     """Return all columns of a .star or .cs file for some of its rows (n,); no columns for other files.
 
     The columns of optics groups are included. A field of a .cs file with several values, such as alignments3D/shift,
-    becomes the columns alignments3D/shift/0, alignments3D/shift/1 ...
+    becomes the columns alignments3D/shift/0, alignments3D/shift/1 ... Fields of neither numbers nor text are left out.
 
     Raises
     ------
@@ -35,6 +35,8 @@ def read_columns(path: Path | None, rows: np.ndarray) -> pd.DataFrame:
         table = open_table(path)[rows]
         for name in table.dtype.names or ():
             values = np.asarray(table[name])
+            if values.dtype.kind not in "biufSU":  # for example times, which not every DataFrame can hold
+                continue
             values = np.char.decode(values, "utf-8", "replace") if values.dtype.kind == "S" else values
             flat = values.reshape(len(rows), -1)
             named = [name] if values.ndim == 1 else [f"{name}/{i}" for i in range(flat.shape[1])]
