@@ -1,4 +1,4 @@
-"""Join of cryoSPARC tables by uid: particle files with their passthrough files."""
+"""Join of tables by uid: cryoSPARC's particle files with their passthrough files."""
 
 from __future__ import annotations
 
@@ -35,38 +35,67 @@ def join(tables: Sequence[np.ndarray], paths: Sequence[Path], notes: list[str]) 
         If a table has no uid, a uid occurs twice, or the tables have no row in common.
     """
     first, *others = tables
-    rows = np.arange(len(first))
+    uids = [uids_of(table, path) for table, path in zip(tables, paths, strict=True)]
+    for values, path in zip(uids, paths, strict=True):
+        require_once(values, path)
     places = []
-    for table, path in zip(tables, paths, strict=True):
-        if table.ndim != 1 or "uid" not in (table.dtype.names or ()) or table.dtype["uid"].kind not in "iu":
-            raise InputError(path, "no uid field", "uid, by which rows are joined", "Pass files of one cryoSPARC job.")
-        if len(table) == 0:
-            raise InputError(path, "no rows", "at least one", "Check the job that wrote this file.")
-        values, count = np.unique(table["uid"], return_counts=True)
-        if len(values) < len(table):
-            found = f"the uid {values[count.argmax()]} {count.max()} times"
-            raise InputError(path, found, "each uid once", "Remove the duplicates in cryoSPARC.")
-    for other, path in zip(others, paths[1:], strict=True):
-        order = np.argsort(other["uid"])
-        at = np.minimum(np.searchsorted(other["uid"], first["uid"], sorter=order), len(other) - 1)
-        place = order[at]
-        there = other["uid"][place] == first["uid"]
-        if not there.any():
-            raise InputError(path, f"no uid of {paths[0]}", "rows in common", "Pass files of the same particles.")
-        if not there.all() or len(other) > there.sum():
-            text = f"{paths[0]} ({len(first)} rows) and {path} ({len(other)} rows) have {there.sum()} rows in common"
-            notes.append(f"{text}; reading these.")
+    for values, path in zip(uids[1:], paths[1:], strict=True):
+        place, there = lookup(uids[0], values)
+        describe_join(paths[0], path, len(values), place, there, notes)
         places.append((place, there))
-    for _, there in places:
-        rows = rows[there[rows]]
-    fields = [(name, first.dtype[name]) for name in first.dtype.names or ()]
-    sources = {name: first[name][rows] for name, _ in fields}
+    rows = np.flatnonzero(np.logical_and.reduce([there for _, there in places]))
+    sources = dict.fromkeys(first.dtype.names or (), (first, rows))
     for other, (place, _) in zip(others, places, strict=True):
-        for name in other.dtype.names or ():
-            if name not in sources:
-                fields.append((name, other.dtype[name]))
-                sources[name] = other[name][place[rows]]
-    joined = np.empty(len(rows), fields)
-    for name, values in sources.items():
-        joined[name] = values
+        more = [name for name in other.dtype.names or () if name not in sources]
+        sources |= dict.fromkeys(more, (other, place[rows]))
+    joined = np.empty(len(rows), [(name, table.dtype[name]) for name, (table, _) in sources.items()])
+    for name, (table, at) in sources.items():
+        joined[name] = table[name][at]
     return joined, rows
+
+
+def uids_of(table: np.ndarray, path: Path) -> np.ndarray:
+    """Return the uids (n,) uint64 of a .cs file's rows; raise `InputError` if it has none."""
+    if table.ndim != 1 or "uid" not in (table.dtype.names or ()) or table.dtype["uid"].kind not in "iu":
+        raise InputError(path, "no uid field", "uid, by which rows are joined", "Pass files of one cryoSPARC job.")
+    if len(table) == 0:
+        raise InputError(path, "no rows", "at least one", "Check the job that wrote this file.")
+    return table["uid"].astype(np.uint64)
+
+
+def require_once(uids: np.ndarray, path: Path) -> None:
+    """Raise `InputError` if a uid occurs twice."""
+    values, count = np.unique(uids, return_counts=True)
+    if len(values) < len(uids):
+        found = f"the uid {values[count.argmax()]} {count.max()} times"
+        raise InputError(path, found, "each uid once", "Remove the duplicates in cryoSPARC.")
+
+
+def lookup(wanted: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the position (n,) int64 of each wanted key in `keys`, and whether it is there (n,) bool."""
+    order = np.argsort(keys)
+    ranked = keys[order]
+    at = np.minimum(np.searchsorted(ranked, wanted), len(keys) - 1)
+    return order[at], ranked[at] == wanted
+
+
+def describe_join(path: Path, other: Path, n: int, place: np.ndarray, there: np.ndarray, notes: list[str]) -> None:
+    """Add the numbers of rows to the notes if some are in one file only; raise `InputError` if none is in both.
+
+    Parameters
+    ----------
+    path, other : Path
+        The two files.
+    n : int
+        Number of rows of the other file.
+    place, there : (m,) int64, (m,) bool
+        Result of `lookup`, for the rows of `path`.
+    notes : list of str
+        Receives the numbers.
+    """
+    common = int(there.sum())
+    if not common:
+        raise InputError(other, f"no row of {path}", "rows in common", "Pass files of the same particles.")
+    if common < len(there) or len(np.unique(place[there])) < n:
+        text = f"{path} ({len(there)} rows) and {other} ({n} rows) have {common} rows in common"
+        notes.append(f"{text}; reading these.")

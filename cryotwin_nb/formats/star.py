@@ -49,12 +49,11 @@ def read_star(
     """
     path = require_file(path, "STAR file")
     notes: list[str] = []
-    particles, optics = _tables(path, notes)
-    table = _merge_optics(particles, optics, path)
-    _require_plain_ctf(table, path)
+    table, has_optics = read_rows(path, notes)
+    require_plain_ctf(table, path)
     _require_whitening(table, path)
     stacks, stack_number, image_number, whole_files = image_names(table, path)
-    pixel = _pixel_sizes(table, path, pixel_size)
+    pixel = _known_pixel_sizes(table, path, pixel_size)
     notes += unused(table.columns, table.__getitem__, pixel, path)
     box = column(table["rlnImageSize"], path, "rlnImageSize") if "rlnImageSize" in table else np.zeros(len(table))
     group, labels = _optics_groups(table)
@@ -66,9 +65,9 @@ def read_star(
         pixel,
         whole_numbers(box, path, "rlnImageSize"),
         group,
-        rotations=_rotations(table, path) if poses else None,
-        shifts=_shifts(table, path, pixel, optics is not None, notes) if poses else None,
-        ctf=_ctf(table, path) if ctf else None,
+        rotations=rotations_of(table, path) if poses else None,
+        shifts=shifts_of(table, path, pixel, has_optics, notes) if poses else None,
+        ctf=ctf_of(table, path) if ctf else None,
         sign=column(table[SIGN], path, SIGN) if SIGN in table else None,
         whole_files=whole_files,
         notes=tuple(notes),
@@ -78,8 +77,13 @@ def read_star(
 
 def read_table(path: str | os.PathLike) -> pd.DataFrame:
     """Return the particle table of a STAR file with the columns of the optics groups; errors as in `read_star`."""
-    path = require_file(path, "STAR file")
-    return _merge_optics(*_tables(path, []), path)
+    return read_rows(require_file(path, "STAR file"), [])[0]
+
+
+def read_rows(path: Path, notes: list[str]) -> tuple[pd.DataFrame, bool]:
+    """Return the particle table with the columns of its optics groups, and whether the file has optics groups."""
+    particles, optics = _tables(path, notes)
+    return _merge_optics(particles, optics, path), optics is not None
 
 
 def _tables(path: Path, notes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame | None]:
@@ -128,7 +132,7 @@ def _optics_groups(table: pd.DataFrame) -> tuple[np.ndarray, tuple[tuple[str, ..
     return group.astype(np.int64), tuple(tuple(map(str, row)) for row in known.itertuples(index=False))
 
 
-def _require_plain_ctf(table: pd.DataFrame, path: Path) -> None:
+def require_plain_ctf(table: pd.DataFrame, path: Path) -> None:
     """Reject images already corrected for the CTF: applying it again would give wrong results without an error."""
     import pandas as pd
 
@@ -148,8 +152,8 @@ def _require_whitening(table: pd.DataFrame, path: Path) -> None:
         raise InputError(path, f"no {sidecar.name}", "that file in the same folder", remedy, sentence)
 
 
-def _pixel_sizes(table: pd.DataFrame, path: Path, fallback: float | None) -> np.ndarray:
-    """Return pixel sizes in Å: rlnImagePixelSize, else detector / magnification (RELION 3.0), else `fallback`."""
+def pixel_sizes(table: pd.DataFrame, path: Path) -> np.ndarray:
+    """Return pixel sizes in Å: rlnImagePixelSize, else detector / magnification (RELION 3.0), else 0."""
     if "rlnImagePixelSize" in table:
         pixel = column(table["rlnImagePixelSize"], path, "rlnImagePixelSize")
     elif {"rlnDetectorPixelSize", "rlnMagnification"} <= set(table.columns):
@@ -160,6 +164,12 @@ def _pixel_sizes(table: pd.DataFrame, path: Path, fallback: float | None) -> np.
         pixel = column(pixel, path, "pixel size")
     else:
         pixel = np.zeros(len(table))
+    return pixel
+
+
+def _known_pixel_sizes(table: pd.DataFrame, path: Path, fallback: float | None) -> np.ndarray:
+    """Return pixel sizes in Å, `fallback` where the file has none; raise `InputError` if none is known."""
+    pixel = pixel_sizes(table, path)
     if fallback is not None:
         pixel = np.where(pixel == 0, fallback, pixel)
     if (pixel <= 0).any():
@@ -176,14 +186,15 @@ def _require_all(table: pd.DataFrame, names: tuple[str, ...], path: Path, remedy
         raise InputError(path, f"{', '.join(present)} without {', '.join(missing)}", "all of them or none", remedy)
 
 
-def _rotations(table: pd.DataFrame, path: Path) -> np.ndarray | None:
+def rotations_of(table: pd.DataFrame, path: Path) -> np.ndarray | None:
+    """Return the rotations (n, 3, 3), None if the table has no angles."""
     if not any(name in table for name in ANGLES):
         return None
     _require_all(table, ANGLES, path, "Pass the STAR file of a 3-D refinement, or cryoDRGN's poses.pkl as poses=.")
     return rotations_from_euler(*(column(table[name], path, name) for name in ANGLES))
 
 
-def _shifts(
+def shifts_of(
     table: pd.DataFrame, path: Path, pixel: np.ndarray, has_optics: bool, notes: list[str]
 ) -> np.ndarray | None:
     """Return shifts in Å, from the same columns as RELION; contradictions are added to `notes`.
@@ -212,7 +223,7 @@ def _shifts(
     return read.get(preferred, next(iter(read.values()))).astype(np.float32)
 
 
-def _ctf(table: pd.DataFrame, path: Path) -> CTF | None:
+def ctf_of(table: pd.DataFrame, path: Path) -> CTF | None:
     """Return the CTF of the particles; a missing amplitude contrast becomes NaN, a missing phase shift 0."""
     if not any(name in table for name in DEFOCUS):
         return None
