@@ -12,6 +12,7 @@ from cryotwin_nb.formats.metadata import column
 from cryotwin_nb.formats.poses import rotations_from_vectors
 
 _MULTI = "alignments3D_multi"
+_SHIFT = re.compile(r"(alignments(?:3D|3D_multi|_class(?:3D)?_\d+))/shift")
 
 
 def numbers(
@@ -53,6 +54,13 @@ def poses_of(
         found = f"rotation vectors up to {np.linalg.norm(vectors, axis=1).max():.0f} long"
         raise InputError(path, found, "lengths up to π, radians", "Convert the poses from degrees to radians.")
     return rotations_from_vectors(vectors), column(shifts, path, "shift in Å").astype(np.float32)
+
+
+def lacks_pixel_size(table: np.ndarray) -> bool:
+    """Return whether shifts are in pixels of unknown size, at least for some particles."""
+    names = table.dtype.names or ()
+    sizes = [m[1] + "/psize_A" for name in names if (m := _SHIFT.fullmatch(name))]
+    return any(size not in names or bool((table[size] <= 0).any()) for size in sizes)
 
 
 def _multi_class_poses(

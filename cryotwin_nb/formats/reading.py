@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from cryotwin_nb.errors import InputError, SeveralGrids, choice, flag, positive
+from cryotwin_nb.errors import InputError, choice, flag, positive
 from cryotwin_nb.formats import cryodrgn
 from cryotwin_nb.formats.bare_stacks import bare_stacks, listed
 from cryotwin_nb.formats.contrast import with_contrast
@@ -24,6 +24,9 @@ from cryotwin_nb.formats.stacks import IMAGES_PER_STACK, ImageSource, NoImages, 
 from cryotwin_nb.formats.star import read_star
 from cryotwin_nb.imaging.fourier import require_box_size
 from cryotwin_nb.imaging.optics import CTF
+
+if TYPE_CHECKING:
+    from cryotwin_nb.formats.added import Parameters
 
 _STACKS = (".mrcs", ".mrc")
 
@@ -82,8 +85,10 @@ def read_parts(request: ReadRequest) -> ReadParts:
         require_suffix(file, *((".cs",) if passthrough else (".star", ".cs", *_STACKS, ".txt")))
     _check_options(request)
     poses, ctf, indices, pixel_size = request.poses, request.ctf, request.indices, request.pixel_size
-    parameters = None if ctf is None else _foreign_ctf(ctf)
-    fallback = pixel_size if pixel_size is not None or parameters is None else parameters[2]
+    if poses is not None or ctf is not None:
+        from cryotwin_nb.formats import added  # not needed for most files
+    parameters = None if ctf is None else added.read_parameters(ctf)
+    fallback = pixel_size if pixel_size is not None or parameters is None else parameters.pixel_size
     table = _read_table(path, passthrough, request.datadir, fallback, poses is None, ctf is None)
     notes = list(table.notes)
     total, where = len(table), indices if isinstance(indices, (str, os.PathLike)) else f"indices for {path}"
@@ -95,10 +100,12 @@ def read_parts(request: ReadRequest) -> ReadParts:
         from cryotwin_nb.formats.groups import in_groups  # needed only here
 
         rows = in_groups(table, rows, request.optics_groups)
+    extra = None
+    if poses is not None or ctf is not None:
+        extra = added.add(poses, ctf, parameters, table, rows, pixel_size, notes)
+        rows = extra.rows
     table = table[rows]
-    transfer = table.ctf
-    if parameters is not None:
-        transfer = parameters[0][_rows_for(len(parameters[0]), total, rows, "ctf", ctf)]
+    transfer = table.ctf if extra is None or ctf is None else extra.ctf
 
     stated = _stated_box(table, parameters)
     source: ImageSource
@@ -110,12 +117,14 @@ def read_parts(request: ReadRequest) -> ReadParts:
         identity = table.stack_number * IMAGES_PER_STACK + table.image_number
         source = NoImages(identity, request.box_size or stated, path, partial(find_stacks, used, path, request.datadir))
     pixel = _pixel_size(table, parameters, pixel_size, source, notes)
-    check_box(path, source, request.box_size, stated if pixel_size is None and parameters is None else None)
+    rescaled = None if parameters is None else parameters.box_size  # of cryoDRGN, whose pixel size is scaled
+    check_box(path, source, request.box_size, stated if pixel_size is None and rescaled is None else None)
     rotations, shifts = table.rotations, table.shifts
-    if poses is not None:
-        rotations, shifts = _foreign_poses(poses, total, rows, source, pixel)
-    transfer = _without_unset(transfer, path, notes)
-    transfer = _with_amplitude_contrast(transfer, request.amplitude_contrast, path, notes)
+    if extra is not None and poses is not None:
+        rotations, shifts = extra.rotations, extra.shifts_for(source, pixel)
+    origin = ctf if isinstance(ctf, (str, os.PathLike)) else path
+    transfer = _without_unset(transfer, origin, notes)
+    transfer = _with_amplitude_contrast(transfer, request.amplitude_contrast, origin, notes)
     if rotations is not None and len(rotations) > 1 and np.ptp(rotations, axis=0).max() < 1e-6:
         notes.append(f"{path}: all particles have the same pose, as in files written before refinement.")
     if len(np.unique(source.identity)) < len(rows):
@@ -135,7 +144,7 @@ def read_parts(request: ReadRequest) -> ReadParts:
     return ReadParts(arguments, total, rows if table.file_rows is None else table.file_rows, notes)
 
 
-def _without_unset(ctf: CTF | None, path: Path, notes: list[str]) -> CTF | None:
+def _without_unset(ctf: CTF | None, path: str | os.PathLike, notes: list[str]) -> CTF | None:
     """Return None for a CTF that was never determined: all defocus values and phase shifts are 0."""
     if ctf is None or any(np.any(values) for values in (ctf.defocus_u, ctf.defocus_v, ctf.phase_shift)):
         return ctf
@@ -169,49 +178,14 @@ def _read_table(
     return bare_stacks(path, [path] if suffix in _STACKS else listed(path, datadir))
 
 
-def _foreign_ctf(given: Any) -> tuple[CTF, int | None, float | None]:
-    """Return a CTF given by the user, and the box and pixel size if it is from cryoDRGN."""
-    if isinstance(given, CTF):
-        return given, None, None
-    ctf, box, pixel = cryodrgn.read_ctf(given)
-    for name, values in {"box sizes": box, "pixel sizes": pixel}.items():
-        if np.ptp(values) > 1e-3 * values.max():
-            where = given if isinstance(given, (str, os.PathLike)) else "ctf"
-            raise SeveralGrids(where, f"{name} from {values.min():g} to {values.max():g}")
-    return ctf, int(box[0]), float(pixel[0])
-
-
-def _foreign_poses(
-    given: Any, total: int, rows: np.ndarray, source: ImageSource, pixel: float
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return rotations, and shifts in Å, of the selected particles from cryoDRGN's poses."""
-    rotations, translations = cryodrgn.read_poses(given)
-    wanted = _rows_for(len(rotations), total, rows, "poses", given)
-    if translations is None:
-        return rotations[wanted], None
-    return rotations[wanted], translations[wanted] * np.float32(source.box_size * pixel)
-
-
-def _rows_for(n: int, total: int, rows: np.ndarray, name: str, given: Any) -> np.ndarray:
-    """Return the rows of the selected particles in a table of length n, which covers all particles or the selection."""
-    if n == total:
-        return rows
-    if n == len(rows):
-        return np.arange(n)
-    where = given if isinstance(given, (str, os.PathLike)) else name
-    expected = f"{total}" if len(rows) == total else f"{total} (all) or {len(rows)} (selected)"
-    remedy = "Pass the file that belongs to these particles."
-    raise InputError(where, f"{n} particles", f"{expected}, as in the particle file", remedy)
-
-
-def _stated_box(table: Metadata, parameters: tuple[CTF, int | None, float | None] | None) -> int | None:
+def _stated_box(table: Metadata, parameters: Parameters | None) -> int | None:
     stated = int(table.common("box_size"))
-    return stated or (parameters[1] if parameters is not None else None)
+    return stated or (parameters.box_size if parameters is not None else None)
 
 
 def _pixel_size(
     table: Metadata,
-    parameters: tuple[CTF, int | None, float | None] | None,
+    parameters: Parameters | None,
     given: float | None,
     source: ImageSource,
     notes: list[str],
@@ -220,8 +194,8 @@ def _pixel_size(
     stated = table.common("pixel_size", tolerance=1e-3)
     if given is not None:
         return given
-    if parameters is not None and parameters[1] is not None and parameters[2] is not None:
-        pixel = parameters[1] * parameters[2] / source.box_size
+    if parameters is not None and parameters.box_size is not None and parameters.pixel_size is not None:
+        pixel = parameters.box_size * parameters.pixel_size / source.box_size
         trusted = table.path.suffix.lower() not in (*_STACKS, ".txt")
         if trusted and abs(pixel - stated) > 0.01 * stated:
             text = f"{table.path} states {stated:g} Å per pixel, but the CTF parameters state {pixel:g} Å;"
@@ -232,7 +206,9 @@ def _pixel_size(
     return stated
 
 
-def _with_amplitude_contrast(ctf: CTF | None, given: float | None, path: Path, notes: list[str]) -> CTF | None:
+def _with_amplitude_contrast(
+    ctf: CTF | None, given: float | None, path: str | os.PathLike, notes: list[str]
+) -> CTF | None:
     """Return the CTF with the given amplitude contrast, or with 0.1 if the file contains none."""
     if ctf is None:
         return None

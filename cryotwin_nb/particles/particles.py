@@ -99,7 +99,7 @@ class Particles:
     ) -> Particles:
         """Read particles from a STAR file, a .cs file, a stack, or a list of stacks.
 
-        Choices made on the user's behalf (contrast, amplitude contrast, class of the poses) cause a UserWarning.
+        Choices made on the user's behalf (contrast, class of the poses, particles left out) cause a UserWarning.
 
         Parameters
         ----------
@@ -107,12 +107,12 @@ class Particles:
             .star (RELION 3.0, 3.1, 5), .cs (cryoSPARC; several are joined by uid), .mrcs, .mrc, or .txt list of stacks.
         datadir : path-like, optional
             Folder that the stack paths are relative to; by default the folder of `path` and its parents are searched.
-        poses : path-like or (rot, trans), optional
-            cryoDRGN's poses.pkl, or its arrays: transposed rotations (n, 3, 3), shifts (n, 2) as fractions of the box.
+        poses : path-like or ((n, 3, 3), (n, 2)), optional
+            .cs or .star file, matched by uid or image name; cryoDRGN's poses.pkl or its arrays (R^T, shift / box).
         ctf : path-like, (n, 9) or CTF, optional
-            cryoDRGN's ctf.pkl, the array in it, or a `CTF`. The pixel size in ctf.pkl is used, scaled to the image box.
+            .cs or .star file, matched likewise; cryoDRGN's ctf.pkl (with its pixel size) or its array; or a `CTF`.
         indices : path-like or (m,) int or (n,) bool, optional
-            Particles to keep, numbered from 0, or cryoDRGN's ind.pkl; `poses` and `ctf` can cover all or only these.
+            Rows of `path` to keep, from 0, or cryoDRGN's ind.pkl; its poses and CTF can cover all particles or these.
         contrast : {"auto", "dark", "light"}
             Contrast of the particles as recorded; "auto" uses the contrast declared in the file, or measures it.
         images : bool
@@ -210,7 +210,7 @@ class Particles:
             If either is missing.
         """
         for name, value, what in (("poses", self.rotations, "poses"), ("ctf", self.ctf, "CTF parameters")):
-            remedy = f"Refine the particles first, or read them with {name}=... from cryoDRGN."
+            remedy = f"Refine the particles first, or read them with {name}=, a file of another job or program."
             if value is None:
                 raise InputError(self.where, f"no {what}", f"{what} of every image", remedy)
         return cast(np.ndarray, self.rotations), cast(CTF, self.ctf)
