@@ -3,9 +3,9 @@ from .errors import InputError as InputError, MissingExtraError as MissingExtraE
 from .evaluation import PathwaySupport as PathwaySupport, embed_tsne as embed_tsne, isometry as isometry
 from .evaluation import kl_divergence as kl_divergence, outlier_scores as outlier_scores
 from .evaluation import pathway_support as pathway_support
-from .exchange import CryodrgnRun as CryodrgnRun, read_cryodrgn as read_cryodrgn, select_near as select_near
-from .exchange import select_state as select_state, write_pathway as write_pathway, write_selection as write_selection
-from .exchange import write_states as write_states
+from .exchange import CryodrgnRun as CryodrgnRun, read_cryodrgn as read_cryodrgn, read_latents as read_latents
+from .exchange import select_near as select_near, select_state as select_state, write_pathway as write_pathway
+from .exchange import write_selection as write_selection, write_states as write_states
 from .explorer import PathwayExplorer as PathwayExplorer, name_components as name_components
 from .formats import read_map as read_map, write_map as write_map
 from .imaging import CTF as CTF, FscCurve as FscCurve, fsc as fsc

@@ -138,7 +138,7 @@ def test_select_writes_the_particles_of_a_state_and_those_near_points(run, tmp_p
         (["--state", "shut", *given], "'shut', expected one of S1, S2, or a component from 0 to 1"),
         (
             ["--state", "S1", "--latents", f"{tmp_path / 'names.json'}"],
-            "names.json cannot be read as an array (n, d) of numbers",
+            "names.json: found the suffix '.json', expected .npy or .txt or .pkl or .cs",
         ),
     ):
         assert main([*command, f"{tmp_path / 'x.star'}", *options]) == 2

@@ -13,12 +13,12 @@ import numpy as np
 
 from cryotwin_nb.cli.options import Option, options_of, values_of
 from cryotwin_nb.cli.reading import (
+    LATENTS,
     add_ends,
     add_json,
     add_model,
     add_particles,
     ends_of,
-    latents_of,
     load_model,
     print_result,
     read_particles,
@@ -134,7 +134,9 @@ def add_routes(parser: argparse.ArgumentParser) -> None:
     """Add the options of `routes`."""
     add_model(parser)
     add_ends(parser)
-    latents = "latents.npy of the particles: compute route shares from them instead of from samples of the mixture"
+    latents = (
+        "latents of particles (.npy, .pkl, .cs, .txt): compute route shares from them, not from samples of the mixture"
+    )
     parser.add_argument("--latents", type=Path, help=latents)
     particles = "file of the particles of --latents: copies of an image are then drawn together"
     parser.add_argument("--particles", type=Path, help=particles)
@@ -182,7 +184,7 @@ def add_support(parser: argparse.ArgumentParser) -> None:
     add_particles(parser)
     path = "folder written by `pathway`, or a .npy file of points (m, d)"
     parser.add_argument("--path", type=Path, required=True, help=path)
-    parser.add_argument("--latents", type=Path, help="latents.npy of these particles; by default, embed them")
+    parser.add_argument("--latents", type=Path, help=LATENTS)
     parser.add_argument("--output", type=Path, help=".json file for the resolution and number of images at each point")
     for option in _support_options():
         option.add_to(parser)
@@ -198,14 +200,14 @@ def _support_options() -> list[Option]:
 def support(options: argparse.Namespace) -> int:
     """Compare the decoded maps of a path with maps reconstructed from nearby images."""
     from cryotwin_nb.evaluation import pathway_support
+    from cryotwin_nb.exchange.latents import latents_of
     from cryotwin_nb.formats.files import atomic
 
     model, particles = load_model(options), read_particles(options)
     points = read_points(options.path / "latents.npy" if options.path.is_dir() else options.path)
     latents = None
     if options.latents is not None:
-        particles, z = latents_of(particles, options.latents)
-        latents = z.astype(np.float32)
+        particles, latents = latents_of(particles, options.latents)
     given = values_of(options, _support_options())
     found = pathway_support(model, particles, points.astype(np.float32), latents=latents, progress=True, **given)
     listed = [

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryotwin_nb.cli.options import Option, documented, options_of, values_of
-from cryotwin_nb.errors import InputError, warn_user
-from cryotwin_nb.formats.files import atomic
+from cryotwin_nb.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from cryotwin_nb.mixture.gaussian import GaussianMixture
     from cryotwin_nb.models.cryotwin import CryoTwin
     from cryotwin_nb.particles.particles import Particles
+
+LATENTS = "latents of these particles: latents.npy, cryoDRGN's z.pkl or 3D Variability's .cs; by default, embed them"
 
 
 def reading_options(skip: tuple[str, ...] = ()) -> list[Option]:
@@ -73,60 +72,11 @@ def print_result(options: argparse.Namespace, result: Any, text: str) -> None:
     print(json.dumps(result, indent=1) if options.json else text)
 
 
-def save_latents(path: Path, latents: Tensor, particles: Particles) -> None:
-    """Write latents to a .npy file, completely or not at all, and record beside it which particles they belong to."""
-    from cryotwin_nb.formats.origins import chain_of, written
-
-    chain = chain_of(particles.source, particles.source_rows)
-    with atomic(path) as partial, open(partial, "wb") as file:
-        np.save(file, latents.numpy())
-    written(path, chain)
-
-
-def latents_of(particles: Particles, path: Path) -> tuple[Particles, np.ndarray]:
-    """Return the particles that a file of latents holds, and their latents (n, d) float64 in the same order.
-
-    Raises
-    ------
-    InputError
-        If the latents belong to other particles, or to the particles in another order.
-    """
-    from cryotwin_nb.formats.origins import align, chain_of, load, record_of
-
-    z, record = read_points(path), record_of(path)
-    if not record.is_file():
-        if len(z) != len(particles):
-            remedy = "Pass the latents of the same particles, in the same order."
-            raise InputError(path, f"{len(z)} latents", f"{len(particles)}, one for each particle", remedy)
-        warn_user(f"{path}: no record of the particles ({record.name}); only their number was compared.")
-        return particles, z
-    recorded = load(record, path.parent)
-    if len(z) != len(recorded[0].rows):
-        found, expected = f"{len(z)} latents", f"{len(recorded[0].rows)}, as recorded in {record.name}"
-        raise InputError(path, found, expected, "Embed the particles again, or delete the record.")
-    common = align(chain_of(particles.source, particles.source_rows), recorded)
-    if common is None:
-        names = " or ".join(dict.fromkeys(str(link.source) for link in recorded))
-        sentence = f"The latents in {path} do not belong to the rows of {particles.where}, or not in this order."
-        found, remedy = "latents of other particles", f"Pass the particles that were embedded: {names}."
-        raise InputError(path, found, f"latents of {particles.where}", remedy, sentence)
-    return particles[common[0]], z[common[1]]
-
-
 def read_points(path: Path) -> np.ndarray:
-    """Read latents (n, d) from a .npy file as float64.
+    """Read latents (n, d) from a file as float64; see `read_latents`."""
+    from cryotwin_nb.exchange import read_latents
 
-    Raises
-    ------
-    InputError
-        If the file does not contain such an array.
-    """
-    try:
-        return np.array(np.load(path, mmap_mode="r"), dtype=np.float64)
-    except (OSError, ValueError, TypeError, EOFError) as error:
-        expected, remedy = "an array (n, d) of numbers", "Pass a latents.npy file written by `cryotwin`."
-        sentence = f"{path} cannot be read as {expected}: {error}."
-        raise InputError(path, f"no readable array ({error})", expected, remedy, sentence) from error
+    return read_latents(path).double().numpy()
 
 
 def components_of(prior: GaussianMixture, name: str, labels: Path | None, where: str) -> list[int]:

@@ -8,10 +8,10 @@ from typing import Any
 
 from cryotwin_nb.cli.options import Option, options_of, values_of
 from cryotwin_nb.cli.reading import (
+    LATENTS,
     add_model,
     add_particles,
     components_of,
-    latents_of,
     load_model,
     read_particles,
     read_points,
@@ -25,7 +25,7 @@ def add_select(parser: argparse.ArgumentParser) -> None:
     """Add the options of `select`."""
     add_model(parser)
     add_particles(parser)
-    parser.add_argument("--latents", type=Path, help="latents.npy of these particles; by default, embed them")
+    parser.add_argument("--latents", type=Path, help=LATENTS)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--state", help="a state (S1 is the largest), a component index, or a label from --labels")
     which.add_argument("--near", type=Path, help=".npy file of points, such as the latents.npy of a pathway")
@@ -57,6 +57,7 @@ def _writing() -> list[Option]:
 def select(options: argparse.Namespace) -> int:
     """Write the particles that belong to a state or lie near a path."""
     from cryotwin_nb.exchange import select_near, select_state, write_selection, write_states
+    from cryotwin_nb.exchange.latents import latents_of
     from cryotwin_nb.formats.origins import origin_of
 
     model = load_model(options)

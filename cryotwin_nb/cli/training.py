@@ -17,7 +17,6 @@ from cryotwin_nb.cli.reading import (
     print_result,
     read_particles,
     reading_options,
-    save_latents,
 )
 from cryotwin_nb.errors import InputError, extras_explained
 from cryotwin_nb.formats.files import atomic, make_folder, remove_partials
@@ -173,6 +172,7 @@ def train(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace, is_main: bool) -> None:
     """Train a model; only the main process prints and writes."""
+    from cryotwin_nb.exchange.latents import save_latents
     from cryotwin_nb.models.cryotwin import CryoTwin
     from cryotwin_nb.runtime import distributed
     from cryotwin_nb.training import TrainingConfig, fit
@@ -222,6 +222,8 @@ def add_embed(parser: argparse.ArgumentParser) -> None:
 
 def embed(options: argparse.Namespace) -> int:
     """Embed particles with a model and write their latents."""
+    from cryotwin_nb.exchange.latents import save_latents
+
     make_folder(options.output.parent)
     model = load_model(options)
     particles = read_particles(options)

@@ -20,6 +20,7 @@ from torch import Tensor
 from cryotwin_nb import data, evaluation
 from cryotwin_nb.errors import MissingExtraError, extras_explained
 from cryotwin_nb.exchange.export import write_pathway
+from cryotwin_nb.exchange.latents import save_latents
 from cryotwin_nb.models.cryotwin import CryoTwin
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.pathways import ridgeline_chain
@@ -80,7 +81,7 @@ def run(
         model.save(output / "model.safetensors")
     with stage("embed"):
         z = model.embed(particles, progress=True)
-        np.save(output / "latents.npy", z.numpy())
+        save_latents(output / "latents.npy", z, particles)
     with stage("pathway"):
         labels = particles.require_truth().labels
         start, end = (evaluation.component_of_state(model.prior, z, labels, state) for state in ("B", "E5"))

@@ -128,13 +128,13 @@ def add(
         return values[_rows_for(len(values), len(particles), rows, name, given)[kept]]
 
     rotations = shifts = transfer = None
+    pixel = float(np.median(particles.pixel_size)) if pixel_size is None else pixel_size
     if poses is not None:
         table = _is_table(poses)
-        pixel = float(np.median(particles.pixel_size)) if pixel_size is None else pixel_size
         rotations, shifts = _poses_in(files[Path(poses)], pixel, notes) if table else cryodrgn.read_poses(poses)
         rotations, shifts = (None if p is None else of_selected(p, "poses", poses) for p in (rotations, shifts))
     if parameters is not None:
-        every = _ctf_in(files[Path(ctf)], notes) if parameters.ctf is None else parameters.ctf
+        every = _ctf_in(files[Path(ctf)], pixel, notes) if parameters.ctf is None else parameters.ctf
         transfer = of_selected(every, "ctf", ctf)
     return Added(rows[kept], rotations, shifts, not _is_table(poses), transfer)
 
@@ -192,7 +192,7 @@ def _poses_in(file: _File, fallback: float, notes: list[str]) -> tuple[np.ndarra
     return rotations, shifts
 
 
-def _ctf_in(file: _File, notes: list[str]) -> CTF:
+def _ctf_in(file: _File, pixel: float, notes: list[str]) -> CTF:
     path, table = file.path, file.table
     if path.suffix.lower() == ".cs":
         ctf, names = cryosparc.ctf_of(table, path), table.dtype.names
@@ -202,7 +202,7 @@ def _ctf_in(file: _File, notes: list[str]) -> CTF:
     if ctf is None:
         expected = "ctf/df1_A and others (.cs) or rlnDefocusU and others (.star)"
         raise InputError(path, "no CTF parameters", expected, "Pass the file of a job that estimates the CTF.")
-    notes += unused(names, table.__getitem__, path)
+    notes += unused(names, table.__getitem__, np.full(len(table), pixel), path)
     return ctf
 
 
