@@ -55,7 +55,7 @@ def read_latents(path: str | os.PathLike, particles: Particles | None = None) ->
     torch.Size([300, 4])
     """
     if particles is not None:
-        kept, values = latents_of(particles, Path(path))
+        kept, values = latents_of(particles, Path(path), quiet=True)
         if len(kept) < len(particles):
             found, expected = f"latents of {len(kept)} particles", f"of all {len(particles)}"
             raise InputError(path, found, expected, "Select the particles that were embedded with indices=.")
@@ -63,11 +63,11 @@ def read_latents(path: str | os.PathLike, particles: Particles | None = None) ->
     return torch.from_numpy(_read(Path(path)))
 
 
-def latents_of(particles: Particles, path: Path) -> tuple[Particles, np.ndarray]:
+def latents_of(particles: Particles, path: Path, quiet: bool = False) -> tuple[Particles, np.ndarray]:
     """Return the particles that have latents in a file, and these latents (n, d) float32 in the same order.
 
     A latents.npy file is compared with the record beside it (`origins`): the particles can be those that were embedded,
-    or those that they were prepared from.
+    or those that they were prepared from. Unless `quiet`, a missing record causes a UserWarning.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def latents_of(particles: Particles, path: Path) -> tuple[Particles, np.ndarray]
         if len(z) != len(particles):
             remedy = "Pass the latents of the same particles, in the same order."
             raise InputError(path, f"{len(z)} latents", f"{len(particles)}, one for each particle", remedy)
-        if path.suffix.lower() == ".npy":
+        if path.suffix.lower() == ".npy" and not quiet:
             warn_user(f"{path}: no record of the particles ({record.name}); only their number was compared.")
         return particles, z
     recorded = load(record, path.parent)
