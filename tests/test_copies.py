@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import re
 import warnings
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
 import cryotwin_nb as ct
-from cryotwin_nb.formats.copies import describe_copies, point_group, split_in_halves
+from cryotwin_nb.cli.main import main
+from cryotwin_nb.formats.copies import describe_copies, effective_copies, point_group, split_in_halves
 from cryotwin_nb.formats.mrc_writing import write_stack
+from cryotwin_nb.imaging.fsc import noise_deviation
+from cryotwin_nb.imaging.masks import spherical_mask
 from cryotwin_nb.preparation.hypotheses import Sample
+from cryotwin_nb.preparation.look import _Look
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 GROUPS = ["C2", "C3", "C4", "C7", "D2", "D3", "D4", "D6", "D7", "T", "O", "I", "D12", "D30"]
@@ -78,20 +85,58 @@ def noise(folder, kind: str, seed: int):
     return star_of(folder, rows, images)
 
 
-@pytest.mark.parametrize("kind", ["twice", "C3"])
-def test_pure_noise_has_no_resolution(tmp_path, kind):
-    """Without keeping copies together the half maps of noise agree to .3 in every shell."""
-    outside, shells = 0, 0
-    for seed in range(3):
+@pytest.mark.parametrize(
+    ("kind", "told"), [("twice", "300 rows are duplicates, with the same pose"), ("C3", "a symmetry-expanded set (C3)")]
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_pure_noise_has_no_resolution(tmp_path, kind, told, capsys):
+    """Without keeping copies together the half maps of noise agree to .3 in every shell; ten seeds: benchmarks."""
+    outside, once = 0, noise_deviation(spherical_mask(32, 0.4 * 32, 2))
+    for seed in range(2):
         path = noise(tmp_path, kind, seed)
-        with pytest.warns(UserWarning, match="duplicates, with the same pose|symmetry-expanded set .C3."):
+        with pytest.warns(UserWarning, match=re.escape(told)):
             particles = ct.Particles.read(path, contrast="dark")
-        curve = ct.reconstruct(particles, seed=seed).fsc.correlation
-        independent = 2 * np.pi * np.arange(len(curve)) ** 2 / (3 if kind == "C3" else 1)
-        bound = 3 / np.sqrt(2 * np.maximum(independent, 1))
-        outside += int((np.abs(curve)[4:] > bound[4:]).sum())
-        shells += len(curve) - 4
-    assert outside <= 0.02 * shells + 1
+        made, look = ct.reconstruct(particles, seed=seed), ct.first_look(particles, seed=seed)
+        assert made.resolution == look.resolution == np.inf
+        assert "half maps agree no better than those of noise" in look.summary()
+        (finding,) = (finding for finding in look.findings if told in finding.evidence)
+        assert finding.evidence.startswith(f"{len(particles)} rows list 300 images")
+        assert finding.is_problem == (kind == "twice") == (finding in look.problems)
+        assert f"{'!' if kind == 'twice' else '-'} {finding.name}" in look.summary()
+        for curve in (made.fsc, look.fsc):
+            assert curve.noise == pytest.approx(once * (3**0.5 if kind == "C3" else 1))
+            outside += int((np.abs(curve.correlation) > 3 * curve.noise)[3:].sum())
+    assert outside <= 1
+    assert main(["look", f"{path}", "--contrast", "dark", "--seed", "1", "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert said["resolution_angstrom"] is None and said["findings"][-1]["is_problem"] == (kind == "twice")
+
+
+def test_rows_per_image_are_counted_with_their_weights():
+    identity = np.array([4, 4, 4, 7, 9, 9])
+    assert effective_copies(np.ones(6), np.arange(6)) == 1
+    assert effective_copies(np.ones(6), identity) == pytest.approx((9 + 1 + 4) / 6)
+    assert effective_copies(np.array([1.0, 0, 0, 1, 0, 1]), identity) == 1
+    assert effective_copies(np.array([2.0, 1, 0, 0, 0, 0]), identity) == pytest.approx(9 / 5)
+    assert effective_copies(np.zeros(6), identity) == 1
+
+
+def test_support_counts_an_image_listed_twice_once():
+    made = ct.simulate.assembly(80, 16, snr=2.0, progress=False)
+    twice = made[np.tile(np.arange(80), 2)]
+    z = torch.as_tensor(made.truth.coordinates[:, :2]).float()
+
+    def decode(points):
+        return torch.stack([made.truth.volume(0)] * len(points)) * (1 + points[:, :1, None, None] / 10)
+
+    single, double = (
+        ct.pathway_support(decode, p, z[:2], latents=torch.cat([z] * k), bandwidth=50.0)
+        for k, p in ((1, made), (2, twice))
+    )
+    assert single.n_effective.max() > 5
+    np.testing.assert_allclose(double.n_effective, single.n_effective, rtol=1e-3)
+    np.testing.assert_allclose(double.shell_error, single.shell_error, rtol=0.02)
+    np.testing.assert_allclose(double.half_map_fsc, single.half_map_fsc, atol=0.01)
 
 
 def test_a_list_given_twice_has_the_correlation_of_the_list(tmp_path):
@@ -114,6 +159,17 @@ def test_the_first_look_keeps_copies_in_one_half_set(tmp_path):
     half = sample.half.numpy()
     assert all(len(set(half[particles.identity == image])) == 1 for image in np.unique(particles.identity))
     assert 0 < half.mean() < 1
+    gains = torch.arange(900.0)
+    assert _Look(sample, 0, None)._error(gains) == pytest.approx(float(gains.std()) / 300**0.5)
+    assert sample.part(torch.arange(900) < 300).copies == 1
+
+
+def test_the_share_of_flipped_images_is_not_more_certain_for_copies(monkeypatch):
+    made = ct.simulate.assembly(100, 32, snr=2.0, progress=False)
+    thrice = Sample(made[np.tile(np.arange(100), 3)], 300, 32, seed=0)
+    error = thrice.flips(thrice.stated())[2]
+    monkeypatch.setattr(Sample, "copies", 1.0)
+    assert error == pytest.approx(3**0.5 * thrice.flips(thrice.stated())[2], rel=1e-4) and error > 0
 
 
 def test_one_stack_under_two_names_holds_the_same_images(tmp_path):

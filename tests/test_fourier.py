@@ -7,7 +7,7 @@ from torch_fourier_shell_correlation import fsc as witness_fsc
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.imaging.fourier import fft2, fft3, fourier_padded, grid, half_plane, ifft2, ifft3, shell_mean
-from cryotwin_nb.imaging.fsc import fsc
+from cryotwin_nb.imaging.fsc import FscCurve, fsc, noise_deviation
 from cryotwin_nb.imaging.masks import spherical_mask
 
 
@@ -97,6 +97,33 @@ def test_resolution_interpolates_the_first_crossing():
     assert curve.resolution(0.5) == pytest.approx(1 / (3.5 / 24))
     curve.correlation[0] = 0
     assert curve.resolution() == np.inf
+
+
+@pytest.mark.parametrize("radius", [0.25, 0.4, None])
+def test_the_deviation_of_the_correlation_of_noise_is_that_of_drawn_noise(radius):
+    mask = torch.ones(16, 16, 16) if radius is None else spherical_mask(16, radius * 16, 1.0)
+    draws = np.array(
+        [fsc(random(16, 16, 16, seed=i), random(16, 16, 16, seed=-i), 1.0, mask).correlation for i in range(1, 400)]
+    )
+    expected = noise_deviation(mask)
+    np.testing.assert_allclose(draws[:, 1:].std(0), expected[1:], rtol=0.17)
+    assert (draws[:, 1:].std(0) / expected[1:]).mean() == pytest.approx(1, abs=0.04)
+    assert (np.abs(draws) > 3 * expected).mean() < 0.006
+    if radius is None:
+        assert expected[0] == pytest.approx(18**-0.5)  # without a mask all coefficients are independent
+    np.testing.assert_allclose(noise_deviation(mask, copies=4.0), 2 * expected)
+
+
+def test_a_correlation_that_could_be_noise_gives_no_resolution():
+    noise, frequency = noise_deviation(spherical_mask(16, 6.4, 1.0)), np.arange(1, 9) / 16
+
+    def resolution(*correlation):
+        return FscCurve(frequency, np.array([*correlation, *[0.0] * (8 - len(correlation))]), noise).resolution()
+
+    assert resolution(0.9) == resolution(0.5, 0.3, 0.2) == np.inf
+    assert resolution(0.9, 0.9, 0.9) == FscCurve(frequency, np.array([0.9] * 3 + [0.0] * 5)).resolution() < 16 / 3
+    assert resolution(*[1.0] * 8) == 2.0
+    assert FscCurve(frequency, np.full(8, 0.2), np.ones(8)).resolution() == np.inf  # never below the threshold
 
 
 def test_shell_mean_is_a_weighted_mean():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,9 @@ def look(options: argparse.Namespace) -> int:
 
             draw = plotting.first_look
     found = first_look(read_particles(options), progress=True, **values_of(options, _looking()))
-    findings = [{"name": f.name, "evidence": f.evidence, "advice": f.advice} for f in found.findings]
-    numbers = {"n_images": found.n_images, "resolution_angstrom": found.resolution, "gain_nats": found.gain}
+    findings = [vars(f) for f in found.findings]
+    reach = found.resolution if math.isfinite(found.resolution) else None
+    numbers = {"n_images": found.n_images, "resolution_angstrom": reach, "gain_nats": found.gain}
     numbers |= {"pose_error_degrees": found.pose_error, "shift_error_angstrom": found.shift_error}
     print_result(options, numbers | {"findings": findings}, found.summary())
     if options.output:
@@ -95,7 +97,7 @@ def look(options: argparse.Namespace) -> int:
         shown = replace(found, map=mirrored(found.map)) if options.flip_hand else found
         with atomic(folder / "look.png") as partial:
             draw(shown).savefig(partial, dpi=120, bbox_inches="tight")
-    return PROBLEMS if findings else DONE
+    return PROBLEMS if found.problems else DONE
 
 
 def _list_stacks(options: argparse.Namespace) -> int:

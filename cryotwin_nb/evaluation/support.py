@@ -20,6 +20,7 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation.information import distances, information
 from cryotwin_nb.evaluation.metric import Decode, as_decode
 from cryotwin_nb.evaluation.support_result import PathwaySupport
+from cryotwin_nb.formats.copies import effective_copies, merge_duplicates
 from cryotwin_nb.imaging.fsc import fsc
 from cryotwin_nb.particles.formation import ImageFormation, evenly
 from cryotwin_nb.particles.particles import Particles
@@ -134,8 +135,9 @@ def pathway_support(
     with tqdm(total=len(points), desc="support", unit="point", disable=not progress) as bar:
         for chunk in _chunks(len(points), len(candidates), imaging):
             weights = (1 - np.square(distance[chunk, None] / candidates[:, None])).clip(0)
-            pairs = iter(back_project(particles, weights.reshape(-1, len(z)), halves, imaging, progress))
-            for k, own in zip(chunk, weights, strict=True):
+            merged = merge_duplicates(weights.reshape(-1, len(z)), particles.identity, particles.require_views()[0])
+            pairs = iter(back_project(particles, merged, halves, imaging, progress))
+            for k, own in zip(chunk, merged.reshape(weights.shape), strict=True):
                 choices = [next(pairs) for _ in candidates]
                 best = choose_bandwidth(choices, own, power)
                 weight = torch.as_tensor(own[best])
@@ -143,7 +145,8 @@ def pathway_support(
                 decoded = torch.as_tensor(decode(torch.stack([points[k], centre])))
                 offset = float(distances(metric[k : k + 1], points[k : k + 1], centre[None]))
                 row = {"n_effective": n_effective(own[best]), "bandwidth": candidates[best], "offset": offset}
-                rows.append(row | _compared(choices[best], power, decoded, particles.pixel_size))
+                copies = effective_copies(own[best], particles.identity)
+                rows.append(row | _compared(choices[best], power, decoded, particles.pixel_size, copies))
                 bar.update()
     frequency = np.arange(1, particles.box_size // 2 + 1) / (particles.box_size * particles.pixel_size)
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
@@ -211,7 +214,7 @@ def choose_bandwidth(choices: list[Pair], weights: np.ndarray, power: Tensor) ->
     return enough[int(np.argmax(scores))]
 
 
-def _compared(pair: Pair, power: Tensor, decoded: Tensor, voxel_size: float) -> dict[str, Any]:
+def _compared(pair: Pair, power: Tensor, decoded: Tensor, voxel_size: float, copies: float) -> dict[str, Any]:
     """Compute the fields of `PathwaySupport` for one point from its normal equations.
 
     Parameters
@@ -219,7 +222,7 @@ def _compared(pair: Pair, power: Tensor, decoded: Tensor, voxel_size: float) -> 
     decoded : (2, D, D, D)
         Maps decoded at the point and at the weighted mean of the latents of the images near it.
     """
-    _, curve, volume = solve_pair(pair, power, voxel_size)
+    _, curve, volume = solve_pair(pair, power, voxel_size, copies)
     equations = pair.first  # after merging: the equations of all images
     mask = particle_mask(equations.imaging)
     at_point, at_centre = decoded.float().to(equations.sums) * mask

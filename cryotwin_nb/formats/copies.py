@@ -56,6 +56,21 @@ def merge_duplicates(weights: np.ndarray, identity: np.ndarray, rotations: np.nd
     return merged
 
 
+def effective_copies(weights: np.ndarray, identity: np.ndarray) -> float:
+    """Return the mean number of rows per image, sum_i (sum_r w_r)^2 / sum_r w_r^2 over images i and their rows r.
+
+    Parameters
+    ----------
+    weights : (n,) float64
+        Weights of the rows, as from `merge_duplicates`.
+    identity : (n,) int64
+        Number of the image of each row.
+    """
+    of_images = np.bincount(np.unique(identity, return_inverse=True)[1], weights)
+    squares = float(np.square(weights).sum())
+    return float(np.square(of_images).sum()) / squares if squares else 1.0
+
+
 def describe_copies(identity: np.ndarray, rotations: np.ndarray | None) -> str | None:
     """Return what the copies among the particles are, or None if each image occurs once.
 

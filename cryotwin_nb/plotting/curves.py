@@ -113,8 +113,9 @@ def fsc_curves(
     for i, curve in enumerate(many):
         label = str(labels[i]) if labels is not None else f"curve {i + 1}" if len(many) > 1 else ""
         if threshold is not None:
-            never = "better than " if curve.correlation.min() >= threshold else ""
-            label += f"{': ' if label else ''}{never}{curve.resolution(threshold):.3g} Å"
+            never, reach = "better than " if curve.correlation.min() >= threshold else "", curve.resolution(threshold)
+            label += ": " if label else ""
+            label += f"{never}{reach:.3g} Å" if np.isfinite(reach) else "no resolution"
         ax.plot(curve.frequency, curve.correlation, label=label, color=COLOURS[i % 8], ls=("-", "--")[i // 8 % 2])
     if threshold is not None:
         ax.axhline(threshold, color=GREY, lw=0.8, ls="--", zorder=0)

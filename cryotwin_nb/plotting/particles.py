@@ -142,5 +142,5 @@ def _scores(look: FirstLook, ax: Axes) -> None:
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.minorticks_off()
     ax.set(xlabel="gain over the metadata in the file (nats per image)", ylim=(-0.6, len(names) - 0.4))
-    found = "; ".join(finding.name for finding in look.findings) or "no problem found"
-    ax.set_title(found, fontsize=9, color=COLOURS[1] if look.findings else COLOURS[2], loc="right", wrap=True)
+    found = "; ".join(finding.name for finding in look.problems) or "no problem found"
+    ax.set_title(found, fontsize=9, color=COLOURS[1] if look.problems else COLOURS[2], loc="right", wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 
 from torch import Tensor
 
@@ -21,11 +22,14 @@ class Finding:
         Measurement that reveals it.
     advice : str
         Recommended action.
+    is_problem : bool
+        Whether something should be changed before training; False for information.
     """
 
     name: str
     evidence: str
     advice: str
+    is_problem: bool = True
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ class FirstLook:
     shift_error : float
         Typical error of the shifts along each axis, Å.
     findings : tuple of Finding
-        Problems found; empty if the metadata in the file are consistent with the images.
+        Problems found, and what else is to be known of the particles, such as that they are a symmetry-expanded set;
+        empty if the metadata in the file are consistent with the images.
     """
 
     n_images: int
@@ -71,22 +76,30 @@ class FirstLook:
 
     @property
     def resolution(self) -> float:
-        """Resolution at a half-map FSC of 0.143, Å; limited by the coarse grid."""
+        """Resolution at a half-map FSC of 0.143, Å; limited by the coarse grid, infinite if they agree by chance."""
         return self.fsc.resolution(0.143)
+
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        """Findings that are problems."""
+        return tuple(finding for finding in self.findings if finding.is_problem)
 
     def summary(self) -> str:
         """Return the results as a few lines of text."""
         limit = 2 * self.voxel_size
         best = " (the limit of the coarse grid)" if self.resolution <= 1.001 * limit else ""
+        agree = f"half maps agree to {self.resolution:.3g} Å{best}"
+        agree = agree if isfinite(self.resolution) else "half maps agree no better than those of noise"
         lines = [
-            f"{self.n_images:,} images examined to {limit:.3g} Å: half maps agree to {self.resolution:.3g} Å{best}; "
+            f"{self.n_images:,} images examined to {limit:.3g} Å: {agree}; "
             f"each half map predicts the other half's images with a gain of {self.gain:.1f} nats per image",
             f"typical error: rotations {self.pose_error:.1f}°, shifts {self.shift_error:.1f} Å per axis "
             "(including motions of the molecule)",
         ]
         for finding in self.findings:
-            lines.append(f"! {finding.name}: {finding.evidence}. {finding.advice}")
-        if not self.findings:
+            mark = "!" if finding.is_problem else "-"
+            lines.append(f"{mark} {finding.name}: {finding.evidence}. {finding.advice}")
+        if not self.problems:
             checked = "poses, shifts, CTF, pixel size or contrast"
             lines.append(f"nothing wrong with {checked} (handedness cannot be determined)")
         return "\n".join(lines)

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryotwin_nb.formats.copies import split_in_halves
+from cryotwin_nb.formats.copies import effective_copies, merge_duplicates, split_in_halves
 from cryotwin_nb.imaging.fourier import shell_mean
+from cryotwin_nb.imaging.fsc import FscCurve, fsc, noise_deviation
 from cryotwin_nb.imaging.lattice import half_ball
 from cryotwin_nb.imaging.masks import spherical_mask
 from cryotwin_nb.imaging.optics import CTF, shift_phases
@@ -97,6 +98,18 @@ class Sample:
         new.whitening, new.half = self.whitening[keep], self.half[keep]
         return new
 
+    @property
+    def copies(self) -> float:
+        """Number of rows per image, by which the variance of a mean over the rows is multiplied."""
+        return len(self) / len(np.unique(self.particles.identity))
+
+    def agreement(self, half_maps: Tensor) -> FscCurve:
+        """Return the correlation of the half maps (2, D, D, D)."""
+        identity, rotations = self.particles.identity, self.particles.require_views()[0]
+        weights = merge_duplicates(np.ones((1, len(self))), identity, rotations)[0]
+        curve = fsc(half_maps[0], half_maps[1], self.particles.pixel_size)
+        return replace(curve, noise=noise_deviation(self.mask, effective_copies(weights, identity)))
+
     def stated(self) -> Assumption:
         """Return the assumption stated by the metadata of the particles."""
         rotations, ctf = self.particles.require_views()
@@ -171,7 +184,7 @@ class Sample:
         agreement[total[1] < 1e-3 * total[1].max()] = 0
         seen, expected = (seen * (agreement > 0)).sum(1), (expected * agreement).sum(1)
         ratio = seen.sum() / expected.sum().clamp_min(1e-30)
-        error = (seen - ratio * expected).square().sum().sqrt() / expected.sum().clamp_min(1e-30)
+        error = (self.copies**0.5 * (seen - ratio * expected)).square().sum().sqrt() / expected.sum().clamp_min(1e-30)
         return -2 * sums[0, 0].sum(1), float(1 - ratio) / 2, float(error) / 2
 
     def signs(self, state: Assumption) -> tuple[float, float]:

@@ -11,7 +11,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.imaging.fsc import fsc
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.preparation.changes import (
     OTHERS,
@@ -24,6 +23,7 @@ from cryotwin_nb.preparation.changes import (
 )
 from cryotwin_nb.preparation.findings import Finding, FirstLook
 from cryotwin_nb.preparation.hypotheses import Assumption, Sample, without_ctf
+from cryotwin_nb.preparation.listing import listed
 from cryotwin_nb.preparation.pose_errors import typical_errors
 
 _LEAST, _LARGEST = 32, 48  # limits of the coarse box size, pixels: half the image box size, clipped to this range
@@ -84,7 +84,8 @@ def first_look(particles: Particles, n_images: int = 2000, seed: int = 0, progre
     size = particles.box_size
     sample = Sample(particles, n_images, min(size, max(_LEAST, min(_LARGEST, size // 4 * 2))), seed)
     with tqdm(desc="first look", unit="hypothesis", disable=not progress) as bar:
-        return _Look(sample, seed, bar).result()
+        look = _Look(sample, seed, bar).result()
+    return replace(look, findings=(*look.findings, *listed(particles)))
 
 
 class _Look:
@@ -108,7 +109,7 @@ class _Look:
             self._contrast()
         errors = typical_errors(self.sample, self.state)
         self._errors(*errors)
-        curve, n = fsc(half_maps[0], half_maps[1], voxel), len(sample)
+        curve, n = sample.agreement(half_maps), len(sample)
         return FirstLook(n, voxel, whole, half_maps, curve, gain, self.scores, *errors, tuple(self.findings))
 
     def _gains(self, state: Assumption) -> Tensor:
@@ -188,8 +189,11 @@ class _Look:
         return replace(self.state, kind=kind)
 
     def _is_certain(self, name: str, difference: Tensor, better: dict[str, float]) -> bool:
-        mean, error = float(difference.mean()), float(difference.std()) / len(difference) ** 0.5
-        return name != OTHERS and better[name] > 0 and mean > _CERTAIN * error
+        return name != OTHERS and better[name] > 0 and float(difference.mean()) > _CERTAIN * self._error(difference)
+
+    def _error(self, difference: Tensor) -> float:
+        """Return the standard error of the mean over images, whose copies count once."""
+        return float(difference.std()) * (self.sample.copies / len(difference)) ** 0.5
 
     def _note(self, name: str, family: str, before: float, after: float) -> None:
         changed = "under this assumption"
@@ -205,7 +209,7 @@ class _Look:
     def _without_poses(self, exchanged: Tensor, gains: Tensor) -> bool:
         """Return whether poses predict no better than other particles' poses, so that nothing else can be tested."""
         difference = gains - exchanged
-        if float(difference.mean()) > _CERTAIN * float(difference.std()) / len(gains) ** 0.5:
+        if float(difference.mean()) > _CERTAIN * self._error(difference):
             return False
         evidence = f"the mean gain is {float(gains.mean()):.1f} nats per image"
         evidence += f", and {float(exchanged.mean()):.1f} with the poses of other particles"

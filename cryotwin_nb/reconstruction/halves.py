@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from tqdm.auto import tqdm
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.copies import split_in_halves
 from cryotwin_nb.imaging.fourier import shell_mean
-from cryotwin_nb.imaging.fsc import FscCurve, fsc
+from cryotwin_nb.imaging.fsc import FscCurve, fsc, noise_deviation
 from cryotwin_nb.imaging.masks import spherical_mask
 from cryotwin_nb.particles.formation import ImageFormation, evenly
 from cryotwin_nb.particles.particles import Particles
@@ -122,7 +123,7 @@ def _chunks(rows: np.ndarray, progress: bool) -> Iterator[np.ndarray]:
             bar.update(len(chunk))
 
 
-def solve_pair(pair: Pair, power: Tensor, voxel_size: float) -> tuple[Tensor, FscCurve, Tensor]:
+def solve_pair(pair: Pair, power: Tensor, voxel_size: float, copies: float = 1.0) -> tuple[Tensor, FscCurve, Tensor]:
     """Return the half maps (2, D, D, D), their FSC, and the map of all the images (D, D, D).
 
     Parameters
@@ -133,11 +134,14 @@ def solve_pair(pair: Pair, power: Tensor, voxel_size: float) -> tuple[Tensor, Fs
         Power of the density, used as the prior of the half maps.
     voxel_size : float
         Voxel size, Å.
+    copies : float
+        Number of rows per image (`effective_copies`).
     """
     half_maps, (whole, second) = pair.half_maps(power).cpu(), pair
-    curve = fsc(half_maps[0], half_maps[1], voxel_size)
-    whole.merge(second)
     mask = particle_mask(whole.imaging)
+    curve = fsc(half_maps[0], half_maps[1], voxel_size)
+    curve = replace(curve, noise=noise_deviation(mask, copies))
+    whole.merge(second)
     return half_maps, curve, whole.solve(None, _wiener_prior(whole, curve, mask)[:, None], mask)[0][0].cpu()
 
 

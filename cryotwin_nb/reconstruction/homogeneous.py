@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.formats.copies import merge_duplicates
+from cryotwin_nb.formats.copies import effective_copies, merge_duplicates
 from cryotwin_nb.imaging.fsc import FscCurve
 from cryotwin_nb.particles.formation import ImageFormation
 from cryotwin_nb.particles.particles import Particles
@@ -58,7 +58,7 @@ class Reconstruction:
 
     @property
     def resolution(self) -> float:
-        """Resolution at which the half-map FSC falls below 0.143, Å; infinite if the half maps do not correlate."""
+        """Resolution at which the half-map FSC falls below 0.143, Å; infinite if the half maps agree by chance only."""
         return self.fsc.resolution(0.143)
 
     @property
@@ -152,7 +152,7 @@ def reconstruct_many(
     power = density_power(particles, np.flatnonzero(merged.any(0)), imaging)
     results = []
     for own, pair in zip(merged, back_project(particles, merged, halves, imaging, progress), strict=True):
-        maps, curve, whole = solve_pair(pair, power, particles.pixel_size)
+        maps, curve, whole = solve_pair(pair, power, particles.pixel_size, effective_copies(own, particles.identity))
         results.append(Reconstruction(whole, maps, curve, particles.pixel_size, n_effective(own), halves))
     return results
 
