@@ -19,6 +19,7 @@ from cryotwin_nb.imaging.fsc import noise_deviation
 from cryotwin_nb.imaging.masks import spherical_mask
 from cryotwin_nb.preparation.hypotheses import Sample
 from cryotwin_nb.preparation.look import _Look
+from cryotwin_nb.reconstruction.halves import measured
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 GROUPS = ["C2", "C3", "C4", "C7", "D2", "D3", "D4", "D6", "D7", "T", "O", "I", "D12", "D30"]
@@ -110,6 +111,30 @@ def test_pure_noise_has_no_resolution(tmp_path, kind, told, capsys):
     assert main(["look", f"{path}", "--contrast", "dark", "--seed", "1", "--json"]) == 1
     said = json.loads(capsys.readouterr().out)
     assert said["resolution_angstrom"] is None and said["findings"][-1]["is_problem"] == (kind == "twice")
+
+
+def test_support_by_a_symmetry_expanded_set_is_as_uncertain_as_by_its_images():
+    """A ball looks the same in every pose, so copies of an image give no new evidence on it."""
+    made = ct.simulate.assembly(80, 16, snr=2.0, progress=False)
+    made.shifts[:] = 0
+    group = Rotation.create_group("C3")
+    expanded = made[np.tile(np.arange(80), 3)]
+    expanded.rotations = np.concatenate([g.as_matrix() @ made.rotations for g in group]).astype(np.float32)
+    ball, z = spherical_mask(16, 2.0, 4.0), torch.randn(80, 2, generator=torch.Generator().manual_seed(0))
+
+    def decode(points):
+        return ball * (1 + points[:, :1, None, None] / 10)
+
+    once, thrice = (
+        ct.pathway_support(decode, p, z[:1], latents=torch.cat([z] * k), bandwidth=50.0, imaging=imaging)
+        for imaging in [measured(made, 0.4)]
+        for p, k in ((made, 1), (expanded, 3))
+    )
+    relative = (thrice.shell_error * thrice.scale) / (once.shell_error * once.scale)
+    np.testing.assert_allclose(relative, 1, atol=0.02)
+    inside = ball.numpy() > 0.5
+    local = (thrice.local_error[0] * abs(thrice.scale[0]) / (once.local_error[0] * abs(once.scale[0])))[inside]
+    assert np.median(local) == pytest.approx(1, abs=0.1)
 
 
 def test_rows_per_image_are_counted_with_their_weights():

@@ -221,6 +221,8 @@ def _compared(pair: Pair, power: Tensor, decoded: Tensor, voxel_size: float, cop
     ----------
     decoded : (2, D, D, D)
         Maps decoded at the point and at the weighted mean of the latents of the images near it.
+    copies : float
+        Number of rows per image (`effective_copies`); the noise of copies does not average out.
     """
     _, curve, volume = solve_pair(pair, power, voxel_size, copies)
     equations = pair.first  # after merging: the equations of all images
@@ -231,7 +233,7 @@ def _compared(pair: Pair, power: Tensor, decoded: Tensor, voxel_size: float, cop
     to_decoded = fsc(volume, np.sign(scale) * at_point.cpu(), voxel_size)
     local_support, local_error = equations.local_agreement(scale * at_centre, mask, _WINDOW * len(mask))
     with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 if there are no images
-        shell_support, shell_error = cross / square / scale, 1 / np.sqrt(2 * square) / abs(scale)
+        shell_support, shell_error = cross / square / scale, np.sqrt(copies / (2 * square)) / abs(scale)
     return {
         "maps": volume.numpy(),
         "half_map_fsc": curve.correlation,
@@ -241,6 +243,6 @@ def _compared(pair: Pair, power: Tensor, decoded: Tensor, voxel_size: float, cop
         "shell_support": shell_support,
         "shell_error": shell_error,
         "local_support": local_support.numpy(),
-        "local_error": local_error.numpy(),
+        "local_error": copies**0.5 * local_error.numpy(),
         "scale": scale,
     }

@@ -46,7 +46,7 @@ class PathwaySupport:
         map, above 1 for a map that is too weak. NaN where there are no images. The map is decoded at the weighted mean
         of the images' latents, so that map and images describe the same particles.
     shell_error : (m, D/2) float64
-        Standard errors of `shell_support`.
+        Standard errors of `shell_support`; copies of an image, as in symmetry-expanded sets, count as one.
     local_support : (m, D, D, D) float32
         The same share in a Gaussian window around each voxel, with standard deviation D/16 voxels; NaN where the
         decoded map is empty.
