@@ -269,6 +269,18 @@ def test_fingerprints_are_the_same_in_all_versions(tmp_path):
     assert fingerprints(tmp_path / "p.star").tolist() == [10844856452380169991, 2516004037361585967]
 
 
+def test_fingerprints_of_integers_and_of_equal_decimals_are_the_same(tmp_path):
+    """For values beyond int64, too, without a warning from NumPy."""
+    text = "data_\nloop_\n_rlnImageName\n_rlnAngleRot\n"
+    for name, angle in {"whole": "30", "decimal": "30.000", "huge": "9" * 18, "inexact": "9" * 18 + ".0"}.items():
+        (tmp_path / f"{name}.star").write_text(f"{text}1@a.mrcs {angle}\n")
+    whole, decimal, huge, inexact = (
+        fingerprints(tmp_path / f"{name}.star").tolist() for name in ("whole", "decimal", "huge", "inexact")
+    )
+    assert whole == decimal
+    assert huge == inexact != whole
+
+
 # ------------------------------------------------------------------------------------- labels that came with the file
 
 

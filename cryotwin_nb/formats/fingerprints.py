@@ -63,11 +63,11 @@ def _frame(columns: dict[str, np.ndarray]) -> pd.DataFrame:
 
     exact = {}
     for name, values in columns.items():
-        if values.dtype.kind == "f":
+        if values.dtype.kind == "f" or (values.dtype.kind in "iub" and name in (*ANGLES, *DEFOCUS)):
             with np.errstate(all="ignore"):
                 exact[name] = np.nan_to_num(np.round(values.astype(np.float64) * 100), posinf=0, neginf=0).astype("i8")
         elif values.dtype.kind in "iub":
-            exact[name] = np.round(values * 100.0).astype("i8") if name in (*ANGLES, *DEFOCUS) else values
+            exact[name] = values
         else:
             text = np.char.decode(values, "latin-1") if values.dtype.kind == "S" else values
             exact[name] = np.array([str(value) for value in text.tolist()], dtype=object)
