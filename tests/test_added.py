@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 import cryotwin_nb as ct
 from cryotwin_nb.cli.main import main
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats import matching
 from cryotwin_nb.formats.matching import pair_stacks
 from cryotwin_nb.formats.mrc_writing import write_stack
 
@@ -294,6 +295,15 @@ def test_the_longest_common_tail_decides():
     assert pairs(["J1/000123_20240101_a.mrc"], ["20240101_a.mrcs"]) == {"20240101_a.mrcs": "J1/000123_20240101_a.mrc"}
     assert pairs(["J9/0456_a.mrc"], ["J1/0123_a.mrc"]) == {"J1/0123_a.mrc": "J9/0456_a.mrc"}
     assert pairs(["a.mrcs"], ["b.mrcs"]) == {}
+
+
+def test_names_with_thousands_of_folders_are_compared_by_the_last_ones_only(monkeypatch):
+    seen = []
+    monkeypatch.setattr(matching, "_tail", lambda name, length: seen.append(length) or name)
+    assert pairs(["x/" * 3000 + "a.mrcs"], ["y/" * 3000 + "b.mrcs"]) == {}
+    assert len(seen) < 200 and max(seen) < 100
+    monkeypatch.undo()
+    assert len(pairs(["x/" * 3000 + "g1/a.mrcs"], ["y/" * 3000 + "g1/a.mrcs"])) == 1
 
 
 @pytest.mark.parametrize(

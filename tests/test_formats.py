@@ -17,7 +17,7 @@ from hypothesis.extra.numpy import arrays
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats import chimerax, cryodrgn
 from cryotwin_nb.formats.cryosparc import read_cs
-from cryotwin_nb.formats.files import atomic, find_stack, locate_stacks
+from cryotwin_nb.formats.files import _candidates, atomic, find_stack, locate_stacks
 from cryotwin_nb.formats.mrc import read_header, read_map, read_stack_header
 from cryotwin_nb.formats.mrc_writing import map_bytes, write_map, write_stack
 from cryotwin_nb.formats.poses import euler_from_rotations, rotations_from_euler, rotations_from_vectors
@@ -128,6 +128,13 @@ def test_ever_shorter_tails_are_tried_below_the_datadir_the_longest_first(tmp_pa
         (tmp_path / expected).unlink()
     with pytest.raises(InputError, match="not found"):
         find_stack(name, tmp_path / "p.star", tmp_path / "new")
+
+
+def test_of_a_name_with_thousands_of_folders_only_the_last_ones_are_tried(tmp_path):
+    name = "/old/" + "x/" * 3000 + "g1/m.mrcs"
+    tried = list(_candidates(name, tmp_path / "p.star", tmp_path))
+    assert [path for path, _ in tried[-3:]] == [tmp_path / "g1/m.mrcs", tmp_path / "m.mrcs", Path(name)]
+    assert str(tried[0][0]).endswith(name[1:]) and not tried[0][1] and len(tried) < 100
 
 
 def test_two_names_never_lead_to_one_file(tmp_path):

@@ -116,6 +116,8 @@ def test_other_content_is_refused_with_the_file_named(tmp_path, capsys):
     np.save(tmp_path / "flat.npy", Z[0])
     np.save(tmp_path / "empty.npy", Z[:0])
     np.save(tmp_path / "objects.npy", np.array([Mischief()], dtype=object))
+    damaged = (tmp_path / "flat.npy").read_bytes().replace(b"}", b"(", 1)  # an unbalanced bracket in the header
+    (tmp_path / "damaged.npy").write_bytes(damaged)
     (tmp_path / "code.pkl").write_bytes(pickle.dumps(Mischief()))
     (tmp_path / "ragged.txt").write_text("1 2\n3\n")
     (tmp_path / "empty.txt").write_text("")
@@ -123,6 +125,7 @@ def test_other_content_is_refused_with_the_file_named(tmp_path, capsys):
     for name, said in {
         "flat.npy": r"shape \(11,\), expected an array \(n, d\).*\nSave a single latent z as z\[None\]",
         "empty.npy": "shape",
+        "damaged.npy": "cannot be read as an array",
         "objects.npy": "cannot be read as an array",
         "code.pkl": "No code in this file was run",
         "ragged.txt": "cannot be read as an array",

@@ -121,7 +121,7 @@ def _read(path: Path) -> np.ndarray:
 def _read_array(path: Path) -> np.ndarray:
     try:
         return np.array(np.load(path, mmap_mode="r"))
-    except (OSError, ValueError, TypeError, EOFError) as error:
+    except Exception as error:  # a damaged header can raise almost any exception
         raise _unreadable(path, error) from error
 
 

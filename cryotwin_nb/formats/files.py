@@ -15,6 +15,7 @@ from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_
 
 from cryotwin_nb.errors import InputError
 
+DEEPEST = 64  # longest tail of a stack name that is tried, in folders: a damaged name can have thousands
 _POINTER = b"version https://git-lfs.github.com"
 
 
@@ -232,7 +233,7 @@ def _candidates(name: str, listed_in: Path, datadir: str | os.PathLike | None) -
     path = Path(name)
     parts = [part for part in PurePath(name).parts if part not in (path.anchor, "..")]
     if datadir is not None:
-        for first in range(len(parts)):
+        for first in (0, *range(max(1, len(parts) - DEEPEST), len(parts)))[: len(parts)]:
             yield Path(datadir, *parts[first:]), first > 0
     if path.is_absolute():
         yield path, False

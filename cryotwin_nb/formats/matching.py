@@ -13,11 +13,13 @@ import numpy as np
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.cryosparc import listed_images, open_table, require_images
+from cryotwin_nb.formats.files import DEEPEST
 from cryotwin_nb.formats.joining import describe_join, lookup, require_once, uids_of
 from cryotwin_nb.formats.star import read_rows
 from cryotwin_nb.formats.star_text import image_names
 
 _MOST_IMAGES = 2**40  # in a stack
+_LONGEST_PATH = 4096  # of an existing file, characters
 _PREFIX = re.compile(r"^\d+_")  # cryoSPARC puts the uid of a micrograph or stack before its name
 
 
@@ -84,7 +86,7 @@ def match(ours: Listing, theirs: Listing, notes: list[str]) -> tuple[np.ndarray,
         _require_each_once(names, name_number, position, theirs.path)
         pairs = pair_stacks(stacks, names, ours.path, theirs.path, notes)
         if not pairs:
-            found = f"no stack of {ours.path} (here {names[0]!r}, there {stacks[0]!r})"
+            found = f"no stack of {ours.path} (here {names[0][:200]!r}, there {stacks[0][:200]!r})"
             raise InputError(theirs.path, found, "the same stacks", "Pass files of the same particles.")
         paired = np.full(len(names), -1)
         paired[list(pairs)] = list(pairs.values())
@@ -115,7 +117,7 @@ def pair_stacks(
     InputError
         If several stacks of one file have the same tail, and so could be the same stack of the other.
     """
-    for our_key, their_key in _comparisons(max(map(_depth, (*ours, *theirs)), default=0)):
+    for our_key, their_key in _comparisons(min(DEEPEST, max(map(_depth, (*ours, *theirs)), default=0))):
         left, right = [our_key(name) for name in ours], [their_key(name) for name in theirs]
         common = set(left) & set(right)
         if not common:
@@ -131,7 +133,7 @@ def pair_stacks(
         pairs = {i: number[key] for i, key in enumerate(right) if key in common}
         first = min(pairs)
         if ours[pairs[first]] != theirs[first]:
-            text = f"assuming that {theirs[first]!r} is {ours[pairs[first]]!r}, and the others likewise"
+            text = f"assuming that {theirs[first][:200]!r} is {ours[pairs[first]][:200]!r}, and the others likewise"
             notes.append(f"{path} and {other} name the stacks differently; {text}.")
         return pairs
     return {}
@@ -150,9 +152,9 @@ def _comparisons(depth: int) -> Iterator[tuple[Callable[[str], str], Callable[[s
 
 
 def _depth(name: str) -> int:
-    return len(PurePosixPath(name).parts)
+    return len(PurePosixPath(name[-_LONGEST_PATH:]).parts)
 
 
 def _tail(name: str, length: int) -> str:
     """Return the last `length` parts of a path, without the suffix .mrc or .mrcs."""
-    return re.sub(r"\.mrcs?$", "", "/".join(PurePosixPath(name).parts[-length:]))
+    return re.sub(r"\.mrcs?$", "", "/".join(PurePosixPath(name[-_LONGEST_PATH:]).parts[-length:]))
