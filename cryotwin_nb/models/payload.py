@@ -1,7 +1,8 @@
 """Checkpoint files, read without executing code, and checks of stored models.
 
 A .pt file is an archive of tensors and a pickle that assembles them. PyTorch's restricted reader executes nothing, but
-allocates whatever sizes a file claims. A file that holds fewer bytes than it claims is therefore not loaded.
+allocates whatever sizes a file claims. A file that holds fewer bytes than it claims is therefore not loaded. It also
+ignores the checksums in the archive, so they are compared here.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic, make_folder, require_file
+from cryotwin_nb.formats.seals import Damaged, seal, sealed_note
 from cryotwin_nb.imaging.fourier import n_shells
 from cryotwin_nb.models.networks import NetworkOptions
 
@@ -28,11 +30,12 @@ _OBJECTS |= {f"torch {kind}Storage" for kind in ("Float", "Double", "Half", "BFl
 
 
 def write_payload(payload: dict, path: str | os.PathLike) -> None:
-    """Write a payload with torch.save under a temporary name, then rename the file once it is on disk."""
+    """Write a payload with torch.save, and a checksum, under a temporary name; rename the file once it is on disk."""
     make_folder(Path(path).parent)
-    with atomic(path) as partial, open(partial, "wb") as file:
+    with atomic(path) as partial, open(partial, "w+b") as file:
         try:
             torch.save(payload, file)
+            seal(file)
         except RuntimeError as error:  # PyTorch's error for a failed write
             raise OSError("writing stopped before the end of the file; the disk may be full") from error
         file.flush()
@@ -53,8 +56,9 @@ def read_payload(path: str | os.PathLike) -> dict:
         _require_plain_archive(path)
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zipfile and torch raise many kinds of error for damaged or hostile files
-        sentence = f"{path} cannot be read as a checkpoint (.pt): {type(error).__name__}."
-        raise InputError(path, type(error).__name__, "a checkpoint (.pt)", remedy, sentence) from error
+        found = f"{error}" if isinstance(error, Damaged) else type(error).__name__
+        sentence = f"{path} cannot be read as a checkpoint (.pt): {found}."
+        raise InputError(path, found, "a checkpoint (.pt)", remedy, sentence) from error
     stored = payload.get("format") if isinstance(payload, dict) else None
     if stored in _EARLIER:
         last = f"the last build that can read it is commit {_EARLIER[stored]}"
@@ -67,11 +71,14 @@ def read_payload(path: str | os.PathLike) -> dict:
 
 
 def _require_plain_archive(path: Path) -> None:
-    """Raise `ValueError` if the archive unpacks to more than its own size, or names objects other than tensors."""
+    """Raise `ValueError` if the archive is damaged, unpacks to more than its size, or names objects besides tensors."""
+    sealed = sealed_note(path) is not None
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if sum(max(m.file_size, m.compress_size) for m in members) > path.stat().st_size:
             raise ValueError("an archive that unpacks to more than its size")
+        if not sealed and (member := archive.testzip()):  # written by an earlier build
+            raise Damaged(f"{member} does not match its checksum")
         (program,) = (member for member in members if member.filename.endswith("/data.pkl"))
         for opcode, argument, _ in pickletools.genops(archive.read(program)):
             if opcode.name in ("STACK_GLOBAL", "INST") or (opcode.name == "GLOBAL" and argument not in _OBJECTS):
