@@ -22,6 +22,7 @@ from cryotwin_nb.training import TrainingConfig, fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+FILES = {"model.safetensors", "checkpoint.pt", "latents.npy", "latents.npy.origin.npz"}
 SMALL = dict(architecture="coordinate", latent_dim=2, n_components=3, width=16, depth=1, n_features=16)
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{Path(ct.__file__).parents[1]}"}
 
@@ -75,11 +76,7 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_bit(star, tmp_path):
     assert killed >= 2  # otherwise the kills came too late
     assert main(command(star, output, *options)) == 0
     assert_same(tensors(tmp_path / "whole"), tensors(output))
-    assert {p.name for p in output.iterdir()} == {
-        "model.safetensors",
-        "checkpoint.pt",
-        "latents.npy",
-    }  # no half-written file
+    assert {p.name for p in output.iterdir()} == FILES  # no half-written file
 
 
 def test_a_checkpoint_within_an_epoch_goes_on_to_the_bit(star, tmp_path, monkeypatch):
@@ -171,7 +168,7 @@ def test_a_full_disk_is_told_in_one_line_and_the_last_checkpoint_stays(architect
     (told,) = (number for number, line in enumerate(lines) if line.startswith("error: "))
     assert "checkpoint.pt" in lines[told] and "Free space" in lines[told + 1]
     assert (tmp_path / "out" / "checkpoint.pt").read_bytes() == before
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"model.safetensors", "checkpoint.pt", "latents.npy"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == FILES
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_before_the_training(star, tmp_path, capsys, monkeypatch):
