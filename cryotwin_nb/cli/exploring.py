@@ -23,6 +23,7 @@ from cryotwin_nb.cli.reading import (
     print_result,
     read_particles,
     read_points,
+    require_own_latents,
 )
 
 if TYPE_CHECKING:
@@ -162,7 +163,10 @@ def routes(options: argparse.Namespace) -> int:
 
     model = load_model(options)
     start, end = ends_of(model.prior, options)
-    evidence = None if options.latents is None else torch.as_tensor(read_points(options.latents))
+    evidence = None
+    if options.latents is not None:
+        require_own_latents(options.latents, model, options.model)
+        evidence = torch.as_tensor(read_points(options.latents))
     given = values_of(options, _route_options())
     if options.latents is not None and options.particles is not None:
         given["groups"] = Particles.read(options.particles, images=False).identity
@@ -207,6 +211,7 @@ def support(options: argparse.Namespace) -> int:
     points = read_points(options.path / "latents.npy" if options.path.is_dir() else options.path)
     latents = None
     if options.latents is not None:
+        require_own_latents(options.latents, model, options.model)
         particles, latents = latents_of(particles, options.latents)
     given = values_of(options, _support_options())
     found = pathway_support(model, particles, points.astype(np.float32), latents=latents, progress=True, **given)

@@ -72,6 +72,14 @@ def print_result(options: argparse.Namespace, result: Any, text: str) -> None:
     print(json.dumps(result, indent=1) if options.json else text)
 
 
+def require_own_latents(path: Path, model: CryoTwin, model_file: Path) -> None:
+    """Raise `InputError` if a file of latents was changed since it was written, or belongs to another model."""
+    from cryotwin_nb.exchange.latents_record import require_latents_of
+    from cryotwin_nb.models.storage import fingerprint
+
+    require_latents_of(path, fingerprint(model.state_dict()), model_file)
+
+
 def read_points(path: Path) -> np.ndarray:
     """Read latents (n, d) from a file as float64; see `read_latents`."""
     from cryotwin_nb.exchange import read_latents

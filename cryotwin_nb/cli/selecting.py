@@ -15,6 +15,7 @@ from cryotwin_nb.cli.reading import (
     load_model,
     read_particles,
     read_points,
+    require_own_latents,
 )
 from cryotwin_nb.errors import InputError
 
@@ -69,6 +70,7 @@ def select(options: argparse.Namespace) -> int:
     if options.latents is None:
         z: Any = model.embed(particles, progress=True)
     else:
+        require_own_latents(options.latents, model, options.model)
         particles, z = latents_of(particles, options.latents)
     if options.all_states:
         hand = {"flip_hand": options.flip_hand}

@@ -193,7 +193,7 @@ def _train(options: argparse.Namespace, is_main: bool) -> None:
         model.save(options.output / "model.safetensors")
     latents = model.embed(particles, progress=True)
     if is_main:
-        save_latents(options.output / "latents.npy", latents, particles)
+        save_latents(options.output / "latents.npy", latents, particles, model, options.output / "model.safetensors")
         print(f"{options.output}: {model.prior.n_components} components in {model.config['latent_dim']} dimensions")
 
 
@@ -230,7 +230,7 @@ def embed(options: argparse.Namespace) -> int:
     model = load_model(options)
     particles = read_particles(options)
     z = model.embed(particles, progress=True, **values_of(options, _embedding()))
-    save_latents(options.output, z, particles)
+    save_latents(options.output, z, particles, model, options.model)
     return DONE
 
 

@@ -81,7 +81,7 @@ def run(
         model.save(output / "model.safetensors")
     with stage("embed"):
         z = model.embed(particles, progress=True)
-        save_latents(output / "latents.npy", z, particles)
+        save_latents(output / "latents.npy", z, particles, model, output / "model.safetensors")
     with stage("pathway"):
         labels = particles.require_truth().labels
         start, end = (evaluation.component_of_state(model.prior, z, labels, state) for state in ("B", "E5"))

@@ -12,13 +12,16 @@ import torch
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError, warn_user
+from cryotwin_nb.exchange.latents_record import write_latents
 from cryotwin_nb.formats import cryodrgn
 from cryotwin_nb.formats.alignments import numbers
 from cryotwin_nb.formats.cryosparc import open_table
-from cryotwin_nb.formats.files import atomic, require_file, require_suffix
+from cryotwin_nb.formats.files import require_file, require_suffix
 from cryotwin_nb.formats.matching import listing_of, match
 from cryotwin_nb.formats.metadata import column
-from cryotwin_nb.formats.origins import align, chain_of, load, record_of, written
+from cryotwin_nb.formats.origins import align, chain_of, load, record_of
+from cryotwin_nb.models.cryotwin import CryoTwin
+from cryotwin_nb.models.storage import fingerprint
 from cryotwin_nb.particles.particles import Particles
 
 _COMPONENT = re.compile(r"components_mode_(\d+)/value")
@@ -97,12 +100,10 @@ def latents_of(particles: Particles, path: Path, quiet: bool = False) -> tuple[P
     return particles[common[0]], z[common[1]]
 
 
-def save_latents(path: Path, latents: Tensor, particles: Particles) -> None:
-    """Write latents to a .npy file, completely or not at all, and record beside it which particles they belong to."""
+def save_latents(path: Path, latents: Tensor, particles: Particles, model: CryoTwin, model_file: Path) -> None:
+    """Write latents to a .npy file, and record beside it which particles and which model they belong to."""
     chain = chain_of(particles.source, particles.source_rows)
-    with atomic(path) as partial, open(partial, "wb") as file:
-        np.save(file, latents.numpy())
-    written(path, chain)
+    write_latents(path, latents.numpy(), chain, fingerprint(model.state_dict()), model_file)
 
 
 def _read(path: Path) -> np.ndarray:

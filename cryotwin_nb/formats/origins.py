@@ -8,9 +8,10 @@ in the meantime is refused instead of being read by row number.
 
 from __future__ import annotations
 
+import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import numpy as np
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import array_headers, atomic
 from cryotwin_nb.formats.fingerprints import fingerprints
+from cryotwin_nb.formats.seals import seal, sealed_note
 
 _SUFFIX = ".origin.npz"
 _PARTICLES = (".star", ".cs")
@@ -87,26 +89,50 @@ def chain_of(source: Path | None, rows: np.ndarray) -> Chain:
     return tuple(link[rows] for link in (replace(first, source=source), *others))
 
 
-def save(record: Path, chain: Sequence[Link], folder: Path | None = None) -> None:
-    """Write a chain of n-particle links; `folder`: the folder that relative paths refer to (default: that of `record`).
+def save(
+    record: Path, chain: Sequence[Link], folder: Path | None = None, notes: Mapping[str, str | Path] | None = None
+) -> None:
+    """Write a chain of n-particle links, completely or not at all.
 
-    The record is written completely or not at all. Sources are stored with absolute and relative paths.
+    Parameters
+    ----------
+    record : Path
+        File to write.
+    chain : sequence of Link
+        Links of n particles each.
+    folder : Path, optional
+        Folder that relative paths refer to; by default that of `record`. Paths are stored absolute and relative.
+    notes : dict of str or Path, optional
+        What else is to be known about the file that the rows belong to; see `notes_in`.
     """
     folder = (record.parent if folder is None else folder).resolve()
     stored: dict[str, np.ndarray] = {}
+    if notes:
+        words = {k: _stored_path(v, folder) if isinstance(v, Path) else v for k, v in notes.items()}
+        stored["notes"] = np.array(json.dumps(words))
     for number, link in enumerate(chain):
-        source = link.source.resolve()
         stored[f"rows_{number}"], stored[f"fingerprint_{number}"] = link.rows, link.fingerprint
-        stored[f"source_{number}"] = np.array([str(source), _relative(source, folder)])
+        stored[f"source_{number}"] = np.array(_stored_path(link.source, folder))
         stored[f"total_{number}"] = np.array([link.total, link.is_copy], dtype=np.int64)
-    with atomic(record) as partial, open(partial, "wb") as file:
+    with atomic(record) as partial, open(partial, "w+b") as file:
         np.savez(file, **stored)  # type: ignore[arg-type]
+        seal(file)
 
 
 def load(record: Path, folder: Path) -> Chain:
     """Read a chain; raise `InputError` if the record cannot be read."""
+    return _read(record, folder)[0]
+
+
+def notes_in(record: Path, folder: Path) -> dict[str, str | Path]:
+    """Read the notes in a record, empty in those of earlier builds; raise `InputError` if it cannot be read."""
+    return _read(record, folder)[1]
+
+
+def _read(record: Path, folder: Path) -> tuple[Chain, dict[str, str | Path]]:
     chain: list[Link] = []
     try:
+        sealed_note(record)
         needed = sum(math.prod(shape) * size for shape, _, size in array_headers(record).values())
         if needed > record.stat().st_size:  # `save` does not compress; a small archive could expand beyond the memory
             raise ValueError("arrays larger than the file")
@@ -114,32 +140,43 @@ def load(record: Path, folder: Path) -> Chain:
             while f"rows_{len(chain)}" in stored:
                 number = len(chain)
                 rows, fingerprint = stored[f"rows_{number}"], stored[f"fingerprint_{number}"]
-                (absolute, relative), (total, copied) = stored[f"source_{number}"], stored[f"total_{number}"]
+                source, (total, copied) = _found_path(stored[f"source_{number}"], folder), stored[f"total_{number}"]
                 if rows.dtype != np.int64 or fingerprint.dtype != np.uint64 or rows.shape != fingerprint.shape:
                     raise ValueError("unexpected array shapes or types")
                 if rows.ndim != 1 or (chain and len(rows) != len(chain[0].rows)) or (rows < 0).any():
                     raise ValueError("unexpected rows")
-                beside = Path(os.path.normpath(folder / str(relative)))
-                source = beside if relative and beside.is_file() else Path(str(absolute))
                 chain.append(Link(source, rows, fingerprint, int(total), bool(copied)))
+            words = json.loads(str(stored["notes"])) if "notes" in stored else {}
+        notes = {k: _found_path(v, folder) if isinstance(v, list) else str(v) for k, v in words.items()}
         if not chain:
             raise ValueError("no rows")
     except Exception as error:  # a damaged archive can raise almost any exception
         remedy = "Delete it; the files can be used without it, but their rows are then not checked."
         sentence = f"{record} cannot be read: {error}."
         raise InputError(record, f"no readable record ({error})", "a record of rows", remedy, sentence) from error
-    return tuple(chain)
+    return tuple(chain), notes
 
 
-def _relative(source: Path, folder: Path) -> str:
+def _stored_path(path: Path, folder: Path) -> list[str]:
+    """Return an absolute path, and the path relative to `folder` ("" on another drive)."""
+    path = path.resolve()
     try:
-        return os.path.relpath(source, folder)
-    except ValueError:  # another drive
-        return ""
+        return [str(path), os.path.relpath(path, folder)]
+    except ValueError:
+        return [str(path), ""]
 
 
-def written(path: Path, chain: Sequence[Link], is_copy: bool = False) -> None:
-    """Record where the rows of the particle file or list of rows `path`, just written, come from.
+def _found_path(stored: Sequence[str], folder: Path) -> Path:
+    """Return the file at the stored relative path if it exists, because folders are moved; else the absolute path."""
+    absolute, relative = stored
+    beside = Path(os.path.normpath(folder / str(relative)))
+    return beside if relative and beside.is_file() else Path(str(absolute))
+
+
+def written(
+    path: Path, chain: Sequence[Link], is_copy: bool = False, notes: Mapping[str, str | Path] | None = None
+) -> None:
+    """Record where the rows of the particle file or list of rows `path`, just written, come from; `notes` as in `save`.
 
     Without a chain, a record of an earlier file of this name is deleted.
     """
@@ -150,7 +187,7 @@ def written(path: Path, chain: Sequence[Link], is_copy: bool = False) -> None:
     if path.suffix.lower() in _PARTICLES:
         values = fingerprints(path)
         own = [Link(path, np.arange(len(values)), values, len(values), is_copy)]
-    save(record_of(path), [*own, *chain])
+    save(record_of(path), [*own, *chain], notes=notes)
 
 
 def origin_of(path: Path) -> Path | None:

@@ -72,6 +72,14 @@ def read_model(path: str | os.PathLike) -> dict[str, Any]:
     return {"format": FORMAT, "config": config, "history": history, "state": tensors}
 
 
+def fingerprint(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of the weights that latents depend on: of the networks, not of mixtures fitted to latents.
+
+    A model that is saved again, or a checkpoint of the same weights, has the same fingerprint.
+    """
+    return _digest({}, {k: value.contiguous().cpu() for k, value in state.items() if k.startswith("networks.")})
+
+
 def _header_size(path: Path) -> int:
     with open(path, "rb") as file:
         return int.from_bytes(file.read(8), "little")

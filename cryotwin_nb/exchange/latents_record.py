@@ -1,0 +1,72 @@
+"""Files of latents with a record of the model and the particles that they belong to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.files import atomic
+from cryotwin_nb.formats.origins import Link, notes_in, record_of, written
+
+_DIGEST, _WEIGHTS, _MODEL = "sha256", "weights", "model"
+
+
+def write_latents(path: Path, latents: np.ndarray, chain: Sequence[Link], weights: str, model: Path) -> None:
+    """Write latents to a .npy file, completely or not at all, and the record beside it.
+
+    Parameters
+    ----------
+    path : Path
+        The .npy file.
+    latents : (n, d) float32
+        Latents of the particles, in order.
+    chain : sequence of Link
+        Where the particles come from; see `origins.chain_of`.
+    weights, model : str, Path
+        Fingerprint of the model's weights (`models.storage.fingerprint`), and its file, to name it in messages.
+    """
+    with atomic(path) as partial:
+        with open(partial, "wb") as file:
+            np.save(file, latents)
+        notes: dict[str, str | Path] = {_DIGEST: _digest(partial), _WEIGHTS: weights, _MODEL: model}
+        written(path, chain, notes=notes)
+
+
+def require_latents_of(path: Path, weights: str, model: Path) -> None:
+    """Check that latents are unchanged and belong to a model. Without a record, nothing is checked.
+
+    Records of earlier builds name no model.
+
+    Parameters
+    ----------
+    path : Path
+        The .npy file.
+    weights, model : str, Path
+        As in `write_latents`.
+
+    Raises
+    ------
+    InputError
+        If the file was changed since it was written, or holds latents of another model.
+    """
+    record = record_of(path)
+    notes = notes_in(record, path.parent) if record.is_file() else {}
+    if path.is_file() and notes.get(_DIGEST) not in (None, _digest(path)):
+        sentence = f"{path} is damaged, or was changed since {record.name} was written beside it."
+        remedy = f"Embed the particles again. If the latents were changed on purpose, delete {record.name}."
+        raise InputError(path, "contents with another checksum", "the contents as written", remedy, sentence)
+    if notes.get(_WEIGHTS) not in (None, weights):
+        other = Path(notes.get(_MODEL, "another model"))
+        earlier = other.resolve() == model.resolve()
+        found = f"latents of {f'an earlier version of {model}' if earlier else other}"
+        remedy = "Embed the particles again with `cryotwin embed`" + (", or pass that model." if not earlier else ".")
+        raise InputError(path, found, f"latents of {model}", remedy, f"{path} holds {found}, not of {model}.")
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
