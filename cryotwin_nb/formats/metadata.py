@@ -48,6 +48,8 @@ class Metadata:
         CTF parameters as (n,) arrays; `amplitude_contrast` is NaN if unknown.
     sign : (n,) float64 or None
         Contrast declared in the file: -1 for dark particles on a light background, 1 for light particles on a dark one.
+    stamp : (n,) str or None
+        Stamp of the stack for which the file was written (`sidecars.stack_stamp`).
     notes : tuple of str
         Choices made on the user's behalf while reading.
     file_rows, rows : (n,) int64 or None
@@ -67,6 +69,7 @@ class Metadata:
     shifts: np.ndarray | None = None
     ctf: CTF | None = None
     sign: np.ndarray | None = None
+    stamp: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     whole_files: frozenset[str] = frozenset()
     file_rows: np.ndarray | None = None

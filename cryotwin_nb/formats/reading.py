@@ -63,8 +63,8 @@ class ReadParts(NamedTuple):
     ----------
     arguments : dict
         Arguments of `Particles`.
-    total : int
-        Number of particles in the file.
+    image_numbers : (N,) int64
+        Position in its stack, from 0, of each particle in the file.
     rows : (n,) int64
         Row numbers of the selected particles.
     notes : list of str
@@ -72,7 +72,7 @@ class ReadParts(NamedTuple):
     """
 
     arguments: dict[str, Any]
-    total: int
+    image_numbers: np.ndarray
     rows: np.ndarray
     notes: list[str]
 
@@ -104,7 +104,7 @@ def read_parts(request: ReadRequest) -> ReadParts:
     if poses is not None or ctf is not None:
         extra = added.add(poses, ctf, parameters, table, rows, pixel_size, notes)
         rows = extra.rows
-    table = table[rows]
+    image_numbers, table = table.image_number, table[rows]
     transfer = table.ctf if extra is None or ctf is None else extra.ctf
 
     stated = _stated_box(table, parameters)
@@ -134,21 +134,17 @@ def read_parts(request: ReadRequest) -> ReadParts:
         source, contrast = with_contrast(source, transfer, pixel, table, notes)
     elif table.sign is not None and (table.sign == {"dark": 1, "light": -1}[contrast]).any():
         notes.append(f"{path}: contrast={contrast!r} contradicts the sign of images declared in the file.")
-    arguments: dict[str, Any] = {
-        "images": source,
-        "optics_group": table.optics_group,
-        "where": path,
-        "rotations": rotations,
-    }
-    arguments |= {"shifts": shifts, "ctf": transfer, "pixel_size": pixel, "contrast": contrast}
-    return ReadParts(arguments, total, rows if table.file_rows is None else table.file_rows, notes)
+    arguments: dict[str, Any] = {"images": source, "optics_group": table.optics_group, "where": path}
+    arguments |= {"rotations": rotations, "shifts": shifts, "ctf": transfer, "pixel_size": pixel, "contrast": contrast}
+    return ReadParts(arguments, image_numbers, rows if table.file_rows is None else table.file_rows, notes)
 
 
 def _without_unset(ctf: CTF | None, path: str | os.PathLike, notes: list[str]) -> CTF | None:
     """Return None for a CTF that was never determined: all defocus values and phase shifts are 0."""
     if ctf is None or any(np.any(values) for values in (ctf.defocus_u, ctf.defocus_v, ctf.phase_shift)):
         return ctf
-    if not np.nanmax(ctf.amplitude_contrast, initial=0) < 0.99:  # without contrast transfer, as some simulators write
+    # simulators write an amplitude contrast of 1 for images without contrast transfer
+    if not np.nanmax(ctf.amplitude_contrast, initial=0) < 0.99:
         return ctf
     notes.append(f"{path}: the defocus of all particles is 0, so their CTF was never determined; reading them without.")
     return None
@@ -220,7 +216,13 @@ def _with_amplitude_contrast(
     return replace(ctf, amplitude_contrast=values.astype(np.float32))
 
 
-def read_beside(kind: type[_T], path: str | os.PathLike, suffix: str, total: int, rows: np.ndarray) -> _T | None:
-    """Load the file next to `path` with another suffix and select `rows` of its `total` entries; None if missing."""
-    file = Path(path).with_suffix(suffix)
-    return kind.load(file, total)[rows] if file.is_file() else None
+def read_beside(kind: type[_T], parts: ReadParts, suffix: str) -> _T | None:
+    """Load the file of another suffix beside a STAR file or a stack, for the rows that were read; None if missing."""
+    path, source, image_numbers = parts.arguments["where"], parts.arguments["images"], parts.image_numbers
+    file = path.with_suffix(suffix)
+    if path.suffix.lower() not in (".star", *_STACKS) or not file.is_file():
+        return None
+    from cryotwin_nb.formats.sidecars import require_beside
+
+    require_beside(file, path, image_numbers, source.files.values())
+    return kind.load(file, len(image_numbers))[parts.rows]

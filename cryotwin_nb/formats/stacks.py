@@ -169,10 +169,15 @@ def open_stacks(table: Metadata, datadir: str | os.PathLike | None = None) -> St
     Raises
     ------
     InputError
-        If a stack is missing or damaged, a particle is past the end of its stack, or the box sizes differ.
+        If a stack is missing, damaged or not the one that the file was written for, a particle is past the end of its
+        stack, or the box sizes differ.
     """
     used = np.unique(table.stack_number).tolist()
     found = locate_stacks([table.stacks[number] for number in used], table.path, datadir)
+    if table.stamp is not None:
+        from cryotwin_nb.formats.sidecars import require_stacks
+
+        require_stacks(table, found)
     headers = {number: read_stack_header(found[table.stacks[number]]) for number in used}
     for number, header in headers.items():
         name, sections = table.stacks[number], header.shape[0]

@@ -25,7 +25,8 @@ ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
 _MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration")
 ORIGINS = {"Å": ("rlnOriginXAngst", "rlnOriginYAngst"), "pixels": ("rlnOriginX", "rlnOriginY")}
-SIGN, WHITENED = "cryotwinContrastSign", "cryotwinWhitened"  # columns that prepared stacks add to data_optics
+# columns that prepared stacks add to data_optics
+SIGN, WHITENED, STACK = "cryotwinContrastSign", "cryotwinWhitened", "cryotwinStack"
 
 
 def read_star(
@@ -69,6 +70,7 @@ def read_star(
         shifts=shifts_of(table, path, pixel, has_optics, notes) if poses else None,
         ctf=ctf_of(table, path) if ctf else None,
         sign=column(table[SIGN], path, SIGN) if SIGN in table else None,
+        stamp=np.asarray(table[STACK], dtype=str) if STACK in table else None,
         whole_files=whole_files,
         notes=tuple(notes),
         group_labels=labels,
@@ -144,12 +146,16 @@ def require_plain_ctf(table: pd.DataFrame, path: Path) -> None:
 
 
 def _require_whitening(table: pd.DataFrame, path: Path) -> None:
-    """Reject whitened images without the file needed to undo the whitening."""
+    """Reject whitened images without the file needed to undo the whitening, and that file beside other images."""
     sidecar = path.with_suffix(".whitening.npz")
     if WHITENED in table and not sidecar.is_file():
         remedy = "Read the STAR file written by `prepare`, with indices= for a subset, and keep its files together."
         sentence = f"{path}: the images are whitened, but {sidecar.name} is missing from its folder."
         raise InputError(path, f"no {sidecar.name}", "that file in the same folder", remedy, sentence)
+    if WHITENED not in table and sidecar.is_file():
+        remedy = f"Move {sidecar.name} to the prepared particles that it belongs to, or read those."
+        sentence = f"{path}: {sidecar.name} is in its folder, but the file does not list whitened images."
+        raise InputError(path, f"no {WHITENED} in data_optics", f"that column beside {sidecar.name}", remedy, sentence)
 
 
 def pixel_sizes(table: pd.DataFrame, path: Path) -> np.ndarray:

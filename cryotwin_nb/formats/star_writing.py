@@ -21,7 +21,7 @@ def write_star(
     rotations: np.ndarray | None = None,
     shifts: np.ndarray | None = None,
     ctf: CTF | None = None,
-    prepared: dict[str, int] | None = None,
+    prepared: dict[str, int | str] | None = None,
 ) -> None:
     """Write the particles of one stack as a RELION 3.1 STAR file, directly to `path` (not atomic, see `files.atomic`).
 
@@ -38,7 +38,7 @@ def write_star(
     rotations, shifts, ctf
         As in `Metadata`.
     prepared : dict, optional
-        Columns for data_optics that record how the images were processed: `SIGN`, `WHITENED`.
+        Columns for data_optics that record how the images were processed: `SIGN`, `WHITENED`, `STACK`.
     """
     import pandas as pd
     import starfile

@@ -137,12 +137,12 @@ class Particles:
         32
         """
         added = (poses, ctf, indices, contrast, images, amplitude_contrast, box_size, pixel_size, optics_groups)
-        arguments, total, rows, notes = read_parts(ReadRequest(path, datadir, *added))
-        truth = read_beside(Truth, arguments["where"], ".truth.npz", total, rows)
-        whitening = read_beside(Whitening, arguments["where"], ".whitening.npz", total, rows) if images else None
-        for note in dict.fromkeys(notes):
+        parts = read_parts(ReadRequest(path, datadir, *added))
+        truth = read_beside(Truth, parts, ".truth.npz")
+        whitening = read_beside(Whitening, parts, ".whitening.npz") if images else None
+        for note in dict.fromkeys(parts.notes):
             warn_user(note)
-        return cls(**arguments, truth=truth, whitening=whitening, source_rows=rows)
+        return cls(**parts.arguments, truth=truth, whitening=whitening, source_rows=parts.rows)
 
     @property
     def identity(self) -> np.ndarray:

@@ -14,8 +14,10 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic
 from cryotwin_nb.formats.mrc_writing import write_stack
 from cryotwin_nb.formats.origins import record_of
+from cryotwin_nb.formats.seals import seal_file
+from cryotwin_nb.formats.sidecars import stack_stamp
 from cryotwin_nb.formats.stacks import ImageSource, NoImages, read_finite
-from cryotwin_nb.formats.star import WHITENED
+from cryotwin_nb.formats.star import STACK, WHITENED
 from cryotwin_nb.formats.star_writing import write_star
 
 _CHUNK_BYTES = 64 * 2**20
@@ -45,19 +47,27 @@ def write_star_and_stack(path: Path, particles: Any, source: ImageSource, progre
     """
     n, box_size, pixel_size = len(source), source.box_size, particles.pixel_size
     columns = {name: getattr(particles, name) for name in ("optics_group", "rotations", "shifts", "ctf")}
-    columns |= {} if particles.whitening is None else {"prepared": {WHITENED: 1}}
     stack = path.with_suffix(".mrcs")
     beside = {path.with_suffix(".truth.npz"): particles.truth, path.with_suffix(".whitening.npz"): particles.whitening}
     with ExitStack() as files:
         star_part, stack_part = (files.enter_context(atomic(name)) for name in (path, stack))
         write_stack(stack_part, _chunks(source, progress), n, box_size, pixel_size)
+        prepared: dict[str, Any] = {} if particles.whitening is None else {WHITENED: 1}
         for name, part in beside.items():
             if part is not None:
-                part.save(files.enter_context(atomic(name)))
-        write_star(star_part, stack.name, pixel_size=pixel_size, box_size=box_size, **columns)
+                prepared[STACK] = stack_stamp(stack_part)
+                save_beside(part, files.enter_context(atomic(name)), prepared[STACK])
+        write_star(star_part, stack.name, pixel_size=pixel_size, box_size=box_size, prepared=prepared, **columns)
     for name, part in (beside | {record_of(path): None}).items():  # left from an earlier file of this name
         if part is None:
             name.unlink(missing_ok=True)
+
+
+def save_beside(part: Any, file: Path, stamp: str | None) -> None:
+    """Write ground truth or a whitening to a file, sealed for the stack with this stamp (`sidecars.stack_stamp`)."""
+    part.save(file)
+    if stamp is not None:
+        seal_file(file, stamp)
 
 
 def _chunks(source: ImageSource, progress: bool) -> Iterator[np.ndarray]:

@@ -25,13 +25,14 @@ from cryotwin_nb.formats.files import atomic, make_folder, require_suffix
 from cryotwin_nb.formats.mrc_writing import set_statistics
 from cryotwin_nb.formats.origins import chain_of, written
 from cryotwin_nb.formats.partial import PartialStack
-from cryotwin_nb.formats.star import SIGN, WHITENED
+from cryotwin_nb.formats.sidecars import stack_stamp
+from cryotwin_nb.formats.star import SIGN, STACK, WHITENED
 from cryotwin_nb.formats.star_writing import write_star
 from cryotwin_nb.imaging.fourier import filter_images
 from cryotwin_nb.particles.formation import ImageFormation
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.whitening import Whitening
-from cryotwin_nb.particles.writing import refuse_overwriting
+from cryotwin_nb.particles.writing import refuse_overwriting, save_beside
 from cryotwin_nb.preparation.cropping import cropped
 from cryotwin_nb.preparation.grids import read_on_one_grid
 from cryotwin_nb.preparation.relion import choose_format, normalised
@@ -231,17 +232,23 @@ def _processors() -> int:
 def _publish(
     stack: PartialStack, particles: Particles, whitening: Whitening | None, output: Path, for_relion: bool
 ) -> None:
-    """Rename the finished stack and write the files beside it; the STAR file comes last."""
+    """Rename the finished stack and write the files beside it.
+
+    The STAR file comes last and the stack second last: if the process is killed in between, what is left is refused.
+    """
     beside = {".truth.npz": particles.truth, ".whitening.npz": whitening}
-    with ExitStack() as files:
-        star = files.enter_context(atomic(output))
-        for suffix, part in beside.items():
-            if part is not None:
-                part.save(files.enter_context(atomic(output.with_suffix(suffix))))
-        columns = {} if for_relion else {SIGN: -1} | ({WHITENED: 1} if whitening is not None else {})
+    stamp = None if for_relion else stack_stamp(stack.stack)  # RELION warns of columns that it does not know
+    with atomic(output) as star:
+        columns: dict[str, int | str] = {} if stamp is None else {SIGN: -1, STACK: stamp}
+        if whitening is not None:
+            columns[WHITENED] = 1
         views = (particles.rotations, particles.shifts, particles.ctf)
         grid = (particles.optics_group, particles.pixel_size, particles.box_size)
         write_star(star, stack.target.name, *grid, *views, columns)
+        with ExitStack() as files:
+            for suffix, part in beside.items():
+                if part is not None:
+                    save_beside(part, files.enter_context(atomic(output.with_suffix(suffix))), stamp)
         os.replace(stack.stack, stack.target)
     for suffix, part in beside.items():
         if part is None:
