@@ -1,4 +1,7 @@
-"""Checkpoints from which training resumes bit-identically; checkpoints of another run are refused."""
+"""Checkpoints from which training resumes bit-identically; checkpoints of another run are refused.
+
+Sums depend on the number of threads in their last bits, so a resumption with another number is reported.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import InputError, warn_user
 from cryotwin_nb.models.cryotwin import CryoTwin
 from cryotwin_nb.models.history import History
 from cryotwin_nb.models.payload import read_payload, write_payload
@@ -76,7 +79,8 @@ def write_checkpoint(
     Nothing else is needed: all random numbers follow from the seed and the state of the epoch's generator.
     """
     within = None if interrupted is None else interrupted._asdict()
-    training = {"config": identity, "optimizer": optimizer.state_dict(), "interrupted": within}
+    training: dict[str, Any] = {"config": identity, "optimizer": optimizer.state_dict(), "interrupted": within}
+    training["threads"] = torch.get_num_threads()
     write_payload({**model.payload(), "training": training}, path)
 
 
@@ -95,20 +99,27 @@ def read_checkpoint(
     if "training" not in payload:
         sentence = f"{path} is a finished model, not a checkpoint written by fit."
         raise InputError(path, "a finished model", "a checkpoint written by fit", _REMEDY, sentence)
-    if payload["config"] != model.config:
-        sentence = f"{path} holds a different model: {payload['config']} instead of {model.config}."
-        raise InputError(path, f"{payload['config']}", f"{model.config}", _REMEDY, sentence)
+    if listed := _changed(payload["config"], model.config):
+        sentence = f"{path} holds a different model: {listed}."
+        raise InputError(path, f"a different model: {listed}", "the same model", _REMEDY, sentence)
     training = payload["training"]
-    stored = training["config"]
-    changed = {k: (stored.get(k), identity.get(k)) for k in stored | identity if stored.get(k) != identity.get(k)}
-    if changed:
-        listed = ", ".join(f"{name} was {before!r} and is now {now!r}" for name, (before, now) in changed.items())
+    if listed := _changed(training["config"], identity):
         sentence = f"{path} was written by a run with different settings: {listed}."
         raise InputError(path, f"different settings: {listed}", "the same settings", _REMEDY, sentence)
+    before, now = training.get("threads"), torch.get_num_threads()
+    if before not in (None, now) and distributed.rank() == 0:
+        text = f"{path} was written with {before} threads and is resumed with {now};"
+        warn_user(f"{text} the result will differ from that of an uninterrupted run by rounding errors.")
     model.restore(payload["state"])
     optimizer.load_state_dict(training["optimizer"])
     model.history = History(**payload["history"])
     return None if training["interrupted"] is None else Interrupted(**training["interrupted"])
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Return the settings that differ, with both values, as text."""
+    names = [name for name in before | now if before.get(name) != now.get(name)]
+    return ", ".join(f"{name} was {before.get(name)!r} and is now {now.get(name)!r}" for name in names)
 
 
 def _digest(*arrays: np.ndarray) -> str:
