@@ -1,7 +1,4 @@
-"""RELION STAR files of particles: 3.0 (one table), 3.1 and 5 (an optics and a particle table, in any order).
-
-pandas is imported only when a table is read or written: it is slow to import and not needed to load a model.
-"""
+"""RELION STAR files of particles: 3.0 (one table), 3.1 and 5 (an optics and a particle table, in any order)."""
 
 from __future__ import annotations
 

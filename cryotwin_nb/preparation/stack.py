@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from cryotwin_nb.particles.whitening import Whitening
 from cryotwin_nb.particles.writing import refuse_overwriting, save_beside
 from cryotwin_nb.preparation.cropping import cropped
 from cryotwin_nb.preparation.grids import read_on_one_grid
+from cryotwin_nb.preparation.identity import identity_of
 from cryotwin_nb.preparation.relion import choose_format, normalised
 from cryotwin_nb.preparation.report import Preparation, report
 
@@ -130,7 +130,7 @@ def prepare(
     stack = PartialStack(
         output.with_suffix(".mrcs"), len(small), small.box_size, small.pixel_size, _TYPES[dtype], _CHUNK
     )
-    identity = {"box size": small.box_size, "type": dtype, "whitening": whiten, "input": _identity(particles)}
+    identity = {"box size": small.box_size, "type": dtype, "whitening": whiten, "input": identity_of(particles, _CHUNK)}
     identity |= {"images per chunk": _CHUNK, "for RELION": for_relion, "grids": grids}
     amplitude = np.array(stack.open(identity, resume, lambda: _amplitude(small, whiten, dtype))["amplitude"])
     work = partial(_chunk, small, amplitude, dtype, for_relion)
@@ -142,23 +142,6 @@ def prepare(
     _publish(stack, small, whitening, output, for_relion)
     written(output, chain)
     return report(output, small, kept, whitening, dtype, time.perf_counter() - started, for_relion)
-
-
-def _identity(particles: Particles) -> str:
-    """Return a hash of the input: metadata, and the images or the sizes and modification times of their files."""
-    digest = hashlib.sha256(f"{len(particles)} {particles.pixel_size} {particles.contrast}".encode())
-    ctf = particles.ctf
-    arrays = [] if ctf is None else [getattr(ctf, f.name) for f in fields(ctf)]
-    for array in (particles.rotations, particles.shifts, particles.optics_group, *arrays):
-        digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
-    for path in sorted(filter(None, particles.files.values())):
-        digest.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
-    for rows in np.array_split(np.arange(len(particles)), -(-len(particles) // _CHUNK)):
-        if particles.files:
-            digest.update("".join(map(particles.image_name, rows.tolist())).encode())
-        else:
-            digest.update(np.ascontiguousarray(particles.images(rows)).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _amplitude(particles: Particles, whiten: bool, dtype: str) -> dict[str, list]:
