@@ -19,7 +19,7 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.exchange.cryodrgn_run import CryodrgnRun
 from cryotwin_nb.formats.cryodrgn import read_indices
 from cryotwin_nb.formats.fingerprints import fingerprints
-from cryotwin_nb.formats.origins import record_of
+from cryotwin_nb.formats.origins import load, record_of
 
 N, BOX = 60, 16
 KEPT = np.sort(np.random.default_rng(5).permutation(N)[:40])
@@ -263,6 +263,15 @@ def test_a_damaged_record_is_named(folder, content, capsys):
     record.write_bytes(record.read_bytes()[:300] if content is None else content)
     assert select(folder, folder / "prepared/p.star", folder / "s.star") == 2
     assert re.search(r"latents\.npy\.origin\.npz cannot be read", capsys.readouterr().err)
+
+
+def test_a_record_with_numbers_of_another_type_is_refused(folder, tmp_path):
+    record = record_of(folder / "prepared/p.star")
+    arrays = dict(np.load(record))
+    for name in ("rows_0", "fingerprint_0", "total_1"):
+        np.savez(tmp_path / "r.npz", **arrays | {name: np.full(arrays[name].shape, 2.0**63)})
+        with pytest.raises(InputError, match=r"r\.npz cannot be read: unexpected"):
+            load(tmp_path / "r.npz", tmp_path)
 
 
 def test_fingerprints_are_the_same_in_all_versions(tmp_path):

@@ -140,12 +140,14 @@ def _read(record: Path, folder: Path) -> tuple[Chain, dict[str, str | Path]]:
             while f"rows_{len(chain)}" in stored:
                 number = len(chain)
                 rows, fingerprint = stored[f"rows_{number}"], stored[f"fingerprint_{number}"]
-                source, (total, copied) = _found_path(stored[f"source_{number}"], folder), stored[f"total_{number}"]
-                if rows.dtype != np.int64 or fingerprint.dtype != np.uint64 or rows.shape != fingerprint.shape:
+                source, totals = _found_path(stored[f"source_{number}"], folder), stored[f"total_{number}"]
+                types = [array.dtype for array in (rows, fingerprint, totals)]
+                if types != [np.int64, np.uint64, np.int64] or rows.shape != fingerprint.shape:
                     raise ValueError("unexpected array shapes or types")
                 if rows.ndim != 1 or (chain and len(rows) != len(chain[0].rows)) or (rows < 0).any():
                     raise ValueError("unexpected rows")
-                chain.append(Link(source, rows, fingerprint, int(total), bool(copied)))
+                total, copied = totals.tolist()
+                chain.append(Link(source, rows, fingerprint, total, bool(copied)))
             words = json.loads(str(stored["notes"])) if "notes" in stored else {}
         notes = {k: _found_path(v, folder) if isinstance(v, list) else str(v) for k, v in words.items()}
         if not chain:
