@@ -72,6 +72,12 @@ def text(content: bytes, rng: random.Random) -> bytes:
     return content
 
 
+def either(content: bytes, rng: random.Random) -> bytes:
+    """Change a file by the knowledge of its format: .cs, .star, or another."""
+    known = {b"\x93NUMPY": table, b"data_": columns}
+    return next((change for start, change in known.items() if content.startswith(start)), text)(content, rng)
+
+
 def columns(content: bytes, rng: random.Random) -> bytes:
     """Change labels, columns and values of a STAR file, keeping the lengths of its rows consistent."""
     blocks = content.split(b"loop_\n")
@@ -100,6 +106,8 @@ def columns(content: bytes, rng: random.Random) -> bytes:
 def table(content: bytes, rng: random.Random) -> bytes:
     """Change the fields, types and values of a .cs file, or of each array in an .npz file."""
     rows = np.load(io.BytesIO(content), allow_pickle=False)
+    if not rows.dtype.names:
+        return general(content, rng)
     for _ in range(rng.choice(CHANGES)):
         names = list(rows.dtype.names)
         fields = {name: rows[name] for name in names}
@@ -141,7 +149,7 @@ def numbers(shape: tuple[int, ...], rng: random.Random) -> np.ndarray:
 def recast(values: np.ndarray, dtype: str) -> np.ndarray:
     try:
         return values.astype(dtype)
-    except (TypeError, ValueError, RuntimeError):  # NumPy raises any of them
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # NumPy raises any of them
         return np.zeros(values.shape, dtype)
 
 

@@ -16,7 +16,6 @@ import faulthandler
 import json
 import os
 import random
-import re
 import resource
 import signal
 import subprocess
@@ -32,47 +31,15 @@ from typing import Any
 
 import numpy as np
 from common import machine, write_results
-from fuzz_damage import archive, columns, general, mrc, table, tensors, text
-from test_fuzz_readers import READERS, cs_table, read_particles, star_31, write_set
+from fuzz_damage import archive, columns, either, general, mrc, table, tensors, text
+from fuzz_files import write_more
+from test_fuzz_readers import READERS, read_particles, write_set
 
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.origins import record_of
 
 SECONDS, BYTES, BATCH = 5, 2**30, 10_000
-
-
-def write_more(folder: Path) -> None:
-    """Write files with less common features, beside those of the test suite."""
-    lines = star_31().replace("_rlnOpticsGroup #10\n", "_rlnOpticsGroup #10\n_rlnPhaseShift\n_rlnOddZernike\n", 1)
-    lines = re.sub(r"(@stack.*) (\d)\n", r"\1 \2 90 [0,1.5,2]\n", lines).replace("45 1", "45 1 ", 1)
-    (folder / "rich.star").write_text(lines.replace("1@stack.mrcs", "'1@stack.mrcs'", 1) + "# end\n")
-    rows = cs_table()
-    more = [("alignments3D_multi/pose", "<f4", (3, 3)), ("alignments3D_multi/class_posterior", "<f4", (3,))]
-    more += [("alignments3D_multi/shift", "<f4", (3, 2)), ("blob/sign", "<f4"), ("ctf/phase_shift_rad", "<f4")]
-    kept = [name for name in rows.dtype.names if not name.startswith("alignments3D/")]
-    rich = np.zeros(len(rows), [(name, rows.dtype[name]) for name in kept] + more)
-    for name in kept:
-        rich[name] = rows[name]
-    rich["blob/sign"] = -1
-    rich["alignments3D_multi/class_posterior"] = np.eye(4, 3)
-    save(folder / "rich.cs", rich)
-    uid = np.array([7, 2**60, 3, 12], "<u8")
-    for name, own in {"first.cs": ("alignments3D/", "ctf/"), "second.cs": ("blob/",)}.items():
-        part = [field for field in rows.dtype.names if field.startswith(own)]
-        joined = np.zeros(len(rows), [("uid", "<u8")] + [(field, rows.dtype[field]) for field in part])
-        joined["uid"] = uid if name == "first.cs" else uid[::-1]
-        for field in part:
-            joined[field] = rows[field]
-        save(folder / name, joined)
-
-    particles = ct.Particles.read(folder / "old.star", images=False)
-    ct.write_selection(folder / "copied.star", particles)  # with a record of its rows
-
-
-def save(path: Path, rows: np.ndarray) -> None:
-    with open(path, "wb") as file:
-        np.save(file, rows)
 
 
 def read_metadata(path: Path) -> None:
@@ -100,6 +67,16 @@ def read_copied(path: Path) -> None:
         file.unlink()
 
 
+def read_added(path: Path) -> None:
+    particles = path.with_name("second.cs" if path.suffix == ".cs" else "old.star")
+    ct.Particles.read(particles, poses=path, ctf=path, images=False)
+
+
+def read_latents(path: Path) -> None:
+    particles = ct.Particles.read(path.with_name("second.cs"), images=False)
+    assert ct.read_latents(path, particles).shape[0] == len(particles)
+
+
 def read_run(path: Path) -> None:
     ct.read_cryodrgn(path.parent)
 
@@ -110,6 +87,8 @@ CAMPAIGN: dict[str, tuple[tuple[str, ...], Callable[[Path], Any], tuple[Damage, 
     "STAR, images": (("new.star", "old.star", "rich.star"), read_particles, (columns, columns, text, general)),
     ".cs": (("table.cs", "rich.cs"), read_both, (table, general)),
     ".cs, joined": (("first.cs", "second.cs"), read_joined, (table, general)),
+    "poses and CTF of another file": (("first.cs", "new.star"), read_added, (either, general)),
+    "latents": (("latents.cs", "latents.npy", "latents.txt"), read_latents, (either, general)),
     "MRC map": (("map.mrc",), READERS["map.mrc"], (mrc, general)),
     "MRC stack": (("stack.mrcs",), read_particles, (mrc, general)),
     "list of stacks": (("list.txt",), read_particles, (text, general)),
