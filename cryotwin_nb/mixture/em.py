@@ -49,6 +49,12 @@ class Latents:
             total += float(weights @ (highest[:, 0] + evidence.log()))
         return moments, total / float(self.weights.sum())
 
+    def log_prob(self, mixture: Components) -> Tensor:
+        """Return the log-likelihood (n,) of each latent."""
+        coefficients = _log_joint_coefficients(mixture)
+        size = max(1, _AT_ONCE // len(mixture.weights))
+        return torch.cat([(features @ coefficients.T).logsumexp(-1) for features in self.features.split(size)])
+
 
 class NoisyLatents(Latents):
     """Latents with known error covariances `noise` (n, d, d): extreme deconvolution (Bovy et al. 2011).

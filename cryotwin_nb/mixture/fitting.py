@@ -21,6 +21,7 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture.components import Components, halves
 from cryotwin_nb.mixture.em import Latents, NoisyLatents, clusters, expectation_maximisation
 from cryotwin_nb.mixture.groups import arrange, number_groups
+from cryotwin_nb.mixture.isolated import set_aside
 
 _STRENGTHS = (0.5, 2.0, 8.0, 32.0)  # strengths to try for the covariance prior, in units of d latents
 
@@ -50,6 +51,12 @@ def fit_components(
     select, strength, n_init, max_iter, tol, progress = options
     z, noise, weights = _require_data(z, noise_covariances, weights, n_components if start is None else 1)
     number = number_groups(groups, len(z))
+    bound = n_components if start is None else len(start.weights)
+    kept = set_aside(z, weights, bound, seed)
+    if not kept.all():
+        z, weights, number = z[kept], weights[kept], number_groups(number[kept.cpu()], int(kept.sum()))
+        noise = None if noise is None else noise[kept]
+        n_components = min(n_components, len(z))
     frame = _Frame.of(z, weights)
     x = frame.forward(z)
     exact = Latents(x, weights)

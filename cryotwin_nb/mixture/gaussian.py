@@ -120,12 +120,12 @@ class GaussianMixture:
         Raises
         ------
         InputError
-            If shapes disagree, a value is non-finite, a weight is negative or there are more components than latents.
+            If shapes disagree, a value is non-finite, a weight is negative or components outnumber the latents.
 
         Notes
         -----
-        Selection uses four-fold cross-validation (a single fold for 7,000 latents or more). Selection and
-        initialisation ignore `noise_covariances`. A component without latents is replaced by half of the largest.
+        Selection uses four-fold cross-validation (one fold from 7,000 latents on), and ignores `noise_covariances`.
+        Latents far from all others, as of damaged images, are left out with a warning. Empty components are replaced.
 
         Examples
         --------

@@ -1,0 +1,78 @@
+"""Latents far from all others do not decide the number of components; the tails of a density are no such latents."""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import cryotwin_nb as ct
+from cryotwin_nb.mixture.isolated import set_aside
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def clusters(n: int, seed: int = 0, dim: int = 4) -> torch.Tensor:
+    """Return n latents of six narrow clusters."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = 5 * torch.randn(6, dim, generator=generator)
+    return centres[torch.randint(6, (n,), generator=generator)] + 0.03 * torch.randn(n, dim, generator=generator)
+
+
+def far(count: int, distance: float, seed: int = 1, dim: int = 4) -> torch.Tensor:
+    directions = torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
+    return distance * directions / directions.norm(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize(("count", "distance"), [(1, 10.0), (1, 1000.0), (8, 60.0), (20, 300.0)])
+def test_the_mixture_is_that_of_the_other_latents(count, distance):
+    z = clusters(600)
+    alone = ct.GaussianMixture.fit(z, 12)
+    rows = np.sort(np.random.default_rng(2).choice(600 + count, count, replace=False))
+    mixed = torch.empty(600 + count, 4)
+    others = np.setdiff1d(np.arange(600 + count), rows)
+    mixed[others], mixed[rows] = z, far(count, distance)
+    with pytest.warns(UserWarning, match=rf"{count} of {600 + count} latents lie far from all others") as caught:
+        found = ct.GaussianMixture.fit(mixed, 12)
+    named = [
+        int(number) for number in re.findall(r"\d+", str(caught[0].message).partition("row")[2].partition("and")[0])
+    ]
+    assert named == rows[:5].tolist()
+    assert found.n_components == alone.n_components
+    for part in ("weights", "means", "covariances"):
+        torch.testing.assert_close(getattr(found, part), getattr(alone, part))
+
+
+def test_with_errors_weights_groups_and_a_start():
+    z = torch.cat([clusters(300), far(2, 200.0)])
+    noise = 0.01 * torch.eye(4).expand(302, 4, 4)
+    weights = torch.ones(302)
+    with pytest.warns(UserWarning, match="rows 300, 301"):
+        found = ct.GaussianMixture.fit(z, 8, noise, weights, groups=np.arange(302) // 2)
+    assert (found.means.norm(dim=1) < 50).all()
+    with pytest.warns(UserWarning, match="rows 300, 301"):
+        again = ct.GaussianMixture.fit(z, noise_covariances=noise, start=found)
+    assert (again.means.norm(dim=1) < 50).all() and again.n_components == found.n_components
+    weights[300:] = 0  # left out by the user: nothing to tell
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ct.GaussianMixture.fit(z, 8, weights=weights)
+
+
+@pytest.mark.parametrize(
+    "z",
+    [
+        torch.randn(5000, 1, generator=torch.Generator().manual_seed(0)),
+        torch.randn(5000, 2, generator=torch.Generator().manual_seed(0)),
+        torch.randn(2000, 8, generator=torch.Generator().manual_seed(0)),
+        torch.cat([clusters(500), 0.01 * torch.randn(8, 4) + 40.0]),  # a rare state
+        torch.cat([clusters(500), 3 * torch.randn(100, 4)]),  # a broad state among narrow ones
+        torch.zeros(50, 3),
+        torch.randn(6, 2),
+    ],
+)
+def test_tails_and_rare_states_are_kept(z):
+    assert set_aside(z.double(), torch.ones(len(z)).double(), 20, 0).all()
