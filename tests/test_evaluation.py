@@ -430,7 +430,9 @@ def test_what_is_drawn_follows_the_seed_and_the_default_is_zero(monkeypatch):
     sample, fit = ct.GaussianMixture.sample, ct.GaussianMixture.fit.__func__
     monkeypatch.setattr(ct.GaussianMixture, "sample", lambda *a, seed=0: drawn.append(seed) or sample(*a, seed=seed))
     monkeypatch.setattr(
-        ct.GaussianMixture, "fit", classmethod(lambda *a, seed=0: fitted.append((a[2], seed)) or fit(*a, seed=seed))
+        ct.GaussianMixture,
+        "fit",
+        classmethod(lambda *a, seed=0, **kw: fitted.append((a[2], seed)) or fit(*a, seed=seed, **kw)),
     )
     ct.kl_divergence(z, prior, seed=3)
     evaluation.kl_neighbours(z, prior, seed=3)

@@ -590,5 +590,6 @@ def test_the_ladder_goes_on_past_one_rung_that_brings_nothing(monkeypatch):
     monkeypatch.setattr(fitting._Search, "best", best)
     search = fitting._Search(torch.ones(2, dtype=torch.float64), torch.Generator().manual_seed(0), 2, 10, 1e-3)
     x = torch.randn(9000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    assert search.select(Scored(x, torch.ones(9000, dtype=torch.float64)), 100, False)[0] == 4
+    latents = Scored(x, torch.ones(9000, dtype=torch.float64))
+    assert search.select(latents, torch.arange(9000), 100, False)[0] == 4
     assert 8 in tried and 11 not in tried

@@ -176,6 +176,7 @@ def _train(options: argparse.Namespace, is_main: bool) -> None:
     """Train a model; only the main process prints and writes."""
     from cryotwin_nb.exchange.latents import save_latents
     from cryotwin_nb.models.cryotwin import CryoTwin
+    from cryotwin_nb.models.storage import fingerprint
     from cryotwin_nb.runtime import distributed
     from cryotwin_nb.training import TrainingConfig, fit
 
@@ -193,7 +194,8 @@ def _train(options: argparse.Namespace, is_main: bool) -> None:
         model.save(options.output / "model.safetensors")
     latents = model.embed(particles, progress=True)
     if is_main:
-        save_latents(options.output / "latents.npy", latents, particles, model, options.output / "model.safetensors")
+        model_file = options.output / "model.safetensors"
+        save_latents(options.output / "latents.npy", latents, particles, fingerprint(model.state_dict()), model_file)
         print(f"{options.output}: {model.prior.n_components} components in {model.config['latent_dim']} dimensions")
 
 
@@ -225,12 +227,13 @@ def add_embed(parser: argparse.ArgumentParser) -> None:
 def embed(options: argparse.Namespace) -> int:
     """Embed particles with a model and write their latents."""
     from cryotwin_nb.exchange.latents import save_latents
+    from cryotwin_nb.models.storage import fingerprint
 
     make_folder(options.output.parent)
     model = load_model(options)
     particles = read_particles(options)
     z = model.embed(particles, progress=True, **values_of(options, _embedding()))
-    save_latents(options.output, z, particles, model, options.model)
+    save_latents(options.output, z, particles, fingerprint(model.state_dict()), options.model)
     return DONE
 
 

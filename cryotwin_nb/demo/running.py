@@ -22,6 +22,7 @@ from cryotwin_nb.errors import MissingExtraError, extras_explained
 from cryotwin_nb.exchange.export import write_pathway
 from cryotwin_nb.exchange.latents import save_latents
 from cryotwin_nb.models.cryotwin import CryoTwin
+from cryotwin_nb.models.storage import fingerprint
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.pathways import ridgeline_chain
 from cryotwin_nb.pathways.ridgeline import Pathway, ridgeline
@@ -81,7 +82,8 @@ def run(
         model.save(output / "model.safetensors")
     with stage("embed"):
         z = model.embed(particles, progress=True)
-        save_latents(output / "latents.npy", z, particles, model, output / "model.safetensors")
+        weights = fingerprint(model.state_dict())
+        save_latents(output / "latents.npy", z, particles, weights, output / "model.safetensors")
     with stage("pathway"):
         labels = particles.require_truth().labels
         start, end = (evaluation.component_of_state(model.prior, z, labels, state) for state in ("B", "E5"))

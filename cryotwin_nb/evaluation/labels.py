@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,7 +15,9 @@ from torch import Tensor
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic, require_file
 from cryotwin_nb.mixture.gaussian import GaussianMixture
-from cryotwin_nb.pathways.states import State, assign
+
+if TYPE_CHECKING:
+    from cryotwin_nb.pathways.states import State
 
 Names = Mapping[int, str]
 
@@ -85,6 +88,8 @@ def confusion(
         component = prior.responsibilities(torch.as_tensor(z)).argmax(1).tolist()
         given = np.array([names.get(c, "unnamed") for c in component])
     else:
+        from cryotwin_nb.pathways.states import assign  # imports SciPy, which the explorer opens without
+
         given = np.array([state.name for state in names])[assign(prior, list(names), torch.as_tensor(z))]
     rows = sorted(set(labels.tolist()), key=_natural)
     columns = sorted(set(given.tolist()), key=lambda name: (name == "unnamed", *_natural(name)))

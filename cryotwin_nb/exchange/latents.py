@@ -20,8 +20,6 @@ from cryotwin_nb.formats.files import require_file, require_suffix
 from cryotwin_nb.formats.matching import listing_of, match
 from cryotwin_nb.formats.metadata import column
 from cryotwin_nb.formats.origins import align, chain_of, load, record_of
-from cryotwin_nb.models.cryotwin import CryoTwin
-from cryotwin_nb.models.storage import fingerprint
 from cryotwin_nb.particles.particles import Particles
 
 _COMPONENT = re.compile(r"components_mode_(\d+)/value")
@@ -100,10 +98,22 @@ def latents_of(particles: Particles, path: Path, quiet: bool = False) -> tuple[P
     return particles[common[0]], z[common[1]]
 
 
-def save_latents(path: Path, latents: Tensor, particles: Particles, model: CryoTwin, model_file: Path) -> None:
-    """Write latents to a .npy file, and record beside it which particles and which model they belong to."""
+def save_latents(path: Path, latents: Tensor, particles: Particles, weights: str, model: Path) -> None:
+    """Write latents to a .npy file, and record beside it which particles and which model they belong to.
+
+    Parameters
+    ----------
+    path : Path
+        The .npy file.
+    latents : (n, d) float32
+        Latents of the particles, in order.
+    particles : Particles
+        Particles that were embedded.
+    weights, model : str, Path
+        As in `write_latents`.
+    """
     chain = chain_of(particles.source, particles.source_rows)
-    write_latents(path, latents.numpy(), chain, fingerprint(model.state_dict()), model_file)
+    write_latents(path, latents.numpy(), chain, weights, model)
 
 
 def _read(path: Path) -> np.ndarray:

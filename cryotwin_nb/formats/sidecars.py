@@ -65,7 +65,8 @@ def require_beside(file: Path, path: Path, image_numbers: np.ndarray, stacks: It
     if note and any(stack is not None and stack_stamp(stack) != note for stack in stacks):
         sentence = f"{file} belongs to another stack than {path}."
         raise InputError(file, "the stamp of another stack", f"that of {path}", remedy, sentence)
-    if not np.array_equal(image_numbers, np.arange(len(image_numbers))):
+    one_stack = note or len(np.unique(image_numbers)) == len(image_numbers)
+    if one_stack and not np.array_equal(image_numbers, np.arange(len(image_numbers))):
         sentence = f"{path} was changed since it was written: its rows do not list the images of the stack in order, "
         sentence += f"as {file.name} does."
         remedy = "Restore the file, and select particles with indices=."
