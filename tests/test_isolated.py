@@ -76,3 +76,23 @@ def test_with_errors_weights_groups_and_a_start():
 )
 def test_tails_and_rare_states_are_kept(z):
     assert set_aside(z.double(), torch.ones(len(z)).double(), 20, 0).all()
+
+
+@pytest.mark.filterwarnings("ignore:The prior uses")
+def test_bad_images_are_named_and_do_not_leave_a_single_component():
+    """An image at ten times its scale, and one with a hot pixel, among 300."""
+    particles = ct.simulate.hinge(300, 24, seed=1, progress=False)
+    images = particles.images(slice(None)).copy()
+    images[7] *= 10
+    images[100, 12, 12] = 300 * images.std()
+
+    def trained(images: np.ndarray) -> ct.CryoTwin:
+        copy = ct.Particles(images, particles.rotations, particles.shifts, particles.ctf, pixel_size=10.0)
+        model = ct.CryoTwin(24, latent_dim=2, n_components=8)
+        ct.fit(model, copy, ct.TrainingConfig(epochs=2, device="cpu"), progress=False)
+        return model
+
+    with pytest.warns(UserWarning, match="far from all others") as caught:
+        assert trained(images).prior.n_components > 1
+    texts = {str(w.message) for w in caught if "far from all others" in str(w.message)}
+    assert texts and all(re.search(r"rows? 7\b", text) for text in texts)

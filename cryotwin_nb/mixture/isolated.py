@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -14,6 +18,15 @@ _APART = 8.0  # distance to that neighbour, relative to its 90th percentile, fro
 _WIDE = 0.7  # least distance to that neighbour, in units of the spread of the latents along their widest axis
 _AWAY = 5.0  # distance from a mixture fitted to the others, relative to the largest distance of these
 _LISTED = 5
+_LEFT_OUT = "latents lie far from all others"
+
+
+@contextmanager
+def unnamed() -> Iterator[None]:
+    """Fit mixtures without naming what is left out: for latents whose rows are not those that the user knows."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", f".*{_LEFT_OUT}")
+        yield
 
 
 def set_aside(z: Tensor, weights: Tensor, n_components: int, seed: int) -> Tensor:
@@ -50,7 +63,7 @@ def set_aside(z: Tensor, weights: Tensor, n_components: int, seed: int) -> Tenso
         rows = far.nonzero().flatten().tolist()
         more = f" and {len(rows) - _LISTED} more" if len(rows) > _LISTED else ""
         listed = ", ".join(map(str, rows[:_LISTED])) + more
-        text = f"{len(rows)} of {len(z)} latents lie far from all others and are left out of the fit of the mixture"
+        text = f"{len(rows)} of {len(z)} {_LEFT_OUT} and are left out of the fit of the mixture"
         warn_user(f"{text}: row {listed}. Look at their images." if len(rows) == 1 else f"{text}: rows {listed}.")
     return kept & ~far
 

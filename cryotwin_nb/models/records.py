@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.mixture.isolated import unnamed
 
 _AT_ONCE = 2**14  # images whose likelihoods are computed at once
 
@@ -117,7 +118,8 @@ def deconvolved(b: Tensor, G: Tensor, variances: Tensor, start: GaussianMixture)
     precision = G.double() + (1e-3 / variances).diag()
     errors = torch.linalg.inv(precision)
     points = (errors @ b.double()[..., None])[..., 0]
-    return GaussianMixture.fit(points, noise_covariances=(errors + errors.mT) / 2, start=start, max_iter=60)
+    with unnamed():
+        return GaussianMixture.fit(points, noise_covariances=(errors + errors.mT) / 2, start=start, max_iter=60)
 
 
 def linearised(b: Tensor, G: Tensor, z: Tensor, c: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,7 @@ from cryotwin_nb.imaging.fourier import n_shells
 from cryotwin_nb.imaging.lattice import HalfBall
 from cryotwin_nb.imaging.masks import map_mask, spherical_mask
 from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.mixture.isolated import unnamed
 from cryotwin_nb.mixture.moments import StoredMixture
 from cryotwin_nb.models.networks import Curve, Networks, SubspaceOptions
 from cryotwin_nb.models.records import Records, deconvolved, linearised, pack, transformed, unpack
@@ -104,8 +105,6 @@ class SubspaceNetworks(Networks):
             setattr(self, name, getattr(new, name).to(self.mask.device))
         self.contrast_spread.fill_(new.contrast_spread)
 
-    # Closed-form passes, encoder and decoder -------------------------------------------------------------------------
-
     def passes(
         self, chunks: Chunks, beta: float, done: int = 0, groups: np.ndarray | None = None
     ) -> Iterator[tuple[float, float, float]]:
@@ -152,7 +151,8 @@ class SubspaceNetworks(Networks):
 
         def fitted() -> GaussianMixture:
             n, own = len(records.b), None if groups is None else groups[: len(records.b)]
-            start = GaussianMixture.fit(records.expected, min(_COMPONENTS, n), seed=self.seed, groups=own)
+            with unnamed():
+                start = GaussianMixture.fit(records.expected, min(_COMPONENTS, n), seed=self.seed, groups=own)
             return deconvolved(records.b, unpack(records.precision), self.variances, start).to("cpu")
 
         return distributed.first(fitted).to(self.mask.device)  # each process has its own GPU
