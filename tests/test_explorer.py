@@ -25,6 +25,7 @@ from cryotwin_nb.explorer import job, maps, planes, search
 from cryotwin_nb.explorer.figure import draw_view
 from cryotwin_nb.explorer.job import Job, Stopped
 from cryotwin_nb.explorer.request import PathRequest, fingerprint
+from cryotwin_nb.explorer.saving import write_snapshot
 from cryotwin_nb.explorer.search import path_title
 from cryotwin_nb.formats.mrc import read_map
 from cryotwin_nb.formats.mrc_writing import map_bytes
@@ -311,13 +312,13 @@ def test_an_export_is_read_by_other_tools_and_restores_the_explorer(explorer, tm
     explorer.controls.seed.value = 3
     explorer.choose(2, 0).compute()
     explorer.step, explorer.controls.sigma.value, explorer.controls.plane.value = 4, 2.7, "PC 1, 3"
-    (tmp_path / "out").mkdir()
     for step in (4, 99):
-        (tmp_path / "out" / f"snapshot_{step:03d}.png").write_bytes(b"png")
+        write_snapshot(tmp_path / "out", step, b"png")
     explorer.controls.folder.value = str(tmp_path / "out")
     explorer.controls.export.click()
     wait_for(lambda: "files written" in explorer.controls.message.value)
     assert [file.name for file in (tmp_path / "out").glob("snapshot*")] == ["snapshot_004.png"]  # no longer path's
+    assert "snapshot_004.png" in json.loads((tmp_path / "out" / "explorer.json").read_text())["files"]
     assert {"pathway.cxc", "pathway.pml", "pathway.mvsj"} < {file.name for file in (tmp_path / "out").iterdir()}
     volume, voxel = read_map(tmp_path / "out" / "map_004.mrc")
     np.testing.assert_allclose(volume, explorer.maps[4].numpy(), atol=1e-6)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import re
 import shutil
 import warnings
 from contextlib import nullcontext
@@ -214,7 +213,7 @@ def test_a_set_is_not_written_over_the_files_it_is_read_from(tmp_path, source, t
     make().write(tmp_path / "s.star", progress=False)
     shutil.copyfile(tmp_path / "s.star", tmp_path / "other.star")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(InputError, match=re.escape(target)):
+    with pytest.raises(InputError, match=rf"Writing .*{target[:-5]}\.(star|mrcs) would overwrite an input"):
         Particles.read(tmp_path / source, contrast="dark")[[0]].write(tmp_path / target, progress=False)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 

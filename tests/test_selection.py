@@ -434,7 +434,7 @@ def test_particles_of_bare_stacks_and_of_memory_give_a_list(project):
     [
         ("subset.cs", [0], None, r"needs particles read from a \.cs file, not .*run_data\.star"),
         ("subset.mrcs", [0], None, r"\.star or \.cs or \.pkl"),
-        ("Refine3D/run_data.star", [0], None, "is the file that these particles are read from"),
+        ("Refine3D/run_data.star", [0], None, "would overwrite an input"),
         ("subset.star", [0, 0], None, "twice"),
         ("subset.star", [N], None, "indices from 12 to 12"),
         ("subset.star", [], None, "empty"),

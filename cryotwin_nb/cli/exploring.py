@@ -18,6 +18,7 @@ from cryotwin_nb.cli.reading import (
     add_json,
     add_model,
     add_particles,
+    check_outputs,
     ends_of,
     load_model,
     print_result,
@@ -103,10 +104,12 @@ def _writing_options() -> list[Option]:
 
 def pathway(options: argparse.Namespace) -> int:
     """Compute a path between two states and write its maps."""
+    from cryotwin_nb.exchange.export import written_earlier
     from cryotwin_nb.pathways import max_flux, ridgeline, ridgeline_chain
 
     model = load_model(options)
     start, end = ends_of(model.prior, options)
+    check_outputs(options, written_earlier(options.output), options.output)
     given = values_of(options, _path_options())
     own = {"max_flux": ("n_steps", "exponent", "spacing", "seed")}
     names = own.get(options.method, ("n_steps", "omega", "n_samples", "seed", "concentration"))
@@ -126,7 +129,9 @@ def pathway(options: argparse.Namespace) -> int:
 
 def _write(options: argparse.Namespace, folder: Path, path: Pathway, model: CryoTwin) -> None:
     from cryotwin_nb.exchange import write_pathway
+    from cryotwin_nb.exchange.export import require_room_for_maps
 
+    require_room_for_maps(folder, len(path.latents), options.box_size or model.config["box_size"])
     pixel_size, maps = float(model.imaging.pixel_size), model.volumes(path.latents)
     write_pathway(folder, path, maps, pixel_size, **values_of(options, _writing_options()))
 
@@ -158,18 +163,26 @@ def routes(options: argparse.Namespace) -> int:
     """Find all routes between two states and their shares of the flux."""
     import torch
 
+    from cryotwin_nb.exchange.export import written_earlier
     from cryotwin_nb.particles.particles import Particles
     from cryotwin_nb.pathways import find_routes
 
     model = load_model(options)
     start, end = ends_of(model.prior, options)
+    particles = None
+    if options.latents is not None and options.particles is not None:
+        particles = Particles.read(options.particles, images=False)
+    if options.output:
+        folders = options.output.glob("route_*")
+        earlier = [file for folder in folders for file in written_earlier(folder)]
+        check_outputs(options, earlier, options.output, particles)
     evidence = None
     if options.latents is not None:
         require_own_latents(options.latents, model, options.model)
         evidence = torch.as_tensor(read_points(options.latents))
     given = values_of(options, _route_options())
-    if options.latents is not None and options.particles is not None:
-        given["groups"] = Particles.read(options.particles, images=False).identity
+    if particles is not None:
+        given["groups"] = particles.identity
     found = find_routes(model.prior, start, end, evidence=evidence, progress=True, **given)
     listed: list[dict[str, Any]] = [
         {"share": r.share, "states": [s.name for s in r.states], "barrier_nats": float(r.barrier)} for r in found
@@ -204,10 +217,14 @@ def _support_options() -> list[Option]:
 def support(options: argparse.Namespace) -> int:
     """Compare the decoded maps of a path with maps reconstructed from nearby images."""
     from cryotwin_nb.evaluation import pathway_support
+    from cryotwin_nb.exchange.export import written_earlier
     from cryotwin_nb.exchange.latents import latents_of
-    from cryotwin_nb.formats.files import atomic
+    from cryotwin_nb.formats.files import atomic, require_suffix
 
     model, particles = load_model(options), read_particles(options)
+    if options.output:
+        output = require_suffix(options.output, ".json")
+        check_outputs(options, [output], output.parent, particles, inputs=written_earlier(options.path))
     points = read_points(options.path / "latents.npy" if options.path.is_dir() else options.path)
     latents = None
     if options.latents is not None:

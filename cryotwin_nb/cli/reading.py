@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from cryotwin_nb.cli.options import Option, documented, options_of, values_of
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.files import require_writable
 
 if TYPE_CHECKING:
     from cryotwin_nb.mixture.gaussian import GaussianMixture
@@ -60,6 +62,32 @@ def load_model(options: argparse.Namespace) -> CryoTwin:
     from cryotwin_nb.models.cryotwin import CryoTwin
 
     return CryoTwin.load(options.model, options.device)
+
+
+_OUTPUTS = ("output", "picture", "checkpoint")
+
+
+def check_outputs(
+    options: argparse.Namespace,
+    outputs: Iterable[Path],
+    folder: Path,
+    particles: Particles | None = None,
+    inputs: Iterable[Path] = (),
+) -> None:
+    """Refuse outputs that are inputs, and check that files can be written to `folder`, before any work.
+
+    The inputs are all paths among the options, those that the particles come from, and `inputs`.
+    """
+    from cryotwin_nb.formats.origins import record_of
+    from cryotwin_nb.formats.outputs import refuse_inputs
+    from cryotwin_nb.particles.writing import inputs_of
+
+    given = [value for name, value in vars(options).items() if name not in _OUTPUTS]
+    named = [path for value in given for path in (value if isinstance(value, list) else [value])]
+    paths = [path for path in named if isinstance(path, Path)]
+    read = [] if particles is None else inputs_of(particles)
+    refuse_inputs(outputs, [*paths, *map(record_of, paths), *read, *inputs])
+    require_writable(folder)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

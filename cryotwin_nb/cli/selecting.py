@@ -11,6 +11,7 @@ from cryotwin_nb.cli.reading import (
     LATENTS,
     add_model,
     add_particles,
+    check_outputs,
     components_of,
     load_model,
     read_particles,
@@ -59,10 +60,19 @@ def select(options: argparse.Namespace) -> int:
     """Write the particles that belong to a state or lie near a path."""
     from cryotwin_nb.exchange import select_near, select_state, write_selection, write_states
     from cryotwin_nb.exchange.latents import latents_of
-    from cryotwin_nb.formats.origins import origin_of
+    from cryotwin_nb.exchange.listing import listed_rows
+    from cryotwin_nb.formats.files import require_suffix
+    from cryotwin_nb.formats.origins import origin_of, record_of
 
     model = load_model(options)
     particles = read_particles(options, images=options.latents is None)
+    output = options.output
+    if options.all_states:
+        earlier = [file for name in ("S[0-9]*", "states.*") for file in output.glob(name)]
+        check_outputs(options, earlier, output, particles)
+    else:
+        listed_rows(require_suffix(output, ".star", ".cs", ".pkl"), particles, particles.source_rows, options.original)
+        check_outputs(options, [output, record_of(output)], output.parent, particles)
     if options.latents is None and particles.box_size != model.config["box_size"]:
         found, expected = f"images of {particles.box_size} pixels", f"the model's {model.config['box_size']} pixels"
         remedy = "Pass the latents of these particles with --latents: a latents.npy file written by `cryotwin`."
@@ -74,7 +84,7 @@ def select(options: argparse.Namespace) -> int:
         particles, z = latents_of(particles, options.latents)
     if options.all_states:
         hand = {"flip_hand": options.flip_hand}
-        for path in write_states(options.output, particles, z, model.prior, least=options.least, **hand):
+        for path in write_states(output, particles, z, model.prior, least=options.least, **hand):
             print(path)
         return DONE
     if options.near is not None:
@@ -82,7 +92,7 @@ def select(options: argparse.Namespace) -> int:
     else:
         chosen = components_of(model.prior, options.state, options.labels, "--state")
         rows = select_state(z, model.prior, chosen, options.least)
-    write_selection(options.output, particles, rows, **values_of(options, _writing()))
-    source = origin_of(options.output) or options.particles[0]
-    print(f"{options.output}: {len(rows)} of {len(particles)} particles, rows of {source}")
+    write_selection(output, particles, rows, **values_of(options, _writing()))
+    source = origin_of(output) or options.particles[0]
+    print(f"{output}: {len(rows)} of {len(particles)} particles, rows of {source}")
     return DONE

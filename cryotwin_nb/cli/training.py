@@ -13,6 +13,7 @@ from cryotwin_nb.cli.reading import (
     add_json,
     add_model,
     add_particles,
+    check_outputs,
     load_model,
     particle_files,
     print_result,
@@ -20,7 +21,8 @@ from cryotwin_nb.cli.reading import (
     reading_options,
 )
 from cryotwin_nb.errors import InputError, extras_explained
-from cryotwin_nb.formats.files import atomic, make_folder, remove_partials
+from cryotwin_nb.formats.files import atomic, require_suffix
+from cryotwin_nb.formats.origins import record_of
 
 DONE, PROBLEMS = 0, 1
 
@@ -38,12 +40,17 @@ def add_prepare(parser: argparse.ArgumentParser) -> None:
 def prepare(options: argparse.Namespace) -> int:
     """Write a compact stack of the particles."""
     from cryotwin_nb.preparation import prepare as run
+    from cryotwin_nb.preparation.grids import read_on_one_grid
 
     if options.picture:
+        require_suffix(options.picture, ".png")
         with extras_explained():
             from cryotwin_nb.plotting import preparation
     reading = values_of(options, reading_options(skip=("box_size",)))
-    report = run(particle_files(options), options.output, **values_of(options, _preparing()), **reading)
+    particles, _ = read_on_one_grid(particle_files(options), reading)
+    if options.picture:
+        check_outputs(options, [options.picture], options.picture.parent, particles)
+    report = run(particles, options.output, **values_of(options, _preparing()))
     print(report.summary())
     if options.picture:
         with atomic(options.picture) as partial:
@@ -78,24 +85,24 @@ def look(options: argparse.Namespace) -> int:
         return _list_stacks(options)
     if options.output:
         with extras_explained():
-            from cryotwin_nb import plotting
-
-            draw = plotting.first_look
-    found = first_look(read_particles(options), progress=True, **values_of(options, _looking()))
-    findings = [vars(f) for f in found.findings]
+            from cryotwin_nb.plotting import first_look as draw
+    particles = read_particles(options)
+    if options.output:
+        names = ("map.mrc", "half1.mrc", "half2.mrc", "look.png")
+        check_outputs(options, [options.output / name for name in names], options.output, particles)
+    found = first_look(particles, progress=True, **values_of(options, _looking()))
     reach = found.resolution if math.isfinite(found.resolution) else None
     numbers = {"n_images": found.n_images, "resolution_angstrom": reach, "gain_nats": found.gain}
     numbers |= {"pose_error_degrees": found.pose_error, "shift_error_angstrom": found.shift_error}
-    print_result(options, numbers | {"findings": findings}, found.summary())
+    print_result(options, numbers | {"findings": [vars(f) for f in found.findings]}, found.summary())
     if options.output:
         from cryotwin_nb.formats.mrc_writing import write_map
         from cryotwin_nb.imaging.fourier import mirrored
 
-        folder = make_folder(options.output)
         for name, volume in {"map": found.map, "half1": found.half_maps[0], "half2": found.half_maps[1]}.items():
-            write_map(folder / f"{name}.mrc", volume.numpy(), found.voxel_size, flip_hand=options.flip_hand)
+            write_map(options.output / f"{name}.mrc", volume.numpy(), found.voxel_size, flip_hand=options.flip_hand)
         shown = replace(found, map=mirrored(found.map)) if options.flip_hand else found
-        with atomic(folder / "look.png") as partial:
+        with atomic(options.output / "look.png") as partial:
             draw(shown).savefig(partial, dpi=120, bbox_inches="tight")
     return PROBLEMS if found.problems else DONE
 
@@ -117,9 +124,8 @@ def _looking() -> list[Option]:
 def add_train(parser: argparse.ArgumentParser) -> None:
     """Add the options of `train`."""
     add_particles(parser)
-    parser.add_argument(
-        "--output", type=Path, required=True, help="folder for model.safetensors, checkpoint.pt and latents.npy"
-    )
+    files = "folder for model.safetensors, checkpoint.pt and latents.npy"
+    parser.add_argument("--output", type=Path, required=True, help=files)
     parser.add_argument("--resume", action="store_true", help="resume from the checkpoint, if there is one")
     model, networks, training = model_options(), network_options(), training_options()
     for title, group in {"model": model, "training": training}.items():
@@ -181,21 +187,22 @@ def _train(options: argparse.Namespace, is_main: bool) -> None:
     from cryotwin_nb.training import TrainingConfig, fit
 
     particles = read_particles(options)
+    checkpoint = options.checkpoint or options.output / "checkpoint.pt"
+    model_file, latents_file = options.output / "model.safetensors", options.output / "latents.npy"
     if is_main:
         print(particles.summary())
-        remove_partials(make_folder(options.output))
+        outputs = [checkpoint, model_file, latents_file, record_of(latents_file)]
+        check_outputs(options, outputs, options.output, particles)
     settings = values_of(options, model_options()) | _given(options)
     model = CryoTwin(particles.box_size, **settings)
-    values = values_of(options, training_options())
-    checkpoint = values["checkpoint"] = values["checkpoint"] or options.output / "checkpoint.pt"
+    values = values_of(options, training_options()) | {"checkpoint": checkpoint}
     resumes = distributed.first(lambda: options.resume and checkpoint.exists())
     fit(model, particles, TrainingConfig(seed=options.seed, **values), resume=checkpoint if resumes else None)
     if is_main:
-        model.save(options.output / "model.safetensors")
+        model.save(model_file)
     latents = model.embed(particles, progress=True)
     if is_main:
-        model_file = options.output / "model.safetensors"
-        save_latents(options.output / "latents.npy", latents, particles, fingerprint(model.state_dict()), model_file)
+        save_latents(latents_file, latents, particles, fingerprint(model.state_dict()), model_file)
         print(f"{options.output}: {model.prior.n_components} components in {model.config['latent_dim']} dimensions")
 
 
@@ -229,11 +236,11 @@ def embed(options: argparse.Namespace) -> int:
     from cryotwin_nb.exchange.latents import save_latents
     from cryotwin_nb.models.storage import fingerprint
 
-    make_folder(options.output.parent)
-    model = load_model(options)
-    particles = read_particles(options)
+    output = require_suffix(options.output, ".npy")
+    model, particles = load_model(options), read_particles(options)
+    check_outputs(options, [output, record_of(output)], output.parent, particles)
     z = model.embed(particles, progress=True, **values_of(options, _embedding()))
-    save_latents(options.output, z, particles, fingerprint(model.state_dict()), options.model)
+    save_latents(output, z, particles, fingerprint(model.state_dict()), options.model)
     return DONE
 
 

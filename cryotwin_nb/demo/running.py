@@ -21,6 +21,7 @@ from cryotwin_nb import data, evaluation
 from cryotwin_nb.errors import MissingExtraError, extras_explained
 from cryotwin_nb.exchange.export import write_pathway
 from cryotwin_nb.exchange.latents import save_latents
+from cryotwin_nb.formats.files import require_writable
 from cryotwin_nb.models.cryotwin import CryoTwin
 from cryotwin_nb.models.storage import fingerprint
 from cryotwin_nb.particles.particles import Particles
@@ -69,7 +70,8 @@ def run(
         Random seed of the training and of the path.
     """
     output, stage = Path(output), Stages()
-    (output / "particles").mkdir(parents=True, exist_ok=True)
+    require_writable(output / "particles")
+    require_writable(output)
     star = output / "particles" / f"{dataset}.star"
     with stage("simulate"):
         simulated = data.fetch(dataset)

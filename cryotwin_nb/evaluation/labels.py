@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.formats.files import atomic, require_file
+from cryotwin_nb.formats.files import atomic, require_file, require_suffix
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 
 if TYPE_CHECKING:
@@ -103,10 +103,16 @@ def write_labels(path: str | os.PathLike, names: Names) -> None:
     Parameters
     ----------
     path : path-like
-        File to write.
+        The .json file.
     names : mapping of int to str
         Name of each named component.
+
+    Raises
+    ------
+    InputError
+        If the file has another suffix or cannot be written.
     """
+    path = require_suffix(path, ".json")
     with atomic(path) as partial:
         partial.write_text(json.dumps({str(c): name for c, name in sorted(names.items())}, indent=1) + "\n")
 

@@ -13,11 +13,15 @@ from torch import Tensor
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.chimerax import write_session
-from cryotwin_nb.formats.files import atomic, make_folder
+from cryotwin_nb.formats.files import atomic, require_writable
 from cryotwin_nb.formats.molviewspec import write_molviewspec
 from cryotwin_nb.formats.mrc_writing import write_map
+from cryotwin_nb.formats.outputs import remove_listed, require_room, summary_of
 from cryotwin_nb.formats.pymol import write_pymol
 from cryotwin_nb.pathways.ridgeline import Pathway
+
+_OTHERS = ("pathway.cxc", "pathway.pml", "pathway.mvsj", "latents.npy", "latents.txt", "path.json")
+_MAPS = r"(map|difference)_\d{3,}\.mrc"
 
 
 def write_pathway(
@@ -38,7 +42,8 @@ def write_pathway(
         Output folder, created if missing. It receives map_000.mrc ..., difference_001.mrc ... (each map minus the
         previous one), pathway.cxc, pathway.pml and pathway.mvsj (show the maps as a series in ChimeraX, PyMOL and
         Mol*), latents.npy (K+1, d), latents.txt (the same latents, in the format of `cryodrgn eval_vol --zfile`) and
-        path.json (log density, cost, barrier and hand).
+        path.json (log density, cost, barrier, hand and the names of these files). Maps of a longer path that
+        path.json lists are deleted; all other files are kept.
     path : Pathway
         Path to export.
     maps : (K+1, D, D, D)
@@ -56,6 +61,11 @@ def write_pathway(
         Write the maps in the other hand: mirrored in the plane z = 0 through their centre. Use it if the helices of the
         maps are left-handed. The latents stay the same; path.json and the headers of the maps record the flip.
 
+    Raises
+    ------
+    InputError
+        If the maps do not match the path, the disk has too little space, or the folder cannot be written to.
+
     Examples
     --------
     >>> path = ct.max_flux(model.prior, start=0, end=1, n_steps=2)
@@ -65,14 +75,12 @@ def write_pathway(
     if len(maps) != len(path.latents):
         found, expected = f"{len(maps)} maps", f"one for each of the {len(path.latents)} points"
         raise InputError(folder, found, expected, "Pass model.volumes(path.latents).")
-    make_folder(folder)
-    files = [folder / f"map_{step:03d}.mrc" for step in range(len(maps))]
-    changes = [folder / f"difference_{step:03d}.mrc" for step in range(1, len(maps))]
-    for file, volume in zip([*files, *changes], [*maps, *maps.diff(dim=0)], strict=True):
-        write_map(file, volume.numpy(), voxel_size, box_size, flip_hand)
-    digits = "[0-9]" * 3
-    for former in {*folder.glob(f"map_{digits}.mrc"), *folder.glob(f"difference_{digits}.mrc")} - {*files, *changes}:
-        former.unlink()  # from a longer path written here earlier
+    require_room_for_maps(folder, len(maps), box_size or maps.shape[-1])
+    former = _former(folder)
+    names = _map_names(len(maps))
+    for name, volume in zip(names, [*maps, *maps.diff(dim=0)], strict=True):
+        write_map(folder / name, volume.numpy(), voxel_size, box_size, flip_hand)
+    files = [folder / name for name in names[: len(maps)]]
     level = sigma * float(maps.std()) if level is None else float(level)
     latents = path.latents.cpu().numpy()
     number = 1000 + zlib.crc32(latents.tobytes()) % 9000  # scripts of several pathways can be open together
@@ -92,7 +100,39 @@ def write_pathway(
         "barrier": float(path.barrier),
         "voxel_size": voxel_size * maps.shape[-1] / (box_size or maps.shape[-1]),
         "flipped_hand": flip_hand,
+        "files": [*names, *_OTHERS],
     }
+    remove_listed(folder, former, names, _MAPS)
     with atomic(folder / "path.json") as partial:
         partial.write_text(json.dumps(summary, indent=1))
     return files
+
+
+def written_earlier(folder: Path) -> list[Path]:
+    """Return the files in a folder that `write_pathway` might replace or remove."""
+    patterns = ("map_*.mrc", "difference_*.mrc", *_OTHERS)
+    return [file for pattern in patterns for file in folder.glob(pattern)]
+
+
+def require_room_for_maps(folder: Path, n_maps: int, box_size: int) -> None:
+    """Raise `InputError` unless the maps of a path, and their differences, can be written to a folder."""
+    require_writable(folder)
+    replaced = sum(file.stat().st_size for name in _map_names(n_maps) if (file := folder / name).is_file())
+    require_room(folder, 4 * box_size**3 * (2 * n_maps - 1) - replaced, f"{n_maps} maps and their differences")
+
+
+def _former(folder: Path) -> list[str]:
+    """Return the maps in a folder that a former call wrote: those that its path.json lists.
+
+    Earlier builds wrote no list, but the density at each map.
+    """
+    summary = summary_of(folder / "path.json")
+    names, density = summary.get("files"), summary.get("log_prob")
+    if names is None and isinstance(density, list):
+        names = _map_names(len(density))
+    return names if isinstance(names, list) else []
+
+
+def _map_names(n: int) -> list[str]:
+    """Return the names of n maps and of the differences of neighbours."""
+    return [*(f"map_{step:03d}.mrc" for step in range(n)), *(f"difference_{step:03d}.mrc" for step in range(1, n))]

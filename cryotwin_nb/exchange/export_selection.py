@@ -20,17 +20,19 @@ from torch import Tensor
 
 from cryotwin_nb.errors import InputError, warn_user
 from cryotwin_nb.exchange.cryodrgn_run import CryodrgnRun
+from cryotwin_nb.exchange.listing import listed_rows
 from cryotwin_nb.exchange.selection import select_state
 from cryotwin_nb.formats.cryodrgn import write_indices
-from cryotwin_nb.formats.files import make_folder, require_file, require_suffix
-from cryotwin_nb.formats.fingerprints import fingerprints
+from cryotwin_nb.formats.files import require_suffix, require_writable
 from cryotwin_nb.formats.hand import mirrored_poses
 from cryotwin_nb.formats.metadata import select
-from cryotwin_nb.formats.origins import Chain, chain_of, origin_of, written
+from cryotwin_nb.formats.origins import origin_of, record_of, written
+from cryotwin_nb.formats.outputs import refuse_inputs
 from cryotwin_nb.formats.stacks import IMAGES_PER_STACK
 from cryotwin_nb.formats.subsets import write_cs_subset, write_star_subset
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.particles.writing import inputs_of
 from cryotwin_nb.pathways.states import State, find_states
 
 _RELION = ("rlnClassNumber", "rlnRandomSubset")
@@ -105,35 +107,27 @@ def write_selection(
         particles = particles[run.indices]
     rows = np.arange(len(particles)) if rows is None else select(rows, len(particles), path, unique=True)
     extra = {name: _values(name, values, len(rows), path) for name, values in (columns or {}).items()}
-    source, source_rows = particles.source, particles.source_rows[rows]
+    source_rows = particles.source_rows[rows]
     if len(np.unique(source_rows)) < len(source_rows):
         sentence = f"{path} cannot be written: a particle is selected twice."
         remedy = "Remove the repeated indices."
         raise InputError(path, "a particle selected twice", "each at most once", remedy, sentence)
     is_list = path.suffix.lower() == ".pkl"
-    chain = chain_of(source, source_rows)
+    if is_list and (extra or flip_hand):
+        sentence = f"{path} cannot hold columns: a .pkl file is a list of row numbers."
+        raise InputError(path, "columns", "none", "Write a .star or .cs file, or omit them.", sentence)
+    source, chain = listed_rows(path, particles, source_rows, original)
     images: np.ndarray | None = particles.identity[rows] % IMAGES_PER_STACK
-    if original and chain and (chain := _back(chain, through_copies=is_list))[0].source != source:
-        source, source_rows, images = chain[0].source, chain[0].rows, None  # compared by `_back`
+    if source != particles.source:
+        source_rows, images = chain[0].rows, None  # compared by `listed_rows`
     order = np.argsort(source_rows)
     source_rows, images = source_rows[order], None if images is None else images[order]
     extra = {name: values[order] for name, values in extra.items()}
     chain = tuple(link[order] for link in chain)
-    if is_list:
-        if extra or flip_hand:
-            sentence = f"{path} cannot hold columns: a .pkl file is a list of row numbers."
-            raise InputError(path, "columns", "none", "Write a .star or .cs file, or omit them.", sentence)
+    if is_list or source is None:
         write_indices(path, source_rows)
         written(path, chain)
         return path
-    if source is None or source.suffix.lower() != path.suffix.lower():
-        found = f"particles read from {source or 'no file'}"
-        remedy = "Use the suffix of the file that they were read from, or .pkl for a list of row numbers."
-        sentence = f"{path} cannot be written: it needs particles read from a {path.suffix} file, not {found}."
-        raise InputError(path, found, f"particles read from a {path.suffix} file", remedy, sentence)
-    if path.resolve() == source.resolve():
-        sentence = f"{path} is the file that these particles are read from."
-        raise InputError(path, "the source", "another file", "Choose another name or folder.", sentence)
     extra |= mirrored_poses(source, source_rows) if flip_hand else {}
     moved = _SUBSETS[path.suffix.lower()](path, source, source_rows, extra, images)
     written(path, chain, is_copy=True)
@@ -199,29 +193,13 @@ def write_states(
     number = np.zeros(len(particles), np.int64)
     for place, rows in enumerate(members.values(), 1):
         number[rows] = place
-    folder = make_folder(folder)
+    paths = {name: Path(folder) / f"{name}{suffix}" for name, rows in files.items() if len(rows)}
+    refuse_inputs([*paths.values(), *map(record_of, paths.values())], inputs_of(particles))
+    require_writable(folder)
     return [
-        write_selection(folder / f"{name}{suffix}", particles, rows, {column: number[rows]}, flip_hand=flip_hand)
-        for name, rows in files.items()
-        if len(rows)
+        write_selection(path, particles, files[name], {column: number[files[name]]}, flip_hand=flip_hand)
+        for name, path in paths.items()
     ]
-
-
-def _back(chain: Chain, through_copies: bool) -> Chain:
-    """Return the chain from the original file on, which must be as it was when the particles were read from it."""
-    first = 0
-    while first + 1 < len(chain) and (through_copies or not chain[first].is_copy):
-        first += 1
-    if first:
-        link = chain[first]
-        source = require_file(link.source, "original particle file")
-        now = fingerprints(source)
-        if len(now) <= link.rows.max() or not np.array_equal(now[link.rows], link.fingerprint):
-            found = f"other rows than those that {chain[0].source} was made from"
-            remedy = "Restore the original file, or pass original=False for rows of the file that was read."
-            sentence = f"{source} was sorted, filtered or replaced: it has {found}."
-            raise InputError(source, found, "the original file", remedy, sentence)
-    return chain[first:]
 
 
 def _values(name: str, values: Any, n: int, path: Path) -> np.ndarray:

@@ -20,6 +20,7 @@ import torch
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation import Decode, components_of_labels, write_labels
 from cryotwin_nb.evaluation.labels import Names
+from cryotwin_nb.formats.files import require_suffix
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways import find_states
 from cryotwin_nb.plotting.rendering import contour_level, render_surface
@@ -150,6 +151,7 @@ def name_components(
     InputError
         If `names` contains components that the mixture does not have.
     """
+    require_suffix(path, ".json")
     if names is None:
         names = {c: state.name for state in find_states(prior) for c in state.components}
     components_of_labels(prior, names)  # raises InputError for components that the mixture does not have

@@ -16,32 +16,43 @@ from cryotwin_nb.exchange.export import write_pathway
 from cryotwin_nb.explorer.figure import draw_view
 from cryotwin_nb.explorer.request import PathRequest, fingerprint
 from cryotwin_nb.explorer.view import View
-from cryotwin_nb.formats.files import atomic, make_folder, require_file
+from cryotwin_nb.formats.files import atomic, make_folder, require_file, require_writable
+from cryotwin_nb.formats.outputs import remove_listed, summary_of
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.plotting.movie import write_movie
 
 NOTE = "explorer.json"
 SUPPORT = "support.csv"
 _KIND = "PathwayExplorer"
+_REPLACED = r"snapshot_\d{3,}\.png|support\.csv"
+_SNAPSHOTS: set[Path] = set()
+"""Snapshots that this process wrote."""
 
 
 def write_exploration(
     folder: str | os.PathLike, view: View, prior: GaussianMixture, request: PathRequest, shown: dict[str, Any]
 ) -> list[Path]:
-    """Write maps, latents, scripts for viewers, a movie, a figure and the note; return all files in the folder."""
+    """Write maps, latents, scripts for viewers, a movie, a figure and the note; return all files in the folder.
+
+    Snapshots and the support of an earlier path are deleted if its note lists them; all other files are kept.
+    """
     if view.path is None or view.maps is None:
         sentence = "There is no path to export yet."
         raise InputError("export", "no path", "a computed path", "Choose two stars and press Compute.", sentence)
-    folder = make_folder(folder)
-    write_pathway(folder, view.path, view.maps, view.voxel_size, level=view.level)
-    for former in folder.glob(f"snapshot_{'[0-9]' * 3}.png"):
-        if int(former.stem[-3:]) >= len(view.maps):
-            former.unlink()  # from a longer path
+    folder = Path(folder)
+    require_writable(folder)
+    former = _former(folder)
+    maps = write_pathway(folder, view.path, view.maps, view.voxel_size, level=view.level)
     titles = [f"step {k}" for k in range(len(view.maps))]
     write_movie(folder / "pathway.gif", view.maps, view.voxel_size, titles=titles, level=view.level)
     with atomic(folder / "pathway.png") as partial:
         draw_view(view).savefig(partial, dpi=200, format="png")
     _write_support(folder / SUPPORT, view.support)
+    names = {file.name for file in maps} | {"pathway.gif", "pathway.png", NOTE}
+    names |= set() if view.support is None else {SUPPORT}
+    shots = {_snapshot(step) for step in range(len(view.maps))}
+    names |= {name for name in shots & former if (folder / name).is_file()}
+    remove_listed(folder, former, names, _REPLACED)
     note = {
         "kind": _KIND,
         "version": version("cryotwin_nb"),
@@ -49,16 +60,30 @@ def write_exploration(
         "request": request.as_dict(),
         "shown": shown,
         "latents": view.path.latents.tolist(),
+        "files": sorted(names),
     }
     with atomic(folder / NOTE) as partial:
         partial.write_text(json.dumps(note, indent=1) + "\n")
     return sorted(folder.iterdir())
 
 
+def _former(folder: Path) -> set[str]:
+    """Return the names of files in a folder that the explorer wrote: those in its note, and snapshots of this session.
+
+    Earlier builds wrote no list, but the latents of each map.
+    """
+    found = summary_of(folder / NOTE)
+    note = found if found.get("kind") == _KIND else {}
+    names, latents = note.get("files"), note.get("latents")
+    if names is None and isinstance(latents, list):
+        names = [SUPPORT, *map(_snapshot, range(len(latents)))]
+    here = {file.name for file in _SNAPSHOTS if file.parent == folder.resolve()}
+    return here | {name for name in (names if isinstance(names, list) else []) if isinstance(name, str)}
+
+
 def _write_support(file: Path, support: Any) -> None:
-    """Write a table of the support by images at each step, or remove the table of an earlier path."""
+    """Write a table of the support by images at each step, if it was computed."""
     if support is None:
-        file.unlink(missing_ok=True)
         return
     rows = [f"{k},{r:.6g},{n:.6g}\n" for k, (r, n) in enumerate(zip(support.resolution, support.n_effective))]
     with atomic(file) as partial:
@@ -67,10 +92,19 @@ def _write_support(file: Path, support: Any) -> None:
 
 def write_snapshot(folder: str | os.PathLike, step: int, png: bytes) -> Path:
     """Write a picture from the browser; return the file."""
-    file = make_folder(folder) / f"snapshot_{step:03d}.png"
+    file = make_folder(folder) / _snapshot(step)
     with atomic(file) as partial:
         partial.write_bytes(png)
+    _SNAPSHOTS.add(file.resolve())
+    note = summary_of(file.with_name(NOTE))
+    if isinstance(note.get("files"), list) and file.name not in note["files"]:
+        with atomic(file.with_name(NOTE)) as partial:
+            partial.write_text(json.dumps(note | {"files": [*note["files"], file.name]}, indent=1) + "\n")
     return file
+
+
+def _snapshot(step: int) -> str:
+    return f"snapshot_{step:03d}.png"
 
 
 def read_note(path: str | os.PathLike, prior: GaussianMixture) -> tuple[PathRequest, dict[str, Any], list]:

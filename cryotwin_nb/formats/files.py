@@ -6,7 +6,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -14,6 +14,7 @@ import yaml
 from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.leftovers import partial_path, remove_leftovers
 
 DEEPEST = 64  # longest tail of a stack name that is tried, in folders: a damaged name can have thousands
 _POINTER = b"version https://git-lfs.github.com"
@@ -63,13 +64,13 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         If the folder does not exist or is not writable.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     if not path.parent.is_dir():
         sentence = f"{path} cannot be written: the folder {path.parent} does not exist."
         raise InputError(path, "no such folder", "an existing folder", f"Create {path.parent} first.", sentence)
     if path.is_dir():
         sentence = f"{path} cannot be written: it is a folder."
         raise InputError(path, "a folder of that name", "a file name", "Choose another name.", sentence)
+    partial = partial_path(path)
     try:
         yield partial
         os.replace(partial, path)
@@ -78,13 +79,8 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         sentence = f"{path} cannot be written: {error}."
         raise InputError(path, f"{error}", "a file that can be written", remedy, sentence) from error
     finally:
-        partial.unlink(missing_ok=True)
-
-
-def remove_partials(folder: Path) -> None:
-    """Remove partial files of `atomic` left by killed processes; call it only when no process writes to the folder."""
-    for left in folder.glob(".*.partial*"):
-        left.unlink()
+        with suppress(OSError):  # there is none, or the disk is read-only: the error above says more
+            partial.unlink()
 
 
 def read_yaml(path: Path, remedy: str) -> Any:
@@ -150,13 +146,20 @@ def make_folder(path: str | os.PathLike) -> Path:
 
 
 def require_writable(folder: str | os.PathLike) -> None:
-    """Create a folder if it is missing, and raise `InputError` unless files can be written there."""
+    """Create a folder if it is missing, remove what killed runs left in it, and try to write there.
+
+    Raises
+    ------
+    InputError
+        If no file can be written there.
+    """
     try:
-        with tempfile.TemporaryFile(dir=make_folder(folder)):
-            pass
+        with tempfile.TemporaryFile(dir=make_folder(folder)) as file:
+            file.write(bytes(4096))  # on a full disk, an empty file can still be created
     except OSError as error:
         sentence = f"The folder {folder} cannot be written to: {error}."
         raise InputError(folder, f"{error}", "a writable folder", "Choose another folder.", sentence) from error
+    remove_leftovers(Path(folder))
 
 
 def is_file(path: Path) -> bool:

@@ -11,7 +11,7 @@ import torch
 from mrcfile.dtypes import HEADER_DTYPE
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.formats.files import atomic
+from cryotwin_nb.formats.files import atomic, require_suffix
 from cryotwin_nb.formats.mrc import HEADER_BYTES
 from cryotwin_nb.imaging.fourier import fourier_padded, mirrored
 
@@ -79,7 +79,7 @@ def write_map(
     Parameters
     ----------
     path : path-like
-        The .mrc file.
+        The .mrc or .map file.
     volume : (D, D, D) float32
         Density, zyx.
     voxel_size : float
@@ -96,7 +96,7 @@ def write_map(
     ------
     InputError
         If the volume is not a cube of finite values, the voxel size is not positive, the box size is odd or below D,
-        or the file cannot be written.
+        or the file has another suffix or cannot be written.
 
     Notes
     -----
@@ -109,6 +109,7 @@ def write_map(
     >>> bool((ct.read_map("copy.mrc")[0] == volume).all())
     True
     """
+    require_suffix(path, ".mrc", ".map")
     values = np.asarray(volume, dtype=np.float32)
     if values.ndim != 3 or len(set(values.shape)) != 1:
         raise InputError(path, f"an array of shape {values.shape}", "a cube (D, D, D)", "Write one map at a time.")

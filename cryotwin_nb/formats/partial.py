@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.mrc import HEADER_BYTES
 from cryotwin_nb.formats.mrc_writing import create_stack
+from cryotwin_nb.formats.outputs import require_room
 
 Work = Callable[[np.ndarray], tuple[np.ndarray, dict[str, list]]]
 """Function from row numbers (m,) to images (m, D, D) and the values that the journal stores for each image."""
@@ -99,11 +99,8 @@ class PartialStack:
     def _require_room(self) -> None:
         n, size, _ = self.shape
         missing = n - sum(len(self.rows(number)) for number in self.done)
-        needed, free = missing * size**2 * self.dtype.itemsize, shutil.disk_usage(self.target.parent).free
-        if needed > 0.98 * free:
-            found, expected = f"{free / 2**30:.1f} GiB free", f"{needed / 2**30:.1f} GiB for {missing} images"
-            remedy = "Free disk space, write to another disk, or choose a smaller box or float16."
-            raise InputError(self.target.parent, found, expected, remedy)
+        remedy = "Free disk space, write to another disk, or choose a smaller box or float16."
+        require_room(self.target.parent, missing * size**2 * self.dtype.itemsize, f"{missing} images", remedy)
 
     @property
     def n_chunks(self) -> int:

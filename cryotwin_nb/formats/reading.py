@@ -135,8 +135,15 @@ def read_parts(request: ReadRequest) -> ReadParts:
     elif table.sign is not None and (table.sign == {"dark": 1, "light": -1}[contrast]).any():
         notes.append(f"{path}: contrast={contrast!r} contradicts the sign of images declared in the file.")
     arguments: dict[str, Any] = {"images": source, "optics_group": table.optics_group, "where": path}
+    arguments["inputs"] = inputs_in(*given, poses, ctf, indices)
     arguments |= {"rotations": rotations, "shifts": shifts, "ctf": transfer, "pixel_size": pixel, "contrast": contrast}
     return ReadParts(arguments, image_numbers, rows if table.file_rows is None else table.file_rows, notes)
+
+
+def inputs_in(*given: Any) -> list[Path]:
+    """Return the paths among arguments, and in sequences of paths."""
+    several = [value if isinstance(value, (list, tuple)) else [value] for value in given]
+    return [Path(file) for files in several for file in files if isinstance(file, (str, os.PathLike))]
 
 
 def _without_unset(ctf: CTF | None, path: str | os.PathLike, notes: list[str]) -> CTF | None:

@@ -13,14 +13,13 @@ from torch import Tensor
 
 from cryotwin_nb.errors import InputError, choice, positive, warn_user
 from cryotwin_nb.formats.columns import read_columns
-from cryotwin_nb.formats.files import require_suffix
 from cryotwin_nb.formats.metadata import CTF_FIELDS, column, make_ctf, require_consistent, select
 from cryotwin_nb.formats.poses import require_rotations
 from cryotwin_nb.formats.reading import ReadRequest, read_beside, read_parts
 from cryotwin_nb.formats.stacks import ImageSource, as_source, read_finite
 from cryotwin_nb.imaging.optics import CTF
 from cryotwin_nb.particles.whitening import Whitening
-from cryotwin_nb.particles.writing import described, refuse_overwriting, write_star_and_stack
+from cryotwin_nb.particles.writing import described, write_star_and_stack
 from cryotwin_nb.truth.truth import Truth
 
 if TYPE_CHECKING:
@@ -44,8 +43,8 @@ class Particles:
         Pixel size, Å; contrast of the particles as recorded; box size D, pixels, if there are no images.
     truth, whitening : Truth, Whitening, optional
         Ground truth of a simulated set; whitening of prepared images, which `ImageFormation` undoes.
-    where : path-like or str
-        Source of the particles, named in messages.
+    where, inputs : path-like or str, sequence of path-like
+        Source of the particles, named in messages; all files they were read from, which are never overwritten.
 
     Raises
     ------
@@ -68,8 +67,9 @@ class Particles:
         box_size: int | None = None,
         source_rows: np.ndarray | None = None,
         where: object = "Particles",
+        inputs: Sequence[str | os.PathLike] = (),
     ) -> None:
-        self.where = where
+        self.where, self.inputs = where, tuple(map(Path, inputs))
         self._source = as_source(images, (rotations, shifts, ctf), box_size, where)
         n = len(self._source)
         self.rotations = None if rotations is None else require_rotations(rotations, where)
@@ -181,7 +181,7 @@ class Particles:
         rows = select(indices, len(self), self.where)
         every = ((name, getattr(self, name)) for name in ("shifts", *_PARTS))
         parts: dict[str, Any] = {name: None if part is None else part[rows] for name, part in every}
-        parts |= {name: getattr(self, name) for name in ("pixel_size", "contrast", "where")}
+        parts |= {name: getattr(self, name) for name in ("pixel_size", "contrast", "where", "inputs")}
         return Particles(self._source[rows], **parts)
 
     def images(self, indices: Any) -> np.ndarray:
@@ -235,10 +235,8 @@ class Particles:
         Raises
         ------
         InputError
-            If the files cannot be written, or the source of the particles would be overwritten.
+            If the files cannot be written, or one that the particles come from would be overwritten.
         """
-        path = require_suffix(path, ".star")
-        refuse_overwriting(path, self.files.values(), self.source)
         write_star_and_stack(path, self, self._source, progress)
 
     def __repr__(self) -> str:

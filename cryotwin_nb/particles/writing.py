@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.formats.files import atomic
+from cryotwin_nb.formats.files import atomic, require_suffix, require_writable
 from cryotwin_nb.formats.mrc_writing import write_stack
-from cryotwin_nb.formats.origins import record_of
+from cryotwin_nb.formats.origins import load, record_of
+from cryotwin_nb.formats.outputs import refuse_foreign, refuse_inputs, require_room, require_star_name
 from cryotwin_nb.formats.seals import seal_file
 from cryotwin_nb.formats.sidecars import stack_stamp
 from cryotwin_nb.formats.stacks import ImageSource, NoImages, read_finite
@@ -21,22 +23,47 @@ from cryotwin_nb.formats.star import STACK, WHITENED
 from cryotwin_nb.formats.star_writing import write_star
 
 _CHUNK_BYTES = 64 * 2**20
+_TRUTH, _WHITENING, _RECORD = ("labels", "coordinates"), ("amplitude", "row", "scale"), ("rows_0", "fingerprint_0")
 
 
-def refuse_overwriting(path: Path, stacks: Iterable[Path | None], source: Path | None) -> None:
-    """Raise `InputError` if writing `path` and its stack would overwrite the source of the particles."""
-    read_from = [file for file in (*stacks, source) if file is not None]
-    if {path.resolve(), path.with_suffix(".mrcs").resolve()} & {file.resolve() for file in read_from}:
-        sentence = f"Writing {path} would overwrite the files that these particles are read from."
-        raise InputError(path, "the source", "another file", "Choose another name or folder.", sentence)
+def inputs_of(particles: Any) -> list[Path]:
+    """Return the files that particles come from: those read, their stacks, those beside them, and their originals."""
+    source, found = particles.source, [*particles.inputs, *particles.files.values()]
+    if source is not None:
+        record = record_of(source)
+        found += [source, record, source.with_suffix(".truth.npz"), source.with_suffix(".whitening.npz")]
+        with suppress(InputError):  # a record that cannot be read
+            found += [link.source for link in load(record, source.parent)] if record.is_file() else []
+    return [path for path in found if path is not None]
 
 
-def write_star_and_stack(path: Path, particles: Any, source: ImageSource, progress: bool) -> None:
+def require_outputs(path: str | os.PathLike, particles: Any) -> Path:
+    """Return `path` if particles can be written there, as a STAR file with its stack and the files beside it.
+
+    Raises
+    ------
+    InputError
+        If it is not a .star file, a STAR file cannot refer to a stack of this name, an input or a foreign file would be
+        overwritten, or the folder is not writable.
+    """
+    path = require_suffix(path, ".star")
+    require_star_name(path)
+    own = {path.with_suffix(".truth.npz"): _TRUTH, path.with_suffix(".whitening.npz"): _WHITENING}
+    own[record_of(path)] = _RECORD
+    refuse_inputs([path, path.with_suffix(".mrcs"), *own], inputs_of(particles))
+    for file, arrays in own.items():
+        refuse_foreign(file, arrays)
+    if path.parent.is_dir():
+        require_writable(path.parent)
+    return path
+
+
+def write_star_and_stack(path: str | os.PathLike, particles: Any, source: ImageSource, progress: bool) -> None:
     """Write a STAR file, its stack and the files next to them, completely or not at all.
 
     Parameters
     ----------
-    path : Path
+    path : path-like
         The .star file; the stack has the same name with the suffix .mrcs.
     particles : Particles
         Particles to write.
@@ -45,12 +72,14 @@ def write_star_and_stack(path: Path, particles: Any, source: ImageSource, progre
     progress : bool
         Whether to show a progress bar.
     """
+    path = require_outputs(path, particles)
     n, box_size, pixel_size = len(source), source.box_size, particles.pixel_size
     columns = {name: getattr(particles, name) for name in ("optics_group", "rotations", "shifts", "ctf")}
     stack = path.with_suffix(".mrcs")
     beside = {path.with_suffix(".truth.npz"): particles.truth, path.with_suffix(".whitening.npz"): particles.whitening}
     with ExitStack() as files:
         star_part, stack_part = (files.enter_context(atomic(name)) for name in (path, stack))
+        require_room(path.parent, 4 * n * box_size**2, f"{n} images")
         write_stack(stack_part, _chunks(source, progress), n, box_size, pixel_size)
         prepared: dict[str, Any] = {} if particles.whitening is None else {WHITENED: 1}
         for name, part in beside.items():

@@ -69,4 +69,5 @@ def cropped(particles: Particles, box_size: int) -> Particles:
         contrast=particles.contrast,
         truth=None if particles.truth is None else particles.truth.on_grid(box_size),
         where=particles.where,
+        inputs=particles.inputs,
     )

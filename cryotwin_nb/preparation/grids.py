@@ -15,6 +15,7 @@ from torch import Tensor
 from cryotwin_nb.errors import InputError, SeveralGrids, warn_user
 from cryotwin_nb.formats import cryodrgn
 from cryotwin_nb.formats.metadata import Metadata
+from cryotwin_nb.formats.reading import inputs_in
 from cryotwin_nb.imaging.fourier import resampling
 from cryotwin_nb.imaging.optics import CTF
 from cryotwin_nb.particles.particles import Particles
@@ -63,6 +64,11 @@ class ResampledImages:
     @property
     def box_size(self) -> int:
         return len(self.axes[0])
+
+    @property
+    def grids(self) -> str:
+        counts = np.bincount(self.number, minlength=len(self.sets)).tolist()
+        return ", ".join(f"{count:,} of {_grid(particles)}" for count, particles in zip(counts, self.sets))
 
     @property
     def files(self) -> dict[str, Path | None]:
@@ -117,7 +123,7 @@ def read_on_one_grid(
             sentence = f"prepare: {', '.join(reading)} cannot be applied to particles that have been read."
             remedy = "Pass these options to Particles.read."
             raise InputError("prepare", "options for reading", "a particle file", remedy, sentence)
-        return path, ""
+        return path, _grids(path)
     parts = _read(path, reading)
     everywhere = [note for note in parts[0].notes if all(note in part.notes for part in parts)]
     own = [f"Images of {part}: {note}" for part in parts for note in part.notes if note not in everywhere]
@@ -125,10 +131,15 @@ def read_on_one_grid(
         warn_user(note)
     if len(parts) == 1:
         return parts[0].particles, ""
-    joined = _joined(parts)
-    grids = ", ".join(f"{len(part.particles):,} of {part}" for part in parts)
+    joined = _joined(parts, inputs_in(path, *(reading.get(name) for name in ("poses", "ctf", "indices"))))
+    grids = _grids(joined)
     warn_user(f"{joined.where}: images of several grids ({grids}) are resampled to one: {_grid(joined)}.")
     return joined, grids
+
+
+def _grids(particles: Particles) -> str:
+    source = particles._source
+    return source.grids if isinstance(source, ResampledImages) else ""
 
 
 def _grid(particles: Particles) -> str:
@@ -183,7 +194,7 @@ def _without_grid(ctf: Any) -> Any:
     return cryodrgn.read_ctf(ctf)[0] if not isinstance(ctf, CTF) and _of_cryodrgn(ctf) else ctf
 
 
-def _joined(parts: list[Part]) -> Particles:
+def _joined(parts: list[Part], inputs: list[Path]) -> Particles:
     sets = tuple(part.particles for part in parts)
     order = np.argsort(np.concatenate([part.positions for part in parts]))
     number = np.repeat(np.arange(len(sets)), [len(particles) for particles in sets])[order]
@@ -214,6 +225,7 @@ def _joined(parts: list[Part]) -> Particles:
         truth=_truth(first, source_rows, box_size, pixel_size),
         source_rows=source_rows,
         where=first.where,
+        inputs=inputs,
     )
 
 

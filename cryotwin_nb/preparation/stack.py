@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from cryotwin_nb.formats.files import atomic, make_folder, require_suffix
+from cryotwin_nb.formats.files import atomic, require_writable
 from cryotwin_nb.formats.mrc_writing import set_statistics
 from cryotwin_nb.formats.origins import chain_of, written
 from cryotwin_nb.formats.partial import PartialStack
@@ -31,7 +31,7 @@ from cryotwin_nb.imaging.fourier import filter_images
 from cryotwin_nb.particles.formation import ImageFormation
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.whitening import Whitening
-from cryotwin_nb.particles.writing import refuse_overwriting, save_beside
+from cryotwin_nb.particles.writing import require_outputs, save_beside
 from cryotwin_nb.preparation.cropping import cropped
 from cryotwin_nb.preparation.grids import read_on_one_grid
 from cryotwin_nb.preparation.identity import identity_of
@@ -122,9 +122,8 @@ def prepare(
     started = time.perf_counter()
     dtype, whiten = choose_format(dtype, whiten, for_relion)
     particles, grids = read_on_one_grid(particles, reading)
-    output = require_suffix(output, ".star")
-    make_folder(output.parent)
-    refuse_overwriting(output, particles.files.values(), particles.source)
+    output = require_outputs(output, particles)
+    require_writable(output.parent)
     small = cropped(particles, box_size or particles.box_size)
     chain = chain_of(particles.source, particles.source_rows)
     stack = PartialStack(

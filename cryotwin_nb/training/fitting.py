@@ -10,11 +10,13 @@ import torch
 from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.formats.files import require_writable
+from cryotwin_nb.formats.files import require_suffix, require_writable
+from cryotwin_nb.formats.outputs import refuse_inputs
 from cryotwin_nb.models.cryotwin import CryoTwin
 from cryotwin_nb.models.history import History
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.streaming import require_suitable
+from cryotwin_nb.particles.writing import inputs_of
 from cryotwin_nb.runtime import distributed
 from cryotwin_nb.training.config import TrainingConfig
 from cryotwin_nb.training.trainer import Trainer
@@ -72,6 +74,8 @@ def fit(
     2
     """
     config = config or TrainingConfig()
+    if config.checkpoint:
+        refuse_inputs([require_suffix(config.checkpoint, ".pt")], inputs_of(particles))
     require_suitable(model.imaging, particles)
     if model.config["n_components"] > len(particles):
         found, expected = f"C = {model.config['n_components']}", f"at most one per image ({len(particles)})"
