@@ -38,6 +38,8 @@ from cryotwin_nb.pathways.states import State, find_states
 _RELION = ("rlnClassNumber", "rlnRandomSubset")
 
 
+_NAME = re.compile(r"[\w+-][\w.+-]{0,99}")
+_WORD = re.compile(r"[\s#'\"\x00-\x1f\x7f-\x9f\ud800-\udfff]+")  # what a token of a STAR file cannot hold
 _SUBSETS = {".star": write_star_subset, ".cs": write_cs_subset}
 
 
@@ -185,6 +187,11 @@ def write_states(
     if not 0.5 <= least < 1:
         raise InputError("least", f"{least}", "0.5 to below 1", "Use 0.5: no particle then belongs to two states.")
     states = find_states(prior) if states is None else states
+    names = [state.name for state in states]
+    wrong = next((n for n in names if not _NAME.fullmatch(n) or n == "states" or names.count(n) > 1), None)
+    if wrong is not None:
+        found, remedy = f"a state named {wrong!r}", "Rename the states: letters, digits, '_', '-', '+' and '.'."
+        raise InputError(folder, found, "different names that can be file names, other than 'states'", remedy)
     members = {state.name: select_state(z, prior, state, least) for state in states}
     source = origin_of(particles.source) if particles.source else None
     suffix = (source or particles.source or Path("particles.star")).suffix.lower()
@@ -211,5 +218,5 @@ def _values(name: str, values: Any, n: int, path: Path) -> np.ndarray:
         found = f"column {name!r} of shape {array.shape} and type {array.dtype}"
         raise InputError(path, found, f"numbers or strings of shape ({n},)", "Pass one value for each row in `rows`.")
     if array.dtype.kind == "U":
-        return np.array([re.sub(r"[\s#'\"]+", "_", word) or "none" for word in array.tolist()])
+        return np.array([_WORD.sub("_", word) or "none" for word in array.tolist()])
     return array

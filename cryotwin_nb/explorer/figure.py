@@ -15,7 +15,7 @@ from cryotwin_nb.plotting.latents import draw_path, draw_stars
 from cryotwin_nb.plotting.pathways import path_profile
 from cryotwin_nb.plotting.pictures import _filled, scale_bar
 from cryotwin_nb.plotting.rendering import render_surface
-from cryotwin_nb.plotting.style import COLOURS, HALO, styled
+from cryotwin_nb.plotting.style import COLOURS, HALO, PLAIN, plain, plain_legend, styled
 
 
 @styled
@@ -86,7 +86,8 @@ def _draw_plane(ax: Axes, view: View) -> None:
     draw_stars(ax, plane.means, view.weights, 0 if view.names else 6)
     heaviest = {name: c for c, name in sorted(view.names.items(), key=lambda item: view.weights[item[0]])}
     for name, c in heaviest.items():
-        ax.annotate(name, plane.means[c], (5, 3), textcoords="offset points", zorder=9, path_effects=HALO)
+        style: dict[str, Any] = {"textcoords": "offset points", "zorder": 9, "path_effects": HALO}
+        ax.annotate(plain(name), plane.means[c], (5, 3), **style, **PLAIN)
     if view.path is not None:
         draw_path(ax, view.path, plane.place, COLOURS[6])
         x, y = plane.place(view.path.latents[view.step][None])[0]
@@ -98,8 +99,10 @@ def _draw_plane(ax: Axes, view: View) -> None:
     title = f"colour: {legend['title']}"
     if "ramp" in legend:
         title += f", {legend['low']} (dark) to {legend['high']} (bright)"
-    for name, colour in legend.get("entries", []):
-        ax.scatter([], [], color=colour, s=12, label=name)
     if "entries" in legend:
-        ax.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=7, handletextpad=0.1, borderpad=0)
-    ax.set_title(title, size=8)
+        handles, labels = ax.get_legend_handles_labels()
+        for name, colour in legend["entries"]:
+            handles, labels = [*handles, ax.scatter([], [], color=colour, s=12)], [*labels, name]
+        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+        plain_legend(ax, handles, labels, fontsize=7, handletextpad=0.1, borderpad=0, **place)
+    ax.set_title(plain(title), size=8, **PLAIN)

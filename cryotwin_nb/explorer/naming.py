@@ -104,6 +104,8 @@ class NamingWidget(widgets.VBox):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
+        from cryotwin_nb.plotting.style import PLAIN, plain
+
         rows, columns, dpi = -(-len(self.groups) // _COLUMNS), min(_COLUMNS, len(self.groups)), 80
         height, width = self._pictures.shape[1:3]
         figure = Figure(figsize=(columns * width / dpi, rows * (height + 20) / dpi), dpi=dpi)
@@ -112,7 +114,7 @@ class NamingWidget(widgets.VBox):
             figure.figimage(np.flipud(picture), left, rows * (height + 20) - top, origin="lower")
             name = self.names.get(self.groups[i][0], "unnamed")
             x, y = (left + width / 2) / (columns * width), 1 - (top - height - 17) / (rows * (height + 20))
-            figure.text(x, y, f"{self._titles[i]} {name}", ha="center", va="top", size=8)
+            figure.text(x, y, plain(f"{self._titles[i]} {name}"), ha="center", va="top", size=8, **PLAIN)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         return _png(np.asarray(canvas.buffer_rgba())[..., :3])

@@ -8,16 +8,19 @@ paths, and the folder can be moved or shared. It uses commands of the user guide
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import InputError, whole
 from cryotwin_nb.formats.files import atomic, require_file
 
 # Colours from start to end of a path: blue through grey to orange, safe for colour-blind readers and in print.
 _START, _MIDDLE, _END = (0, 114, 178), (190, 190, 190), (213, 94, 0)
+_COLOUR = re.compile(r"[A-Za-z]\w*|#(?:[0-9A-Fa-f]{3}|[0-9A-Fa-f]{4}|[0-9A-Fa-f]{6}|[0-9A-Fa-f]{8})", re.ASCII)
+_HARMLESS = str.maketrans({'"': "'", ";": ",", "\\": "/"})
 
 
 def write_session(
@@ -42,7 +45,7 @@ def write_session(
     level : float
         Contour level of all maps, in units of the map values.
     colors : sequence of str, optional
-        One colour per map, in ChimeraX notation ("#0072b2", "orange"); by default blue to orange.
+        One colour per map: a name ("orange") or hexadecimal digits ("#0072b2"); by default blue to orange.
     title : str
         Title of the slider and name of the model.
     number : int
@@ -51,16 +54,16 @@ def write_session(
     Raises
     ------
     InputError
-        If `maps` is empty, a map is missing, the level is not finite, or the numbers of maps and colours differ.
+        If `maps` is empty, a map is missing, the level is not finite, the numbers of maps and colours differ, a colour
+        is neither a name nor hexadecimal digits, or the path of a map contains characters that a script cannot hold.
     """
-    series = map_series(path, maps, level, colors)
-    title = " ".join(title.replace('"', "'").split())
+    series, number = map_series(path, maps, level, colors), whole("number", number, "Pass a positive integer.")
+    title = one_line(title)
     every = f"#{number}.1-{len(series)}" if len(series) > 1 else f"#{number}.1"
     lines = [f"# {title}: open this file in ChimeraX 1.7 or later. It adds the maps to the session as model #{number}."]
     lines.append(f"close #{number}")
     for i, (name, color) in enumerate(series, 1):
-        quote = "'" if '"' in name else '"'
-        lines.append(f"open {quote}{name}{quote} id {number}.{i}")
+        lines.append(f"open {_quoted(name, path)} id {number}.{i}")
         lines.append(f"volume #{number}.{i} style surface step 1 color {color}")
     lines.append(f'rename #{number} "{title}"')
     lines += [f"volume {every} level {level:.6g}", f"view #{number}"]
@@ -85,7 +88,31 @@ def map_series(
         raise InputError(path, f"a contour level of {level}", "a finite number", "Choose a finite level.")
     folder = Path(path).resolve().parent
     names = [Path(os.path.relpath(file, folder)).as_posix() for file in files]
+    for what, words in {"map": names, "colour": palette}.items():
+        good = str.isprintable if what == "map" else _COLOUR.fullmatch
+        wrong = next((word for word in words if not good(word)), None)
+        if wrong is not None:
+            expected = (
+                "names of printable characters" if what == "map" else 'words or digits, as in "orange" or "#0072b2"'
+            )
+            raise InputError(path, f"the {what} {wrong!r}", expected, f"Choose another {what}.")
     return list(zip(names, palette, strict=True))
+
+
+def _quoted(name: str, path: str | os.PathLike) -> str:
+    """Return a name in quotation marks, which end at the next mark of their kind, or refuse it."""
+    quote = "'" if '"' in name else '"'
+    if quote in name or "\\" in name:  # a backslash can begin an escape sequence
+        sentence = f"{path} cannot open {name!r}: a ChimeraX script cannot hold this name."
+        expected = "a name without backslashes and with one kind of quotation marks at most"
+        raise InputError(path, f"a map named {name!r}", expected, "Rename the map.", sentence)
+    return f"{quote}{name}{quote}"
+
+
+def one_line(title: str) -> str:
+    """Return a title as one line that ends no quotation or comment and starts no command."""
+    text = "".join(char if char.isprintable() else " " for char in title.translate(_HARMLESS))
+    return " ".join(text.split())
 
 
 def path_colors(n: int) -> list[str]:

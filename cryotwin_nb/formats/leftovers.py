@@ -24,7 +24,10 @@ _PARTIAL = re.compile(r"\..*\.(?:([0-9a-f]{8})-)?(\d+)\.partial(?:\.[^.]*)?", re
 
 def partial_path(path: Path) -> Path:
     """Return the hidden file next to `path` that this process writes before it renames it to `path`."""
-    return path.with_name(f".{path.stem}.{_HOST}-{os.getpid()}.partial{path.suffix}")
+    stem = path.stem
+    if len(os.fsencode(stem)) > 100:  # a longer name than that of `path` might not fit
+        stem = hashlib.sha256(os.fsencode(stem)).hexdigest()
+    return path.with_name(f".{stem}.{_HOST}-{os.getpid()}.partial{path.suffix}")
 
 
 def remove_leftovers(folder: Path) -> None:

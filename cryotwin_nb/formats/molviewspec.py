@@ -41,7 +41,7 @@ def write_molviewspec(
     Raises
     ------
     InputError
-        If `maps` is empty, a map is missing or the level is not finite.
+        If `maps` is empty, a map is missing, its path contains control characters, or the level is not finite.
     """
     series, centre = map_series(path, maps, level), width / 2
     camera = {"target": [centre] * 3, "position": [centre, centre, centre + width], "up": [0.0, 1.0, 0.0]}

@@ -97,3 +97,5 @@ def require_star_name(path: Path) -> None:
             f"{str(path)!r} cannot be written: a STAR file cannot refer to a stack with {wrong[0]!r} in its name."
         )
         raise InputError(path, found, expected, "Choose another name.", sentence)
+    if len(name.encode()) > 200:
+        raise InputError(path, f"a name of {len(name)} characters", "at most 200 bytes", "Choose a shorter name.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from cryotwin_nb.formats.chimerax import map_series
+from cryotwin_nb.formats.chimerax import map_series, one_line
 from cryotwin_nb.formats.files import atomic
 
 _SCRIPT = '''\
@@ -72,9 +72,9 @@ def write_pymol(
     Raises
     ------
     InputError
-        If `maps` is empty, a map is missing or the level is not finite.
+        If `maps` is empty, a map is missing, its path contains control characters, or the level is not finite.
     """
     listed = [f"        ({name!r}, {color.replace('#', '0x')!r})," for name, color in map_series(path, maps, level)]
-    script = _SCRIPT.format(title=" ".join(title.split()), maps="\n".join(listed), level=level)
+    script = _SCRIPT.format(title=one_line(title), maps="\n".join(listed), level=level)
     with atomic(path) as partial:
         partial.write_text(script, encoding="utf-8")

@@ -11,7 +11,19 @@ import torch
 from matplotlib.axes import Axes
 
 from cryotwin_nb.evaluation import passing_step
-from cryotwin_nb.plotting.style import COLOURS, GREY, HALO, Array, apart, as_numpy, axes, styled
+from cryotwin_nb.plotting.style import (
+    COLOURS,
+    GREY,
+    HALO,
+    PLAIN,
+    Array,
+    apart,
+    as_numpy,
+    axes,
+    plain,
+    plain_legend,
+    styled,
+)
 
 if TYPE_CHECKING:
     from cryotwin_nb.evaluation import Isometry
@@ -75,16 +87,17 @@ def occupancy_along_path(values: Array, names: Iterable[str], threshold: float =
     """
     ax, values, names = axes(ax, 5.6, 3.2), as_numpy(values), list(names)
     steps, crossings = np.arange(len(values)), [passing_step(v, threshold) for v in as_numpy(values).T]
-    lines = {}
+    lines, labels = [], []
     for i in np.argsort(crossings, kind="stable"):
         when, marker = crossings[i], "os^Dvphx"[i % 8]
-        label = f"{names[i]}: step {when:.1f}" if np.isfinite(when) else f"{names[i]}: never"
-        (lines[label],) = ax.plot(steps, values[:, i], marker=marker, ms=3.5, color=COLOURS[i % 8])
+        labels.append(f"{names[i]}: step {when:.1f}" if np.isfinite(when) else f"{names[i]}: never")
+        lines += ax.plot(steps, values[:, i], marker=marker, ms=3.5, color=COLOURS[i % 8])
         if np.isfinite(when):
             ax.plot(when, threshold if when > 0 else values[0, i], "o", ms=9, mfc="none", mec=COLOURS[i % 8], mew=1.5)
     ax.axhline(threshold, color=GREY, lw=0.8, ls="--", zorder=0)
     ax.set(xlabel="step k along the path", ylabel="occupancy", xticks=steps[:: -(-len(steps) // 25)])
-    ax.legend(lines.values(), lines, title=f"passes {threshold:g}", loc="center left", bbox_to_anchor=(1.01, 0.5))
+    title = f"passes {threshold:g}"
+    plain_legend(ax, lines, labels, title=title, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return ax
 
 
@@ -110,20 +123,24 @@ def fsc_curves(
         Axes to draw into; by default those of a new figure.
     """
     ax, many = axes(ax, 5.0, 3.4), list(curves) if isinstance(curves, Sequence) else [curves]
+    named: dict[int, str] = {}
     for i, curve in enumerate(many):
         label = str(labels[i]) if labels is not None else f"curve {i + 1}" if len(many) > 1 else ""
         if threshold is not None:
             never, reach = "better than " if curve.correlation.min() >= threshold else "", curve.resolution(threshold)
             label += ": " if label else ""
             label += f"{never}{reach:.3g} Å" if np.isfinite(reach) else "no resolution"
-        ax.plot(curve.frequency, curve.correlation, label=label, color=COLOURS[i % 8], ls=("-", "--")[i // 8 % 2])
+        named |= {i: label} if label else {}
+        ax.plot(curve.frequency, curve.correlation, color=COLOURS[i % 8], ls=("-", "--")[i // 8 % 2])
+    lines = ax.get_lines()[-len(many) :]
     if threshold is not None:
         ax.axhline(threshold, color=GREY, lw=0.8, ls="--", zorder=0)
         ax.annotate(f"{threshold:g}", (1, threshold), xycoords=("axes fraction", "data"), size=8, color=GREY)
     highest = max(c.frequency[-1] for c in many)
     ax.set(xlim=(0, highest), ylim=(min(0, *(c.correlation.min() for c in many)), 1.03), ylabel="correlation")
     resolution_ticks(ax, highest)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    if named:
+        plain_legend(ax, [lines[i] for i in named], [*named.values()], loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return ax
 
 
@@ -202,10 +219,10 @@ def confusion_table(counts: Array, rows: Sequence[str], columns: Sequence[str], 
     for i, j in zip(*counts.nonzero()):
         colour = "white" if share[i, j] > 0.6 else "black"
         ax.text(j, i, f"{counts[i, j]:.0f}", ha="center", va="center", size=7.5, color=colour)
-    ax.set_xticks(range(len(columns)), columns)
+    ax.set_xticks(range(len(columns)), [*map(plain, columns)], **PLAIN)
     if max(map(len, columns)) > 3:
         plt.setp(ax.get_xticklabels(), rotation=35, ha="right")
-    ax.set_yticks(range(len(rows)), rows)
+    ax.set_yticks(range(len(rows)), [*map(plain, rows)], **PLAIN)
     ax.set(xlabel="assigned name", ylabel="label")
     ax.tick_params(length=0)
     return ax

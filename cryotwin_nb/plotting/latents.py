@@ -13,7 +13,19 @@ from torch import Tensor
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation import components_of_labels
-from cryotwin_nb.plotting.style import COLOURS, DENSITY, HALO, Array, apart, as_numpy, axes, styled
+from cryotwin_nb.plotting.style import (
+    COLOURS,
+    DENSITY,
+    HALO,
+    PLAIN,
+    Array,
+    apart,
+    as_numpy,
+    axes,
+    plain,
+    plain_legend,
+    styled,
+)
 
 if TYPE_CHECKING:
     from cryotwin_nb.evaluation import Embedding
@@ -80,7 +92,7 @@ def latent_scatter(
     for i, one in enumerate([] if path is None else path if isinstance(path, (list, tuple)) else [path]):
         draw_path(ax, one, flatten, (COLOURS[1], COLOURS[6], COLOURS[2])[i % 3])
     if prior is not None or path is not None:
-        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
+        plain_legend(ax, *ax.get_legend_handles_labels(), loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     ax.set(xlabel=names[0], ylabel=names[1], aspect="equal")
     return ax
 
@@ -129,7 +141,8 @@ def embedding_scatter(
     if prior is not None:
         draw_stars(ax, embedding.means, as_numpy(prior.weights), 0 if names else n_named)
         for name, c in components_of_labels(prior, names).items() if names else ():
-            ax.annotate(name, embedding.means[c], (5, 3), textcoords="offset points", zorder=6, path_effects=HALO)
+            style: dict[str, Any] = {"textcoords": "offset points", "zorder": 6, "path_effects": HALO}
+            ax.annotate(plain(name), embedding.means[c], (5, 3), **style, **PLAIN)
     ax.set(aspect="equal", xticks=[], yticks=[])
     ax.set_xlabel("t-SNE map", loc="right")
     if ax.get_legend_handles_labels()[0]:
@@ -178,7 +191,7 @@ def _draw_labelled(ax: Axes, xy: np.ndarray, labels: np.ndarray) -> None:
     ax.scatter(xy[order, 0], xy[order, 1], c=palette[np.searchsorted(names, labels[order])], alpha=0.5, **_SPOTS)
     for name in names:
         x, y = np.median(xy[labels == name, 0]), np.percentile(xy[labels == name, 1], 90)
-        ax.text(x, y, name, ha="center", va="bottom", weight="bold", zorder=10, path_effects=HALO)
+        ax.text(x, y, plain(name), ha="center", va="bottom", weight="bold", zorder=10, path_effects=HALO, **PLAIN)
 
 
 def _draw_coloured(ax: Axes, xy: np.ndarray, values: np.ndarray | None, label: str) -> None:
@@ -188,7 +201,8 @@ def _draw_coloured(ax: Axes, xy: np.ndarray, values: np.ndarray | None, label: s
         return
     order, (low, high) = values.argsort(), np.percentile(values, (2, 99.8))
     marks = ax.scatter(xy[order, 0], xy[order, 1], c=values[order], cmap=DENSITY, vmin=low, vmax=high, **_SPOTS)
-    ax.figure.colorbar(marks, cax=ax.inset_axes((1.02, 0.1, 0.025, 0.8)), label=label, extend="min")
+    bar = ax.figure.colorbar(marks, cax=ax.inset_axes((1.02, 0.1, 0.025, 0.8)), extend="min")
+    bar.set_label(plain(label), **PLAIN)
 
 
 def draw_stars(ax: Axes, xy: np.ndarray, weights: np.ndarray, n_named: int) -> None:

@@ -15,7 +15,7 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic
 from cryotwin_nb.plotting.pictures import _cubes, _filled, scale_bar
 from cryotwin_nb.plotting.rendering import contour_level, render_surface, view_from
-from cryotwin_nb.plotting.style import Array, styled
+from cryotwin_nb.plotting.style import PLAIN, Array, plain, styled
 
 _EVEN = "pad=ceil(iw/2)*2:ceil(ih/2)*2"  # H.264 requires even sides
 
@@ -105,7 +105,7 @@ def write_movie(
 
     def draw(number: int) -> tuple:
         image.set_data(pictures[number][rows, columns])
-        return image, panel.set_title(names[number], fontsize=9)
+        return image, panel.set_title(plain(names[number]), fontsize=9, **PLAIN)
 
     with atomic(file) as partial:
         FuncAnimation(figure, draw, frames=order, blit=False).save(str(partial), writer=writer, dpi=80)

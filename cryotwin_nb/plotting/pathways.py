@@ -17,7 +17,7 @@ from torch import Tensor
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.plotting.pictures import _cubes, _filled
 from cryotwin_nb.plotting.rendering import contour_level, render_surface, view_from
-from cryotwin_nb.plotting.style import COLOURS, GREY, HALO, Array, axes, styled
+from cryotwin_nb.plotting.style import COLOURS, GREY, HALO, PLAIN, Array, axes, plain, styled
 
 if TYPE_CHECKING:
     from cryotwin_nb.pathways import PathConfidence, PathProfile, Route, State
@@ -68,14 +68,14 @@ def route_graph(
     pictures = None if decode is None else _thumbnails(decode, states, sigma, view)
     for number, state in enumerate(states.values()):
         x, y = places[state.name]
-        title = (names or {}).get(state.name, state.name)
+        title = plain((names or {}).get(state.name, state.name))
         if pictures is None:
             ax.scatter(x, y, s=150 + 6000 * state.mass, color="white", edgecolors="black", zorder=2)
-            ax.annotate(title, (x, y), ha="center", va="center", weight="bold", zorder=5)
+            ax.annotate(title, (x, y), ha="center", va="center", weight="bold", zorder=5, **PLAIN)
             continue
         ax.add_artist(AnnotationBbox(OffsetImage(pictures[number], zoom=0.5), (x, y), frameon=False, zorder=2))
         style: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "zorder": 5, "path_effects": HALO}
-        ax.annotate(f"{title} ({state.mass:.0%})", (x, y), (0, -44), weight="bold", **style)
+        ax.annotate(f"{title} ({state.mass:.0%})", (x, y), (0, -44), weight="bold", **style, **PLAIN)
     (left, right), (low, high) = ((min(v), max(v)) for v in zip(*places.values()))
     ax.set(xlim=(left - 0.09, right + 0.09), ylim=(low - 0.75, high + 0.6))
     ax.axis("off")

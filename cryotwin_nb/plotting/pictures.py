@@ -15,7 +15,7 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.plotting.rendering import contour_level, render_surface, view_from
-from cryotwin_nb.plotting.style import GREY, Array, as_numpy, styled
+from cryotwin_nb.plotting.style import GREY, PLAIN, Array, as_numpy, plain, styled
 
 
 @styled
@@ -172,7 +172,7 @@ def _panels(rows: int, columns: int, width: float, height: float) -> tuple[Figur
 def _titles(panels: np.ndarray, titles: Sequence | None, n: int) -> None:
     """Set the titles of the first n panels, by default to their numbers."""
     for i, panel in zip(range(n), panels.flat):
-        panel.set_title(str(i if titles is None else titles[i]), fontsize=9, pad=2)
+        panel.set_title(plain(i if titles is None else titles[i]), fontsize=9, pad=2, **PLAIN)
 
 
 def _cubes(maps: Any) -> np.ndarray:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
+from unicodedata import category
 
 import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.legend import Legend
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 from torch import Tensor
 
@@ -40,6 +42,9 @@ STYLE: dict[Any, Any] = {
 }
 """matplotlib settings applied while a figure is drawn; the settings of the session do not change."""
 
+PLAIN: dict[str, Any] = {"parse_math": False, "usetex": False}
+"""Properties of texts with names and labels of the user: dollar signs are shown, not typeset."""
+
 Array = np.ndarray | Tensor
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -67,6 +72,19 @@ def as_numpy(values: Any) -> np.ndarray:
 def axes(ax: Axes | None, width: float, height: float) -> Axes:
     """Return the given Axes, or those of a new figure of the given size in inches."""
     return ax if ax is not None else plt.subplots(figsize=(width, height))[1]
+
+
+def plain(text: object) -> str:
+    """Return a text without characters that cannot be drawn: control characters become the replacement character."""
+    return "".join("\ufffd" if category(c) in ("Cc", "Cs") and c != "\n" else c for c in str(text))
+
+
+def plain_legend(ax: Axes, handles: Sequence[Any], labels: Sequence[object], **style: Any) -> Legend:
+    """Draw a legend that shows all labels as they are, also those with dollar signs or a leading underscore."""
+    legend = ax.legend(handles, [f"{number}" for number in range(len(labels))], **style)
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        text.set(text=plain(label), **PLAIN)
+    return legend
 
 
 def apart(points: np.ndarray, gap: float) -> list[int]:
