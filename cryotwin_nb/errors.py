@@ -92,14 +92,14 @@ def warn_user(text: str) -> None:
 
 def positive(name: str, value: Any, remedy: str) -> float:
     """Return a positive finite number as a float, or raise `InputError`."""
-    if not _is_number(value, Real) or not (value > 0 and math.isfinite(value)):
+    if not _is_number(value, Real) or not (value > 0 and _is_finite(value)):
         raise InputError(name, repr(value), "a positive number", remedy)
     return float(value)
 
 
 def whole(name: str, value: Any, remedy: str, least: int = 1) -> int:
     """Return an integer of at least `least` as an int, or raise `InputError`."""
-    if not _is_number(value, Real) or not math.isfinite(value) or value != int(value) or value < least:
+    if not _is_number(value, Real) or not _is_finite(value) or value != int(value) or value < least:
         expected = "a positive integer" if least == 1 else f"an integer of at least {least}"
         raise InputError(name, repr(value), expected, remedy)
     return int(value)
@@ -127,6 +127,14 @@ def known_options(where: str, given: Collection[str], known: Collection[str]) ->
         sentence = f"{where} has no option {' or '.join(map(repr, unknown))}."
         remedy = f"Use one of the options {', '.join(known)}."
         raise InputError(where, f"the option {unknown[0]!r}", f"one of {', '.join(known)}", remedy, sentence)
+
+
+def _is_finite(value: Any) -> bool:
+    """Return whether a number is finite; False for integers beyond the range of float."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _is_number(value: Any, kind: type) -> bool:

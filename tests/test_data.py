@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 import re
 import socket
-import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import yaml
 
 import cryotwin_nb as ct
 from cryotwin_nb import data
+from cryotwin_nb.data import transfer
 from cryotwin_nb.errors import InputError
 
 CONTENT = bytes(range(256)) * 1000
@@ -28,6 +30,7 @@ class Server(ThreadingHTTPServer):
 
     ranges = True
     cut: int | None = None
+    endless, sent = False, 0
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -45,6 +48,11 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append(asked)
         if self.path == "/missing":
             return self.send_error(404)
+        if self.server.endless:
+            self.send_response(200)
+            self.end_headers()
+            while True:  # until the client disconnects
+                self.server.sent += self.wfile.write(CONTENT)
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.server.ranges else 0
         if start >= len(CONTENT):
             self.send_response(416)
@@ -213,9 +221,11 @@ def test_unknown_name_lists_the_known_ones():
 
 
 def test_fetch_reads_downloaded_files_with_the_arguments_of_the_manifest(manifest, tmp_path, monkeypatch):
-    fake = ModuleType("cryotwin_nb.particles.particles")
-    fake.Particles = SimpleNamespace(read=lambda **arguments: arguments)
-    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    @functools.wraps(ct.Particles.read)
+    def read(**arguments):
+        return arguments
+
+    monkeypatch.setattr(ct.Particles, "read", read)
     path = manifest()
     content = yaml.safe_load(path.read_text())
     content["datasets"]["toy"]["reader"] |= {"datadir": ".", "contrast": "auto"}
@@ -257,7 +267,7 @@ def test_fetch_of_a_set_without_particles_points_to_its_page():
         ("datasets: {a: {description: d, licence: l, generator: random_rotations}}", "random_rotations"),
         ("datasets: {a: {description: d, licence: l, files: [{name: ../b, url: http://c, sha256: unverified}]}}", "b"),
         ("datasets: {a: {description: d, licence: l, files: [{name: b, url: file:///c, sha256: unverified}]}}", "file"),
-        ("datasets: {a: {description: d, licence: l, files: [{name: b, url: http://c, sha256: 12}]}}", "'12'"),
+        ("datasets: {a: {description: d, licence: l, files: [{name: b, url: http://c, sha256: 12}]}}", "sha256 12"),
         ("datasets: {a: {description: d, licence: l, files: [{name: b, url: http://c, sha256: '', size: 1}]}}", "''"),
         ("datasets: {a: {description: d, licence: l, files: [{name: b, url: http://c}]}}", "keys ['name', 'url']"),
     ],
@@ -300,3 +310,140 @@ def test_embedded_set_is_the_one_of_the_manifest(name):
     entry = data.datasets()[name]
     truth = getattr(ct.simulate, entry.generator)(**entry.arguments, images=False).truth
     assert data.truth_hash(truth) == entry.truth_sha256
+
+
+# ------------------------------------------------------------------------------------- servers and manifests that lie
+
+
+@pytest.mark.parametrize("stated", [100_000, 255_999, 0])
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_download_ends_at_the_stated_size(manifest, server, tmp_path, stated, declared, monkeypatch):
+    """An endless answer would fill the disk; the size is compared while it arrives."""
+    server.endless, sizes, write = not declared, [], transfer._Bounded.write
+    monkeypatch.setattr(transfer._Bounded, "write", lambda *a: sizes.append(write(*a)) or sizes[-1])
+    with pytest.raises(InputError, match=rf"found (at least )?\d+ bytes, expected {stated} bytes"):
+        download(manifest(size=stated), tmp_path)
+    assert not list((tmp_path / "cache").iterdir())
+    assert sum(sizes) <= (0 if declared else stated)
+
+
+def test_a_download_of_the_stated_size_is_whole_also_after_an_interruption(manifest, server, tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/stack.mrcs.part").write_bytes(CONTENT[:1000])
+    assert download(manifest(), tmp_path).read_bytes() == CONTENT
+    server.endless = True
+    (tmp_path / "cache/stack.mrcs").rename(tmp_path / "cache/stack.mrcs.part")  # a part of the full size
+    with pytest.raises(InputError, match=r"expected 255999 bytes"):
+        download(manifest(size=255_999), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["symbolic link", "dangling link", "hard link", "pipe", "folder"])
+def test_a_partial_file_that_leads_elsewhere_is_not_written_through(manifest, tmp_path, kind, server):
+    (tmp_path / "cache").mkdir()
+    part, mine = tmp_path / "cache/stack.mrcs.part", tmp_path / "mine.txt"
+    mine.write_text("mine")
+    make = {
+        "symbolic link": lambda: part.symlink_to(mine),
+        "dangling link": lambda: part.symlink_to(tmp_path / "new"),
+        "hard link": lambda: os.link(mine, part),
+        "pipe": lambda: os.mkfifo(part),
+        "folder": part.mkdir,
+    }
+    make[kind]()
+    with pytest.raises(InputError, match="a link or a special file"):
+        download(manifest(), tmp_path)
+    assert mine.read_text() == "mine" and not (tmp_path / "new").exists() and server.asked == []
+    assert not (tmp_path / "cache/stack.mrcs").exists()
+
+
+def test_a_link_that_appears_late_is_not_followed(manifest, tmp_path, monkeypatch):
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setattr("os.path.lexists", lambda _: False)  # as if it had been looked for before it appeared
+    (tmp_path / "cache/stack.mrcs.part").symlink_to(tmp_path / "new")
+    with pytest.raises(InputError, match="could not be downloaded"):
+        download(manifest(), tmp_path)
+    assert not (tmp_path / "new").exists()
+
+
+def files(file: str) -> str:
+    return f"files: [{{{file}}}]"
+
+
+SET, FILE = "description: d, licence: l", "name: b, url: http://c, sha256: unverified"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("reader: {path: b, nonsense: 1}", "the argument 'nonsense'"),
+        ("reader: {path: b, images: often}", "images 'often', expected true or false"),
+        ("reader: {path: b, box_size: big}", "box_size 'big', expected an integer or null"),
+        ("reader: {path: b, pixel_size: '1.3'}", "pixel_size '1.3', expected a number or null"),
+        ("reader: {path: b, pixel_size: .nan}", "pixel_size nan"),
+        ("reader: {path: 3}", "path 3, expected text"),
+        ("reader: {path: [1, 2]}", "path [1, 2], expected text"),
+        ("reader: {path: {a: b}}", "path {'a': 'b'}"),
+        ("reader: {1: b}", "the argument 1"),
+        ("reader: {progress: true}", "the argument 'progress'"),
+        ("reader: [a]", "['a'], expected a mapping"),
+        ("generator: hinge, arguments: {n_particles: many}", "n_particles 'many', expected an integer"),
+        ("generator: hinge, arguments: {n_particles: 1e11}", "n_particles '1e11', expected an integer"),
+        ("generator: hinge, arguments: {n_particles: 1.0e+11}", "n_particles 100000000000.0, expected an integer"),
+        ("generator: hinge, arguments: {n_particles: true}", "n_particles True, expected an integer"),
+        (f"generator: hinge, arguments: {{n_particles: {10**30}}}", f"n_particles {10**30}"),
+        ("generator: hinge, arguments: {edge_fraction: 0.1}", "the argument 'edge_fraction'"),
+        ("generator: assembly, arguments: {snr: high}", "snr 'high'"),
+        ("generator: assembly, arguments: {images: true}", "the argument 'images'"),
+        ("generator: [hinge]", "generator ['hinge']"),
+        ("generator: {a: b}", "generator {'a': 'b'}"),
+        ("arguments: {n_particles: 5}", "none without a generator"),
+        ("doi: 10.5", "doi 10.5, expected text"),
+        ("landing_page: [a]", "landing_page ['a']"),
+        ("truth_sha256: 5", "truth_sha256 5"),
+        ("truth_sha256: null", "truth_sha256 None"),
+        (f"files: [{{{FILE}}}, {{{FILE}}}]", "a different name for each file"),
+        ("files: 0", "files 0, expected a list"),
+        (f"files: {{{FILE}}}", "a list"),
+        (files(FILE + ", size: true"), "size True"),
+        (files(FILE + ", size: -5"), "size -5"),
+        (files(FILE + ", size: 5.5"), "size 5.5"),
+        (files(FILE + ", size: '5'"), "size '5'"),
+        (files(FILE + ", size: [5]"), "size [5]"),
+        (files(FILE.replace('name: b', 'name: ' + 300 * 'b')), "expected a name without folders"),
+        (files(FILE.replace('name: b', 'name: b.part')), "b.part"),
+        (files(FILE.replace('name: b', 'name: [b]')), "file name ['b']"),
+        (files(FILE.replace('name: b', 'name: 3')), "file name 3"),
+        (files(FILE.replace('http://c', '7')), "url 7"),
+        (files(FILE.replace('http://c', '[http://c]')), "url ['http://c']"),
+        (files(FILE.replace('unverified', 64 * '1')), "sha256 1111"),
+        (files(FILE.replace('unverified', 'null')), "sha256 None"),
+    ],
+)  # fmt: skip
+def test_values_of_another_kind_are_refused(tmp_path, text, found):
+    path = tmp_path / "manifest.yaml"
+    path.write_text(f"datasets: {{a: {{{SET}, {text}}}}}")
+    with pytest.raises(InputError, match=rf"data set 'a'.*{re.escape(found)}.*\nCorrect the manifest; .*$"):
+        data.datasets(path)
+
+
+@pytest.mark.parametrize(
+    "key", ["description: d, licence: 3", "description: [d], licence: l", "description: d, licence: null"]
+)
+def test_a_description_is_text(tmp_path, key):
+    (tmp_path / "m.yaml").write_text(f"datasets: {{a: {{{key}}}}}")
+    with pytest.raises(InputError, match="expected text"):
+        data.datasets(tmp_path / "m.yaml")
+    (tmp_path / "m.yaml").write_text(f"datasets: {{{'a' * 300}: {{{SET}}}}}")
+    with pytest.raises(InputError, match="at most 200 characters"):
+        data.datasets(tmp_path / "m.yaml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [("n_particles: -5", "n_particles: found -5"), ("n_particles: 100000000000", r"100,000,000,000 images .* GiB"),
+     ("seed: -1", "seed: found -1"), ("snr: -1.0", "snr: found -1.0"), ("box_size: 7", "a box of 7 pixels")],
+)  # fmt: skip
+def test_a_simulation_that_cannot_be_made_is_refused(tmp_path, arguments, found):
+    (tmp_path / "m.yaml").write_text(f"datasets: {{a: {{{SET}, generator: hinge, arguments: {{{arguments}}}}}}}")
+    with pytest.raises(InputError, match=found):
+        data.fetch("a", progress=False, manifest=tmp_path / "m.yaml")

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pooch
 
 from cryotwin_nb.data.manifest import UNVERIFIED, DataFile, Dataset, datasets
+from cryotwin_nb.data.transfer import transfer
 from cryotwin_nb.errors import InputError, warn_user
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def download(
     Raises
     ------
     InputError
-        If the name is unknown, the server cannot be reached, or a checksum differs. Existing files are left unchanged.
+        If the name is unknown, the server cannot be reached, more bytes arrive than the manifest states, or a checksum
+        differs. Existing files are left unchanged.
 
     Warns
     -----
@@ -158,7 +160,7 @@ def _obtain(file: DataFile, target: Path, progress: bool) -> None:
             _verify(file, target, target, "The file was left untouched. Move or delete it to download it again.")
         return
     part = target.with_name(target.name + ".part")
-    _transfer(file.url, part, progress)
+    transfer(file.url, part, progress, file.size)
     try:
         found = _verify(file, part, target, "Try again, or correct the manifest. The download was discarded.")
     except InputError:
@@ -178,35 +180,3 @@ def _verify(file: DataFile, path: Path, where: Path, remedy: str) -> str:
     if file.sha256 not in (UNVERIFIED, found):
         raise InputError(where, f"sha256 {found}", f"sha256 {file.sha256}", remedy)
     return found
-
-
-def _transfer(url: str, part: Path, progress: bool) -> None:
-    """Download `url` into `part`, resuming an earlier attempt if the server supports it."""
-    try:
-        with part.open("ab") as handle:
-
-            def start_over(response: Any, **_: Any) -> None:
-                if response.status_code == 200:  # the server sends the whole file; 206 would mean only the rest
-                    handle.seek(0)
-                    handle.truncate()
-
-            headers = {"Accept-Encoding": "identity"}
-            if handle.tell():
-                headers["Range"] = f"bytes={handle.tell()}-"
-            get = pooch.HTTPDownloader(progress, chunk_size=2**16, headers=headers, hooks={"response": start_over})
-            get(url, handle, None)
-    except OSError as error:  # includes exceptions of requests and a full disk
-        size = part.stat().st_size if part.exists() else 0
-        response = getattr(error, "response", None)
-        if response is not None and response.status_code == 416:  # no bytes beyond those already downloaded
-            if response.headers.get("Content-Range") == f"bytes */{size}":
-                return
-            size = 0  # the partial download belongs to another file
-        if size == 0:
-            part.unlink(missing_ok=True)
-        remedy = (
-            "Check the connection and the free disk space, then call again; the download resumes where it stopped. "
-            f"Or obtain the file by other means and save it as {part.with_suffix('')}."
-        )
-        sentence = f"{url} could not be downloaded completely: {error}."
-        raise InputError(url, f"no complete download ({error})", "the whole file", remedy, sentence) from error

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from cryotwin_nb.errors import InputError
-from cryotwin_nb.imaging.fourier import grid, require_box_size
+from cryotwin_nb.imaging.fourier import grid
 from cryotwin_nb.imaging.optics import CTF, shift_phases
 from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.simulate.settings import checked
 from cryotwin_nb.truth import molecules
 from cryotwin_nb.truth.truth import Truth, atom_transform, waves
 
@@ -64,10 +64,16 @@ def assembly(
     Particles
         Simulated particles in memory, with `truth`.
 
+    Raises
+    ------
+    InputError
+        If a setting is unknown or out of range, or the images would not fit in memory.
+
     Examples
     --------
     >>> particles = ct.simulate.assembly(n_particles=10, box_size=32, progress=False)
     """
+    n_particles, box_size, seed = checked(n_particles, box_size, pixel_size, snr, seed, options, edge_fraction)
     rng = np.random.default_rng([seed, 1])
     names = np.array(list(molecules.STATES))
     bits = np.array(list(molecules.STATES.values()), dtype=np.float32)
@@ -104,6 +110,7 @@ def hinge(
     >>> ct.simulate.hinge(n_particles=10, box_size=32, progress=False).truth.coordinate_names
     ('left arm', 'right arm')
     """
+    n_particles, box_size, seed = checked(n_particles, box_size, pixel_size, snr, seed, options)
     rng = np.random.default_rng([seed, 2])
     wells = rng.choice([0.0, 1.0, 2.0], n_particles, p=[0.4, 0.3, 0.3]) + rng.normal(0, 0.1, n_particles)
     between = rng.random(n_particles) < 0.5
@@ -145,21 +152,14 @@ def _simulate(
     progress: bool = True,
 ) -> Particles:
     """Simulate random poses, CTFs and shifts, exact projections and coloured noise; parameters as in `assembly`."""
-    n, size, pixel = len(truth), require_box_size(truth.box_size), truth.pixel_size
-    if not 0 <= junk <= 1:
-        raise InputError("junk", f"{junk}", "a fraction from 0 to 1", "Pass 0.1 for 10 % junk.")
-    if n < 1:
-        raise InputError("n_particles", f"{n}", "at least 1", "Request at least one image.")
+    n, size, pixel = len(truth), truth.box_size, truth.pixel_size
     snr = snr if snr is not None else 0.25 * (64 / size) ** 2
-    if snr <= 0:
-        raise InputError("snr", f"{snr}", "a positive ratio", "Use 0.25 for 64 pixels, 1.0 for 32.")
     rng = np.random.default_rng([seed, 3])
     rotations, ctf = random_rotations(n, rng), _random_ctf(n, rng)
     shifts = rng.normal(0, shift_std, (n, 2)).astype(np.float32)
     contrast = rng.normal(1, contrast_std, n).astype(np.float32)
     is_junk = rng.random(n) < junk
     truth = replace(truth, labels=np.where(is_junk, "junk", truth.labels))
-
     stack = _stack(truth, is_junk, rotations, ctf, shifts, contrast, snr, rng, progress) if images else None
     errors = rng.normal(0, 1, shifts.shape).astype(np.float32) * shift_error
     return Particles(
