@@ -30,7 +30,7 @@ class Server(ThreadingHTTPServer):
 
     ranges = True
     cut: int | None = None
-    endless, sent = False, 0
+    endless = False
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -51,8 +51,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.endless:
             self.send_response(200)
             self.end_headers()
-            while True:  # until the client disconnects
-                self.server.sent += self.wfile.write(CONTENT)
+            for _ in range(200):  # 51 MB, unless the client disconnects
+                self.wfile.write(CONTENT)
+            return None
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.server.ranges else 0
         if start >= len(CONTENT):
             self.send_response(416)

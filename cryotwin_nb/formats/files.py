@@ -79,7 +79,7 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         sentence = f"{path} cannot be written: {error}."
         raise InputError(path, f"{error}", "a file that can be written", remedy, sentence) from error
     finally:
-        with suppress(OSError):  # there is none, or the disk is read-only: the error above says more
+        with suppress(OSError):  # there is none, or the disk is read-only: the error above names the cause
             partial.unlink()
 
 
