@@ -20,6 +20,7 @@ from cryotwin_nb.formats.poses import euler_from_rotations, rotations_from_vecto
 from cryotwin_nb.imaging.fourier import crop_images, fft2, grid, resampling
 from cryotwin_nb.imaging.optics import CTF, shift_phases
 from cryotwin_nb.preparation import stack as preparing
+from cryotwin_nb.preparation.cropping import cropped
 from cryotwin_nb.preparation.grids import read_on_one_grid
 from cryotwin_nb.simulate.images import random_rotations
 from cryotwin_nb.truth.truth import Truth, atom_transform, waves
@@ -248,6 +249,28 @@ def test_the_contrast_is_that_of_each_size(tmp_path):
     position = np.sum(number[:5] == number[5]) + 1
     assert light.image_name(5) == f"image {position} of {light.files[f'{number[5]}.mrcs']}"
     assert len(np.unique(light.identity)) == N and light[[7, 5]].image_name(1) == light.image_name(5)
+
+
+@pytest.mark.filterwarnings("default:.*of several grids:UserWarning")
+def test_files_of_several_grids_are_never_overwritten(tmp_path, capsys):
+    path, poses = star(tmp_path), tmp_path / "poses.pkl"
+    poses.write_bytes(pickle.dumps((ROTATIONS.swapaxes(1, 2), np.zeros((N, 2)))))
+    reading = {"poses": poses, "contrast": "dark"}
+    with pytest.warns(UserWarning, match="of several grids"):
+        joined, grids = read_on_one_grid(path, reading)
+    assert joined.inputs == joined[:3].inputs == cropped(joined, 24).inputs == (path, poses)
+    assert read_on_one_grid(joined, {}) == (joined, grids)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    for name in ("two.star", "0.star", "1.star"):  # 0.mrcs and 1.mrcs are its stacks
+        with pytest.warns(UserWarning, match="of several grids"), pytest.raises(InputError, match="overwrite an input"):
+            ct.prepare(path, tmp_path / name, **QUIET, **reading)
+    words = [*("prepare", path, "--poses", poses, "--contrast", "dark", "--output", tmp_path / "p.star", "--picture")]
+    for name, original in {"a.png": poses, "b.png": tmp_path / "1.mrcs"}.items():
+        (tmp_path / name).hardlink_to(original)
+        assert main([*map(str, words), f"{tmp_path / name}"]) == 2
+        assert "overwrite an input" in capsys.readouterr().err
+        (tmp_path / name).unlink()
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 def test_an_interrupted_preparation_resumes_with_the_same_grids_only(tmp_path, monkeypatch):

@@ -67,6 +67,7 @@ ENDS = ["--start", "0", "--end", "1"]
 MODEL = "run/model.safetensors"
 COMMANDS: dict[str, list[str]] = {
     "prepare its own input": ["prepare", *READ, "--output", "raw.star"],
+    "prepare for RELION over its input": ["prepare", *READ, "--for-relion", "--output", "raw.star"],
     "prepare over the original of its input": ["prepare", "small.star", "--output", "raw.star"],
     "prepare over its stack": ["prepare", "raw.mrcs", *DARK, "--no-whiten", "--output", "raw.star"],
     "prepare, by another spelling": ["prepare", *READ, "--output", "run/../raw.star"],
@@ -83,6 +84,7 @@ COMMANDS: dict[str, list[str]] = {
         "ind.pt",
     ],
     "train over its indices": ["train", *READ, "--indices", "new/latents.npy", "--output", "new", "--epochs", "1"],
+    "a picture over a stack, by a link": ["prepare", *READ, "--output", "new.star", "--picture", "raw.png"],
     "embed over the particles": ["embed", MODEL, *READ, "--output", "raw.star"],
     "embed over the stack": ["embed", MODEL, *READ, "--output", "raw.mrcs"],
     "embed over the model": ["embed", MODEL, *READ, "--output", MODEL],
@@ -96,6 +98,9 @@ COMMANDS: dict[str, list[str]] = {
     "all states over one": ["select", MODEL, "states/S1.star", *DARK, "--all-states", "--output", "states"],
     "pathway over the model": ["pathway", "new/latents.npy", *ENDS, "--output", "new"],
     "routes over the latents": ["routes", MODEL, *ENDS, "--latents", "new/route_01/latents.npy", "--output", "new"],
+    "routes over a stack of the particles": [
+        *("routes", MODEL, *ENDS, "--latents", "run/latents.npy", "--particles", "route.txt", "--output", "new"),
+    ],
     "support over the path": ["support", MODEL, *READ, "--path", "path", "--output", "path/path.json"],
     "support over the latents": ["support", MODEL, *READ, "--path", "path", "--output", "path/latents.npy"],
     "look over a listed stack": ["look", "list.txt", *DARK, "--output", "new"],
@@ -110,6 +115,9 @@ def test_a_command_never_overwrites_what_it_reads(case, work, monkeypatch, capsy
         (work / name).mkdir()
     shutil.copy("raw.mrcs", "new/map.mrc")
     (work / "list.txt").write_text("new/map.mrc\n")
+    shutil.copy("raw.mrcs", "new/route_01/map_000.mrc")
+    (work / "route.txt").write_text("new/route_01/map_000.mrc\n")
+    os.link("raw.mrcs", "raw.png")
     shutil.copy("run/model.safetensors", "new/latents.npy")
     shutil.copy("run/latents.npy", "new/route_01/latents.npy")
     shutil.copy("raw.star", "states/S1.star")
@@ -243,6 +251,45 @@ def test_maps_of_an_earlier_build_are_removed_as_far_as_its_path_went(tmp_path):
         *(f"map_00{k}.mrc" for k in (0, 1, 2, 6)), "difference_001.mrc", "difference_002.mrc", "difference_000.mrc",
         "map_0005.mrc",
     }  # fmt: skip
+
+
+RECORDS: dict[str, tuple[str, list[str]]] = {
+    "train": ("new/latents.npy", ["train", *READ, "--output", "new"]),
+    "embed": ("new/z.npy", ["embed", MODEL, *READ, "--output", "new/z.npy"]),
+    "select": ("new/S1.star", ["select", MODEL, *READ, "--state", "0", "--output", "new/S1.star"]),
+    "select all": ("new/S1.star", ["select", MODEL, *READ, "--all-states", "--output", "new"]),
+}
+
+
+@pytest.mark.parametrize("case", RECORDS)
+def test_a_record_is_replaced_only_if_it_is_ours(case, work, monkeypatch, capsys):
+    monkeypatch.chdir(work)
+    name, words = RECORDS[case]
+    (work / "new").mkdir()
+    np.savez(work / f"{name}.origin.npz", mine=np.arange(3))
+    before = contents(work)
+    with monkeypatch.context() as patch:
+        for work_of in ("models.cryotwin.CryoTwin.embed", "training.trainer.Trainer.closed_form"):
+            patch.setattr(f"cryotwin_nb.{work_of}", lambda *_, **__: pytest.fail("the work has begun"))
+        assert main(words) == 2
+    assert f"{name}.origin.npz would be replaced, but was not written by cryotwin_nb" in capsys.readouterr().err
+    assert contents(work) == before
+    shutil.copy(work / "small.star.origin.npz", work / f"{name}.origin.npz")
+    small = ["--epochs", "1", "--no-final-em", "--n-components", "2", "--latent-dim", "2"] if case == "train" else []
+    assert main([*words, *small]) == 0
+    assert (work / f"{name}.origin.npz").read_bytes() != before[f"new/{Path(name).name}.origin.npz"]
+
+
+def test_states_and_selections_keep_a_record_of_the_user(work, tmp_path):
+    particles = ct.Particles.read(work / "raw.star", contrast="dark")
+    prior = ct.CryoTwin.load(work / MODEL).prior
+    np.savez(tmp_path / "S2.star.origin.npz", mine=np.arange(3))
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match="would be replaced, but was not written by cryotwin_nb"):
+        ct.write_states(tmp_path, particles, np.load(work / "run/latents.npy"), prior)
+    with pytest.raises(InputError, match="would be replaced, but was not written by cryotwin_nb"):
+        ct.write_selection(tmp_path / "S2.star", particles, range(3))
+    assert contents(tmp_path) == before
 
 
 def test_files_beside_a_star_file_are_replaced_only_if_they_are_ours(work, tmp_path):

@@ -74,19 +74,21 @@ def check_outputs(
     particles: Particles | None = None,
     inputs: Iterable[Path] = (),
 ) -> None:
-    """Refuse outputs that are inputs, and check that files can be written to `folder`, before any work.
+    """Refuse outputs that are inputs or the user's own records, and check that `folder` is writable, before any work.
 
     The inputs are all paths among the options, those that the particles come from, and `inputs`.
     """
     from cryotwin_nb.formats.origins import record_of
     from cryotwin_nb.formats.outputs import refuse_inputs
-    from cryotwin_nb.particles.writing import inputs_of
+    from cryotwin_nb.particles.writing import inputs_of, refuse_foreign_records
 
+    outputs = list(outputs)
     given = [value for name, value in vars(options).items() if name not in _OUTPUTS]
     named = [path for value in given for path in (value if isinstance(value, list) else [value])]
     paths = [path for path in named if isinstance(path, Path)]
     read = [] if particles is None else inputs_of(particles)
     refuse_inputs(outputs, [*paths, *map(record_of, paths), *read, *inputs])
+    refuse_foreign_records(outputs)
     require_writable(folder)
 
 

@@ -32,7 +32,7 @@ from cryotwin_nb.formats.stacks import IMAGES_PER_STACK
 from cryotwin_nb.formats.subsets import write_cs_subset, write_star_subset
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.particles.particles import Particles
-from cryotwin_nb.particles.writing import inputs_of
+from cryotwin_nb.particles.writing import inputs_of, refuse_foreign_records
 from cryotwin_nb.pathways.states import State, find_states
 
 _RELION = ("rlnClassNumber", "rlnRandomSubset")
@@ -201,7 +201,9 @@ def write_states(
     for place, rows in enumerate(members.values(), 1):
         number[rows] = place
     paths = {name: Path(folder) / f"{name}{suffix}" for name, rows in files.items() if len(rows)}
-    refuse_inputs([*paths.values(), *map(record_of, paths.values())], inputs_of(particles))
+    records = [*map(record_of, paths.values())]
+    refuse_inputs([*paths.values(), *records], inputs_of(particles))
+    refuse_foreign_records(records)
     require_writable(folder)
     return [
         write_selection(path, particles, files[name], {column: number[files[name]]}, flip_hand=flip_hand)

@@ -12,7 +12,7 @@ from cryotwin_nb.formats.fingerprints import fingerprints
 from cryotwin_nb.formats.origins import Chain, chain_of, record_of
 from cryotwin_nb.formats.outputs import refuse_inputs
 from cryotwin_nb.particles.particles import Particles
-from cryotwin_nb.particles.writing import inputs_of
+from cryotwin_nb.particles.writing import inputs_of, refuse_foreign_records
 
 
 def listed_rows(
@@ -23,10 +23,12 @@ def listed_rows(
     Raises
     ------
     InputError
-        If `path` is an input, or cannot hold these rows, or a file was changed since the particles were read.
+        If `path` is an input or cannot hold these rows, the record beside it is a file of the user's own, or a file was
+        changed since the particles were read.
     """
     source, chain = particles.source, chain_of(particles.source, source_rows)
     refuse_inputs([path, record_of(path)], [*inputs_of(particles), *(link.source for link in chain)])
+    refuse_foreign_records([record_of(path)])
     is_list = path.suffix.lower() == ".pkl"
     if original and chain:
         chain = _back(chain, through_copies=is_list)

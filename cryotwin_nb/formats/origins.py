@@ -22,7 +22,7 @@ from cryotwin_nb.formats.files import array_headers, atomic
 from cryotwin_nb.formats.fingerprints import fingerprints
 from cryotwin_nb.formats.seals import seal, sealed_note
 
-_SUFFIX = ".origin.npz"
+RECORD_SUFFIX = ".origin.npz"
 _PARTICLES = (".star", ".cs")
 
 
@@ -60,7 +60,7 @@ Chain = tuple[Link, ...]
 def record_of(path: str | os.PathLike) -> Path:
     """Return the file beside `path` that records where its rows come from."""
     path = Path(path)
-    return path.with_name(path.name + _SUFFIX)
+    return path.with_name(path.name + RECORD_SUFFIX)
 
 
 def chain_of(source: Path | None, rows: np.ndarray) -> Chain:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic, require_suffix, require_writable
 from cryotwin_nb.formats.mrc_writing import write_stack
-from cryotwin_nb.formats.origins import load, record_of
+from cryotwin_nb.formats.origins import RECORD_SUFFIX, load, record_of
 from cryotwin_nb.formats.outputs import refuse_foreign, refuse_inputs, require_room, require_star_name
 from cryotwin_nb.formats.seals import seal_file
 from cryotwin_nb.formats.sidecars import stack_stamp
@@ -35,6 +35,13 @@ def inputs_of(particles: Any) -> list[Path]:
         with suppress(InputError):  # a record that cannot be read
             found += [link.source for link in load(record, source.parent)] if record.is_file() else []
     return [path for path in found if path is not None]
+
+
+def refuse_foreign_records(outputs: Iterable[Path]) -> None:
+    """Raise `InputError` if a record among the outputs (`origins.record_of`) is a file of the user's own."""
+    for path in outputs:
+        if path.name.endswith(RECORD_SUFFIX):
+            refuse_foreign(path, _RECORD)
 
 
 def require_outputs(path: str | os.PathLike, particles: Any) -> Path:
