@@ -409,3 +409,24 @@ def test_the_selection_in_the_run_folder_precedes_that_of_the_working_folder(tmp
     (run / "z.pkl").write_bytes(pickle.dumps(np.zeros((3, 2), np.float32)))
     monkeypatch.chdir(work)
     assert ct.read_cryodrgn(run).indices.tolist() == [0, 2, 4]
+
+
+@pytest.mark.parametrize("cs", [2.7e7, 2700.0, -2.7e6])
+def test_a_spherical_aberration_in_another_unit_is_refused_with_its_row(cs):
+    from cryotwin_nb.formats.metadata import make_ctf
+
+    values = {"defocus_u": 15000.0, "defocus_v": 14000.0, "defocus_angle": 0.0, "voltage": 300.0, "phase_shift": 0.0}
+    values |= {"spherical_aberration": 2.7, "amplitude_contrast": 0.1}
+    columns = {name: np.full(5, value) for name, value in values.items()}
+    make_ctf("p.star", **columns)
+    columns["spherical_aberration"][[2, 4]] = cs
+    with pytest.raises(
+        InputError, match=r"p\.star: found spherical aberration = \S+ mm for particle 3 \(and 1 others\)"
+    ):
+        make_ctf("p.star", **columns)
+
+
+@pytest.mark.parametrize("pixel", [1e-6, 0.01, 1e6, 131.0])
+def test_a_pixel_size_that_no_microscope_has_is_refused(pixel):
+    with pytest.raises(InputError, match=r"0\.05 to 100 Å"):
+        ct.Particles(np.zeros((2, 8, 8), np.float32), pixel_size=pixel)

@@ -17,6 +17,10 @@ _UNUSED = (  # columns of a STAR file and fields of a .cs file that can contain 
     *("rlnBeamTilt", "rlnOddZernike", "rlnEvenZernike", "rlnMagMat", "rlnCtfBfactor", "rlnCtfScalefactor"),
     *("rlnTomoNominalStageTiltAngle", "wrpTiltAngle", "ctf/"),
 )
+_IMPOSSIBLE = (  # parameter, limit that no microscope exceeds, unit, remedy
+    ("voltage", 3000, "kV", "Convert the voltages from V to kV."),
+    ("spherical_aberration", 100, "mm", "Convert the spherical aberration to mm."),
+)
 CTF_FIELDS = tuple(field.name for field in fields(CTF))
 
 
@@ -149,7 +153,7 @@ def make_ctf(where: object, **values: np.ndarray) -> CTF:
     Raises
     ------
     InputError
-        If a value is not finite, a voltage or amplitude contrast is out of range, or the defocus is in µm.
+        If a value is not finite, or is impossible for a microscope, as in another unit: the message names the row.
     """
     for name, numbers in values.items():
         known = numbers[~np.isnan(numbers)] if name == "amplitude_contrast" else numbers
@@ -158,9 +162,13 @@ def make_ctf(where: object, **values: np.ndarray) -> CTF:
             found = f"{name.replace('_', ' ')} from {known.min():g} to {known.max():g}"
             remedy = "Correct the file; voltages are in kV, amplitude contrast is a fraction."
             raise InputError(where, found, "a positive voltage and a fractional amplitude contrast", remedy)
-    if (values["voltage"] > 3000).any():
-        found = f"a voltage of {values['voltage'].max():g} kV"
-        raise InputError(where, found, "at most 3,000 kV", "Convert the voltages from V to kV.")
+    for name, limit, unit, remedy in _IMPOSSIBLE:
+        above = np.abs(values[name]) > limit
+        if above.any():
+            row = int(np.argmax(above))
+            found = f"{name.replace('_', ' ')} = {values[name][row]:g} {unit} for particle {row + 1}"
+            found += f" (and {above.sum() - 1} others)" if above.sum() > 1 else ""
+            raise InputError(where, found, f"at most {limit:,} {unit}", remedy)
     largest = max(float(np.abs(values[name]).max(initial=0)) for name in ("defocus_u", "defocus_v"))
     if 0 < largest < 10:
         raise InputError(where, f"defocus values up to {largest:g} Å", "Å", "Convert the defocus from µm to Å.")

@@ -78,6 +78,8 @@ class Particles:
         self.optics_group = np.zeros(n, np.int64) if optics_group is None else np.asarray(optics_group, np.int64)
         self.source_rows = np.arange(n) if source_rows is None else np.asarray(source_rows, np.int64)
         self.pixel_size, self.contrast = positive(f"{where}: pixel_size", pixel_size, "Pass it in Å."), contrast
+        if not 0.05 <= self.pixel_size <= 100:
+            raise InputError(where, f"a pixel size of {pixel_size:g} Å", "0.05 to 100 Å", "Pass pixel_size= in Å.")
         self.truth, self.whitening = truth, whitening
         choice(f"{where}: contrast", contrast, ("dark", "light"))
         require_consistent(where, n, self.shifts, self.optics_group, {name: getattr(self, name) for name in _PARTS})
