@@ -46,20 +46,31 @@ def test_the_mixture_is_that_of_the_other_latents(count, distance):
         torch.testing.assert_close(getattr(found, part), getattr(alone, part))
 
 
-def test_with_errors_weights_groups_and_a_start():
+def test_with_errors_groups_and_a_start_but_not_with_weights():
     z = torch.cat([clusters(300), far(2, 200.0)])
     noise = 0.01 * torch.eye(4).expand(302, 4, 4)
-    weights = torch.ones(302)
     with pytest.warns(UserWarning, match="rows 300, 301"):
-        found = ct.GaussianMixture.fit(z, 8, noise, weights, groups=np.arange(302) // 2)
+        found = ct.GaussianMixture.fit(z, 8, noise, groups=np.arange(302) // 2)
     assert (found.means.norm(dim=1) < 50).all()
     with pytest.warns(UserWarning, match="rows 300, 301"):
         again = ct.GaussianMixture.fit(z, noise_covariances=noise, start=found)
     assert (again.means.norm(dim=1) < 50).all() and again.n_components == found.n_components
-    weights[300:] = 0  # left out by the user: nothing to tell
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ct.GaussianMixture.fit(z, 8, weights=weights)
+        weighted = ct.GaussianMixture.fit(z, weights=torch.ones(302), start=found)
+    assert weighted.covariances.abs().max() > 10 * found.covariances.abs().max()  # the user's weights are kept
+
+
+def test_draws_of_a_path_leave_far_latents_out():
+    z = torch.cat([torch.randn(300, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([[400.0, 0.0]])])
+    z[:150, 0] += 6
+    prior = ct.GaussianMixture.fit(z[:300], 2)
+    path = ct.max_flux(prior, start=0, end=1)
+    with pytest.warns(UserWarning, match="row 300") as caught:
+        far = ct.bootstrap_path(prior, z, path, n_draws=20, progress=False)
+    assert len(caught) == 1
+    near = ct.bootstrap_path(prior, z[:300], path, n_draws=20, progress=False)
+    np.testing.assert_allclose(far.interval("barrier"), near.interval("barrier"), atol=1.5)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +86,7 @@ def test_with_errors_weights_groups_and_a_start():
     ],
 )
 def test_tails_and_rare_states_are_kept(z):
-    assert set_aside(z.double(), torch.ones(len(z)).double(), 20, 0).all()
+    assert set_aside(z.double(), 20, 0).all()
 
 
 @pytest.mark.filterwarnings("ignore:The prior uses")

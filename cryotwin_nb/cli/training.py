@@ -180,7 +180,7 @@ def train(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace, is_main: bool) -> None:
     """Train a model; only the main process prints and writes."""
-    from cryotwin_nb.exchange.latents import save_latents
+    from cryotwin_nb.exchange.latents_record import save_latents
     from cryotwin_nb.models.cryotwin import CryoTwin
     from cryotwin_nb.models.storage import fingerprint
     from cryotwin_nb.runtime import distributed
@@ -233,7 +233,7 @@ def add_embed(parser: argparse.ArgumentParser) -> None:
 
 def embed(options: argparse.Namespace) -> int:
     """Embed particles with a model and write their latents."""
-    from cryotwin_nb.exchange.latents import save_latents
+    from cryotwin_nb.exchange.latents_record import save_latents
     from cryotwin_nb.models.storage import fingerprint
 
     output = require_suffix(options.output, ".npy")

@@ -20,7 +20,7 @@ from torch import Tensor
 from cryotwin_nb import data, evaluation
 from cryotwin_nb.errors import MissingExtraError, extras_explained
 from cryotwin_nb.exchange.export import write_pathway
-from cryotwin_nb.exchange.latents import save_latents
+from cryotwin_nb.exchange.latents_record import save_latents
 from cryotwin_nb.formats.files import require_writable
 from cryotwin_nb.models.cryotwin import CryoTwin
 from cryotwin_nb.models.storage import fingerprint

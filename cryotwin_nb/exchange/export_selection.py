@@ -36,8 +36,6 @@ from cryotwin_nb.particles.writing import inputs_of, refuse_foreign_records
 from cryotwin_nb.pathways.states import State, find_states
 
 _RELION = ("rlnClassNumber", "rlnRandomSubset")
-
-
 _NAME = re.compile(r"[\w+-][\w.+-]{0,99}")
 _WORD = re.compile(r"[\s#'\"\x00-\x1f\x7f-\x9f\ud800-\udfff]+")  # what a token of a STAR file cannot hold
 _SUBSETS = {".star": write_star_subset, ".cs": write_cs_subset}

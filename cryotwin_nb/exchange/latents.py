@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError, warn_user
-from cryotwin_nb.exchange.latents_record import write_latents
 from cryotwin_nb.formats import cryodrgn
 from cryotwin_nb.formats.alignments import numbers
 from cryotwin_nb.formats.cryosparc import open_table
@@ -96,24 +95,6 @@ def latents_of(particles: Particles, path: Path, quiet: bool = False) -> tuple[P
         found, remedy = "latents of other particles", f"Pass the particles that were embedded: {names}."
         raise InputError(path, found, f"latents of {particles.where}", remedy, sentence)
     return particles[common[0]], z[common[1]]
-
-
-def save_latents(path: Path, latents: Tensor, particles: Particles, weights: str, model: Path) -> None:
-    """Write latents to a .npy file, and record beside it which particles and which model they belong to.
-
-    Parameters
-    ----------
-    path : Path
-        The .npy file.
-    latents : (n, d) float32
-        Latents of the particles, in order.
-    particles : Particles
-        Particles that were embedded.
-    weights, model : str, Path
-        As in `write_latents`.
-    """
-    chain = chain_of(particles.source, particles.source_rows)
-    write_latents(path, latents.numpy(), chain, weights, model)
 
 
 def _read(path: Path) -> np.ndarray:

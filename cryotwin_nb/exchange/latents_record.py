@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic
-from cryotwin_nb.formats.origins import Link, notes_in, record_of, written
+from cryotwin_nb.formats.origins import chain_of, notes_in, record_of, written
+from cryotwin_nb.particles.particles import Particles
 
 _DIGEST, _WEIGHTS, _MODEL = "sha256", "weights", "model"
 
 
-def write_latents(path: Path, latents: np.ndarray, chain: Sequence[Link], weights: str, model: Path) -> None:
+def save_latents(path: Path, latents: Tensor, particles: Particles, weights: str, model: Path) -> None:
     """Write latents to a .npy file, completely or not at all, and the record beside it.
 
     Parameters
@@ -24,14 +25,15 @@ def write_latents(path: Path, latents: np.ndarray, chain: Sequence[Link], weight
         The .npy file.
     latents : (n, d) float32
         Latents of the particles, in order.
-    chain : sequence of Link
-        Where the particles come from; see `origins.chain_of`.
+    particles : Particles
+        Particles that were embedded.
     weights, model : str, Path
         Fingerprint of the model's weights (`models.storage.fingerprint`), and its file, to name it in messages.
     """
+    chain = chain_of(particles.source, particles.source_rows)
     with atomic(path) as partial:
         with open(partial, "wb") as file:
-            np.save(file, latents)
+            np.save(file, latents.numpy())
         notes: dict[str, str | Path] = {_DIGEST: _digest(partial), _WEIGHTS: weights, _MODEL: model}
         written(path, chain, notes=notes)
 
@@ -46,7 +48,7 @@ def require_latents_of(path: Path, weights: str, model: Path) -> None:
     path : Path
         The .npy file.
     weights, model : str, Path
-        As in `write_latents`.
+        As in `save_latents`.
 
     Raises
     ------

@@ -49,11 +49,11 @@ def fit_components(
 ) -> Components:
     """Return the components of a mixture fitted to latents; see `GaussianMixture.fit` for the arguments."""
     select, strength, n_init, max_iter, tol, progress = options
+    weighted = weights is not None
     z, noise, weights = _require_data(z, noise_covariances, weights, n_components if start is None else 1)
     number = number_groups(groups, len(z))
-    bound = n_components if start is None else len(start.weights)
-    kept = set_aside(z, weights, bound, seed)
-    if not kept.all():
+    if not weighted:
+        kept = set_aside(z, n_components if start is None else len(start.weights), seed)
         z, weights, number = z[kept], weights[kept], number_groups(number[kept.cpu()], int(kept.sum()))
         noise = None if noise is None else noise[kept]
         n_components = min(n_components, len(z))

@@ -92,7 +92,8 @@ class GaussianMixture:
             Error covariance S_i of each latent. The mixture then models the density *before* that error was added:
             latent i is distributed as N(mu_c, Sigma_c + S_i) (extreme deconvolution, Bovy, Hogg and Roweis 2011).
         weights : (n,) float, optional
-            Non-negative weight of each latent; for a Bayesian bootstrap, draws from Exp(1).
+            Non-negative weight of each latent; for a Bayesian bootstrap, draws from Exp(1). By default 1, and 0 for
+            latents far from all others, as of damaged images, which a warning names.
         seed : int
             Seed of the initialisation and of the choice of the held-out latents.
         groups : (n,) int, optional
@@ -125,7 +126,6 @@ class GaussianMixture:
         Notes
         -----
         Selection uses four-fold cross-validation (one fold from 7,000 latents on), and ignores `noise_covariances`.
-        Latents far from all others, as of damaged images, are left out with a warning. Empty components are replaced.
 
         Examples
         --------

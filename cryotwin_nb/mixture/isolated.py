@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from cryotwin_nb.errors import warn_user
-from cryotwin_nb.mixture.components import Components
 from cryotwin_nb.mixture.em import Latents, clusters, expectation_maximisation
 
 _NEIGHBOUR = 5  # groups of at most this many latents are isolated if they are far from all others
@@ -29,7 +28,7 @@ def unnamed() -> Iterator[None]:
         yield
 
 
-def set_aside(z: Tensor, weights: Tensor, n_components: int, seed: int) -> Tensor:
+def set_aside(z: Tensor, n_components: int, seed: int) -> Tensor:
     """Return which latents (n,) bool are kept: all but those that are isolated, which a warning names.
 
     A latent is isolated if its fifth-nearest neighbour is far away, compared with those of 90 % of the latents and with
@@ -42,21 +41,19 @@ def set_aside(z: Tensor, weights: Tensor, n_components: int, seed: int) -> Tenso
     ----------
     z : (n, d) float64
         Latents.
-    weights : (n,) float64
-        Their weights; latents of weight 0 count as kept.
     n_components : int
         Largest number of components.
     seed : int
         Random seed.
     """
-    examined = _candidates(z) & (weights > 0)
-    kept = torch.ones_like(examined)
-    others = ~examined & (weights > 0)
+    examined = _candidates(z)
+    others = ~examined
     if not examined.any() or others.sum() < 8:
-        return kept
+        return torch.ones_like(examined)
     centre, spread = z[others].mean(0), z[others].std(0).clamp_min(1e-12)
     x = (z - centre) / spread
-    log_prob = _log_prob(x, Latents(x[others], weights[others]), min(n_components, int(others.sum()) // 8 or 1), seed)
+    count = min(n_components, max(1, int(others.sum()) // 8))
+    log_prob = _log_prob(x, x[others], count, seed)
     distance = (2 * (log_prob[others].max() - log_prob)).clamp_min(0).sqrt()
     far = examined & (distance > _AWAY * distance[others].max())
     if far.any():
@@ -65,7 +62,7 @@ def set_aside(z: Tensor, weights: Tensor, n_components: int, seed: int) -> Tenso
         listed = ", ".join(map(str, rows[:_LISTED])) + more
         text = f"{len(rows)} of {len(z)} {_LEFT_OUT} and are left out of the fit of the mixture"
         warn_user(f"{text}: row {listed}. Look at their images." if len(rows) == 1 else f"{text}: rows {listed}.")
-    return kept & ~far
+    return ~far
 
 
 def _candidates(z: Tensor) -> Tensor:
@@ -81,9 +78,9 @@ def _candidates(z: Tensor) -> Tensor:
     return (distance > _APART * usual) & (distance > _WIDE * spread)
 
 
-def _log_prob(x: Tensor, others: Latents, count: int, seed: int) -> Tensor:
+def _log_prob(x: Tensor, others: Tensor, count: int, seed: int) -> Tensor:
     """Return the log densities (n,) of all latents under a mixture fitted to the others."""
-    generator, dim = torch.Generator().manual_seed(seed), x.shape[1]
-    start: Components = clusters(others, count, x.new_ones(dim), 2.0, generator)
-    mixture, _ = expectation_maximisation(others, start, 2.0, 20, 1e-3)
+    generator, fitted = torch.Generator().manual_seed(seed), Latents(others, torch.ones_like(others[:, 0]))
+    start = clusters(fitted, count, torch.ones_like(x[0]), 2.0, generator)
+    mixture, _ = expectation_maximisation(fitted, start, 2.0, 20, 1e-3)
     return Latents(x, torch.ones_like(x[:, 0])).log_prob(mixture)

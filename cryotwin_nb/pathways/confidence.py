@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.groups import bootstrap_weights, number_groups
+from cryotwin_nb.mixture.isolated import set_aside
 from cryotwin_nb.pathways.landscape import Landscape
 from cryotwin_nb.pathways.maxflux import relax
 from cryotwin_nb.pathways.network import typical_width
@@ -130,11 +131,12 @@ def bootstrap_path(
     latents, curve = torch.as_tensor(latents).double(), path.curve.to(prior.means)
     n, places = len(latents), len(path.latents)
     number, width = number_groups(groups, n), typical_width(prior)
+    kept = set_aside(latents, prior.n_components, seed)  # once, not in every draw
     around = (landscape or Landscape.of(prior)).near(curve, _REACH * width, path.log_cost + _EXCESS)
 
     def again(counts: Tensor) -> tuple[Pathway, float]:
         mixture = GaussianMixture.fit(
-            latents, noise_covariances=noise_covariances, weights=counts, start=prior, max_iter=_STEPS, tol=0.0
+            latents, noise_covariances=noise_covariances, weights=kept * counts, start=prior, max_iter=_STEPS, tol=0.0
         )
         ends = curve[[0, -1]]
         for side, component in enumerate((path.start, path.end)):
