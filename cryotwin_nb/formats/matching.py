@@ -15,10 +15,10 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.cryosparc import listed_images, open_table, require_images
 from cryotwin_nb.formats.files import DEEPEST
 from cryotwin_nb.formats.joining import describe_join, lookup, require_once, uids_of
+from cryotwin_nb.formats.stacks import IMAGES_PER_STACK
 from cryotwin_nb.formats.star import read_rows
 from cryotwin_nb.formats.star_text import image_names
 
-_MOST_IMAGES = 2**40  # in a stack
 _LONGEST_PATH = 4096  # of an existing file, characters
 _PREFIX = re.compile(r"^\d+_")  # cryoSPARC puts the uid of a micrograph or stack before its name
 
@@ -90,16 +90,16 @@ def match(ours: Listing, theirs: Listing, notes: list[str]) -> tuple[np.ndarray,
             raise InputError(theirs.path, found, "the same stacks", "Pass files of the same particles.")
         paired = np.full(len(names), -1)
         paired[list(pairs)] = list(pairs.values())
-        keys = paired[name_number] * _MOST_IMAGES + position  # negative without a partner
-        place, there = lookup(stack_number * _MOST_IMAGES + image_number, keys)
+        keys = paired[name_number] * IMAGES_PER_STACK + position  # negative without a partner
+        place, there = lookup(stack_number * IMAGES_PER_STACK + image_number, keys)
     describe_join(ours.path, theirs.path, len(keys), place, there, notes)
     return place, there
 
 
 def _require_each_once(stacks: Sequence[str], stack_number: np.ndarray, image_number: np.ndarray, path: Path) -> None:
-    images, count = np.unique(stack_number * _MOST_IMAGES + image_number, return_counts=True)
+    images, count = np.unique(stack_number * IMAGES_PER_STACK + image_number, return_counts=True)
     if len(images) < len(stack_number):
-        stack, number = divmod(int(images[count.argmax()]), _MOST_IMAGES)
+        stack, number = divmod(int(images[count.argmax()]), IMAGES_PER_STACK)
         found = f"image {number + 1} of {stacks[stack]} {count.max()} times"
         raise InputError(path, found, "each image once", "Remove the duplicates, or pass the file of one refinement.")
 
