@@ -26,7 +26,8 @@ from common import machine, write_results
 
 import cryotwin_nb as ct
 from cryotwin_nb.cli.main import main as cryotwin
-from cryotwin_nb.cli.reading import latents_of, require_own_latents
+from cryotwin_nb.cli.reading import require_own_latents
+from cryotwin_nb.exchange.latents import latents_of
 from cryotwin_nb.models.payload import read_payload
 from cryotwin_nb.models.storage import read_model
 

@@ -168,3 +168,19 @@ def test_results_and_settings_cannot_be_changed():
             if dataclasses.is_dataclass(value) and value.__module__ == name and not value.__dataclass_params__.frozen:
                 loose.add(value.__name__)
     assert loose == {"History"}
+
+
+SCRIPTS = sorted(
+    path for folder in ("benchmarks", "examples", "docs") for path in (PACKAGE.parent / folder).glob("*.py")
+)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_import_names_that_exist(script):
+    """They do not run in the tests, so a name that moved would only be missed by whoever runs them."""
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "cryotwin_nb":
+            module = importlib.import_module(str(node.module))
+            for alias in node.names:
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
