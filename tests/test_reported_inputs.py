@@ -366,6 +366,23 @@ def test_a_selection_from_joined_files_has_the_rows_of_the_first(stack):
     np.testing.assert_array_equal(np.sort(again.identity), np.sort(particles.identity[rows]))
 
 
+def test_indices_of_joined_files_are_rows_of_the_first(stack):
+    """As in a .pkl file of an earlier selection: not rows of the join, which lacks one."""
+    files, _ = parted(stack.parent, b=lambda t: t[np.arange(N) != 3])
+    every, _ = read(files, contrast="dark")
+    missing = int(np.setdiff1d(np.arange(N), every.source_rows)[0])
+    picked = ct.write_selection(stack.parent / "some.pkl", every, [N - 2, 0, 6])
+    mask = np.isin(np.arange(N), every.source_rows[[N - 2, 0, 6]])
+    for indices in (picked, np.flatnonzero(mask), mask):
+        again, _ = read(files, contrast="dark", indices=indices)
+        np.testing.assert_array_equal(np.sort(again.source_rows), np.flatnonzero(mask))
+        np.testing.assert_array_equal(np.sort(again.identity), np.sort(every.identity[[N - 2, 0, 6]]))
+    again, notes = read(files, contrast="dark", indices=[missing, N - 1 if missing < N - 1 else 0])
+    assert len(again) == 1 and any("1 of the 2 selected particles" in note for note in notes)
+    with pytest.raises(InputError, match="none of the 1 selected rows"):
+        ct.Particles.read(files, contrast="dark", indices=[missing])
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.metadata import select
 
 
 def join(tables: Sequence[np.ndarray], paths: Sequence[Path], notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -77,6 +78,41 @@ def lookup(wanted: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray
     ranked = keys[order]
     at = np.minimum(np.searchsorted(ranked, wanted), len(keys) - 1)
     return order[at], ranked[at] == wanted
+
+
+def places_of(
+    indices: object, file_rows: np.ndarray, n: int, path: Path, where: object, notes: list[str]
+) -> np.ndarray:
+    """Return where selected rows of the first file are in the joined table, without those that another file lacks.
+
+    Parameters
+    ----------
+    indices : object
+        Rows of the first file, as in `Particles.read`.
+    file_rows : (m,) int64
+        Row of the first file of each joined row.
+    n : int
+        Number of rows of the first file.
+    path : Path
+        The first file.
+    where : object
+        Name of the selection, for messages.
+    notes : list of str
+        Receives the numbers, if some are left out.
+
+    Raises
+    ------
+    InputError
+        If `indices` is no selection of rows of the first file, or none of them is in all files.
+    """
+    rows = select(indices, n, where, unique=True)
+    place, there = lookup(rows, file_rows)
+    if not there.any():
+        remedy = "Select among the particles of all files."
+        raise InputError(where, f"none of the {len(rows)} selected rows of {path} in all files", "at least one", remedy)
+    if not there.all():
+        notes.append(f"{path}: reading {there.sum()} of the {len(rows)} selected particles.")
+    return place[there]
 
 
 def describe_join(path: Path, other: Path, n: int, place: np.ndarray, there: np.ndarray, notes: list[str]) -> None:

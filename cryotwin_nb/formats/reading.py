@@ -16,8 +16,9 @@ from cryotwin_nb.formats import cryodrgn
 from cryotwin_nb.formats.bare_stacks import bare_stacks, listed
 from cryotwin_nb.formats.contrast import with_contrast
 from cryotwin_nb.formats.copies import describe_copies
-from cryotwin_nb.formats.cryosparc import read_cs
+from cryotwin_nb.formats.cryosparc import open_table, read_cs
 from cryotwin_nb.formats.files import find_stacks, require_file, require_suffix
+from cryotwin_nb.formats.joining import places_of
 from cryotwin_nb.formats.metadata import Metadata, select
 from cryotwin_nb.formats.origins import record_of, rows_in
 from cryotwin_nb.formats.stacks import IMAGES_PER_STACK, ImageSource, NoImages, check_box, open_stacks
@@ -95,6 +96,8 @@ def read_parts(request: ReadRequest) -> ReadParts:
     chosen = cryodrgn.read_indices(indices) if isinstance(indices, (str, os.PathLike)) else indices
     if isinstance(indices, (str, os.PathLike)) and record_of(indices).is_file():
         chosen = rows_in(path, Path(indices), chosen)
+    if chosen is not None and table.file_rows is not None:
+        chosen = places_of(chosen, table.file_rows, len(open_table(path)), path, where, notes)
     rows = np.arange(total) if chosen is None else select(chosen, total, where, unique=True)
     if request.optics_groups is not None:
         from cryotwin_nb.formats.groups import in_groups  # needed only here

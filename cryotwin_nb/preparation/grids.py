@@ -172,7 +172,8 @@ def _read(path: Any, reading: dict[str, Any]) -> list[Part]:
 
 def _restricted(reading: dict[str, Any], table: Metadata, positions: np.ndarray) -> dict[str, Any]:
     """Return the keywords that read only the particles at some positions of a selection."""
-    rows = np.arange(len(table)) if table.rows is None else table.rows
+    known = (rows for rows in (table.file_rows, table.rows, np.arange(len(table))) if rows is not None)
+    rows = next(known)  # of joined files, indices are rows of the first
     restricted = reading | {"indices": rows[positions], "optics_groups": None}
     n, poses = len(table), reading.get("poses")
     if poses is not None and _of_cryodrgn(poses):
