@@ -114,8 +114,8 @@ class Particles:
         ctf : path-like, (n, 9) or CTF, optional
             .cs or .star file, matched likewise; cryoDRGN's ctf.pkl (with its pixel size) or its array; or a `CTF`.
         indices : path-like or (m,) int or (n,) bool, optional
-            Rows of `path` (of its first file, if there are several) to keep, from 0, or cryoDRGN's ind.pkl; its poses and
-            CTF can cover all particles or these.
+            Rows of `path` (of the first of several) to keep, from 0, or cryoDRGN's ind.pkl; its poses and CTF can cover
+            all particles or these.
         contrast : {"auto", "dark", "light"}
             Contrast of the particles as recorded; "auto" uses the contrast declared in the file, or measures it.
         images : bool
