@@ -12,6 +12,8 @@ from .imaging import CTF as CTF, FscCurve as FscCurve, fsc as fsc
 from .mixture import GaussianMixture as GaussianMixture
 from .models import CryoTwin as CryoTwin, History as History
 from .particles import Particles as Particles
+from .particles import Quality as Quality
+from .particles import image_quality as image_quality
 from .pathways import Pathway as Pathway, bootstrap_path as bootstrap_path, find_routes as find_routes
 from .pathways import find_states as find_states, max_flux as max_flux, ridgeline as ridgeline
 from .pathways import ridgeline_chain as ridgeline_chain

@@ -19,6 +19,7 @@ from cryotwin_nb.cli.reading import (
     add_model,
     add_particles,
     check_outputs,
+    counts_of,
     ends_of,
     load_model,
     print_result,
@@ -43,6 +44,7 @@ def add_states(parser: argparse.ArgumentParser) -> None:
     for option in _state_options():
         option.add_to(parser)
     parser.add_argument("--components", action="store_true", help="also list the components of the mixture")
+    parser.add_argument("--latents", type=Path, help="latents.npy: also count particles, and those set aside")
     add_json(parser)
 
 
@@ -50,12 +52,14 @@ def states(options: argparse.Namespace) -> int:
     """List the states of a model's latent density and their masses."""
     from cryotwin_nb.pathways import find_states
 
-    prior = load_model(options).prior
+    prior = (model := load_model(options)).prior
     found = find_states(prior, **values_of(options, _state_options()))
-    result: dict[str, Any] = {
-        "states": [{"name": s.name, "mass": s.mass, "components": list(s.components)} for s in found]
-    }
+    listed: list[dict[str, Any]] = [{"name": s.name, "mass": s.mass, "components": list(s.components)} for s in found]
     lines = [f"state {s.name:4s}  mass {s.mass:6.1%}  {len(s.components)} components" for s in found]
+    for i, counts in enumerate(counts_of(options, model, found)):
+        listed[i] |= counts
+        lines[i] += f"  {counts['particles']} particles, {counts['set_aside']} set aside"
+    result: dict[str, Any] = {"states": listed}
     if options.components:
         owner = {c: s.name for s in found for c in s.components}
         order = prior.weights.argsort(descending=True).tolist()
@@ -169,9 +173,8 @@ def routes(options: argparse.Namespace) -> int:
 
     model = load_model(options)
     start, end = ends_of(model.prior, options)
-    particles = None
-    if options.latents is not None and options.particles is not None:
-        particles = Particles.read(options.particles, images=False)
+    both = options.latents is not None and options.particles is not None
+    particles = Particles.read(options.particles, images=False) if both else None
     if options.output:
         folders = options.output.glob("route_*")
         earlier = [file for folder in folders for file in written_earlier(folder)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cryotwin_nb.mixture.gaussian import GaussianMixture
     from cryotwin_nb.models.cryotwin import CryoTwin
     from cryotwin_nb.particles.particles import Particles
+    from cryotwin_nb.pathways import State
 
 LATENTS = "latents of these particles: latents.npy, cryoDRGN's z.pkl or 3D Variability's .cs; by default, embed them"
 
@@ -115,6 +116,20 @@ def read_points(path: Path) -> np.ndarray:
     from cryotwin_nb.exchange import read_latents
 
     return read_latents(path).double().numpy()
+
+
+def counts_of(options: argparse.Namespace, model: CryoTwin, states: Sequence[State]) -> list[dict[str, int]]:
+    """Return the number of particles in each state, and of those set aside in training; nothing without latents."""
+    from cryotwin_nb.exchange import select_state
+    from cryotwin_nb.exchange.latents_record import recorded_status
+
+    if options.latents is None:
+        return []
+    require_own_latents(options.latents, model, options.model)
+    z = read_points(options.latents)
+    aside = recorded_status(options.latents, len(z)) == "set aside"
+    members = [select_state(z, model.prior, state) for state in states]
+    return [{"particles": len(rows), "set_aside": int(aside[rows].sum())} for rows in members]
 
 
 def components_of(prior: GaussianMixture, name: str, labels: Path | None, where: str) -> list[int]:

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cryotwin_nb.cli.options import Option, options_of, values_of
 from cryotwin_nb.cli.reading import (
     LATENTS,
@@ -59,10 +61,12 @@ def _writing() -> list[Option]:
 def select(options: argparse.Namespace) -> int:
     """Write the particles that belong to a state or lie near a path."""
     from cryotwin_nb.exchange import select_near, select_state, write_selection, write_states
-    from cryotwin_nb.exchange.latents import latents_of
+    from cryotwin_nb.exchange.latents import matched
+    from cryotwin_nb.exchange.latents_record import recorded_status
     from cryotwin_nb.exchange.listing import listed_rows
     from cryotwin_nb.formats.files import require_suffix
     from cryotwin_nb.formats.origins import origin_of, record_of
+    from cryotwin_nb.particles import image_quality
 
     model = load_model(options)
     particles = read_particles(options, images=options.latents is None)
@@ -79,12 +83,15 @@ def select(options: argparse.Namespace) -> int:
         raise InputError(options.particles[0], found, expected, remedy)
     if options.latents is None:
         z: Any = model.embed(particles, progress=True)
+        status = image_quality(particles).status
     else:
         require_own_latents(options.latents, model, options.model)
-        particles, z = latents_of(particles, options.latents)
+        particles, places, points = matched(particles, options.latents)
+        z, status = points[places], recorded_status(options.latents, len(points))[places]
     if options.all_states:
-        hand = {"flip_hand": options.flip_hand}
-        for path in write_states(output, particles, z, model.prior, least=options.least, **hand):
+        _tell(status)
+        added = {"flip_hand": options.flip_hand, "columns": _column(status)}
+        for path in write_states(output, particles, z, model.prior, least=options.least, **added):
             print(path)
         return DONE
     if options.near is not None:
@@ -92,7 +99,19 @@ def select(options: argparse.Namespace) -> int:
     else:
         chosen = components_of(model.prior, options.state, options.labels, "--state")
         rows = select_state(z, model.prior, chosen, options.least)
-    write_selection(output, particles, rows, **values_of(options, _writing()))
+    columns = {} if output.suffix.lower() == ".pkl" else _column(status[rows])
+    write_selection(output, particles, rows, columns, **values_of(options, _writing()))
+    _tell(status[rows])
     source = origin_of(output) or options.particles[0]
     print(f"{output}: {len(rows)} of {len(particles)} particles, rows of {source}")
     return DONE
+
+
+def _column(status: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the column of image statuses, if an image is not good: RELION warns of columns that it does not know."""
+    return {"image_status": status} if (status != "good").any() else {}
+
+
+def _tell(status: np.ndarray) -> None:
+    if aside := int((status == "set aside").sum()):
+        print(f"{aside} of {len(status)} images were set aside in training, as unlike the others (column image_status)")

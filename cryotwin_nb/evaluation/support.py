@@ -24,6 +24,7 @@ from cryotwin_nb.formats.copies import effective_copies, merge_duplicates
 from cryotwin_nb.imaging.fsc import fsc
 from cryotwin_nb.particles.formation import ImageFormation, evenly
 from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.particles.quality import bad_rows
 from cryotwin_nb.pathways.ridgeline import Pathway
 from cryotwin_nb.reconstruction.backprojection import NormalEquations
 from cryotwin_nb.reconstruction.halves import (
@@ -130,6 +131,8 @@ def pathway_support(
     metric *= _grey_value(decode, particles, z, imaging) ** 2
     distance = distances(metric, points, z).numpy()
     near = np.flatnonzero((distance < candidates[-1]).any(0))
+    distance[:, bad_rows(particles, near)] = np.inf
+    near = np.flatnonzero((distance < candidates[-1]).any(0))
     power = density_power(particles, near if len(near) else np.arange(len(particles)), imaging)
     rows: list[dict[str, Any]] = []
     with tqdm(total=len(points), desc="support", unit="point", disable=not progress) as bar:
@@ -180,6 +183,7 @@ def _grey_value(decode: Decode, particles: Particles, z: Tensor, imaging: ImageF
     It is estimated from up to `n` images and the mean of a few of their decoded maps.
     """
     rows = evenly(np.arange(len(particles)), n)
+    rows = np.setdiff1d(rows, bad_rows(particles, rows))
     equations = NormalEquations(imaging, float(imaging.plane.radius or 0), 1, PADDING)
     batch = imaging.batch(particles, rows)
     equations.add_images(batch, torch.ones(len(rows)).to(batch.transfer))

@@ -145,6 +145,7 @@ def write_states(
     states: Sequence[State] | None = None,
     least: float = 0.5,
     flip_hand: bool = False,
+    columns: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Write the particles of each state to a file of its own, and all of them to one file with state numbers.
 
@@ -165,6 +166,8 @@ def write_states(
         Minimum posterior probability of a state, as in `select_state`; below 0.5, a particle could belong to several.
     flip_hand : bool
         Write the poses of the mirror image, as in `write_selection`.
+    columns : mapping of str to (n,), optional
+        Columns to add, one value per particle, as in `write_selection`.
 
     Returns
     -------
@@ -198,13 +201,16 @@ def write_states(
     number = np.zeros(len(particles), np.int64)
     for place, rows in enumerate(members.values(), 1):
         number[rows] = place
+    added = {name: np.asarray(values) for name, values in (columns or {}).items()} | {column: number}
     paths = {name: Path(folder) / f"{name}{suffix}" for name, rows in files.items() if len(rows)}
     records = [*map(record_of, paths.values())]
     refuse_inputs([*paths.values(), *records], inputs_of(particles))
     refuse_foreign_records(records)
     require_writable(folder)
     return [
-        write_selection(path, particles, files[name], {column: number[files[name]]}, flip_hand=flip_hand)
+        write_selection(
+            path, particles, files[name], {k: v[files[name]] for k, v in added.items()}, flip_hand=flip_hand
+        )
         for name, path in paths.items()
     ]
 

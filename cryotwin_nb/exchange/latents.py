@@ -66,6 +66,15 @@ def read_latents(path: str | os.PathLike, particles: Particles | None = None) ->
 def latents_of(particles: Particles, path: Path, quiet: bool = False) -> tuple[Particles, np.ndarray]:
     """Return the particles that have latents in a file, and these latents (n, d) float32 in the same order.
 
+    See `matched`.
+    """
+    kept, rows, z = matched(particles, path, quiet)
+    return kept, z[rows]
+
+
+def matched(particles: Particles, path: Path, quiet: bool = False) -> tuple[Particles, np.ndarray, np.ndarray]:
+    """Return the particles that have latents in a file, their rows (n,) in the file, and all its latents (m, d).
+
     A latents.npy file is compared with the record beside it (`origins`): the particles can be those that were embedded,
     or those that they were prepared from. Unless `quiet`, a missing record causes a UserWarning.
 
@@ -76,14 +85,14 @@ def latents_of(particles: Particles, path: Path, quiet: bool = False) -> tuple[P
     """
     z, record = _read(path), record_of(path)
     if path.suffix.lower() == ".cs":
-        return particles, z[_rows_of(particles, path)]
+        return particles, _rows_of(particles, path), z
     if not record.is_file():
         if len(z) != len(particles):
             remedy = "Pass the latents of the same particles, in the same order."
             raise InputError(path, f"{len(z)} latents", f"{len(particles)}, one for each particle", remedy)
         if path.suffix.lower() == ".npy" and not quiet:
             warn_user(f"{path}: no record of the particles ({record.name}); only their number was compared.")
-        return particles, z
+        return particles, np.arange(len(z)), z
     recorded = load(record, path.parent)
     if len(z) != len(recorded[0].rows):
         found, expected = f"{len(z)} latents", f"{len(recorded[0].rows)}, as recorded in {record.name}"
@@ -94,7 +103,7 @@ def latents_of(particles: Particles, path: Path, quiet: bool = False) -> tuple[P
         sentence = f"The latents in {path} do not belong to the rows of {particles.where}, or not in this order."
         found, remedy = "latents of other particles", f"Pass the particles that were embedded: {names}."
         raise InputError(path, found, f"latents of {particles.where}", remedy, sentence)
-    return particles[common[0]], z[common[1]]
+    return particles[common[0]], common[1], z
 
 
 def _read(path: Path) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic
 from cryotwin_nb.formats.origins import chain_of, notes_in, record_of, written
 from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.particles.quality import image_quality
 
-_DIGEST, _WEIGHTS, _MODEL = "sha256", "weights", "model"
+_DIGEST, _WEIGHTS, _MODEL, _STATUS = "sha256", "weights", "model", "status"
+_GOOD = "good"
 
 
 def save_latents(path: Path, latents: Tensor, particles: Particles, weights: str, model: Path) -> None:
@@ -31,10 +34,13 @@ def save_latents(path: Path, latents: Tensor, particles: Particles, weights: str
         Fingerprint of the model's weights (`models.storage.fingerprint`), and its file, to name it in messages.
     """
     chain = chain_of(particles.source, particles.source_rows)
+    status = image_quality(particles).status
+    odd = {kind: np.flatnonzero(status == kind).tolist() for kind in np.unique(status).tolist() if kind != _GOOD}
     with atomic(path) as partial:
         with open(partial, "wb") as file:
             np.save(file, latents.numpy())
         notes: dict[str, str | Path] = {_DIGEST: _digest(partial), _WEIGHTS: weights, _MODEL: model}
+        notes[_STATUS] = json.dumps(odd)
         written(path, chain, notes=notes)
 
 
@@ -67,6 +73,24 @@ def require_latents_of(path: Path, weights: str, model: Path) -> None:
         found = f"latents of {f'an earlier version of {model}' if earlier else other}"
         remedy = "Embed the particles again with `cryotwin embed`" + (", or pass that model." if not earlier else ".")
         raise InputError(path, found, f"latents of {model}", remedy, f"{path} holds {found}, not of {model}.")
+
+
+def recorded_status(path: Path, n: int) -> np.ndarray:
+    """Return the status (n,) of each image when the latents in a file were computed (`Quality.status`).
+
+    All are "good" without a record, and in those of earlier builds.
+
+    Raises
+    ------
+    InputError
+        If the record cannot be read.
+    """
+    status = np.full(n, _GOOD, dtype="U9")
+    record = record_of(path)
+    notes = notes_in(record, path.parent) if record.is_file() else {}
+    for kind, rows in json.loads(str(notes.get(_STATUS, "{}"))).items():
+        status[rows] = kind
+    return status
 
 
 def _digest(path: Path) -> str:

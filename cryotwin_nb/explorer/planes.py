@@ -182,6 +182,9 @@ def _particle_columns(particles: Any) -> dict[str, np.ndarray]:
         found["defocus (Å)"] = (particles.ctf.defocus_u + particles.ctf.defocus_v) / 2
     if len(np.unique(particles.optics_group)) > 1:
         found["optics group"] = particles.optics_group
+    quality = particles._quality  # None if no image was used: then it is not known
+    if quality is not None and (quality.status != "good").any():
+        found["image status"] = quality.status
     truth = particles.truth
     if truth is not None:
         found["true state"] = np.asarray(truth.labels)

@@ -17,6 +17,7 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.imaging.fourier import HalfPlane, fft2, fft3, grid, half_plane, ifft3, n_shells, shell_mean
 from cryotwin_nb.imaging.optics import circular_window, masked_power, noise_spectrum, shift_phases
 from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.particles.quality import cleaned, image_quality
 
 
 class ImageBatch(NamedTuple):
@@ -144,24 +145,31 @@ class ImageFormation(nn.Module):
         power = _mean(sample, lambda rows: ctf[rows](frequencies).square().mean(0))
         self.ctf_power.copy_(shell_mean(power, self.plane.shell, n_shells(self.plane.box_size)))
 
-    def noise_of_groups(self, particles: Particles, n_images: int = 2000, min_group: int = 1000) -> Tensor:
-        """Return the noise power (1 + groups, n_shells) float64, as in `measure`; needs neither poses nor CTF."""
+    def noise_of_groups(
+        self, particles: Particles, n_images: int = 2000, min_group: int = 1000, scaled: bool = True
+    ) -> Tensor:
+        """Return the noise power (1 + groups, n_shells) float64, as in `measure`; needs neither poses nor CTF.
+
+        `scaled` brings the images to one scale first (`image_quality`).
+        """
         groups = particles.optics_group
-        pooled = self._noise_of(particles, evenly(np.arange(len(particles)), n_images))
+        pooled = self._noise_of(particles, evenly(np.arange(len(particles)), n_images), scaled)
         rows = []
         for group in range(int(groups.max()) + 1):
             members = np.flatnonzero(groups == group)
             enough = len(members) >= min_group and len(members) < len(particles)
-            rows.append(self._noise_of(particles, evenly(members, n_images)) if enough else pooled)
+            rows.append(self._noise_of(particles, evenly(members, n_images), scaled) if enough else pooled)
         return torch.stack([pooled, *rows])
 
     def knows_groups(self, particles: Particles) -> bool:
         """Return whether the particles have exactly the optics groups seen by `measure`."""
         return np.array_equal(np.unique(particles.optics_group), np.arange(len(self.noise) - 1))
 
-    def _noise_of(self, particles: Particles, indices: np.ndarray) -> Tensor:
+    def _noise_of(self, particles: Particles, indices: np.ndarray, scaled: bool) -> Tensor:
         radius = self.particle_radius
-        masked = _mean(indices, lambda rows: masked_power(particles.unwhitened(rows), radius))
+        chosen = particles[indices]
+        kept = np.flatnonzero(image_quality(chosen).kept)
+        masked = _mean(kept, lambda rows: masked_power(cleaned(chosen, rows, scaled=scaled), radius))
         power = noise_spectrum(masked, radius)
         if self.windowed:
             power *= float(self.window.square().mean())
@@ -214,7 +222,7 @@ class ImageFormation(nn.Module):
         """Read images and prepare them for a model, on the device of this module."""
         device = self.window.device
         rotations, ctf = particles.require_views()
-        images = particles.unwhitened(indices, device)
+        images = cleaned(particles, indices, device)
         outside = 1 - self.window
         images = images - (images * outside).sum((-2, -1), keepdim=True) / outside.sum()
         known = particles.optics_group[indices] + 1 if self.knows_groups(particles) else np.zeros(len(indices), int)

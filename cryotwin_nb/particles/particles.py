@@ -25,6 +25,8 @@ from cryotwin_nb.truth.truth import Truth
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cryotwin_nb.particles.quality import Quality
+
 _PARTS = ("rotations", "ctf", "optics_group", "truth", "whitening", "source_rows")  # one entry per image, like `shifts`
 
 
@@ -70,6 +72,7 @@ class Particles:
         inputs: Sequence[str | os.PathLike] = (),
     ) -> None:
         self.where, self.inputs = where, tuple(map(Path, inputs))
+        self._quality: Quality | None = None  # see `image_quality`
         self._source = as_source(images, (rotations, shifts, ctf), box_size, where)
         n = len(self._source)
         self.rotations = None if rotations is None else require_rotations(rotations, where)
@@ -185,7 +188,9 @@ class Particles:
         every = ((name, getattr(self, name)) for name in ("shifts", *_PARTS))
         parts: dict[str, Any] = {name: None if part is None else part[rows] for name, part in every}
         parts |= {name: getattr(self, name) for name in ("pixel_size", "contrast", "where", "inputs")}
-        return Particles(self._source[rows], **parts)
+        chosen = Particles(self._source[rows], **parts)
+        chosen._quality = None if self._quality is None else self._quality[rows]
+        return chosen
 
     def images(self, indices: Any) -> np.ndarray:
         """Read the images `indices` (m, D, D) float32 with the sign of the CTF (dark on light); light ones are negated.
@@ -205,16 +210,10 @@ class Particles:
         return images if self.whitening is None else self.whitening.undo(images, rows)
 
     def require_views(self) -> tuple[np.ndarray, CTF]:
-        """Return poses (n, 3, 3) and CTF, which training and embedding need.
-
-        Raises
-        ------
-        InputError
-            If either is missing.
-        """
+        """Return poses (n, 3, 3) and CTF, which fits and embedding need; raise `InputError` if either is missing."""
         for name, value, what in (("poses", self.rotations, "poses"), ("ctf", self.ctf, "CTF parameters")):
-            remedy = f"Refine the particles first, or read them with {name}=, a file of another job or program."
             if value is None:
+                remedy = f"Refine the particles first, or read them with {name}=, a file of another job or program."
                 raise InputError(self.where, f"no {what}", f"{what} of every image", remedy)
         return cast(np.ndarray, self.rotations), cast(CTF, self.ctf)
 

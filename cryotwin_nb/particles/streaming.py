@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from cryotwin_nb.errors import InputError, warn_user
 from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
 from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.particles.quality import image_quality
 from cryotwin_nb.runtime import distributed
 from cryotwin_nb.runtime.memory import available
 
@@ -83,6 +84,7 @@ def batches(
             "The optics groups differ from those of the training set, so all images are whitened with its pooled "
             "noise. To whiten each group separately, train on a set that contains these groups."
         )
+    image_quality(particles).tell(particles.where)  # here, because all processes must compare the images together
     rows = np.arange(len(particles)) if rows is None else rows
     pieces = [rows[i : i + size] for i in range(0, len(rows), size)]
     prepared = prefetched(lambda piece: imaging.batch(particles, piece), pieces)
@@ -108,6 +110,7 @@ class PreparedImages:
     def __init__(self, imaging: ImageFormation, particles: Particles, cache_gib: float, rows: slice) -> None:
         self._imaging, self._particles, self._rows = imaging, particles, rows
         self._cache: ImageBatch | None = None
+        image_quality(particles)  # here, because all processes must compare the images together
         device, needed = imaging.window.device, (rows.stop - rows.start) * len(imaging.frequencies) * 12
         beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if device.type == "cpu" else 1
         self._keep = needed < min(cache_gib * 2**30, available(device) / 2 / beside)

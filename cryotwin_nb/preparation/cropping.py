@@ -10,36 +10,36 @@ import numpy as np
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.imaging.fourier import crop_images, require_box_size
 from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.particles.quality import cleaned
 
 
 @dataclass(frozen=True)
 class CroppedImages:
-    """Particle images as recorded, Fourier-cropped to a smaller box when they are read."""
+    """Particle images without hot pixels, Fourier-cropped to a smaller box when they are read."""
 
     particles: Particles
-    rows: np.ndarray
     box_size: int
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.particles)
 
     def __getitem__(self, rows: np.ndarray) -> CroppedImages:
-        return replace(self, rows=self.rows[rows])
+        return replace(self, particles=self.particles[rows])
 
     @property
     def files(self) -> dict[str, Path | None]:
         return self.particles.files
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        images = crop_images(self.particles.unwhitened(self.rows[rows]), self.box_size).numpy()
+        images = crop_images(cleaned(self.particles, rows), self.box_size).numpy()
         return -images if self.particles.contrast == "light" else images
 
     @property
     def identity(self) -> np.ndarray:
-        return self.particles.identity[self.rows]
+        return self.particles.identity
 
     def name(self, row: int) -> str:
-        return self.particles.image_name(int(self.rows[row]))
+        return self.particles.image_name(row)
 
 
 def cropped(particles: Particles, box_size: int) -> Particles:
@@ -60,7 +60,7 @@ def cropped(particles: Particles, box_size: int) -> Particles:
     if box_size == size:
         return particles
     return Particles(
-        CroppedImages(particles, np.arange(len(particles)), box_size),
+        CroppedImages(particles, box_size),
         particles.rotations,
         particles.shifts,
         particles.ctf,

@@ -23,6 +23,7 @@ from cryotwin_nb.imaging.masks import spherical_mask
 from cryotwin_nb.imaging.optics import CTF, shift_phases
 from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
 from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.particles.quality import image_quality, usable
 from cryotwin_nb.preparation.cropping import cropped
 from cryotwin_nb.reconstruction.eigenvolumes import begin
 
@@ -74,7 +75,9 @@ class Sample:
         rng = np.random.default_rng(seed)
         n, self.full_pixel_size = min(n_images, len(particles)), particles.pixel_size
         rows = np.sort(rng.choice(len(particles), n, replace=False))
-        self.particles = cropped(particles[rows], box_size)
+        drawn = particles[rows]
+        chosen, self.quality = usable(drawn), image_quality(drawn)
+        n, self.particles = len(chosen), cropped(chosen, box_size)
         self.imaging = imaging = ImageFormation(box_size, windowed=False)
         imaging.measure(self.particles)
         chunks = np.array_split(np.arange(n), -(-n // 200))
@@ -83,7 +86,7 @@ class Sample:
         self.whitening = imaging.noise[self.batch.group][:, imaging.shell].rsqrt().float()
         self.frequencies = imaging.frequencies / (box_size * self.particles.pixel_size)
         self.mask = spherical_mask(box_size, imaging.particle_radius, box_size / 16)
-        self.half = torch.as_tensor(split_in_halves(particles.identity[rows], rng))
+        self.half = torch.as_tensor(split_in_halves(chosen.identity, rng))
         self.weights = imaging.multiplicity.clone()
         self.weights[0] = 0  # the mean of an image depends on the estimate of its background
 

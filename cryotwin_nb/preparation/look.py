@@ -85,7 +85,13 @@ def first_look(particles: Particles, n_images: int = 2000, seed: int = 0, progre
     sample = Sample(particles, n_images, min(size, max(_LEAST, min(_LARGEST, size // 4 * 2))), seed)
     with tqdm(desc="first look", unit="hypothesis", disable=not progress) as bar:
         look = _Look(sample, seed, bar).result()
-    return replace(look, findings=(*look.findings, *listed(particles)))
+    return replace(look, findings=(*look.findings, *_bad(sample), *listed(particles)))
+
+
+def _bad(sample: Sample) -> Iterator[Finding]:
+    if lines := sample.quality.describe(listed=20):
+        advice = "They are left out or mended here and in all fits; look at them, and remove them if they are junk."
+        yield Finding("bad images", "; ".join(lines), advice, is_problem=False)
 
 
 class _Look:

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from cryotwin_nb.imaging.fourier import fft2, grid, n_shells, shell_mean
+from cryotwin_nb.particles.comparison import CONSTANT, LEAST, equalised, judge, noise_levels
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.whitening import Whitening
 
 _TIMES = 8.0  # multiple of the usual deviation beyond which an image is suspicious
 _USUAL = 0.02  # minimum of the usual deviation, relative to the images' standard deviation: normalised images vary less
-_HOT = 12.0  # hot pixel: multiple of the usual difference between a pixel and its neighbours
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Preparation:
         known = self.evenness is not None
         lines.append(f"views: evenness {self.evenness:.2f} (1: uniform)" if known else "views: unknown")
         reasons = Counter(reason for why in self.suspicious.values() for reason in why.split("; "))
-        kinds = Counter(reason.split(" of image ")[0] for reason in reasons.elements())
+        kinds = Counter(reason.split(" of image ")[0].split(" (")[0] for reason in reasons.elements())
         listed = ", ".join(f"{count} {reason}" for reason, count in kinds.most_common())
         lines.append(f"suspicious images: {len(self.suspicious)}{f' ({listed})' if listed else ''}")
         return "\n".join(lines)
@@ -108,6 +108,7 @@ def report(
     path: Path,
     source: Particles,
     kept: dict[str, np.ndarray],
+    full_size: int,
     whitening: Whitening | None,
     dtype: str,
     seconds: float,
@@ -123,6 +124,8 @@ def report(
         Particles from which the stack was made, on the new grid.
     kept : dict
         Statistics of the images, as in `suspicious_images`.
+    full_size : int
+        Box size of the images before cropping, pixels.
     whitening : Whitening, optional
         Scaling applied to the images.
     dtype : str
@@ -134,7 +137,7 @@ def report(
     """
     # Passing the contrast avoids a warning: the stack's contrast was set by `prepare`.
     prepared = Particles.read(path, contrast="light" if for_relion else "dark")
-    suspicious = suspicious_images(kept)
+    suspicious = suspicious_images(kept, full_size, source.optics_group)
     even = np.linspace(0, len(prepared) - 1, min(6, len(prepared))).astype(int).tolist()
     rows = [*list(suspicious)[:6], *(row for row in even if row not in suspicious)]
     sample = np.linspace(0, len(prepared) - 1, min(500, len(prepared))).astype(int)
@@ -203,29 +206,36 @@ def view_evenness(views: np.ndarray, width: float = 0.1, points: int = 500) -> f
     return float(1 / (1 / np.maximum(hits, 0.5)).mean() / max(hits.mean(), 0.5))
 
 
-def suspicious_images(kept: dict[str, np.ndarray]) -> dict[int, str]:
+def suspicious_images(kept: dict[str, np.ndarray], size: int, group: np.ndarray) -> dict[int, str]:
     """Return the numbers of images that differ strongly from the others, and the reasons.
 
     Parameters
     ----------
     kept : dict of (n,) arrays
-        mean, std: mean and standard deviation of the grey values; power: mean square after whitening; spike: largest
-        difference between a pixel and its neighbours, relative to the usual difference; digest: hash of the pixels.
+        mean: mean grey value; outside, inside, slope: as in `artefacts.Meter`; hot: number of hot pixels, replaced;
+        power: mean square after whitening; digest: hash of the pixels.
+    size : int
+        Box size of the images before cropping, pixels.
+    group : (n,) int64
+        Optics groups, whose noise levels can differ.
     """
-    std, usual = kept["std"], float(np.median(kept["std"]))
+    usual = float(np.median(kept["outside"]))
     found: dict[int, list[str]] = {}
 
     def note(rows: np.ndarray, reason: str) -> None:
         for row in rows.tolist():
             found.setdefault(row, []).append(reason)
 
-    constant = std < 1e-3 * usual
-    note(np.flatnonzero(constant), "nearly constant")
-    note(np.flatnonzero(_outliers(kept["mean"], _USUAL * usual)), "unusual mean")
-    note(np.flatnonzero(_outliers(std, _USUAL * usual) & ~constant), "unusual standard deviation")
+    measures = np.stack([kept[name] for name in ("outside", "inside", "slope")], axis=1)
+    level = noise_levels(measures)
+    bad = judge(level + equalised(level, group)[0], measures, kept["hot"], size) if len(level) >= LEAST else {}
+    for row, why in bad.items():
+        note(np.array([row]), why)
+    constant = np.isin(np.arange(len(level)), [row for row, why in bad.items() if why == CONSTANT])
+    note(np.flatnonzero(_outliers(kept["mean"], _USUAL * usual) & ~constant), "unusual mean")
     power = kept["power"]
     note(np.flatnonzero(_outliers(power, _USUAL * float(np.median(power))) & ~constant), "unusual power")
-    note(np.flatnonzero((kept["spike"] > _HOT) & ~constant), "hot pixel")
+    note(np.flatnonzero((kept["hot"] > 0) & ~constant), "hot pixel")
     _, first, group = np.unique(kept["digest"], return_index=True, return_inverse=True)
     for row in np.flatnonzero((first[group] != np.arange(len(group))) & ~constant):
         note(np.array([row]), f"duplicate of image {first[group[row]]}")

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from cryotwin_nb.formats.files import atomic, require_writable
@@ -27,9 +26,11 @@ from cryotwin_nb.formats.partial import PartialStack
 from cryotwin_nb.formats.sidecars import stack_stamp
 from cryotwin_nb.formats.star import SIGN, STACK, WHITENED
 from cryotwin_nb.formats.star_writing import write_star
-from cryotwin_nb.imaging.fourier import filter_images
-from cryotwin_nb.particles.formation import ImageFormation
+from cryotwin_nb.imaging.artefacts import Meter, mend, spikes
+from cryotwin_nb.imaging.fourier import crop_images, filter_images
+from cryotwin_nb.particles.formation import ImageFormation, evenly
 from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.particles.quality import image_quality
 from cryotwin_nb.particles.whitening import Whitening
 from cryotwin_nb.particles.writing import require_outputs, save_beside
 from cryotwin_nb.preparation.cropping import cropped
@@ -40,7 +41,7 @@ from cryotwin_nb.preparation.report import Preparation, report
 
 _TYPES = {"float16": np.float16, "float32": np.float32}
 _LARGEST = 2.0**15  # largest stored value; the maximum of float16 is 65504
-_CHUNK = 256
+_CHUNK, _SAMPLE, _NEVER = 256, 500, 1e30
 
 
 def prepare(
@@ -130,9 +131,10 @@ def prepare(
         output.with_suffix(".mrcs"), len(small), small.box_size, small.pixel_size, _TYPES[dtype], _CHUNK
     )
     identity = {"box size": small.box_size, "type": dtype, "whitening": whiten, "input": identity_of(particles, _CHUNK)}
-    identity |= {"images per chunk": _CHUNK, "for RELION": for_relion, "grids": grids}
-    amplitude = np.array(stack.open(identity, resume, lambda: _amplitude(small, whiten, dtype))["amplitude"])
-    work = partial(_chunk, small, amplitude, dtype, for_relion)
+    identity |= {"images per chunk": _CHUNK, "for RELION": for_relion, "grids": grids, "hot pixels": "replaced"}
+    known = stack.open(identity, resume, lambda: _amplitude(small, whiten, dtype) | _hot(particles))
+    amplitude = np.array(known["amplitude"])
+    work = partial(_chunk, particles, small, amplitude, known["hot"], dtype, for_relion)
     _fill(stack, work, workers or _processors(), progress)
     kept = stack.kept()
     whitening = Whitening(amplitude, _rows(small, amplitude), kept["scale"]) if len(amplitude) else None
@@ -140,14 +142,14 @@ def prepare(
     set_statistics(stack.stack, kept["low"].min(), kept["high"].max(), kept["stored"].mean(), squares.mean())
     _publish(stack, small, whitening, output, for_relion)
     written(output, chain)
-    return report(output, small, kept, whitening, dtype, time.perf_counter() - started, for_relion)
+    return report(output, small, kept, particles.box_size, whitening, dtype, time.perf_counter() - started, for_relion)
 
 
 def _amplitude(particles: Particles, whiten: bool, dtype: str) -> dict[str, list]:
     """Return spectra (G, n_shells); dividing images by them gives noise of unit variance. Empty if unscaled."""
     if not whiten and dtype == "float32":
         return {"amplitude": []}
-    power = ImageFormation(particles.box_size, windowed=False).noise_of_groups(particles)
+    power = ImageFormation(particles.box_size, windowed=False).noise_of_groups(particles, scaled=False)
     amplitude = (power * particles.pixel_size**2 * particles.box_size).sqrt().numpy()
     amplitude = np.maximum(amplitude, 1e-3 * amplitude.max())  # limits the amplification
     if not whiten:
@@ -160,17 +162,28 @@ def _rows(particles: Particles, amplitude: np.ndarray) -> np.ndarray:
     return particles.optics_group + 1 if len(amplitude) > 1 else np.zeros(len(particles), np.int64)
 
 
+def _hot(particles: Particles) -> dict[str, float]:
+    """Return the spike of a hot pixel, by a sample of the images."""
+    sample = evenly(np.arange(len(particles)), _SAMPLE)
+    return {"hot": min(image_quality(particles[sample]).hot, _NEVER)}  # a number that JSON can hold
+
+
 def _chunk(
-    particles: Particles, amplitude: np.ndarray, dtype: str, for_relion: bool, rows: np.ndarray
+    full: Particles, small: Particles, amplitude: np.ndarray, hot: float, dtype: str, for_relion: bool, rows: np.ndarray
 ) -> tuple[np.ndarray, dict]:
     """Return images as stored, and statistics of each image before and after processing."""
-    images = particles.unwhitened(rows)  # a stack that was prepared before is not whitened twice
-    kept = {"mean": images.mean((1, 2)), "std": images.std((1, 2)), "spike": _spike(images)}
+    images = full.unwhitened(rows)  # a stack that was prepared before is not whitened twice
     digests = [hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest() for image in images.numpy()]
+    count = torch.zeros(len(rows))
+    for position in (spikes(images)[0] > hot).nonzero().flatten().tolist():
+        images[position], count[position] = mend(images[position], hot)
+    measures = Meter(full.box_size).measure(images).T
+    kept = {"mean": images.mean((1, 2)), "hot": count, **dict(zip(("outside", "inside", "slope"), measures[:3]))}
+    images = images if small is full else crop_images(images, small.box_size)
     if len(amplitude):
-        outside = 1 - ImageFormation(particles.box_size).window
+        outside = 1 - ImageFormation(small.box_size).window
         images = images - ((images * outside).sum((1, 2)) / outside.sum())[:, None, None]
-        images = filter_images(images, torch.as_tensor(1 / amplitude[_rows(particles[rows], amplitude)]))
+        images = filter_images(images, torch.as_tensor(1 / amplitude[_rows(small[rows], amplitude)]))
     images = normalised(images) if for_relion else images
     peak = images.abs().amax((1, 2))
     scale = torch.ones_like(peak)
@@ -184,13 +197,6 @@ def _chunk(
         "scale": scale.tolist(),  # exact
         "digest": digests,
     }
-
-
-def _spike(images: Tensor) -> Tensor:
-    """Return the maximum difference (m,) of a pixel from the mean of its four neighbours, over the RMS difference."""
-    neighbours = sum((images.roll(step, axis) for axis in (1, 2) for step in (-1, 1)), torch.zeros(()))
-    away = (images - neighbours / 4).abs()
-    return away.amax((1, 2)) / away.square().mean((1, 2)).sqrt().clamp_min(1e-30)
 
 
 def _fill(stack: PartialStack, work, workers: int, progress: bool) -> None:

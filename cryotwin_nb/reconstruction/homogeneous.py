@@ -17,6 +17,7 @@ from cryotwin_nb.formats.copies import effective_copies, merge_duplicates
 from cryotwin_nb.imaging.fsc import FscCurve
 from cryotwin_nb.particles.formation import ImageFormation
 from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.particles.quality import bad_rows
 from cryotwin_nb.reconstruction.halves import (
     back_project,
     density_power,
@@ -144,10 +145,11 @@ def reconstruct_many(
     progress: bool = False,
 ) -> list[Reconstruction]:
     """Run `reconstruct` for several sets of weights (S, n) in one pass over the images, with the same half-sets."""
-    weights = np.asarray(weights, dtype=np.float64)
+    weights = np.array(weights, dtype=np.float64)
     imaging = measured(particles, particle_radius, imaging)
     halves = require_halves(halves, particles, seed)
     _require_weights(weights, len(particles))
+    weights[:, bad_rows(particles, np.flatnonzero(weights.any(0)))] = 0
     merged = merge_duplicates(np.asarray(weights), particles.identity, particles.require_views()[0])
     power = density_power(particles, np.flatnonzero(merged.any(0)), imaging)
     results = []

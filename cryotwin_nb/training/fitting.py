@@ -15,6 +15,7 @@ from cryotwin_nb.formats.outputs import refuse_inputs
 from cryotwin_nb.models.cryotwin import CryoTwin
 from cryotwin_nb.models.history import History
 from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.particles.quality import usable
 from cryotwin_nb.particles.streaming import require_suitable
 from cryotwin_nb.particles.writing import inputs_of
 from cryotwin_nb.runtime import distributed
@@ -62,6 +63,9 @@ def fit(
 
     Notes
     -----
+    Images unlike the others are left out, as if they were not in the file, and hot pixels are replaced; a warning names
+    them (`image_quality`). They have latents like all others when the particles are embedded.
+
     If several processes have joined (`distributed.joined`; `torchrun ... -m cryotwin_nb train` does this), all must
     call `fit` with the same arguments. They share the work and end with the same model; only the first one writes files
     and shows progress.
@@ -82,6 +86,7 @@ def fit(
         raise InputError("n_components", found, expected, "Use fewer components or more images.")
     distributed.require_enough(len(particles))
     progress = progress and distributed.rank() == 0
+    particles = usable(particles)
     model.to(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if config.checkpoint:
         require_writable(Path(config.checkpoint).parent)  # fail now, not after the first pass

@@ -19,6 +19,7 @@ from cryotwin_nb.imaging.optics import slice_coordinates
 from cryotwin_nb.models.cryotwin import CryoTwin
 from cryotwin_nb.particles.formation import ImageBatch
 from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.particles.quality import usable
 from cryotwin_nb.particles.streaming import require_suitable
 from cryotwin_nb.training.objective import has_bfloat16
 
@@ -75,6 +76,7 @@ def warm_start(
     _require_pair(model, source)
     for either in (model, source):
         require_suitable(either.imaging, particles)
+    particles = usable(particles)
     model.imaging.measure(particles)
     latents = source.embed(particles, progress=progress)
     shares = source.prior.responsibilities(latents)
