@@ -113,8 +113,11 @@ def require_own_latents(path: Path, model: CryoTwin, model_file: Path) -> None:
 def read_points(path: Path) -> np.ndarray:
     """Read latents (n, d) from a file as float64; see `read_latents`."""
     from cryotwin_nb.exchange import read_latents
+    from cryotwin_nb.exchange.export import require_listed
 
-    return read_latents(path).double().numpy()
+    values = read_latents(path).double().numpy()
+    require_listed(path)
+    return values
 
 
 def components_of(prior: GaussianMixture, name: str, labels: Path | None, where: str) -> list[int]:

@@ -28,6 +28,7 @@ from cryotwin_nb.formats.hand import mirrored_poses
 from cryotwin_nb.formats.metadata import select
 from cryotwin_nb.formats.origins import origin_of, record_of, written
 from cryotwin_nb.formats.outputs import refuse_inputs
+from cryotwin_nb.formats.sets import file_set
 from cryotwin_nb.formats.stacks import IMAGES_PER_STACK
 from cryotwin_nb.formats.subsets import write_cs_subset, write_star_subset
 from cryotwin_nb.mixture.gaussian import GaussianMixture
@@ -125,12 +126,14 @@ def write_selection(
     extra = {name: values[order] for name, values in extra.items()}
     chain = tuple(link[order] for link in chain)
     if is_list or source is None:
-        write_indices(path, source_rows)
-        written(path, chain)
+        with file_set(path.parent):
+            write_indices(path, source_rows)
+            written(path, chain)
         return path
     extra |= mirrored_poses(source, source_rows) if flip_hand else {}
-    moved = _SUBSETS[path.suffix.lower()](path, source, source_rows, extra, images)
-    written(path, chain, is_copy=True)
+    with file_set(path.parent):
+        moved = _SUBSETS[path.suffix.lower()](path, source, source_rows, extra, images)
+        written(path, chain, is_copy=True)
     if moved:
         text = f"{path}: the stack {moved!r} is found relative to {source}, but not relative to the new file."
         warn_user(f"{text} Read the new file with datadir=, or write it into the same project.")
@@ -203,10 +206,11 @@ def write_states(
     refuse_inputs([*paths.values(), *records], inputs_of(particles))
     refuse_foreign_records(records)
     require_writable(folder)
-    return [
-        write_selection(path, particles, files[name], {column: number[files[name]]}, flip_hand=flip_hand)
-        for name, path in paths.items()
-    ]
+    with file_set(folder):
+        return [
+            write_selection(path, particles, files[name], {column: number[files[name]]}, flip_hand=flip_hand)
+            for name, path in paths.items()
+        ]
 
 
 def _values(name: str, values: Any, n: int, path: Path) -> np.ndarray:
