@@ -13,12 +13,15 @@ from unittest import mock
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 import cryotwin_nb as ct
 from cryotwin_nb.cli.main import main
 from cryotwin_nb.cli.reading import require_own_latents
 from cryotwin_nb.exchange.export import require_listed
 from cryotwin_nb.exchange.latents import latents_of
+from cryotwin_nb.explorer.saving import write_snapshot
+from cryotwin_nb.formats.files import atomic
 from cryotwin_nb.formats.mrc import read_map
 from cryotwin_nb.formats.origins import chain_of, load, record_of
 from cryotwin_nb.pathways.ridgeline import pathway_from_knots
@@ -99,6 +102,7 @@ def cases(inputs: Path) -> dict[str, Case]:
         "write_pathway": Case(lambda f: pathway(f, 3, 0.0), lambda f: pathway(f, 1, 1.0), path_in),
         "embed": Case(embeds("model"), embeds("other"), lambda f: latents(f / "z.npy", inputs)),
         "train": Case(lambda f: trains(inputs, f, "model"), lambda f: trains(inputs, f, "other"), run),
+        "explorer.export": Case(lambda f: explores(f, 3), lambda f: explores(f, 2), exploration),
         "look": Case(lambda f: looks(inputs, f), lambda f: looks(inputs, f, "--flip-hand"), maps),
     }
 
@@ -207,6 +211,46 @@ def run(folder: Path) -> Any:
 
 def looks(inputs: Path, folder: Path, *options: str) -> None:
     main(["look", f"{inputs / 'raw.star'}", *DARK, "--output", f"{folder}", *options])
+
+
+def an_explorer(n_steps: int) -> ct.PathwayExplorer:
+    """Return an explorer with a path of a ball that grows."""
+    means = torch.tensor([[0.0, 0.0], [4.0, 0.5]])
+    density = ct.GaussianMixture([0.6, 0.4], means, 0.8 * torch.eye(2).expand(2, 2, 2))
+    balls = (torch.arange(8.0) - 4).square()
+    balls = balls[:, None, None] + balls[:, None] + balls
+
+    def decode(z: torch.Tensor) -> torch.Tensor:
+        return torch.exp(-balls / (6 + torch.as_tensor(z)[:, :1, None, None].abs())).float()
+
+    explorer = ct.PathwayExplorer(density, density.sample(50, seed=0), decode, voxel_size=3.0)
+    explorer.controls.n_steps.value = n_steps
+    return explorer.choose(0, 1).compute()
+
+
+def small_movie(file: Path, *_: Any, **__: Any) -> None:
+    with atomic(file) as partial:
+        partial.write_bytes(b"a movie")
+
+
+def small_pictures() -> Any:
+    """Replace the movie and the figure of an export, which take seconds."""
+    names = {"write_movie": small_movie, "draw_view": lambda _: Figure((1, 1), dpi=20)}
+    return mock.patch.multiple("cryotwin_nb.explorer.saving", **names)
+
+
+def explores(folder: Path, n_steps: int) -> None:
+    explorer = an_explorer(n_steps)
+    if n_steps == 3:  # the former one has a picture, which the new path is too short for
+        write_snapshot(folder, 3, b"png")
+    with small_pictures():
+        explorer.export(folder)
+
+
+def exploration(folder: Path) -> Any:
+    note = json.loads(file_of(folder / "explorer.json").read_text())
+    pictures = [(folder / name).read_bytes() for name in note["files"] if name.endswith((".png", ".gif"))]
+    return [note, pictures, path_in(folder)]
 
 
 def maps(folder: Path) -> Any:

@@ -322,9 +322,13 @@ def test_snapshots_of_the_user_and_of_another_session_are_told_apart(tmp_path, m
     monkeypatch.setattr(saving, "_SNAPSHOTS", set())
     assert saving._former(tmp_path) == {"explorer.json", "snapshot_006.png", "snapshot_007.png"}
     (tmp_path / "explorer.json").write_text(json.dumps({"kind": "PathwayExplorer", "latents": [[0.0], [1.0]]}))
-    assert saving._former(tmp_path) == {"support.csv", "snapshot_000.png", "snapshot_001.png"}
+    pictures = {"pathway.gif", "pathway.png", "snapshot_000.png", "snapshot_001.png"}
+    assert saving._former(tmp_path) == {"explorer.json", "support.csv", *pictures}
     (tmp_path / "explorer.json").write_text(json.dumps({"kind": "mine", "files": ["support.csv"]}))
     assert saving._former(tmp_path) == set()
+    with pytest.raises(InputError, match=r"snapshot_008\.png would be replaced, but explorer\.json does not list it"):
+        write_snapshot(tmp_path, 8, b"png")
+    assert (tmp_path / "snapshot_008.png").read_text() == "mine"
 
 
 # -------------------------------------------------------------------------------------------------- before the work

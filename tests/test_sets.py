@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from outputs_of_calls import cases, make, path_in, pathway
+from outputs_of_calls import an_explorer, cases, make, path_in, pathway, small_pictures
 from stopping import after_stops, steps
 
 import cryotwin_nb as ct
@@ -221,3 +221,24 @@ def test_no_second_stack_remains(tmp_path):
     for seed in (0, 1):
         ct.prepare(ct.simulate.hinge(20, 16, seed=seed, progress=False), tmp_path / "p.star", progress=False)
     assert visible(tmp_path) == {"p.star", "p.mrcs", "p.whitening.npz", "p.truth.npz"}
+
+
+@pytest.mark.parametrize("name", ["pathway.gif", "pathway.png", "explorer.json", "map_001.mrc"])
+def test_a_file_of_the_users_own_is_not_replaced_by_an_export(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"{name} would be replaced, but .* does not list it"):
+        an_explorer(2).export(tmp_path)
+    assert visible(tmp_path) == {name} and (tmp_path / name).read_text() == "mine"
+
+
+def test_each_explorer_has_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, other = an_explorer(2), an_explorer(3)
+    with small_pictures():
+        for explorer, name in ((first, "pathway"), (other, "pathway_2"), (first, "pathway")):
+            explorer.controls.export.click()
+            explorer._worker._job.wait(60)
+            assert explorer.controls.output == name
+    assert [len(list(Path(name).glob("map_*"))) for name in ("pathway", "pathway_2")] == [3, 4]
+    other.controls.folder.value = "pathway"  # chosen
+    assert other.controls.own_folder() == "pathway" and visible(tmp_path) == {"pathway", "pathway_2"}
