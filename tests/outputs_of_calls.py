@@ -79,7 +79,8 @@ def cases(inputs: Path) -> dict[str, Case]:
         return lambda f: ct.write_selection(f / name, raw, rows)
 
     def states(seed: int) -> Callable[[Path], Any]:
-        return lambda f: ct.write_states(f, raw, z[seed], prior())
+        found = ct.find_states(prior())[: 2 - seed]  # the second time, one state less
+        return lambda f: ct.write_states(f, raw, z[seed], prior(), found)
 
     def embeds(model: str) -> Callable[[Path], Any]:
         given = [f"{inputs / model}.safetensors", f"{inputs / 'raw.star'}", *DARK]
@@ -143,6 +144,8 @@ def indices(folder: Path) -> Any:
 def state_files(folder: Path) -> Any:
     found = {}
     ct.Particles.read(folder / "states.star", contrast="dark", images=False)
+    names = json.loads((folder / "states.json").read_text())["files"]
+    assert sorted(names) == sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     for path in sorted(folder.glob("[!.]*.star")):
         read = ct.Particles.read(path, contrast="dark", images=False)
         found[path.name] = [read.rotations, links(chain_of(path, read.source_rows)), read.columns.to_numpy().tolist()]

@@ -242,3 +242,22 @@ def test_each_explorer_has_a_folder_of_its_own(tmp_path, monkeypatch):
     assert [len(list(Path(name).glob("map_*"))) for name in ("pathway", "pathway_2")] == [3, 4]
     other.controls.folder.value = "pathway"  # chosen
     assert other.controls.own_folder() == "pathway" and visible(tmp_path) == {"pathway", "pathway_2"}
+
+
+@pytest.mark.filterwarnings("ignore:.*found relative to")
+def test_of_states_only_files_that_are_listed_are_replaced_or_deleted(inputs, tmp_path):
+    case = cases(inputs)["write_states"]
+    (tmp_path / "S2.star").write_text("mine")
+    with pytest.raises(InputError, match=r"S2\.star would be replaced, but states\.json does not list it"):
+        case.former(tmp_path)
+    assert visible(tmp_path) == {"S2.star"}
+    (tmp_path / "S2.star").rename(tmp_path / "S9.star")
+    case.former(tmp_path)
+    ct.write_selection(tmp_path / "own.star", ct.Particles.read(inputs / "raw.star", contrast="dark"), [3])
+    case.call(tmp_path)
+    ours = {f"{name}.star{end}" for name in ("S1", "states", "own") for end in ("", ".origin.npz")}
+    assert visible(tmp_path) == {*ours, "states.json", "S9.star"}
+    (tmp_path / "states.json").unlink()  # as in earlier builds, which wrote no list
+    case.former(tmp_path)
+    assert visible(tmp_path) == {*ours, "S2.star", "S2.star.origin.npz", "states.json", "S9.star"}
+    assert (tmp_path / "S9.star").read_text() == "mine"
