@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -98,10 +100,9 @@ def test_a_stopped_call_leaves_the_former_output_or_the_new_one(inputs, tmp_path
 @pytest.fixture
 def stopped(former) -> Path:
     """A folder in which writing stopped when the journal was complete, and nothing was renamed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cryotwin_nb.formats.sets.complete", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            put(former, "new", "a.txt", "c.txt")
+    stop = mock.patch("cryotwin_nb.formats.sets.complete", side_effect=KeyboardInterrupt)
+    with stop, pytest.raises(KeyboardInterrupt):
+        put(former, "new", "a.txt", "c.txt")
     assert (former / "a.txt").read_text() == "old a.txt" and (former / JOURNALS).is_dir()
     return former
 
@@ -119,6 +120,21 @@ def test_readers_and_writers_complete_an_output(stopped, settle):
     settle(stopped)
     assert visible(stopped) <= {"a.txt", "c.txt"}  # the last of these removes all files
     assert settle is not require_writable or found(stopped) == NEW
+
+
+def test_a_list_in_another_folder_gets_the_new_stack(tmp_path):
+    """The STAR file is not in the folder in which writing stopped."""
+    folder, lists = tmp_path / "stacks", tmp_path / "lists"
+    folder.mkdir(), lists.mkdir()
+    former, new = (ct.simulate.hinge(20, 16, seed=seed, progress=False) for seed in (0, 1))
+    former.write(folder / "p.star", progress=False)
+    text = (folder / "p.star").read_text().replace("@p.mrcs", "@../stacks/p.mrcs")
+    (lists / "p.star").write_text(re.sub(r"mrc:\w+", "none", text))
+    stop = mock.patch("cryotwin_nb.formats.sets.complete", side_effect=KeyboardInterrupt)
+    with stop, pytest.raises(KeyboardInterrupt):
+        new.write(folder / "p.star", progress=False)
+    found = ct.Particles.read(lists / "p.star", contrast="dark").images(slice(None))
+    assert np.array_equal(found, new.images(slice(None)))
 
 
 def test_where_an_output_cannot_be_completed_it_is_refused_in_one_sentence(stopped, monkeypatch):

@@ -177,6 +177,9 @@ def locate_stacks(names: Iterable[str], listed_in: Path, datadir: str | os.PathL
     shortened: dict[str, bool] = {}
     for name in names:
         found[name], shortened[name] = find_stack(name, listed_in, datadir)
+    changing = any(os.path.isdir(folder / JOURNALS) for folder in {path.parent for path in found.values()})
+    for path in found.values() if changing else ():
+        settle(path.parent, path.name)
     by_file: dict[Path, str] = {}
     for name, path in found.items():
         other = by_file.setdefault(path.resolve(), name)
