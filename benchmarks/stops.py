@@ -11,6 +11,7 @@ was found, and how often running it again did not help.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -19,16 +20,19 @@ from pathlib import Path
 
 os.environ["NUMBA_THREADING_LAYER"] = "workqueue"  # the other threads do not survive a fork
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from common import machine, write_results
+from common import RESULTS, machine, write_results
 from outputs_of_calls import cases, make
 from stopping import after_stops
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="part of the names of the calls to stop")
+    parser.add_argument(
+        "--only", default="", help="part of the names of the calls to stop; the results of the others are kept"
+    )
     args = parser.parse_args()
-    found = {}
+    results = RESULTS / "stops.json"
+    found = json.loads(results.read_text())["found after a stop"] if args.only and results.exists() else {}
     with tempfile.TemporaryDirectory() as name:
         inputs = Path(name, "inputs")
         inputs.mkdir()
@@ -42,8 +46,7 @@ def main() -> None:
             counts = after_stops(case.call, case.state, former, Path(name, f"work{number}"), again=True)
             found[call] = {key: counts[key] for key in ("old", "new", "refused", "mixed", "again")}
             print(f"{call}: {found[call]}, {time.perf_counter() - began:.0f} s", flush=True)
-    if not args.only:
-        write_results("stops", {"machine": machine(), "found after a stop": found})
+            write_results("stops", {"machine": machine(), "found after a stop": found})
 
 
 if __name__ == "__main__":

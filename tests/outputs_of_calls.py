@@ -5,6 +5,7 @@ Used by the tests and by benchmarks/stops.py.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -103,6 +104,9 @@ def cases(inputs: Path) -> dict[str, Case]:
         "write_pathway": Case(lambda f: pathway(f, 3, 0.0), lambda f: pathway(f, 1, 1.0), path_in),
         "embed": Case(embeds("model"), embeds("other"), lambda f: latents(f / "z.npy", inputs)),
         "train": Case(lambda f: trains(inputs, f, "model"), lambda f: trains(inputs, f, "other"), run),
+        "train, from its beginning": Case(
+            lambda f: trains_fully(inputs, f, 0), lambda f: trains_fully(inputs, f, 1), run
+        ),
         "explorer.export": Case(lambda f: explores(f, 3), lambda f: explores(f, 2), exploration),
         "look": Case(lambda f: looks(inputs, f), lambda f: looks(inputs, f, "--flip-hand"), maps),
     }
@@ -110,7 +114,12 @@ def cases(inputs: Path) -> dict[str, Case]:
 
 def ready_latents(z: torch.Tensor) -> Any:
     """Replace the computation of latents, which uses threads that do not survive a fork."""
-    return mock.patch.object(ct.CryoTwin, "embed", return_value=z.float())
+
+    @functools.wraps(ct.CryoTwin.embed)  # its signature makes options
+    def embed(*_: Any, **__: Any) -> torch.Tensor:
+        return z.float()
+
+    return mock.patch.object(ct.CryoTwin, "embed", embed)
 
 
 def command(*arguments: str) -> None:
@@ -203,6 +212,11 @@ def trains(inputs: Path, folder: Path, model: str) -> None:
     arguments = [f"{inputs / 'raw.star'}", *DARK, "--latent-dim", "2", "--n-components", "2", "--device", "cpu"]
     with mock.patch("cryotwin_nb.training.fit", fit), ready_latents(prior().sample(N, seed=len(model))):
         command("train", *arguments, "--output", f"{folder}")
+
+
+def trains_fully(inputs: Path, folder: Path, seed: int) -> None:
+    arguments = [f"{inputs / 'raw.star'}", *DARK, "--latent-dim", "2", "--n-components", "2", "--device", "cpu"]
+    command("train", *arguments, "--epochs", "1", "--seed", f"{seed}", "--output", f"{folder}")
 
 
 def run(folder: Path) -> Any:
