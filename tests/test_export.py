@@ -230,6 +230,8 @@ def test_the_hand_is_flipped_in_all_maps_and_recorded(prior, tmp_path, box_size)
         ]
         assert ["Hand flipped" in label for label in labels] == [False, True]
     summaries = [json.loads((tmp_path / name / "path.json").read_text()) for name in ("one", "other")]
+    digests = [summary.pop("sha256") for summary in summaries]
+    assert {name for name in digests[0] if digests[0][name] != digests[1][name]} >= {file.name for file in files}
     assert [summary.pop("flipped_hand") for summary in summaries] == [False, True] and summaries[0] == summaries[1]
     for name in ("latents.txt", "pathway.cxc", "pathway.pml"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()

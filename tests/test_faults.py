@@ -387,29 +387,3 @@ def test_prepared_sets_of_earlier_builds_are_read(folder):
     (folder / "particles.star").write_text(re.sub(r"(_cryotwin\w+) #\d+", r"\1", "\n".join(lines) + "\n"))
     earlier = read(folder / "particles.star")
     assert torch.equal(earlier.unwhitened([0, 89]), expected) and earlier.truth is not None
-
-
-@pytest.mark.parametrize("stop", range(4))
-@pytest.mark.parametrize("name", ["raw", "particles"])
-def test_a_preparation_killed_while_it_replaces_another_set_leaves_no_mixture(folder, name, stop, monkeypatch):
-    former, renamed = read(folder / f"{name}.star"), []
-    former.truth = former.truth if name == "particles" else None  # without files beside it
-    (folder / "again").mkdir()
-    former.write(folder / "again/particles.star", progress=False)
-
-    def killed(source, target, plain=os.replace):
-        if ".partial" not in f"{target}":
-            if len(renamed) == stop:
-                raise KeyboardInterrupt
-            renamed.append(target)
-        plain(source, target)
-
-    monkeypatch.setattr("os.replace", killed)
-    with pytest.raises(KeyboardInterrupt):
-        ct.prepare(ct.simulate.hinge(90, 16, seed=1, progress=False), folder / "again/particles.star", progress=False)
-    if stop == 0:
-        found = read(folder / "again/particles.star")
-        assert torch.equal(found.unwhitened(slice(0, 9)), former.unwhitened(slice(0, 9)))
-    else:
-        with pytest.raises(ct.InputError):
-            read(folder / "again/particles.star")

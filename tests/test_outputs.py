@@ -221,17 +221,20 @@ def test_only_maps_that_path_json_lists_are_removed(tmp_path):
     assert all((tmp_path / name).read_text() == "mine" for name in own)
 
 
-@pytest.mark.parametrize("summary", [None, "[1", "[]", '{"files": 3}', '{"log_prob": "x"}', '{"files": null}'])
-def test_without_a_list_no_map_is_removed(tmp_path, summary):
-    if summary is not None:
-        (tmp_path / "path.json").write_text(summary)
+@pytest.mark.parametrize("summary", ["[1", "[]", '{"files": 3}', '{"log_prob": "x"}', '{"files": null}'])
+def test_without_a_list_nothing_is_replaced_or_removed(tmp_path, summary):
+    (tmp_path / "path.json").write_text(summary)
     (tmp_path / "map_009.mrc").write_text("mine")
+    with pytest.raises(InputError, match=r"path\.json would be replaced"):
+        write(tmp_path, 2)
+    (tmp_path / "path.json").unlink()
     write(tmp_path, 2)
     assert (tmp_path / "map_009.mrc").read_text() == "mine"
 
 
 def test_a_list_reaches_no_other_files(tmp_path):
     names = ["../outside.mrc", "../map_009.mrc", "/etc/map_009.mrc", "raw.star", "map_009.mrc/x", 7, ["map_008.mrc"]]
+    names.append("path.json")
     (tmp_path / "path").mkdir()
     (tmp_path / "path/path.json").write_text(json.dumps({"files": names}))
     for name in ("outside.mrc", "map_009.mrc", "path/raw.star"):
@@ -319,9 +322,13 @@ def test_snapshots_of_the_user_and_of_another_session_are_told_apart(tmp_path, m
     monkeypatch.setattr(saving, "_SNAPSHOTS", set())
     assert saving._former(tmp_path) == {"explorer.json", "snapshot_006.png", "snapshot_007.png"}
     (tmp_path / "explorer.json").write_text(json.dumps({"kind": "PathwayExplorer", "latents": [[0.0], [1.0]]}))
-    assert saving._former(tmp_path) == {"support.csv", "snapshot_000.png", "snapshot_001.png"}
+    pictures = {"pathway.gif", "pathway.png", "snapshot_000.png", "snapshot_001.png"}
+    assert saving._former(tmp_path) == {"explorer.json", "support.csv", *pictures}
     (tmp_path / "explorer.json").write_text(json.dumps({"kind": "mine", "files": ["support.csv"]}))
     assert saving._former(tmp_path) == set()
+    with pytest.raises(InputError, match=r"snapshot_008\.png would be replaced, but explorer\.json does not list it"):
+        write_snapshot(tmp_path, 8, b"png")
+    assert (tmp_path / "snapshot_008.png").read_text() == "mine"
 
 
 # -------------------------------------------------------------------------------------------------- before the work
@@ -386,10 +393,10 @@ def test_a_place_that_is_read_only_or_full_is_found_before_the_work(case, full, 
 
 def test_a_disk_too_small_for_the_maps_is_found_before_they_are_decoded(work, monkeypatch, capsys):
     monkeypatch.chdir(work)
-    usage = shutil._ntuple_diskusage(10**6, 10**6, 80_000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     few = [*ENDS, "--n-steps", "2"]
-    assert main(["pathway", MODEL, *few, "--output", "path"]) == 0  # the maps that it replaces make room
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 90_000))
+    assert main(["pathway", MODEL, *few, "--output", "path"]) == 0  # beside the former maps
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 80_000))
     monkeypatch.setattr(WORK[1], lambda *_, **__: pytest.fail("the work has begun"))
     capsys.readouterr()
     assert main(["pathway", MODEL, *few, "--output", "new"]) == 2

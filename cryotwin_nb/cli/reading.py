@@ -114,8 +114,11 @@ def require_own_latents(path: Path, model: CryoTwin, model_file: Path) -> None:
 def read_points(path: Path) -> np.ndarray:
     """Read latents (n, d) from a file as float64; see `read_latents`."""
     from cryotwin_nb.exchange import read_latents
+    from cryotwin_nb.exchange.export import require_listed
 
-    return read_latents(path).double().numpy()
+    values = read_latents(path).double().numpy()
+    require_listed(path)
+    return values
 
 
 def counts_of(options: argparse.Namespace, model: CryoTwin, states: Sequence[State]) -> list[dict[str, int]]:

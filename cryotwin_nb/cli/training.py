@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +95,9 @@ def look(options: argparse.Namespace) -> int:
     numbers |= {"pose_error_degrees": found.pose_error, "shift_error_angstrom": found.shift_error}
     print_result(options, numbers | {"findings": [vars(f) for f in found.findings]}, found.summary())
     if options.output:
-        from cryotwin_nb.formats.mrc_writing import write_map
-        from cryotwin_nb.imaging.fourier import mirrored
+        from cryotwin_nb.cli.looking import write_look
 
-        for name, volume in {"map": found.map, "half1": found.half_maps[0], "half2": found.half_maps[1]}.items():
-            write_map(options.output / f"{name}.mrc", volume.numpy(), found.voxel_size, flip_hand=options.flip_hand)
-        shown = replace(found, map=mirrored(found.map)) if options.flip_hand else found
-        with atomic(options.output / "look.png") as partial:
-            draw(shown).savefig(partial, dpi=120, bbox_inches="tight")
+        write_look(options.output, found, draw, options.flip_hand)
     return PROBLEMS if found.problems else DONE
 
 
@@ -181,6 +175,7 @@ def train(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace, is_main: bool) -> None:
     """Train a model; only the main process prints and writes."""
     from cryotwin_nb.exchange.latents_record import save_latents
+    from cryotwin_nb.formats.sets import file_set
     from cryotwin_nb.models.cryotwin import CryoTwin
     from cryotwin_nb.models.storage import fingerprint
     from cryotwin_nb.runtime import distributed
@@ -198,11 +193,11 @@ def _train(options: argparse.Namespace, is_main: bool) -> None:
     values = values_of(options, training_options()) | {"checkpoint": checkpoint}
     resumes = distributed.first(lambda: options.resume and checkpoint.exists())
     fit(model, particles, TrainingConfig(seed=options.seed, **values), resume=checkpoint if resumes else None)
-    if is_main:
-        model.save(model_file)
     latents = model.embed(particles, progress=True)
     if is_main:
-        save_latents(latents_file, latents, particles, fingerprint(model.state_dict()), model_file)
+        with file_set(options.output):
+            model.save(model_file)
+            save_latents(latents_file, latents, particles, fingerprint(model.state_dict()), model_file)
         print(f"{options.output}: {model.prior.n_components} components in {model.config['latent_dim']} dimensions")
 
 

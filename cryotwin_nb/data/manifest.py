@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.formats.files import read_yaml
+from cryotwin_nb.formats.plain_yaml import read_yaml
 
 UNVERIFIED = "unverified"
 """Placeholder in the manifest for an unknown checksum."""

@@ -130,8 +130,7 @@ def pathway_support(
     metric = information(decode, points, 0.01 * float(z.std(0).norm()), imaging)
     metric *= _grey_value(decode, particles, z, imaging) ** 2
     distance = distances(metric, points, z).numpy()
-    near = np.flatnonzero((distance < candidates[-1]).any(0))
-    distance[:, bad_rows(particles, near)] = np.inf
+    distance[:, bad_rows(particles, np.flatnonzero((distance < candidates[-1]).any(0)))] = np.inf
     near = np.flatnonzero((distance < candidates[-1]).any(0))
     power = density_power(particles, near if len(near) else np.arange(len(particles)), imaging)
     rows: list[dict[str, Any]] = []
@@ -182,8 +181,7 @@ def _grey_value(decode: Decode, particles: Particles, z: Tensor, imaging: ImageF
 
     It is estimated from up to `n` images and the mean of a few of their decoded maps.
     """
-    rows = evenly(np.arange(len(particles)), n)
-    rows = np.setdiff1d(rows, bad_rows(particles, rows))
+    rows = np.setdiff1d(rows := evenly(np.arange(len(particles)), n), bad_rows(particles, rows))
     equations = NormalEquations(imaging, float(imaging.plane.radius or 0), 1, PADDING)
     batch = imaging.batch(particles, rows)
     equations.add_images(batch, torch.ones(len(rows)).to(batch.transfer))

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.cryodrgn import read_indices, read_latents, write_latents_table
-from cryotwin_nb.formats.files import is_file, make_folder, read_yaml, require_file
+from cryotwin_nb.formats.files import is_file, make_folder, require_file
 from cryotwin_nb.formats.mrc import read_map
+from cryotwin_nb.formats.plain_yaml import read_yaml
 
 
 @dataclass(frozen=True)

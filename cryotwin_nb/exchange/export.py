@@ -16,11 +16,13 @@ from cryotwin_nb.formats.chimerax import write_session
 from cryotwin_nb.formats.files import atomic, require_writable
 from cryotwin_nb.formats.molviewspec import write_molviewspec
 from cryotwin_nb.formats.mrc_writing import write_map
-from cryotwin_nb.formats.outputs import remove_listed, require_room, summary_of
+from cryotwin_nb.formats.outputs import digest_of, refuse_unlisted, remove_listed, require_room, summary_of
 from cryotwin_nb.formats.pymol import write_pymol
+from cryotwin_nb.formats.sets import file_set, written_path
 from cryotwin_nb.pathways.ridgeline import Pathway
 
-_OTHERS = ("pathway.cxc", "pathway.pml", "pathway.mvsj", "latents.npy", "latents.txt", "path.json")
+_LIST = "path.json"
+_OTHERS = ("pathway.cxc", "pathway.pml", "pathway.mvsj", "latents.npy", "latents.txt", _LIST)
 _MAPS = r"(map|difference)_\d{3,}\.mrc"
 
 
@@ -36,14 +38,16 @@ def write_pathway(
 ) -> list[Path]:
     """Write the maps of a pathway, its latents and scripts for viewers, and return the paths of the maps.
 
+    The files change together: if writing is interrupted, the folder holds the former pathway or the new one, whole.
+
     Parameters
     ----------
     folder : path
         Output folder, created if missing. It receives map_000.mrc ..., difference_001.mrc ... (each map minus the
         previous one), pathway.cxc, pathway.pml and pathway.mvsj (show the maps as a series in ChimeraX, PyMOL and
         Mol*), latents.npy (K+1, d), latents.txt (the same latents, in the format of `cryodrgn eval_vol --zfile`) and
-        path.json (log density, cost, barrier, hand and the names of these files). Maps of a longer path that
-        path.json lists are deleted; all other files are kept.
+        path.json (log density, cost, barrier, hand, and the names and checksums of these files). Files that a former
+        path.json lists are replaced or deleted; all other files are kept.
     path : Pathway
         Path to export.
     maps : (K+1, D, D, D)
@@ -64,7 +68,8 @@ def write_pathway(
     Raises
     ------
     InputError
-        If the maps do not match the path, the disk has too little space, or the folder cannot be written to.
+        If the maps do not match the path, a file would be replaced that path.json does not list, the disk has too
+        little space, or the folder cannot be written to.
 
     Examples
     --------
@@ -76,6 +81,20 @@ def write_pathway(
         found, expected = f"{len(maps)} maps", f"one for each of the {len(path.latents)} points"
         raise InputError(folder, found, expected, "Pass model.volumes(path.latents).")
     require_room_for_maps(folder, len(maps), box_size or maps.shape[-1])
+    with file_set(folder):
+        return _write(folder, path, maps, voxel_size, sigma, level, box_size, flip_hand)
+
+
+def _write(
+    folder: Path,
+    path: Pathway,
+    maps: Tensor,
+    voxel_size: float,
+    sigma: float,
+    level: float | None,
+    box_size: int | None,
+    flip_hand: bool,
+) -> list[Path]:
     former = _former(folder)
     names = _map_names(len(maps))
     for name, volume in zip(names, [*maps, *maps.diff(dim=0)], strict=True):
@@ -101,9 +120,10 @@ def write_pathway(
         "voxel_size": voxel_size * maps.shape[-1] / (box_size or maps.shape[-1]),
         "flipped_hand": flip_hand,
         "files": [*names, *_OTHERS],
+        "sha256": {name: digest_of(written_path(folder / name)) for name in (*names, *_OTHERS[:-1])},
     }
     remove_listed(folder, former, names, _MAPS)
-    with atomic(folder / "path.json") as partial:
+    with atomic(folder / _LIST) as partial:
         partial.write_text(json.dumps(summary, indent=1))
     return files
 
@@ -115,21 +135,31 @@ def written_earlier(folder: Path) -> list[Path]:
 
 
 def require_room_for_maps(folder: Path, n_maps: int, box_size: int) -> None:
-    """Raise `InputError` unless the maps of a path, and their differences, can be written to a folder."""
+    """Raise `InputError` unless the maps of a path, and their differences, can be written beside the former ones."""
     require_writable(folder)
-    replaced = sum(file.stat().st_size for name in _map_names(n_maps) if (file := folder / name).is_file())
-    require_room(folder, 4 * box_size**3 * (2 * n_maps - 1) - replaced, f"{n_maps} maps and their differences")
+    refuse_unlisted(folder, [*_map_names(n_maps), *_OTHERS], _former(folder), _LIST)
+    require_room(folder, 4 * box_size**3 * (2 * n_maps - 1), f"{n_maps} maps and their differences")
+
+
+def require_listed(file: Path) -> None:
+    """Raise `InputError` if a file of a pathway has other contents than path.json beside it lists."""
+    digests = summary_of(file.with_name(_LIST)).get("sha256")
+    expected = digests.get(file.name) if isinstance(digests, dict) else None
+    if expected is not None and file.is_file() and digest_of(file) != expected:
+        sentence = f"{file} is damaged, or does not belong to the pathway in {file.with_name(_LIST)}."
+        remedy = f"Write the pathway again. If the file was changed on purpose, move it to a folder without {_LIST}."
+        raise InputError(file, "contents with another checksum", f"those that {_LIST} lists", remedy, sentence)
 
 
 def _former(folder: Path) -> list[str]:
-    """Return the maps in a folder that a former call wrote: those that its path.json lists.
+    """Return the files in a folder that a former call wrote: those that its path.json lists.
 
     Earlier builds wrote no list, but the density at each map.
     """
-    summary = summary_of(folder / "path.json")
+    summary = summary_of(folder / _LIST)
     names, density = summary.get("files"), summary.get("log_prob")
     if names is None and isinstance(density, list):
-        names = _map_names(len(density))
+        names = [*_map_names(len(density)), *_OTHERS]
     return names if isinstance(names, list) else []
 
 

@@ -9,6 +9,7 @@ the particles are a prepared stack: the files know which rows of which file they
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -23,11 +24,12 @@ from cryotwin_nb.exchange.cryodrgn_run import CryodrgnRun
 from cryotwin_nb.exchange.listing import listed_rows
 from cryotwin_nb.exchange.selection import select_state
 from cryotwin_nb.formats.cryodrgn import write_indices
-from cryotwin_nb.formats.files import require_suffix, require_writable
+from cryotwin_nb.formats.files import atomic, require_suffix, require_writable
 from cryotwin_nb.formats.hand import mirrored_poses
 from cryotwin_nb.formats.metadata import select
 from cryotwin_nb.formats.origins import origin_of, record_of, written
-from cryotwin_nb.formats.outputs import refuse_inputs
+from cryotwin_nb.formats.outputs import refuse_inputs, refuse_unlisted, remove_listed, summary_of
+from cryotwin_nb.formats.sets import file_set
 from cryotwin_nb.formats.stacks import IMAGES_PER_STACK
 from cryotwin_nb.formats.subsets import write_cs_subset, write_star_subset
 from cryotwin_nb.mixture.gaussian import GaussianMixture
@@ -37,6 +39,7 @@ from cryotwin_nb.pathways.states import State, find_states
 
 _RELION = ("rlnClassNumber", "rlnRandomSubset")
 _NAME = re.compile(r"[\w+-][\w.+-]{0,99}")
+_LIST, _LISTED = "states.json", r"[\w+-][\w.+-]{0,99}\.(star|cs)(\.origin\.npz)?"
 _WORD = re.compile(r"[\s#'\"\x00-\x1f\x7f-\x9f\ud800-\udfff]+")  # what a token of a STAR file cannot hold
 _SUBSETS = {".star": write_star_subset, ".cs": write_cs_subset}
 
@@ -125,12 +128,14 @@ def write_selection(
     extra = {name: values[order] for name, values in extra.items()}
     chain = tuple(link[order] for link in chain)
     if is_list or source is None:
-        write_indices(path, source_rows)
-        written(path, chain)
+        with file_set(path.parent):
+            write_indices(path, source_rows)
+            written(path, chain)
         return path
     extra |= mirrored_poses(source, source_rows) if flip_hand else {}
-    moved = _SUBSETS[path.suffix.lower()](path, source, source_rows, extra, images)
-    written(path, chain, is_copy=True)
+    with file_set(path.parent):
+        moved = _SUBSETS[path.suffix.lower()](path, source, source_rows, extra, images)
+        written(path, chain, is_copy=True)
     if moved:
         text = f"{path}: the stack {moved!r} is found relative to {source}, but not relative to the new file."
         warn_user(f"{text} Read the new file with datadir=, or write it into the same project.")
@@ -154,6 +159,7 @@ def write_states(
     folder : path-like
         Output folder, created if missing. It receives S1.star, S2.star ... and states.star, whose rlnClassNumber is 1
         for S1, 2 for S2 and so on. For particles of a .cs file, these are .cs files with ``cryotwin/class_number``.
+        Files that a former call listed in states.json are replaced or deleted; all other files are kept.
     particles : Particles
         Particles, read from a .star or .cs file, or prepared from one: then its rows are written.
     z : (n, d)
@@ -177,7 +183,7 @@ def write_states(
     Raises
     ------
     InputError
-        If `least` is below 0.5, or as in `write_selection`.
+        If `least` is below 0.5, a file would be replaced that states.json does not list, or as in `write_selection`.
 
     Examples
     --------
@@ -207,12 +213,20 @@ def write_states(
     refuse_inputs([*paths.values(), *records], inputs_of(particles))
     refuse_foreign_records(records)
     require_writable(folder)
-    return [
-        write_selection(
-            path, particles, files[name], {k: v[files[name]] for k, v in added.items()}, flip_hand=flip_hand
-        )
-        for name, path in paths.items()
-    ]
+    before = summary_of(Path(folder) / _LIST).get("files")
+    former = before if isinstance(before, list) else []
+    ours = [path.name for path in paths.values() if record_of(path).is_file()]  # also by earlier builds, without a list
+    refuse_unlisted(Path(folder), [*(path.name for path in paths.values()), _LIST], [*former, *ours], _LIST)
+    with file_set(folder):
+        for name, path in paths.items():
+            own = {k: values[files[name]] for k, values in added.items()}
+            write_selection(path, particles, files[name], own, flip_hand=flip_hand)
+        listed = [*(path.name for path in [*paths.values(), *records]), _LIST]
+        remove_listed(Path(folder), former, listed, _LISTED)
+        summary = {"class numbers": {name: place for place, name in enumerate(names, 1)}, "files": listed}
+        with atomic(Path(folder) / _LIST) as partial:
+            partial.write_text(json.dumps(summary, indent=1))
+    return [*paths.values()]
 
 
 def _values(name: str, values: Any, n: int, path: Path) -> np.ndarray:

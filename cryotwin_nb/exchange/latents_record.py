@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -11,7 +10,10 @@ from torch import Tensor
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import atomic
+from cryotwin_nb.formats.journals import settle
 from cryotwin_nb.formats.origins import chain_of, notes_in, record_of, written
+from cryotwin_nb.formats.outputs import digest_of
+from cryotwin_nb.formats.sets import file_set
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.quality import image_quality
 
@@ -36,10 +38,10 @@ def save_latents(path: Path, latents: Tensor, particles: Particles, weights: str
     chain = chain_of(particles.source, particles.source_rows)
     status = image_quality(particles).status
     odd = {kind: np.flatnonzero(status == kind).tolist() for kind in np.unique(status).tolist() if kind != _GOOD}
-    with atomic(path) as partial:
+    with file_set(path.parent), atomic(path) as partial:
         with open(partial, "wb") as file:
             np.save(file, latents.numpy())
-        notes: dict[str, str | Path] = {_DIGEST: _digest(partial), _WEIGHTS: weights, _MODEL: model}
+        notes: dict[str, str | Path] = {_DIGEST: digest_of(partial), _WEIGHTS: weights, _MODEL: model}
         notes[_STATUS] = json.dumps(odd)
         written(path, chain, notes=notes)
 
@@ -61,9 +63,10 @@ def require_latents_of(path: Path, weights: str, model: Path) -> None:
     InputError
         If the file was changed since it was written, or holds latents of another model.
     """
+    settle(path.parent, path.name)
     record = record_of(path)
     notes = notes_in(record, path.parent) if record.is_file() else {}
-    if path.is_file() and notes.get(_DIGEST) not in (None, _digest(path)):
+    if path.is_file() and notes.get(_DIGEST) not in (None, digest_of(path)):
         sentence = f"{path} is damaged, or was changed since {record.name} was written beside it."
         remedy = f"Embed the particles again. If the latents were changed on purpose, delete {record.name}."
         raise InputError(path, "contents with another checksum", "the contents as written", remedy, sentence)
@@ -91,8 +94,3 @@ def recorded_status(path: Path, n: int) -> np.ndarray:
     for kind, rows in json.loads(str(notes.get(_STATUS, "{}"))).items():
         status[rows] = kind
     return status
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import itertools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +16,7 @@ from cryotwin_nb.explorer.request import METHODS, PathRequest
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 
 _SIGMAS = (0.5, 15.0)
+_FOLDER = "pathway"
 
 
 def _menu(description: str, options: Any, width: str, **more: Any) -> widgets.Dropdown:
@@ -62,6 +65,7 @@ class Controls:
         self.doing = widgets.Label(layout=widgets.Layout(width="120px", display="none"))
         self.routes = _menu("Path", [], "auto")
         self.routes.layout.flex = "1 1 260px"
+        self._owned = False  # whether the default folder was created for this explorer
         self._offering = False  # True while the list is being filled, so that this does not count as a choice
         self.plane = _menu("Plane", planes, "170px")
         self.colour = _menu("Colour", columns, "230px")
@@ -88,7 +92,7 @@ class Controls:
         tip = "Resolution of half maps reconstructed only from the images near each step"
         self.support = _button("Support by images", "check-circle", tip)
         self.support.layout.display = "" if with_support else "none"
-        self.folder = widgets.Text("pathway", description="Folder", layout=widgets.Layout(width="260px"))
+        self.folder = widgets.Text(_FOLDER, description="Folder", layout=widgets.Layout(width="260px"))
         tip = "Write maps, differences, latents, ChimeraX script, movie, figure, and explorer.json to restore this view"
         self.export = _button("Export", "download", tip)
         self.message = widgets.HTML(layout=widgets.Layout(flex="1 1 300px"))
@@ -117,7 +121,22 @@ class Controls:
     @property
     def output(self) -> str:
         """Output folder."""
-        return self.folder.value.strip() or "pathway"
+        return self.folder.value.strip() or _FOLDER
+
+    def own_folder(self) -> str:
+        """Return the output folder to write to; the default one is created, with a number if another has this name."""
+        if self.output == _FOLDER and not self._owned:
+            for number in itertools.count(1):
+                name = _FOLDER if number == 1 else f"{_FOLDER}_{number}"
+                try:
+                    os.mkdir(name)
+                except FileExistsError:  # of another explorer
+                    continue
+                except OSError:  # reported when the files are written
+                    break
+                self.folder.value, self._owned = name, True
+                break
+        return self.output
 
     @property
     def request(self) -> PathRequest:

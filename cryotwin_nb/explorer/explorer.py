@@ -237,7 +237,7 @@ class PathwayExplorer(widgets.VBox):
         self._worker.run(lambda report: search.supported(answer, report), self.screen.show_support)
 
     def _export_clicked(self) -> None:
-        folder = self.controls.output
+        folder = self.controls.output if self._answer is None else self.controls.own_folder()
 
         def work(report: Report) -> list[Path]:
             report(0.5, "writing")

@@ -17,12 +17,14 @@ from cryotwin_nb.explorer.figure import draw_view
 from cryotwin_nb.explorer.request import PathRequest, fingerprint
 from cryotwin_nb.explorer.view import View
 from cryotwin_nb.formats.files import atomic, make_folder, require_file, require_writable
-from cryotwin_nb.formats.outputs import remove_listed, summary_of
+from cryotwin_nb.formats.outputs import refuse_unlisted, remove_listed, summary_of
+from cryotwin_nb.formats.sets import file_set
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.plotting.movie import write_movie
 
 NOTE = "explorer.json"
 SUPPORT = "support.csv"
+_PICTURES = ("pathway.gif", "pathway.png")
 _KIND = "PathwayExplorer"
 _REPLACED = r"snapshot_\d{3,}\.png|support\.csv"
 _SNAPSHOTS: set[Path] = set()
@@ -34,7 +36,7 @@ def write_exploration(
 ) -> list[Path]:
     """Write maps, latents, scripts for viewers, a movie, a figure and the note; return all files in the folder.
 
-    Snapshots and the support of an earlier path are deleted if its note lists them; all other files are kept.
+    The files change together. Files of an earlier path that its note lists are replaced or deleted, all others kept.
     """
     if view.path is None or view.maps is None:
         sentence = "There is no path to export yet."
@@ -42,28 +44,30 @@ def write_exploration(
     folder = Path(folder)
     require_writable(folder)
     former = _former(folder)
-    maps = write_pathway(folder, view.path, view.maps, view.voxel_size, level=view.level)
-    titles = [f"step {k}" for k in range(len(view.maps))]
-    write_movie(folder / "pathway.gif", view.maps, view.voxel_size, titles=titles, level=view.level)
-    with atomic(folder / "pathway.png") as partial:
-        draw_view(view).savefig(partial, dpi=200, format="png")
-    _write_support(folder / SUPPORT, view.support)
-    names = {file.name for file in maps} | {"pathway.gif", "pathway.png", NOTE}
-    names |= set() if view.support is None else {SUPPORT}
-    shots = {_snapshot(step) for step in range(len(view.maps))}
-    names |= {name for name in shots & former if (folder / name).is_file()}
-    remove_listed(folder, former, names, _REPLACED)
-    note = {
-        "kind": _KIND,
-        "version": version("cryotwin_nb"),
-        "prior": fingerprint(prior),
-        "request": request.as_dict(),
-        "shown": shown,
-        "latents": view.path.latents.tolist(),
-        "files": sorted(names),
-    }
-    with atomic(folder / NOTE) as partial:
-        partial.write_text(json.dumps(note, indent=1) + "\n")
+    refuse_unlisted(folder, [*_PICTURES, *([] if view.support is None else [SUPPORT]), NOTE], former, NOTE)
+    with file_set(folder):
+        maps = write_pathway(folder, view.path, view.maps, view.voxel_size, level=view.level)
+        titles = [f"step {k}" for k in range(len(view.maps))]
+        write_movie(folder / _PICTURES[0], view.maps, view.voxel_size, titles=titles, level=view.level)
+        with atomic(folder / _PICTURES[1]) as partial:
+            draw_view(view).savefig(partial, dpi=200, format="png")
+        _write_support(folder / SUPPORT, view.support)
+        names = {file.name for file in maps} | {*_PICTURES, NOTE}
+        names |= set() if view.support is None else {SUPPORT}
+        shots = {_snapshot(step) for step in range(len(view.maps))}
+        names |= {name for name in shots & former if (folder / name).is_file()}
+        remove_listed(folder, former, names, _REPLACED)
+        note = {
+            "kind": _KIND,
+            "version": version("cryotwin_nb"),
+            "prior": fingerprint(prior),
+            "request": request.as_dict(),
+            "shown": shown,
+            "latents": view.path.latents.tolist(),
+            "files": sorted(names),
+        }
+        with atomic(folder / NOTE) as partial:
+            partial.write_text(json.dumps(note, indent=1) + "\n")
     return sorted(folder.iterdir())
 
 
@@ -76,7 +80,7 @@ def _former(folder: Path) -> set[str]:
     note = found if found.get("kind") == _KIND else {}
     names, latents = note.get("files"), note.get("latents")
     if names is None and isinstance(latents, list):
-        names = [SUPPORT, *map(_snapshot, range(len(latents)))]
+        names = [NOTE, *_PICTURES, SUPPORT, *map(_snapshot, range(len(latents)))]
     here = {file.name for file in _SNAPSHOTS if file.parent == folder.resolve()}
     return here | {name for name in (names if isinstance(names, list) else []) if isinstance(name, str)}
 
@@ -91,16 +95,24 @@ def _write_support(file: Path, support: Any) -> None:
 
 
 def write_snapshot(folder: str | os.PathLike, step: int, png: bytes) -> Path:
-    """Write a picture from the browser; return the file."""
-    file = make_folder(folder) / _snapshot(step)
-    with atomic(file) as partial:
-        partial.write_bytes(png)
-    _SNAPSHOTS.add(file.resolve())
-    note = summary_of(file.with_name(NOTE))
-    if isinstance(note.get("files"), list) and file.name not in note["files"]:
-        with atomic(file.with_name(NOTE)) as partial:
-            partial.write_text(json.dumps(note | {"files": [*note["files"], file.name]}, indent=1) + "\n")
-    return file
+    """Write a picture from the browser and list it in the note, if there is one; return the file.
+
+    Raises
+    ------
+    InputError
+        If a file of this name is there that the explorer did not write.
+    """
+    folder, name = make_folder(folder), _snapshot(step)
+    refuse_unlisted(folder, [name], _former(folder), NOTE)
+    note = summary_of(folder / NOTE)
+    with file_set(folder):
+        with atomic(folder / name) as partial:
+            partial.write_bytes(png)
+        if isinstance(note.get("files"), list) and name not in note["files"]:
+            with atomic(folder / NOTE) as partial:
+                partial.write_text(json.dumps(note | {"files": [*note["files"], name]}, indent=1) + "\n")
+    _SNAPSHOTS.add((folder / name).resolve())
+    return folder / name
 
 
 def _snapshot(step: int) -> str:

@@ -179,7 +179,7 @@ class Screen:
         from cryotwin_nb.explorer.saving import write_snapshot
 
         try:
-            file = write_snapshot(self._controls.output, self._controls.step.value, png)
+            file = write_snapshot(self._controls.own_folder(), self._controls.step.value, png)
         except InputError as error:
             self._controls.show_error(error)
         else:

@@ -8,13 +8,13 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
-from typing import Any
 
-import yaml
 from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.journals import JOURNALS, settle
 from cryotwin_nb.formats.leftovers import partial_path, remove_leftovers
+from cryotwin_nb.formats.sets import set_of, written_path
 
 DEEPEST = 64  # longest tail of a stack name that is tried, in folders: a damaged name can have thousands
 _POINTER = b"version https://git-lfs.github.com"
@@ -23,13 +23,16 @@ _POINTER = b"version https://git-lfs.github.com"
 def require_file(path: str | os.PathLike, what: str = "file") -> Path:
     """Return `path` as a Path if it is an existing file, not a stand-in for one, else raise `InputError`."""
     path = Path(path)
+    if os.path.isdir(path.parent / JOURNALS):
+        settle(path.parent, path.name)
+    here = path if path.is_file() else written_path(path)
     if path.is_dir():
         sentence = f"{path} is a folder (expected: {what})."
         raise InputError(path, "a folder", f"{what}", "Pass a file in that folder.", sentence)
-    if not path.is_file():
+    if not here.is_file():
         sentence = f"{path} does not exist (expected: {what})."
         raise InputError(path, "no such file", f"an existing {what}", "Check the path and its spelling.", sentence)
-    _refuse_stand_in(path)
+    _refuse_stand_in(here)
     return path
 
 
@@ -58,6 +61,8 @@ def require_suffix(path: str | os.PathLike, *suffixes: str) -> Path:
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path next to `path`; it is renamed to `path` on success and deleted on failure.
 
+    Within a `sets.file_set` of this folder, it is renamed together with the other files of the set.
+
     Raises
     ------
     InputError
@@ -70,36 +75,21 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     if path.is_dir():
         sentence = f"{path} cannot be written: it is a folder."
         raise InputError(path, "a folder of that name", "a file name", "Choose another name.", sentence)
-    partial = partial_path(path)
+    partial, files = partial_path(path), set_of(path)
     try:
         yield partial
-        os.replace(partial, path)
+        if files is None:
+            os.replace(partial, path)
+        else:
+            files.add(partial, path)
     except OSError as error:
         remedy = "Free space on the disk, or choose a folder that you can write to."
         sentence = f"{path} cannot be written: {error}."
         raise InputError(path, f"{error}", "a file that can be written", remedy, sentence) from error
     finally:
-        with suppress(OSError):  # there is none, or the disk is read-only: the error above names the cause
-            partial.unlink()
-
-
-def read_yaml(path: Path, remedy: str) -> Any:
-    """Return the content of a YAML file of plain values.
-
-    Raises
-    ------
-    InputError
-        If the file is not text, exceeds 1 MB, is not YAML, contains anything but plain values, or has more than
-        20 aliases: nested aliases can exhaust memory.
-    """
-    try:
-        if path.stat().st_size > 2**20:
-            raise ValueError("more than 1 MB")
-        return yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)
-    except Exception as error:  # the parser also raises exceptions of other classes
-        found = f"{type(error).__name__}: {error}"
-        sentence = f"{path} cannot be read as a YAML file of plain values ({found})."
-        raise InputError(path, found, "a YAML file of plain values", remedy, sentence) from error
+        if files is None or not files.holds(partial):
+            with suppress(OSError):  # there is none, or the disk is read-only: the error above names the cause
+                partial.unlink()
 
 
 def array_headers(path: str | os.PathLike) -> dict[str, tuple[tuple[int, ...], str, int]]:
@@ -115,18 +105,6 @@ def array_headers(path: str | os.PathLike) -> dict[str, tuple[tuple[int, ...], s
                 shape, _, dtype = read(member)
                 headers[name.removesuffix(".npy")] = (shape, dtype.kind, dtype.itemsize)
     return headers
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """YAML safe loader that limits the number of aliases."""
-
-    aliases = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        self.aliases += self.check_event(yaml.AliasEvent)
-        if self.aliases > 20:
-            raise yaml.YAMLError("more than 20 aliases")
-        return super().compose_node(parent, index)
 
 
 def make_folder(path: str | os.PathLike) -> Path:
@@ -159,7 +137,9 @@ def require_writable(folder: str | os.PathLike) -> None:
     except OSError as error:
         sentence = f"The folder {folder} cannot be written to: {error}."
         raise InputError(folder, f"{error}", "a writable folder", "Choose another folder.", sentence) from error
-    remove_leftovers(Path(folder))
+    settle(Path(folder))
+    if not os.path.isdir(Path(folder, JOURNALS)):  # otherwise the hidden files may belong to a complete output
+        remove_leftovers(Path(folder))
 
 
 def is_file(path: Path) -> bool:
@@ -197,6 +177,9 @@ def locate_stacks(names: Iterable[str], listed_in: Path, datadir: str | os.PathL
     shortened: dict[str, bool] = {}
     for name in names:
         found[name], shortened[name] = find_stack(name, listed_in, datadir)
+    changing = any(os.path.isdir(folder / JOURNALS) for folder in {path.parent for path in found.values()})
+    for path in found.values() if changing else ():
+        settle(path.parent, path.name)
     by_file: dict[Path, str] = {}
     for name, path in found.items():
         other = by_file.setdefault(path.resolve(), name)

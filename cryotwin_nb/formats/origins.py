@@ -21,6 +21,7 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import array_headers, atomic
 from cryotwin_nb.formats.fingerprints import fingerprints
 from cryotwin_nb.formats.seals import seal, sealed_note
+from cryotwin_nb.formats.sets import remove_file, written_path
 
 RECORD_SUFFIX = ".origin.npz"
 _PARTICLES = (".star", ".cs")
@@ -183,11 +184,11 @@ def written(
     Without a chain, a record of an earlier file of this name is deleted.
     """
     if not chain:
-        record_of(path).unlink(missing_ok=True)
+        remove_file(record_of(path))
         return
     own: list[Link] = []
     if path.suffix.lower() in _PARTICLES:
-        values = fingerprints(path)
+        values = fingerprints(written_path(path))
         own = [Link(path, np.arange(len(values)), values, len(values), is_copy)]
     save(record_of(path), [*own, *chain], notes=notes)
 

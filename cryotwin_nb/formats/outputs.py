@@ -5,6 +5,7 @@ Inputs are never outputs, and the user's own files in an output folder are kept.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from typing import Any
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import array_headers, is_file
+from cryotwin_nb.formats.sets import remove_file
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
@@ -80,11 +82,26 @@ def summary_of(file: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def refuse_unlisted(folder: Path, names: Iterable[str], former: Collection[str], what: str) -> None:
+    """Raise `InputError` if a folder has a file of these names that its list of `former` files, in `what`, lacks."""
+    for name in names:
+        if name not in former and os.path.lexists(folder / name):
+            sentence = f"{folder / name} would be replaced, but {what} does not list it: it may be a file of your own."
+            remedy = "Move or delete it, or choose another folder."
+            raise InputError(folder / name, f"a file that {what} does not list", "no such file", remedy, sentence)
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def remove_listed(folder: Path, former: Iterable[Any], kept: Collection[str], pattern: str) -> None:
     """Remove the files of a folder that a former list names, that match a pattern of plain names, and are not kept."""
     for name in former:
         if isinstance(name, str) and name not in kept and re.fullmatch(pattern, name):
-            (folder / name).unlink(missing_ok=True)
+            remove_file(folder / name)
 
 
 def require_star_name(path: Path) -> None:

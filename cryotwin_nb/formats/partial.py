@@ -15,6 +15,7 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.mrc import HEADER_BYTES
 from cryotwin_nb.formats.mrc_writing import create_stack
 from cryotwin_nb.formats.outputs import require_room
+from cryotwin_nb.formats.sets import FileSet
 
 Work = Callable[[np.ndarray], tuple[np.ndarray, dict[str, list]]]
 """Function from row numbers (m,) to images (m, D, D) and the values that the journal stores for each image."""
@@ -157,6 +158,11 @@ class PartialStack:
         """Return the values that the journal stores for all images, in order, as (n,) arrays."""
         chunks = [self.done[number] for number in range(self.n_chunks)]
         return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+    def finish(self, files: FileSet) -> None:
+        """Let the stack take its final name, and remove the journal, together with the other files of a set."""
+        files.add(self.stack, self.target, keep=True)
+        files.remove(self.journal)
 
     def discard(self) -> None:
         """Remove both files."""

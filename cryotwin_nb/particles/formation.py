@@ -148,10 +148,7 @@ class ImageFormation(nn.Module):
     def noise_of_groups(
         self, particles: Particles, n_images: int = 2000, min_group: int = 1000, scaled: bool = True
     ) -> Tensor:
-        """Return the noise power (1 + groups, n_shells) float64, as in `measure`; needs neither poses nor CTF.
-
-        `scaled` brings the images to one scale first (`image_quality`).
-        """
+        """Return the noise power (1 + groups, n_shells), as in `measure`, of images on one scale or as recorded."""
         groups = particles.optics_group
         pooled = self._noise_of(particles, evenly(np.arange(len(particles)), n_images), scaled)
         rows = []

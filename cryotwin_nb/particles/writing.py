@@ -17,6 +17,7 @@ from cryotwin_nb.formats.mrc_writing import write_stack
 from cryotwin_nb.formats.origins import RECORD_SUFFIX, load, record_of
 from cryotwin_nb.formats.outputs import refuse_foreign, refuse_inputs, require_room, require_star_name
 from cryotwin_nb.formats.seals import seal_file
+from cryotwin_nb.formats.sets import file_set, remove_file
 from cryotwin_nb.formats.sidecars import stack_stamp
 from cryotwin_nb.formats.stacks import ImageSource, NoImages, read_finite
 from cryotwin_nb.formats.star import STACK, WHITENED
@@ -84,7 +85,7 @@ def write_star_and_stack(path: str | os.PathLike, particles: Any, source: ImageS
     columns = {name: getattr(particles, name) for name in ("optics_group", "rotations", "shifts", "ctf")}
     stack = path.with_suffix(".mrcs")
     beside = {path.with_suffix(".truth.npz"): particles.truth, path.with_suffix(".whitening.npz"): particles.whitening}
-    with ExitStack() as files:
+    with file_set(path.parent), ExitStack() as files:
         star_part, stack_part = (files.enter_context(atomic(name)) for name in (path, stack))
         require_room(path.parent, 4 * n * box_size**2, f"{n} images")
         write_stack(stack_part, _chunks(source, progress), n, box_size, pixel_size)
@@ -94,9 +95,9 @@ def write_star_and_stack(path: str | os.PathLike, particles: Any, source: ImageS
                 prepared[STACK] = stack_stamp(stack_part)
                 save_beside(part, files.enter_context(atomic(name)), prepared[STACK])
         write_star(star_part, stack.name, pixel_size=pixel_size, box_size=box_size, prepared=prepared, **columns)
-    for name, part in (beside | {record_of(path): None}).items():  # left from an earlier file of this name
-        if part is None:
-            name.unlink(missing_ok=True)
+        for name, part in (beside | {record_of(path): None}).items():  # left from an earlier file of this name
+            if part is None:
+                remove_file(name)
 
 
 def save_beside(part: Any, file: Path, stamp: str | None) -> None:

@@ -23,6 +23,7 @@ from cryotwin_nb.formats.files import atomic, require_writable
 from cryotwin_nb.formats.mrc_writing import set_statistics
 from cryotwin_nb.formats.origins import chain_of, written
 from cryotwin_nb.formats.partial import PartialStack
+from cryotwin_nb.formats.sets import file_set, remove_file
 from cryotwin_nb.formats.sidecars import stack_stamp
 from cryotwin_nb.formats.star import SIGN, STACK, WHITENED
 from cryotwin_nb.formats.star_writing import write_star
@@ -140,8 +141,10 @@ def prepare(
     whitening = Whitening(amplitude, _rows(small, amplitude), kept["scale"]) if len(amplitude) else None
     squares = kept["power"] / kept["scale"] ** 2
     set_statistics(stack.stack, kept["low"].min(), kept["high"].max(), kept["stored"].mean(), squares.mean())
-    _publish(stack, small, whitening, output, for_relion)
-    written(output, chain)
+    with file_set(output.parent) as files:
+        _publish(stack, small, whitening, output, for_relion)
+        written(output, chain)
+        stack.finish(files)
     return report(output, small, kept, particles.box_size, whitening, dtype, time.perf_counter() - started, for_relion)
 
 
@@ -220,10 +223,7 @@ def _processors() -> int:
 def _publish(
     stack: PartialStack, particles: Particles, whitening: Whitening | None, output: Path, for_relion: bool
 ) -> None:
-    """Rename the finished stack and write the files beside it.
-
-    The STAR file comes last and the stack second last: if the process is killed in between, what is left is refused.
-    """
+    """Write the files beside the finished stack."""
     beside = {".truth.npz": particles.truth, ".whitening.npz": whitening}
     stamp = None if for_relion else stack_stamp(stack.stack)  # RELION warns of columns that it does not know
     with atomic(output) as star:
@@ -237,8 +237,6 @@ def _publish(
             for suffix, part in beside.items():
                 if part is not None:
                     save_beside(part, files.enter_context(atomic(output.with_suffix(suffix))), stamp)
-        os.replace(stack.stack, stack.target)
     for suffix, part in beside.items():
         if part is None:
-            output.with_suffix(suffix).unlink(missing_ok=True)
-    stack.discard()
+            remove_file(output.with_suffix(suffix))
