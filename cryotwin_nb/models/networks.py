@@ -220,21 +220,3 @@ class Networks(nn.Module, ABC):
     def in_bfloat16(self, wanted: bool) -> AbstractContextManager[None]:
         """Return a context in which matrix products can use bfloat16; outside it, latents and maps stay float32."""
         return nullcontext()
-
-
-class Curve(nn.Module):
-    """Small network R^d -> R^K whose output is initially zero, with its Jacobian."""
-
-    def __init__(self, n_in: int, width: int, n_out: int) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(n_in, width), nn.Linear(width, width)
-        self.last = nn.Linear(width, n_out, bias=False)
-        nn.init.zeros_(self.last.weight)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return values (m, K) and Jacobians (m, K, d) at x (m, d)."""
-        h = self.first(x).tanh()
-        jacobian = (1 - h.square())[..., None] * self.first.weight
-        h = self.second(h).tanh()
-        jacobian = (1 - h.square())[..., None] * (self.second.weight @ jacobian)
-        return self.last(h), self.last.weight @ jacobian

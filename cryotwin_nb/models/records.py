@@ -1,4 +1,4 @@
-"""Per-image sufficient statistics for a fixed subspace basis, and the likelihood they define."""
+"""Per-image sufficient statistics for a fixed subspace basis, the likelihood they define, and curves in that basis."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture.gaussian import GaussianMixture
@@ -120,6 +120,24 @@ def deconvolved(b: Tensor, G: Tensor, variances: Tensor, start: GaussianMixture)
     points = (errors @ b.double()[..., None])[..., 0]
     with unnamed():
         return GaussianMixture.fit(points, noise_covariances=(errors + errors.mT) / 2, start=start, max_iter=60)
+
+
+class Curve(nn.Module):
+    """Small network R^d -> R^K whose output is initially zero, with its Jacobian."""
+
+    def __init__(self, n_in: int, width: int, n_out: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(n_in, width), nn.Linear(width, width)
+        self.last = nn.Linear(width, n_out, bias=False)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return values (m, K) and Jacobians (m, K, d) at x (m, d)."""
+        h = self.first(x).tanh()
+        jacobian = (1 - h.square())[..., None] * self.first.weight
+        h = self.second(h).tanh()
+        jacobian = (1 - h.square())[..., None] * (self.second.weight @ jacobian)
+        return self.last(h), self.last.weight @ jacobian
 
 
 def linearised(b: Tensor, G: Tensor, z: Tensor, c: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,8 +22,8 @@ from cryotwin_nb.imaging.masks import map_mask, spherical_mask
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.isolated import unnamed
 from cryotwin_nb.mixture.moments import StoredMixture
-from cryotwin_nb.models.networks import Curve, Networks, SubspaceOptions
-from cryotwin_nb.models.records import Records, deconvolved, linearised, pack, transformed, unpack
+from cryotwin_nb.models.networks import Networks, SubspaceOptions
+from cryotwin_nb.models.records import Curve, Records, deconvolved, linearised, pack, transformed, unpack
 from cryotwin_nb.particles.formation import Chunks, ImageBatch, ImageFormation
 from cryotwin_nb.reconstruction.backprojection import MARGIN
 from cryotwin_nb.reconstruction.eigenvolumes import Eigenvolumes, begin, iterate

@@ -25,8 +25,6 @@ from cryotwin_nb.truth.truth import Truth
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cryotwin_nb.particles.quality import Quality
-
 _PARTS = ("rotations", "ctf", "optics_group", "truth", "whitening", "source_rows")  # one entry per image, like `shifts`
 
 
@@ -72,7 +70,7 @@ class Particles:
         inputs: Sequence[str | os.PathLike] = (),
     ) -> None:
         self.where, self.inputs = where, tuple(map(Path, inputs))
-        self._quality: Quality | None = None  # see `image_quality`
+        self._quality: Any = None  # set by `image_quality`
         self._source = as_source(images, (rotations, shifts, ctf), box_size, where)
         n = len(self._source)
         self.rotations = None if rotations is None else require_rotations(rotations, where)

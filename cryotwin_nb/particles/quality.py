@@ -8,8 +8,9 @@ in all fits. Optics groups or micrographs whose grey values have another scale a
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from threading import Event
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,10 +19,8 @@ from torch import Tensor
 from cryotwin_nb.errors import InputError, warn_user
 from cryotwin_nb.imaging.artefacts import Meter, mend
 from cryotwin_nb.particles.comparison import LEAST, equalised, hot_limit, judge, noise_levels, unlike
+from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.runtime import distributed
-
-if TYPE_CHECKING:
-    from cryotwin_nb.particles.particles import Particles
 
 _MOST = 0.2  # part of the images that can be set aside
 _MANY = 0.01  # part of the images with other noise levels from which micrographs are compared
@@ -30,7 +29,7 @@ _CHUNK = 512
 _LISTED = 5
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Quality:
     """What is wrong with particle images, and what is done about it.
 
@@ -48,8 +47,8 @@ class Quality:
         What is scaled and how, in words; empty if nothing is.
     names : dict of int to str
         Names of the images that are set aside or have hot pixels, by row.
-    told : bool
-        Whether a warning has named them.
+    warned : Event
+        Set when a warning has named them; shared by subsets.
     """
 
     reasons: dict[int, str]
@@ -58,7 +57,7 @@ class Quality:
     scale: np.ndarray
     scaled: str
     names: dict[int, str]
-    told: bool = False
+    warned: Event = field(default_factory=Event, repr=False)
 
     @property
     def kept(self) -> np.ndarray:
@@ -81,7 +80,7 @@ class Quality:
             return {i: found[row] for i, row in enumerate(rows.tolist()) if row in found} if found else {}
 
         parts = chosen(self.reasons), self.hot_pixels[rows], self.hot, self.scale[rows], self.scaled
-        return Quality(*parts, chosen(self.names), self.told)
+        return Quality(*parts, chosen(self.names), self.warned)
 
     def describe(self, listed: int = _LISTED) -> list[str]:
         """Return what was found, one sentence per kind, with the names of the first `listed` images."""
@@ -96,11 +95,11 @@ class Quality:
             lines.append(f"{len(self.reasons)} of {n} images are set aside, with weight 0 in all fits ({named})")
         return lines
 
-    def tell(self, where: object) -> None:
+    def warn(self, where: object) -> None:
         """Warn of what was found, once."""
-        for line in [] if self.told else self.describe():
+        for line in [] if self.warned.is_set() else self.describe():
             warn_user(f"{where}: {line}.")
-        self.told = True
+        self.warned.set()
 
     def require_usable(self, where: object) -> None:
         """Raise `InputError` if so many images are bad that a result would depend on what counts as bad."""
@@ -145,7 +144,7 @@ def image_quality(particles: Particles) -> Quality:
     """
     if particles._quality is None:
         particles._quality = _assess(particles)
-    return particles._quality
+    return cast(Quality, particles._quality)
 
 
 def usable(particles: Particles) -> Particles:
@@ -176,15 +175,15 @@ def bad_rows(particles: Particles, rows: np.ndarray) -> np.ndarray:
 def _kept(particles: Particles) -> np.ndarray:
     quality = image_quality(particles)
     quality.require_usable(particles.where)
-    quality.tell(particles.where)
+    quality.warn(particles.where)
     return quality.kept
 
 
 def _assess(particles: Particles) -> Quality:
-    n, meter = len(particles), Meter(particles.box_size)
+    n = len(particles)
     if n < LEAST:
         return Quality({}, np.zeros(n, np.int64), np.inf, np.ones(n, np.float32), "", {})
-    mine = distributed.share(n)
+    meter, mine = Meter(particles.box_size), distributed.share(n)
     rows = np.arange(mine.start, mine.stop)
     pieces = np.array_split(rows, -(-len(rows) // _CHUNK)) if len(rows) else []
     measures = distributed.assemble(((meter.measure(_stored(particles, piece)),) for piece in pieces), n)[0].numpy()
