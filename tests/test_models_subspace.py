@@ -19,8 +19,7 @@ from cryotwin_nb.imaging.masks import spherical_mask
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.models import records as records_module
 from cryotwin_nb.models import subspace as subspace_module
-from cryotwin_nb.models.records import Curve
-from cryotwin_nb.models.records import ImageLikelihood, Records, deconvolved, pack, transformed, unpack
+from cryotwin_nb.models.records import Curve, ImageLikelihood, Records, deconvolved, pack, transformed, unpack
 from cryotwin_nb.models.subspace import SubspaceNetworks
 from cryotwin_nb.reconstruction.statistics import posterior
 from cryotwin_nb.training import TrainingConfig, fit
