@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import InputError, warn_user
 from cryotwin_nb.formats.files import require_suffix, require_writable
 from cryotwin_nb.formats.outputs import refuse_inputs
+from cryotwin_nb.imaging.optics import implausible
 from cryotwin_nb.models.cryotwin import CryoTwin
 from cryotwin_nb.models.history import History
 from cryotwin_nb.particles.particles import Particles
@@ -81,6 +82,9 @@ def fit(
     if config.checkpoint:
         refuse_inputs([require_suffix(config.checkpoint, ".pt")], inputs_of(particles))
     require_suitable(model.imaging, particles)
+    if particles.source is None:  # `Particles.read` has warned already
+        for text in implausible(particles.ctf, particles.shifts, particles.box_size * particles.pixel_size):
+            warn_user(f"{particles.where}: {text}")
     if model.config["n_components"] > len(particles):
         found, expected = f"C = {model.config['n_components']}", f"at most one per image ({len(particles)})"
         raise InputError("n_components", found, expected, "Use fewer components or more images.")
