@@ -171,7 +171,7 @@ def guarded(**limits: tuple[float, float] | None) -> Callable[[_F], _F]:
                     kind, _, low, high = numeric[name]
                     value = value.item() if getattr(value, "shape", None) == () else value  # of NumPy and PyTorch
                     remedy = f"Pass {name} within these limits."
-                    check = whole if kind == "int" else number
+                    check: Callable[..., float] = whole if kind == "int" else number
                     bound.arguments[name] = check(name, value, remedy, low, high)
             with explained(function.__qualname__.removesuffix(".__init__")):
                 return function(*bound.args, **bound.kwargs)

@@ -124,7 +124,7 @@ def pathway_support(
         remedy = "Pass them with latents=: a decode function cannot embed particles."
         raise InputError("latents", "None", "the latents of the particles", remedy)
     z = require_points(model.embed(particles, progress=progress) if latents is None else latents).float().cpu()
-    _require(points, z, len(particles), bandwidth)
+    _require(points, z, len(particles))
     own = getattr(model, "imaging", None)
     imaging = measured(particles, 0.4, own if imaging is None else imaging)
     halves = require_halves(halves, particles, seed)
@@ -158,7 +158,7 @@ def pathway_support(
     return PathwaySupport(latents=points, maps=maps, frequency=frequency, voxel_size=particles.pixel_size, **columns)
 
 
-def _require(points: Tensor, z: Tensor, n: int, bandwidth: float | None) -> None:
+def _require(points: Tensor, z: Tensor, n: int) -> None:
     remedy = "Pass a pathway of this model, and the latents of these particles in the same order."
     if points.ndim != 2 or len(points) == 0 or not bool(torch.isfinite(points).all()):
         sentence = f"path must hold finite latents of shape (m, d); found points of shape {tuple(points.shape)}."
@@ -166,9 +166,6 @@ def _require(points: Tensor, z: Tensor, n: int, bandwidth: float | None) -> None
     if tuple(z.shape) != (n, points.shape[1]) or not bool(torch.isfinite(z).all()):
         found, expected = f"an array of shape {tuple(z.shape)}", f"finite values of shape ({n}, {points.shape[1]})"
         raise InputError("latents", found, expected, remedy, f"latents must be {expected}; found {found}.")
-    if bandwidth is not None and not 0 < bandwidth < np.inf:
-        remedy = "Pass a number of standard errors, or omit `bandwidth` for an automatic choice."
-        raise InputError("bandwidth", f"{bandwidth}", "a positive number", remedy)
 
 
 def _chunks(n_points: int, n_candidates: int, imaging: ImageFormation) -> Iterator[np.ndarray]:

@@ -148,13 +148,13 @@ def reconstruct_many(
     progress: bool = False,
 ) -> list[Reconstruction]:
     """Run `reconstruct` for several sets of weights (S, n) in one pass over the images, with the same half-sets."""
-    weights = _numbers(weights)
+    given = _numbers(weights)
     imaging = measured(particles, particle_radius, imaging)
     halves = require_halves(halves, particles, seed)
-    _require_weights(weights, len(particles))
-    weights = weights / weights.max(1, keepdims=True).clip(1e-300)  # their squares cannot overflow
-    weights[:, bad_rows(particles, np.flatnonzero(weights.any(0)))] = 0
-    merged = merge_duplicates(np.asarray(weights), particles.identity, particles.require_views()[0])
+    _require_weights(given, len(particles))
+    given = given / given.max(1, keepdims=True).clip(1e-300)  # so that their squares cannot overflow
+    given[:, bad_rows(particles, np.flatnonzero(given.any(0)))] = 0
+    merged = merge_duplicates(given, particles.identity, particles.require_views()[0])
     power = density_power(particles, np.flatnonzero(merged.any(0)), imaging)
     results = []
     for own, pair in zip(merged, back_project(particles, merged, halves, imaging, progress), strict=True):
