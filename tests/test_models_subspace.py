@@ -632,3 +632,11 @@ def test_there_is_no_deconvolved_prior_before_training_nor_of_coordinate_network
         model.imaging.measure(few)
     with pytest.raises(InputError, match="deconvolved_prior"):
         _ = model.deconvolved_prior
+
+
+@pytest.mark.parametrize("box_size", [8, 10])
+def test_the_smallest_boxes_can_be_trained(box_size):
+    particles = ct.simulate.hinge(300, box_size, progress=False)
+    model = ct.CryoTwin(box_size, latent_dim=2, n_components=2)
+    ct.fit(model, particles, ct.TrainingConfig(epochs=1, device="cpu"), progress=False)
+    assert torch.isfinite(model.volumes(model.embed(particles)[:1])).all()

@@ -169,9 +169,12 @@ def make_ctf(where: object, **values: np.ndarray) -> CTF:
             found = f"{name.replace('_', ' ')} = {values[name][row]:g} {unit} for particle {row + 1}"
             found += f" (and {above.sum() - 1} others)" if above.sum() > 1 else ""
             raise InputError(where, found, f"at most {limit:,} {unit}", remedy)
-    largest = max(float(np.abs(values[name]).max(initial=0)) for name in ("defocus_u", "defocus_v"))
-    if 0 < largest < 10:
-        raise InputError(where, f"defocus values up to {largest:g} Å", "Å", "Convert the defocus from µm to Å.")
+    largest = np.maximum(np.abs(values["defocus_u"]), np.abs(values["defocus_v"]))
+    if 0 < largest.max(initial=0) < 10:
+        row = int(largest.argmax())
+        sentence = f"{where}: all defocus values are below 10 Å, the largest {largest[row]:g} for particle {row + 1}."
+        remedy = "These are micrometres: convert the defocus from µm to Å."
+        raise InputError(where, f"defocus values up to {largest[row]:g} Å", "defocus values in Å", remedy, sentence)
     return CTF(**{name: np.asarray(values[name], dtype=np.float32) for name in CTF_FIELDS})
 
 

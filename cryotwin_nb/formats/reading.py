@@ -24,7 +24,7 @@ from cryotwin_nb.formats.origins import record_of, rows_in
 from cryotwin_nb.formats.stacks import IMAGES_PER_STACK, ImageSource, NoImages, check_box, open_stacks
 from cryotwin_nb.formats.star import read_star
 from cryotwin_nb.imaging.fourier import require_box_size
-from cryotwin_nb.imaging.optics import CTF
+from cryotwin_nb.imaging.optics import CTF, implausible
 
 if TYPE_CHECKING:
     from cryotwin_nb.formats.added import Parameters
@@ -128,6 +128,10 @@ def read_parts(request: ReadRequest) -> ReadParts:
     origin = ctf if isinstance(ctf, (str, os.PathLike)) else path
     transfer = _without_unset(transfer, origin, notes)
     transfer = _with_amplitude_contrast(transfer, request.amplitude_contrast, origin, notes)
+    notes += [f"{origin}: {text}" for text in implausible(transfer, None, 0)]
+    if request.images or request.box_size or stated:
+        posed = poses if isinstance(poses, (str, os.PathLike)) else path
+        notes += [f"{posed}: {text}" for text in implausible(None, shifts, source.box_size * pixel)]
     if rotations is not None and len(rotations) > 1 and np.ptp(rotations, axis=0).max() < 1e-6:
         notes.append(f"{path}: all particles have the same pose, as in files written before refinement.")
     if len(np.unique(source.identity)) < len(rows):

@@ -72,6 +72,40 @@ class CTF:
         return ((1 - w**2).sqrt() * gamma.sin() - w * gamma.cos()).float()
 
 
+def implausible(ctf: CTF | None, shifts: np.ndarray | None, width: float) -> list[str]:
+    """Describe values that are possible but unlikely, one line for each kind, with the number of particles.
+
+    Parameters
+    ----------
+    ctf : CTF or None
+        CTF parameters of n particles.
+    shifts : (n, 2) or None
+        Shifts, Å.
+    width : float
+        Width of the box, Å.
+    """
+    kinds = []
+    if ctf is not None:
+        lower = np.minimum(ctf.defocus_u, ctf.defocus_v)
+        kinds += [
+            ("a voltage below 60 or above 1,000 kV", (ctf.voltage < 60) | (ctf.voltage > 1000), ctf.voltage, "kV"),
+            ("a defocus of 0 or below without a phase shift", (lower <= 0) & (ctf.phase_shift == 0), lower, "Å"),
+        ]
+    if shifts is not None:
+        farthest = np.abs(shifts).max(1)
+        kinds.append((f"a shift beyond half the box of {width:.4g} Å", farthest > width / 2, farthest, "Å"))
+    lines = []
+    for what, found, values, unit in kinds:
+        rows = np.flatnonzero(found)
+        if len(rows):
+            first = ", ".join(f"{row + 1} ({values[row]:g} {unit})" for row in rows[:3])
+            more = ", ..." if len(rows) > 3 else ""
+            lines.append(
+                f"{len(rows)} of {len(found)} particles have {what}: {first}{more}. Check the units and signs."
+            )
+    return lines
+
+
 def electron_wavelength(voltage: Tensor) -> Tensor:
     """Relativistic electron wavelength in Å for a voltage in kV."""
     volts = voltage * 1e3

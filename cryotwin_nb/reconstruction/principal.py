@@ -39,7 +39,7 @@ def _power(maps: Tensor) -> Tensor:
 
 def _continued(power: Tensor, reference: Tensor, radius: float) -> Tensor:
     """Replace the power (n_shells, Q) beyond `radius` by a reference spectrum, scaled to match."""
-    last = int(radius - MARGIN)
+    last = max(1, int(radius - MARGIN))  # at least one shell beyond the mean, also in boxes of 8 pixels
     outer = slice(max(1, last // 2), last + 1)
     ratio = (power[outer].log().mean(0) - reference[outer].log().mean()).exp()
     return torch.cat([power[: last + 1], ratio * reference[last + 1 :, None]])
