@@ -439,7 +439,7 @@ def test_a_folder_that_also_forbids_cleaning_up_gives_the_one_error(number, tmp_
 def test_partial_files_of_processes_that_are_gone_are_removed(tmp_path, monkeypatch):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    here = leftovers._HOST
+    here = leftovers.HOST
     left = [f".a.{here}-{gone.pid}.partial.npz", f"..b.{here}-1.partial.{here}-{gone.pid}.partial.npz"]
     left += [f".c\nd.{here}-{gone.pid}.partial", f".earlier.build.{gone.pid}.partial.mrc", f".x.{10**30}.partial.npy"]
     kept = [f".a.{here}-{os.getpid()}.partial.npz", f".a.{here}-1.partial.npz", f".a.0123abcd-{gone.pid}.partial.npz"]

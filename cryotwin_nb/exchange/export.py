@@ -19,6 +19,7 @@ from cryotwin_nb.formats.mrc_writing import write_map
 from cryotwin_nb.formats.outputs import remove_listed, require_room, summary_of
 from cryotwin_nb.formats.pymol import write_pymol
 from cryotwin_nb.pathways.ridgeline import Pathway
+from cryotwin_nb.runtime.locks import writing
 
 _OTHERS = ("pathway.cxc", "pathway.pml", "pathway.mvsj", "latents.npy", "latents.txt", "path.json")
 _MAPS = r"(map|difference)_\d{3,}\.mrc"
@@ -64,7 +65,8 @@ def write_pathway(
     Raises
     ------
     InputError
-        If the maps do not match the path, the disk has too little space, or the folder cannot be written to.
+        If the maps do not match the path, the disk has too little space, or the folder cannot be written to, or another
+        process is writing to it.
 
     Examples
     --------
@@ -76,6 +78,20 @@ def write_pathway(
         found, expected = f"{len(maps)} maps", f"one for each of the {len(path.latents)} points"
         raise InputError(folder, found, expected, "Pass model.volumes(path.latents).")
     require_room_for_maps(folder, len(maps), box_size or maps.shape[-1])
+    with writing(folder / "path.json"):
+        return _write(folder, path, maps, voxel_size, sigma, level, box_size, flip_hand)
+
+
+def _write(
+    folder: Path,
+    path: Pathway,
+    maps: Tensor,
+    voxel_size: float,
+    sigma: float,
+    level: float | None,
+    box_size: int | None,
+    flip_hand: bool,
+) -> list[Path]:
     former = _former(folder)
     names = _map_names(len(maps))
     for name, volume in zip(names, [*maps, *maps.diff(dim=0)], strict=True):

@@ -34,6 +34,7 @@ from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.writing import inputs_of, refuse_foreign_records
 from cryotwin_nb.pathways.states import State, find_states
+from cryotwin_nb.runtime.locks import writing
 
 _RELION = ("rlnClassNumber", "rlnRandomSubset")
 _NAME = re.compile(r"[\w+-][\w.+-]{0,99}")
@@ -124,13 +125,14 @@ def write_selection(
     source_rows, images = source_rows[order], None if images is None else images[order]
     extra = {name: values[order] for name, values in extra.items()}
     chain = tuple(link[order] for link in chain)
-    if is_list or source is None:
-        write_indices(path, source_rows)
-        written(path, chain)
-        return path
-    extra |= mirrored_poses(source, source_rows) if flip_hand else {}
-    moved = _SUBSETS[path.suffix.lower()](path, source, source_rows, extra, images)
-    written(path, chain, is_copy=True)
+    with writing(path):
+        if is_list or source is None:
+            write_indices(path, source_rows)
+            written(path, chain)
+            return path
+        extra |= mirrored_poses(source, source_rows) if flip_hand else {}
+        moved = _SUBSETS[path.suffix.lower()](path, source, source_rows, extra, images)
+        written(path, chain, is_copy=True)
     if moved:
         text = f"{path}: the stack {moved!r} is found relative to {source}, but not relative to the new file."
         warn_user(f"{text} Read the new file with datadir=, or write it into the same project.")
@@ -203,10 +205,11 @@ def write_states(
     refuse_inputs([*paths.values(), *records], inputs_of(particles))
     refuse_foreign_records(records)
     require_writable(folder)
-    return [
-        write_selection(path, particles, files[name], {column: number[files[name]]}, flip_hand=flip_hand)
-        for name, path in paths.items()
-    ]
+    with writing(paths["states"]):
+        return [
+            write_selection(path, particles, files[name], {column: number[files[name]]}, flip_hand=flip_hand)
+            for name, path in paths.items()
+        ]
 
 
 def _values(name: str, values: Any, n: int, path: Path) -> np.ndarray:

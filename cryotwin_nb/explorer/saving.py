@@ -20,6 +20,7 @@ from cryotwin_nb.formats.files import atomic, make_folder, require_file, require
 from cryotwin_nb.formats.outputs import remove_listed, summary_of
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.plotting.movie import write_movie
+from cryotwin_nb.runtime.locks import lock_path, writing
 
 NOTE = "explorer.json"
 SUPPORT = "support.csv"
@@ -41,6 +42,13 @@ def write_exploration(
         raise InputError("export", "no path", "a computed path", "Choose two stars and press Compute.", sentence)
     folder = Path(folder)
     require_writable(folder)
+    with writing(folder / "path.json"):
+        return _write(folder, view, prior, request, shown)
+
+
+def _write(folder: Path, view: View, prior: GaussianMixture, request: PathRequest, shown: dict[str, Any]) -> list[Path]:
+    assert view.path is not None
+    assert view.maps is not None
     former = _former(folder)
     maps = write_pathway(folder, view.path, view.maps, view.voxel_size, level=view.level)
     titles = [f"step {k}" for k in range(len(view.maps))]
@@ -64,7 +72,7 @@ def write_exploration(
     }
     with atomic(folder / NOTE) as partial:
         partial.write_text(json.dumps(note, indent=1) + "\n")
-    return sorted(folder.iterdir())
+    return [file for file in sorted(folder.iterdir()) if file != lock_path(folder / "path.json")]
 
 
 def _former(folder: Path) -> set[str]:

@@ -15,6 +15,7 @@ from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.leftovers import partial_path, remove_leftovers
+from cryotwin_nb.runtime.leaving import forget
 
 DEEPEST = 64  # longest tail of a stack name that is tried, in folders: a damaged name can have thousands
 _POINTER = b"version https://git-lfs.github.com"
@@ -81,6 +82,7 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # there is none, or the disk is read-only: the error above names the cause
             partial.unlink()
+        forget(partial)
 
 
 def read_yaml(path: Path, remedy: str) -> Any:

@@ -21,6 +21,7 @@ from cryotwin_nb.formats.sidecars import stack_stamp
 from cryotwin_nb.formats.stacks import ImageSource, NoImages, read_finite
 from cryotwin_nb.formats.star import STACK, WHITENED
 from cryotwin_nb.formats.star_writing import write_star
+from cryotwin_nb.runtime.locks import writing
 
 _CHUNK_BYTES = 64 * 2**20
 _TRUTH, _WHITENING, _RECORD = ("labels", "coordinates"), ("amplitude", "row", "scale"), ("rows_0", "fingerprint_0")
@@ -84,19 +85,20 @@ def write_star_and_stack(path: str | os.PathLike, particles: Any, source: ImageS
     columns = {name: getattr(particles, name) for name in ("optics_group", "rotations", "shifts", "ctf")}
     stack = path.with_suffix(".mrcs")
     beside = {path.with_suffix(".truth.npz"): particles.truth, path.with_suffix(".whitening.npz"): particles.whitening}
-    with ExitStack() as files:
-        star_part, stack_part = (files.enter_context(atomic(name)) for name in (path, stack))
-        require_room(path.parent, 4 * n * box_size**2, f"{n} images")
-        write_stack(stack_part, _chunks(source, progress), n, box_size, pixel_size)
-        prepared: dict[str, Any] = {} if particles.whitening is None else {WHITENED: 1}
-        for name, part in beside.items():
-            if part is not None:
-                prepared[STACK] = stack_stamp(stack_part)
-                save_beside(part, files.enter_context(atomic(name)), prepared[STACK])
-        write_star(star_part, stack.name, pixel_size=pixel_size, box_size=box_size, prepared=prepared, **columns)
-    for name, part in (beside | {record_of(path): None}).items():  # left from an earlier file of this name
-        if part is None:
-            name.unlink(missing_ok=True)
+    with writing(path):
+        with ExitStack() as files:
+            star_part, stack_part = (files.enter_context(atomic(name)) for name in (path, stack))
+            require_room(path.parent, 4 * n * box_size**2, f"{n} images")
+            write_stack(stack_part, _chunks(source, progress), n, box_size, pixel_size)
+            prepared: dict[str, Any] = {} if particles.whitening is None else {WHITENED: 1}
+            for name, part in beside.items():
+                if part is not None:
+                    prepared[STACK] = stack_stamp(stack_part)
+                    save_beside(part, files.enter_context(atomic(name)), prepared[STACK])
+            write_star(star_part, stack.name, pixel_size=pixel_size, box_size=box_size, prepared=prepared, **columns)
+        for name, part in (beside | {record_of(path): None}).items():  # left from an earlier file of this name
+            if part is None:
+                name.unlink(missing_ok=True)
 
 
 def save_beside(part: Any, file: Path, stamp: str | None) -> None:

@@ -18,6 +18,7 @@ from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.streaming import require_suitable
 from cryotwin_nb.particles.writing import inputs_of
 from cryotwin_nb.runtime import distributed
+from cryotwin_nb.runtime.locks import writing
 from cryotwin_nb.training.config import TrainingConfig
 from cryotwin_nb.training.trainer import Trainer
 
@@ -41,7 +42,8 @@ def fit(
     config : TrainingConfig, optional
         Settings; by default `TrainingConfig()`.
     resume : path, optional
-        Checkpoint to resume from, of the same configuration. The result is the same as that of an uninterrupted run.
+        Checkpoint to resume from, of the same configuration. The result is the same as that of an uninterrupted run;
+        with the same number of threads, bit-identical.
     callbacks : iterable of callables, optional
         Called as callback(history, model) after each epoch, in every process.
     progress : bool
@@ -55,8 +57,8 @@ def fit(
     Raises
     ------
     InputError
-        If the particles do not suit the model, the checkpoint does not match the run, or a file cannot be read or
-        written.
+        If the particles do not suit the model, the checkpoint does not match the run or is being written by another
+        process, or a file cannot be read or written.
     FloatingPointError
         If the loss remains non-finite; the last checkpoint is left untouched.
 
@@ -83,8 +85,21 @@ def fit(
     distributed.require_enough(len(particles))
     progress = progress and distributed.rank() == 0
     model.to(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if config.checkpoint:
-        require_writable(Path(config.checkpoint).parent)  # fail now, not after the first pass
+    if not config.checkpoint or distributed.rank() > 0:
+        return _fit(model, particles, config, resume, callbacks, progress)
+    require_writable(Path(config.checkpoint).parent)  # fail now, not after the first pass
+    with writing(config.checkpoint):
+        return _fit(model, particles, config, resume, callbacks, progress)
+
+
+def _fit(
+    model: CryoTwin,
+    particles: Particles,
+    config: TrainingConfig,
+    resume: str | os.PathLike | None,
+    callbacks: Iterable[Callable[[History, CryoTwin], None]],
+    progress: bool,
+) -> History:
     trainer = Trainer(model, particles, config)
     if resume is not None:
         trainer.restore(resume)
