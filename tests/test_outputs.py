@@ -128,7 +128,7 @@ def test_a_command_never_overwrites_what_it_reads(case, work, monkeypatch, capsy
     no_work = "cryotwin_nb.models.cryotwin.CryoTwin.embed", "cryotwin_nb.models.cryotwin.CryoTwin.volumes"
     for name in (*no_work, "cryotwin_nb.training.trainer.Trainer.closed_form"):
         monkeypatch.setattr(name, lambda *_, **__: pytest.fail("the work has begun"))
-    assert main(words) == 2
+    assert main([*words, "--overwrite"]) == 2
     error = capsys.readouterr().err
     assert "overwrite an input" in error or "the suffix" in error or "needs particles read from" in error, error
     assert contents(work) == before
@@ -389,7 +389,7 @@ def test_a_disk_too_small_for_the_maps_is_found_before_they_are_decoded(work, mo
     usage = shutil._ntuple_diskusage(10**6, 10**6, 80_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     few = [*ENDS, "--n-steps", "2"]
-    assert main(["pathway", MODEL, *few, "--output", "path"]) == 0  # the maps that it replaces make room
+    assert main(["pathway", MODEL, *few, "--output", "path", "--overwrite"]) == 0  # the maps that it replaces make room
     monkeypatch.setattr(WORK[1], lambda *_, **__: pytest.fail("the work has begun"))
     capsys.readouterr()
     assert main(["pathway", MODEL, *few, "--output", "new"]) == 2

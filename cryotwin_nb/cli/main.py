@@ -35,14 +35,14 @@ class _Command(NamedTuple):
 
 COMMANDS = {
     "demo": _Command("demonstration", "run the complete workflow on simulated data and compare with the ground truth"),
-    "prepare": _Command("training", "write a compact stack on a coarser grid, for training or for RELION"),
-    "look": _Command("training", "check poses, CTF and contrast, and reconstruct a coarse map"),
+    "prepare": _Command("preparing", "write a compact stack on a coarser grid, for training or for RELION"),
+    "look": _Command("preparing", "check poses, CTF and contrast, and reconstruct a coarse map"),
     "train": _Command("training", "train a model on particle images"),
     "embed": _Command("training", "embed particle images with a model and write their latents"),
     "states": _Command("exploring", "list the states of a model and their masses"),
     "pathway": _Command("exploring", "write maps along a path between two states"),
     "routes": _Command("exploring", "find all routes between two states and their shares"),
-    "support": _Command("exploring", "compare the decoded maps of a path with maps from nearby images"),
+    "support": _Command("supporting", "compare the decoded maps of a path with maps from nearby images"),
     "select": _Command("selecting", "write the particles that belong to a state or lie near a path"),
 }
 RENAMED = {

@@ -83,7 +83,7 @@ def _absolute(output: str | os.PathLike) -> Path:
 
 def _wait_for(path: Path, output: Path, deadline: float) -> _Lock | None:
     """Return the lock once it is free; None, with a warning, if there can be none."""
-    told, unnamed_until = False, time.monotonic() + 1
+    warned, unnamed_until = False, time.monotonic() + 1
     while True:
         try:
             found = _HELD[path].writer if path in _HELD else _try(path)
@@ -97,10 +97,10 @@ def _wait_for(path: Path, output: Path, deadline: float) -> _Lock | None:
         if found.process or now > unnamed_until:  # otherwise, its name is about to be written
             if now >= deadline:
                 raise _refusal(output, found)
-            if not told:
+            if not warned:
                 warn_user(f"Waiting until {found}, has written {output}.")
-            told = True
-        time.sleep(0.5 if told else _POLL)
+            warned = True
+        time.sleep(0.5 if warned else _POLL)
 
 
 def _refusal(output: Path, writer: Writer) -> InputError:
@@ -221,7 +221,7 @@ class _Lock:
 
     def _renew(self) -> None:
         """Renew the stamp until the lock is released; the first failure is reported, and the next attempt follows."""
-        told = False
+        warned = False
         while not self._done.wait(_RENEWAL):
             with self._guard:
                 if self._done.is_set():
@@ -233,10 +233,10 @@ class _Lock:
                     continue
                 except Exception as error:
                     reason = error
-            if not told:
+            if not warned:
                 text = f"The lock {self.path} cannot be renewed ({reason}):"
                 warn_user(f"{text} make sure that no other command writes to this output.")
-            told = True
+            warned = True
 
 
 def _forked() -> None:

@@ -39,7 +39,7 @@ class Writer(NamedTuple):
     process : int
         Process id.
     started : str
-        Start time of the process, which tells apart processes of the same id; empty if unknown.
+        Start time of the process, to distinguish processes of the same id; empty if unknown.
     since : str
         Local time at which the lock was taken, for messages.
     token : str
