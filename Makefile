@@ -43,7 +43,7 @@ test: setup  ## Run the tests, including the notebooks, and the style and type c
 	OMP_NUM_THREADS=1 $(venv) -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 demo: setup  ## Run the demo from simulated images to a pathway, into results/demo
-	$(venv) -m cryotwin_nb demo --output results/demo
+	$(venv) -m cryotwin_nb demo --output results/demo --overwrite
 
 docs: setup  ## Build the documentation into docs/_build/html, without a network
 	COLUMNS=100 $(venv) -m sphinx -W --keep-going -q -b html docs docs/_build/html

@@ -14,7 +14,7 @@ import torch
 
 import cryotwin_nb as ct
 from cryotwin_nb import demo
-from cryotwin_nb.cli import demonstration, exploring, reading, training
+from cryotwin_nb.cli import demonstration, exploring, preparing, reading, supporting, training
 from cryotwin_nb.cli import main as commands
 from cryotwin_nb.cli.main import main
 from cryotwin_nb.cli.options import Option
@@ -56,7 +56,7 @@ def test_the_other_architecture_can_be_asked_for(run, tmp_path, capsys):
     arguments = [*run[1], "--architecture", "coordinate", "--output", f"{tmp_path / 'out'}"]
     assert main(arguments) == 0
     assert ct.CryoTwin.load(tmp_path / "out" / "model.safetensors").config["architecture"] == "coordinate"
-    assert main([*arguments, "--n-basis", "4"]) == 2
+    assert main([*arguments, "--n-basis", "4", "--overwrite"]) == 2
     assert "--n-basis does not belong to the coordinate architecture" in capsys.readouterr().err
 
 
@@ -161,7 +161,7 @@ def test_a_shorter_path_replaces_a_longer_one_and_a_chain_can_be_asked_for(run, 
         f"{tmp_path / 'path'}",
     ]
     assert main([*command, "--n-steps", "6"]) == 0
-    assert main([*command, "--n-steps", "3", "--method", "chain"]) == 0
+    assert main([*command, "--n-steps", "3", "--method", "chain", "--overwrite"]) == 0
     assert len(list((tmp_path / "path").glob("map_*.mrc"))) == 4
     assert json.loads((tmp_path / "path" / "path.json").read_text())["method"] == "ridgeline chain"
 
@@ -219,12 +219,12 @@ def passing() -> list[tuple[str, str, Option]]:
             training.network_options()["coordinate"],
         ),
         ("train", "cryotwin_nb.training.TrainingConfig.__init__", training.training_options()),
-        ("prepare", "cryotwin_nb.preparation.prepare", training._preparing()),
-        ("look", "cryotwin_nb.preparation.first_look", training._looking()),
+        ("prepare", "cryotwin_nb.preparation.prepare", preparing._preparing()),
+        ("look", "cryotwin_nb.preparation.first_look", preparing._looking()),
         ("embed", f"{MODEL}.embed", training._embedding()),
         ("states", "cryotwin_nb.pathways.find_states", exploring._state_options()),
         ("routes", "cryotwin_nb.pathways.find_routes", exploring._route_options()),
-        ("support", "cryotwin_nb.evaluation.pathway_support", exploring._support_options()),
+        ("support", "cryotwin_nb.evaluation.pathway_support", supporting._support_options()),
         ("demo", "cryotwin_nb.demo.run", demonstration.demo_options()),
     ]
     return [(command, where, option) for command, where, options in groups for option in options]
@@ -304,7 +304,7 @@ def test_the_extent_of_a_selection_reaches_it(option, keyword, run, tmp_path, mo
     arguments[arguments.index("--state") : arguments.index("--state") + 2] = ["--near", f"{tmp_path / 'points.npy'}"]
     latents = ["--latents", f"{run[0] / 'out' / 'latents.npy'}"]
     arguments[-1] = f"{run[0] / 'near.star'}"
-    assert main(["select", *arguments, *latents, "--contrast", "dark", option, "5"]) == 0
+    assert main(["select", *arguments, *latents, "--contrast", "dark", option, "5", "--overwrite"]) == 0
     assert seen[keyword] == 5
 
 
@@ -432,5 +432,5 @@ def test_a_high_barrier_is_noted_and_a_low_one_is_not(far_apart, run, tmp_path, 
     model = ct.CryoTwin.load(run[0] / "out" / "model.safetensors")
     model.prior = ct.GaussianMixture([0.5, 0.5], [[0.0, 0.0], [2.0, 0.0]], np.stack([np.eye(2)] * 2))
     model.save(tmp_path / "far.safetensors")
-    assert main([*far_apart, "--method", "ridgeline"]) == 0
+    assert main([*far_apart, "--method", "ridgeline", "--overwrite"]) == 0
     assert "note: the density" not in capsys.readouterr().err

@@ -168,10 +168,10 @@ def test_a_full_disk_is_told_in_one_line_and_the_last_checkpoint_stays(architect
     before = (tmp_path / "out" / "checkpoint.pt").read_bytes()
     capfd.readouterr()
     no_space()
-    assert main([*command(star, tmp_path / "out", *options[:-1])]) == 2
+    assert main([*command(star, tmp_path / "out", *options[:-1]), "--overwrite"]) == 2
     lines = capfd.readouterr().err.splitlines()
     (told,) = (number for number, line in enumerate(lines) if line.startswith("error: "))
-    assert "checkpoint.pt" in lines[told] and "Free space" in lines[told + 1]
+    assert "checkpoint.unfinished.pt" in lines[told] and "Free space" in lines[told + 1]
     assert (tmp_path / "out" / "checkpoint.pt").read_bytes() == before
     assert {p.name for p in (tmp_path / "out").iterdir()} == FILES
 
@@ -242,7 +242,7 @@ def folder(trained, tmp_path) -> Path:
 
 def select(folder: Path, run: str = "a", latents: str = "a/latents.npy", model: str = "model.safetensors") -> int:
     arguments = [f"{folder / run / model}", f"{folder / 'particles.star'}", "--latents", f"{folder / latents}"]
-    return main(["select", *arguments, "--state", "S1", "--output", f"{folder / 'selected.star'}"])
+    return main(["select", *arguments, "--state", "S1", "--output", f"{folder / 'selected.star'}", "--overwrite"])
 
 
 READERS = {

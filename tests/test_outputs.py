@@ -128,7 +128,7 @@ def test_a_command_never_overwrites_what_it_reads(case, work, monkeypatch, capsy
     no_work = "cryotwin_nb.models.cryotwin.CryoTwin.embed", "cryotwin_nb.models.cryotwin.CryoTwin.volumes"
     for name in (*no_work, "cryotwin_nb.training.trainer.Trainer.closed_form"):
         monkeypatch.setattr(name, lambda *_, **__: pytest.fail("the work has begun"))
-    assert main(words) == 2
+    assert main([*words, "--overwrite"]) == 2
     error = capsys.readouterr().err
     assert "overwrite an input" in error or "the suffix" in error or "needs particles read from" in error, error
     assert contents(work) == before
@@ -395,7 +395,7 @@ def test_a_disk_too_small_for_the_maps_is_found_before_they_are_decoded(work, mo
     monkeypatch.chdir(work)
     few = [*ENDS, "--n-steps", "2"]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 90_000))
-    assert main(["pathway", MODEL, *few, "--output", "path"]) == 0  # beside the former maps
+    assert main(["pathway", MODEL, *few, "--output", "path", "--overwrite"]) == 0  # beside the former maps
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 80_000))
     monkeypatch.setattr(WORK[1], lambda *_, **__: pytest.fail("the work has begun"))
     capsys.readouterr()
@@ -446,7 +446,7 @@ def test_a_folder_that_also_forbids_cleaning_up_gives_the_one_error(number, tmp_
 def test_partial_files_of_processes_that_are_gone_are_removed(tmp_path, monkeypatch):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    here = leftovers._HOST
+    here = leftovers.HOST
     left = [f".a.{here}-{gone.pid}.partial.npz", f"..b.{here}-1.partial.{here}-{gone.pid}.partial.npz"]
     left += [f".c\nd.{here}-{gone.pid}.partial", f".earlier.build.{gone.pid}.partial.mrc", f".x.{10**30}.partial.npy"]
     kept = [f".a.{here}-{os.getpid()}.partial.npz", f".a.{here}-1.partial.npz", f".a.0123abcd-{gone.pid}.partial.npz"]

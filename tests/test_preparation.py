@@ -332,7 +332,7 @@ ct.prepare(particles, {str(tmp_path / "p.star")!r}, 16, workers=1, progress=Fals
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert files(tmp_path) == [".p.unfinished.jsonl", ".p.unfinished.mrcs"]
+    assert files(tmp_path) == [".p.star.lock", ".p.unfinished.jsonl", ".p.unfinished.mrcs"]
     finished = len([line for line in journal.read_text().splitlines() if line]) - 1
     with open(journal, "a") as file:
         file.write('{"chunk": 5, "mea')  # cut off by the crash

@@ -1,32 +1,26 @@
-"""`states`, `pathway`, `routes` and `support` commands: a model's states, maps along paths, and their image support."""
+"""`states`, `pathway` and `routes` commands: a model's states, and maps along the paths between them."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from cryotwin_nb.cli.options import Option, options_of, values_of
 from cryotwin_nb.cli.reading import (
-    LATENTS,
     add_ends,
     add_json,
     add_model,
-    add_particles,
     check_outputs,
     counts_of,
     ends_of,
     load_model,
     print_result,
-    read_particles,
     read_points,
     require_own_latents,
 )
+from cryotwin_nb.cli.writing import add_writing, owned
 
 if TYPE_CHECKING:
     from cryotwin_nb.models.cryotwin import CryoTwin
@@ -83,6 +77,7 @@ def add_pathway(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, required=True, help="folder for maps, latents and scripts for ChimeraX, PyMOL and Mol*"
     )
+    add_writing(parser)
     methods = "max_flux: path of least resistance; ridgeline: Algorithm 1 of the paper; chain: joined ridgelines"
     parser.add_argument("--method", choices=_METHODS, default="max_flux", help=f"{methods} (default: max_flux)")
     for option in _path_options():
@@ -108,6 +103,11 @@ def _writing_options() -> list[Option]:
 
 def pathway(options: argparse.Namespace) -> int:
     """Compute a path between two states and write its maps."""
+    with owned(options, [options.output / "path.json"]):
+        return _pathway(options)
+
+
+def _pathway(options: argparse.Namespace) -> int:
     from cryotwin_nb.exchange.export import written_earlier
     from cryotwin_nb.pathways import max_flux, ridgeline, ridgeline_chain
 
@@ -151,6 +151,7 @@ def add_routes(parser: argparse.ArgumentParser) -> None:
     particles = "file of the particles of --latents: copies of an image are then drawn together"
     parser.add_argument("--particles", type=Path, help=particles)
     parser.add_argument("--output", type=Path, help="output folder; the maps of each route are written to a subfolder")
+    add_writing(parser)
     for option in (*_route_options(), *_writing_options()):
         option.add_to(parser)
     add_json(parser)
@@ -165,6 +166,13 @@ def _route_options() -> list[Option]:
 
 def routes(options: argparse.Namespace) -> int:
     """Find all routes between two states and their shares of the flux."""
+    if not options.output:
+        return _routes(options)
+    with owned(options, [options.output / "routes"], earlier=options.output.glob("route_*/path.json")):
+        return _routes(options)
+
+
+def _routes(options: argparse.Namespace) -> int:
     import torch
 
     from cryotwin_nb.exchange.export import written_earlier
@@ -195,56 +203,4 @@ def routes(options: argparse.Namespace) -> int:
     if options.output:
         for number, route in enumerate(found, 1):
             _write(options, options.output / f"route_{number:02d}", route, model)
-    return DONE
-
-
-def add_support(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `support`."""
-    add_model(parser)
-    add_particles(parser)
-    path = "folder written by `pathway`, or a .npy file of points (m, d)"
-    parser.add_argument("--path", type=Path, required=True, help=path)
-    parser.add_argument("--latents", type=Path, help=LATENTS)
-    parser.add_argument("--output", type=Path, help=".json file for the resolution and number of images at each point")
-    for option in _support_options():
-        option.add_to(parser)
-    add_json(parser)
-
-
-def _support_options() -> list[Option]:
-    from cryotwin_nb.evaluation import pathway_support
-
-    return options_of(pathway_support, skip=("model", "particles", "path", "latents", "imaging", "halves", "progress"))
-
-
-def support(options: argparse.Namespace) -> int:
-    """Compare the decoded maps of a path with maps reconstructed from nearby images."""
-    from cryotwin_nb.evaluation import pathway_support
-    from cryotwin_nb.exchange.export import written_earlier
-    from cryotwin_nb.exchange.latents import latents_of
-    from cryotwin_nb.formats.files import atomic, require_suffix
-
-    model, particles = load_model(options), read_particles(options)
-    if options.output:
-        output = require_suffix(options.output, ".json")
-        check_outputs(options, [output], output.parent, particles, inputs=written_earlier(options.path))
-    points = read_points(options.path / "latents.npy" if options.path.is_dir() else options.path)
-    latents = None
-    if options.latents is not None:
-        require_own_latents(options.latents, model, options.model)
-        particles, latents = latents_of(particles, options.latents)
-    given = values_of(options, _support_options())
-    found = pathway_support(model, particles, points.astype(np.float32), latents=latents, progress=True, **given)
-    listed = [
-        {
-            "effective_images": float(n),
-            "resolution_angstrom": float(resolution) if math.isfinite(resolution) else None,
-            "reasons": found.reasons(point),
-        }
-        for point, (n, resolution) in enumerate(zip(found.n_effective, found.resolution, strict=True))
-    ]
-    print_result(options, {"points": listed}, found.summary())
-    if options.output:
-        with atomic(options.output) as partial:
-            partial.write_text(json.dumps({"points": listed}, indent=1))
     return DONE

@@ -15,14 +15,14 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from importlib import import_module
 from importlib.metadata import version
-from types import FrameType
 from typing import NamedTuple
 
+from cryotwin_nb.cli.interruption import Interruptible, Terminated, report
 from cryotwin_nb.cli.options import Parser
 from cryotwin_nb.errors import InputError, MissingExtraError, explained
 from cryotwin_nb.runtime.heartbeat import heartbeat
 
-REFUSED, FAULT, INTERRUPTED, TERMINATED = 2, 70, 130, 143
+REFUSED, FAULT = 2, 70
 _SEVERAL = "Multi-GPU: torchrun --standalone --nproc-per-node 4 -m cryotwin_nb train ...; see examples/train.slurm"
 
 
@@ -35,14 +35,14 @@ class _Command(NamedTuple):
 
 COMMANDS = {
     "demo": _Command("demonstration", "run the complete workflow on simulated data and compare with the ground truth"),
-    "prepare": _Command("training", "write a compact stack on a coarser grid, for training or for RELION"),
-    "look": _Command("training", "check poses, CTF and contrast, and reconstruct a coarse map"),
+    "prepare": _Command("preparing", "write a compact stack on a coarser grid, for training or for RELION"),
+    "look": _Command("preparing", "check poses, CTF and contrast, and reconstruct a coarse map"),
     "train": _Command("training", "train a model on particle images"),
     "embed": _Command("training", "embed particle images with a model and write their latents"),
     "states": _Command("exploring", "list the states of a model and their masses"),
     "pathway": _Command("exploring", "write maps along a path between two states"),
     "routes": _Command("exploring", "find all routes between two states and their shares"),
-    "support": _Command("exploring", "compare the decoded maps of a path with maps from nearby images"),
+    "support": _Command("supporting", "compare the decoded maps of a path with maps from nearby images"),
     "select": _Command("selecting", "write the particles that belong to a state or lie near a path"),
 }
 RENAMED = {
@@ -61,36 +61,36 @@ RENAMED = {
 """Former names of options and their replacements."""
 
 
-class Terminated(KeyboardInterrupt):
-    """Raised when the process receives SIGTERM."""
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    before = _on_termination(_terminate)
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _note  # type: ignore[assignment]
-            shown = words and words[0] in COMMANDS and os.environ.get("RANK", "0") == "0"
+    signals = Interruptible()
+    with warnings.catch_warnings():
+        warnings.showwarning = _note  # type: ignore[assignment]
+        shown = words and words[0] in COMMANDS and os.environ.get("RANK", "0") == "0"
+        try:
             with heartbeat(words[0]) if shown else nullcontext(), explained(f"cryotwin {' '.join(words[:1])}"):
-                return _run(words)
-    except BrokenPipeError:  # the reader of the output, such as head, has stopped reading
+                return _run(words, signals)
+        except BaseException as error:  # libraries replace a KeyboardInterrupt by other exceptions
+            if signals.number or isinstance(error, KeyboardInterrupt):
+                return report(signal.SIGTERM if isinstance(error, Terminated) else signals.number)
+            return _failed(error)
+
+
+def _failed(error: BaseException) -> int:
+    """Report an exception and return the exit status."""
+    if isinstance(error, BrokenPipeError):  # the reader of the output, such as head, has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (InputError, MissingExtraError, FloatingPointError, OSError, MemoryError) as error:
+    if isinstance(error, (InputError, MissingExtraError, FloatingPointError, OSError, MemoryError)):
         number = os.environ.get("RANK", "0")  # rank set by torchrun
         print(f"error{f' in process {number}' if number != '0' else ''}: {error}", file=sys.stderr)
         return REFUSED
-    except KeyboardInterrupt as stop:
-        print("Interrupted. `train --resume` and `prepare` resume where they stopped.", file=sys.stderr)
-        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
-    except Exception:
-        traceback.print_exc()
-        print("This is a bug in cryotwin_nb. Please report it with the lines above and the command.", file=sys.stderr)
-        return FAULT
-    finally:
-        _on_termination(before)
+    if not isinstance(error, Exception):
+        raise error
+    traceback.print_exception(error)
+    print("This is a bug in cryotwin_nb. Please report it with the lines above and the command.", file=sys.stderr)
+    return FAULT
 
 
 def parser_of(name: str) -> Parser:
@@ -103,7 +103,7 @@ def parser_of(name: str) -> Parser:
     return parser
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str], signals: Interruptible) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_overview())
         return 0 if words else REFUSED
@@ -118,7 +118,8 @@ def _run(words: list[str]) -> int:
     except SystemExit as end:  # after printing the help
         return int(end.code or 0)
     command: Callable[..., int] = getattr(_module(words[0]), words[0])
-    return command(options)
+    with signals:
+        return command(options)
 
 
 def _overview() -> str:
@@ -135,15 +136,3 @@ def _note(message: Warning | str, *_: object) -> None:
     """Print a warning as a note, without its location in the code."""
     if os.environ.get("RANK", "0") == "0":
         print(f"note: {message}", file=sys.stderr)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
-
-
-def _on_termination(handler):
-    """Set the SIGTERM handler where possible and return the previous one."""
-    try:
-        return signal.signal(signal.SIGTERM, handler)
-    except ValueError:  # not the main thread
-        return signal.SIG_DFL

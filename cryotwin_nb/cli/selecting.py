@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ from cryotwin_nb.cli.reading import (
     read_points,
     require_own_latents,
 )
+from cryotwin_nb.cli.writing import add_writing, owned
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.formats.files import require_suffix
 
 DONE = 0
+_OF_STATE = re.compile(r"(S\d+|states)\.(star|cs)")
 
 
 def add_select(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +48,7 @@ def add_select(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="output: .star, .cs, or .pkl for cryoDRGN's --ind; with --all-states, a folder",
     )
+    add_writing(parser)
 
 
 def _selecting() -> list[Option]:
@@ -60,11 +65,19 @@ def _writing() -> list[Option]:
 
 def select(options: argparse.Namespace) -> int:
     """Write the particles that belong to a state or lie near a path."""
+    if options.all_states:
+        earlier = [file for file in options.output.glob("*") if _OF_STATE.fullmatch(file.name)]
+        with owned(options, [options.output / "states.star"], earlier=earlier):
+            return _select(options)
+    with owned(options, [require_suffix(options.output, ".star", ".cs", ".pkl")]):
+        return _select(options)
+
+
+def _select(options: argparse.Namespace) -> int:
     from cryotwin_nb.exchange import select_near, select_state, write_selection, write_states
     from cryotwin_nb.exchange.latents import matched
     from cryotwin_nb.exchange.latents_record import recorded_status
     from cryotwin_nb.exchange.listing import listed_rows
-    from cryotwin_nb.formats.files import require_suffix
     from cryotwin_nb.formats.origins import origin_of, record_of
     from cryotwin_nb.particles import image_quality
 
@@ -75,7 +88,7 @@ def select(options: argparse.Namespace) -> int:
         earlier = [file for name in ("S[0-9]*", "states.*") for file in output.glob(name)]
         check_outputs(options, earlier, output, particles)
     else:
-        listed_rows(require_suffix(output, ".star", ".cs", ".pkl"), particles, particles.source_rows, options.original)
+        listed_rows(output, particles, particles.source_rows, options.original)
         check_outputs(options, [output, record_of(output)], output.parent, particles)
     if options.latents is None and particles.box_size != model.config["box_size"]:
         found, expected = f"images of {particles.box_size} pixels", f"the model's {model.config['box_size']} pixels"

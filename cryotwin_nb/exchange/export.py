@@ -20,6 +20,7 @@ from cryotwin_nb.formats.pymol import write_pymol
 from cryotwin_nb.formats.sets import file_set, written_path
 from cryotwin_nb.mixture.points import as_numbers
 from cryotwin_nb.pathways.ridgeline import Pathway
+from cryotwin_nb.runtime.locks import writing
 
 _LIST = "path.json"
 _OTHERS = ("pathway.cxc", "pathway.pml", "pathway.mvsj", "latents.npy", "latents.txt", _LIST)
@@ -70,7 +71,7 @@ def write_pathway(
     ------
     InputError
         If the maps do not match the path, a file would be replaced that path.json does not list, the disk has too
-        little space, or the folder cannot be written to.
+        little space, the folder cannot be written to, or another process is writing to it.
 
     Examples
     --------
@@ -82,7 +83,7 @@ def write_pathway(
         found, expected = f"{len(maps)} maps", f"one for each of the {len(path.latents)} points"
         raise InputError(folder, found, expected, "Pass model.volumes(path.latents).")
     require_room_for_maps(folder, len(maps), box_size or maps.shape[-1])
-    with file_set(folder):
+    with writing(folder / "path.json"), file_set(folder):
         return _write(folder, path, maps, voxel_size, sigma, level, box_size, flip_hand)
 
 

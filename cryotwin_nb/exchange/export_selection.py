@@ -36,6 +36,7 @@ from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.writing import inputs_of, refuse_foreign_records
 from cryotwin_nb.pathways.states import State, find_states
+from cryotwin_nb.runtime.locks import writing
 
 _RELION = ("rlnClassNumber", "rlnRandomSubset")
 _NAME = re.compile(r"[\w+-][\w.+-]{0,99}")
@@ -127,13 +128,12 @@ def write_selection(
     source_rows, images = source_rows[order], None if images is None else images[order]
     extra = {name: values[order] for name, values in extra.items()}
     chain = tuple(link[order] for link in chain)
-    if is_list or source is None:
-        with file_set(path.parent):
+    with writing(path), file_set(path.parent):
+        if is_list or source is None:
             write_indices(path, source_rows)
             written(path, chain)
-        return path
-    extra |= mirrored_poses(source, source_rows) if flip_hand else {}
-    with file_set(path.parent):
+            return path
+        extra |= mirrored_poses(source, source_rows) if flip_hand else {}
         moved = _SUBSETS[path.suffix.lower()](path, source, source_rows, extra, images)
         written(path, chain, is_copy=True)
     if moved:
@@ -217,7 +217,7 @@ def write_states(
     former = before if isinstance(before, list) else []
     ours = [path.name for path in paths.values() if record_of(path).is_file()]  # also by earlier builds, without a list
     refuse_unlisted(Path(folder), [*(path.name for path in paths.values()), _LIST], [*former, *ours], _LIST)
-    with file_set(folder):
+    with writing(paths["states"]), file_set(folder):
         for name, path in paths.items():
             own = {k: values[files[name]] for k, values in added.items()}
             write_selection(path, particles, files[name], own, flip_hand=flip_hand)

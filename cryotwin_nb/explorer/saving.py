@@ -21,6 +21,7 @@ from cryotwin_nb.formats.outputs import refuse_unlisted, remove_listed, summary_
 from cryotwin_nb.formats.sets import file_set
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.plotting.movie import write_movie
+from cryotwin_nb.runtime.locks import lock_path, writing
 
 NOTE = "explorer.json"
 SUPPORT = "support.csv"
@@ -43,6 +44,13 @@ def write_exploration(
         raise InputError("export", "no path", "a computed path", "Choose two stars and press Compute.", sentence)
     folder = Path(folder)
     require_writable(folder)
+    with writing(folder / "path.json"):
+        return _write(folder, view, prior, request, shown)
+
+
+def _write(folder: Path, view: View, prior: GaussianMixture, request: PathRequest, shown: dict[str, Any]) -> list[Path]:
+    assert view.path is not None
+    assert view.maps is not None
     former = _former(folder)
     refuse_unlisted(folder, [*_PICTURES, *([] if view.support is None else [SUPPORT]), NOTE], former, NOTE)
     with file_set(folder):
@@ -68,7 +76,7 @@ def write_exploration(
         }
         with atomic(folder / NOTE) as partial:
             partial.write_text(json.dumps(note, indent=1) + "\n")
-    return sorted(folder.iterdir())
+    return [file for file in sorted(folder.iterdir()) if file != lock_path(folder / "path.json")]
 
 
 def _former(folder: Path) -> set[str]:

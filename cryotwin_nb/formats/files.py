@@ -15,6 +15,7 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.journals import JOURNALS, settle
 from cryotwin_nb.formats.leftovers import partial_path, remove_leftovers
 from cryotwin_nb.formats.sets import set_of, written_path
+from cryotwin_nb.runtime.leaving import forget
 
 DEEPEST = 64  # longest tail of a stack name that is tried, in folders: a damaged name can have thousands
 _POINTER = b"version https://git-lfs.github.com"
@@ -94,6 +95,7 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         if files is None or not files.holds(partial):
             with suppress(OSError):  # there is none, or the disk is read-only: the error above names the cause
                 partial.unlink()
+        forget(partial)
 
 
 def array_headers(path: str | os.PathLike) -> dict[str, tuple[tuple[int, ...], str, int]]:

@@ -21,6 +21,10 @@ Work = Callable[[np.ndarray], tuple[np.ndarray, dict[str, list]]]
 """Function from row numbers (m,) to images (m, D, D) and the values that the journal stores for each image."""
 
 
+class OtherAttempt(InputError):
+    """An unfinished stack has another input or other options."""
+
+
 class PartialStack:
     """Unfinished stack and its journal, two hidden files next to the final stack.
 
@@ -92,10 +96,10 @@ class PartialStack:
     def _require_same(self, before: dict[str, Any], now: dict[str, Any]) -> None:
         changed = [f"{name} {now[name]} instead of {before.get(name)}" for name in now if before.get(name) != now[name]]
         if changed:
-            remedy = "Use the same input and options, or start over with resume=False (--no-resume)."
+            remedy = "Use the same input and options, or start over with resume=False (--overwrite)."
             found, expected = ", ".join(changed), "the same input and options"
             sentence = f"{self.stack} cannot be resumed with {found}."
-            raise InputError(self.stack, found, expected, remedy, sentence)
+            raise OtherAttempt(self.stack, found, expected, remedy, sentence)
 
     def _require_room(self) -> None:
         n, size, _ = self.shape

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.journals import JOURNALS, complete, settle, supersede, tidy, write_journal
+from cryotwin_nb.runtime.leaving import forget, remove_on_leaving
 
 
 class FileSet:
@@ -27,18 +28,21 @@ class FileSet:
     ----------
     folder : Path
         The folder, resolved.
+    journal : Path
+        Journal, which exists while the new output is valid but not complete.
     new : dict of Path to Path
         Hidden file by its final path.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.new = folder, dict[Path, Path]()
+    def __init__(self, folder: Path, journal: Path) -> None:
+        self.folder, self.journal, self.new = folder, journal, dict[Path, Path]()
         self._removed, self._kept = set[Path](), set[Path]()
 
     def add(self, hidden: Path, path: Path, keep: bool = False) -> None:
         """Let a complete hidden file take its final name with the others; if they fail, delete it unless `keep`."""
         self.new[self.folder / path.name] = self.folder / hidden.name
         self._kept |= {self.folder / hidden.name} if keep else set()
+        remove_on_leaving(self, self.discard)
 
     def remove(self, path: Path) -> None:
         """Remove a file when the others take their names."""
@@ -49,18 +53,18 @@ class FileSet:
         return self.folder / hidden.name in self.new.values()
 
     def discard(self) -> None:
-        """Delete the hidden files."""
-        for hidden in set(self.new.values()) - self._kept:
+        """Delete the hidden files, unless the new output is the valid one."""
+        for hidden in set() if self.journal.exists() else set(self.new.values()) - self._kept:
             with suppress(OSError):
                 hidden.unlink()
 
-    def publish(self, journal: Path) -> None:
+    def publish(self) -> None:
         """Make the new output the valid one, and complete it."""
         removed = {path for path in self._removed if path not in self.new and path.is_file()}
         if self.new or removed:
-            write_journal(journal, self.new, removed)
-            complete(journal)
-            supersede(journal.parent, {path.name for path in [*self.new, *removed]})
+            write_journal(self.journal, self.new, removed)
+            complete(self.journal)
+            supersede(self.journal.parent, {path.name for path in [*self.new, *removed]})
 
 
 _CURRENT: ContextVar[FileSet | None] = ContextVar("current", default=None)
@@ -83,18 +87,20 @@ def file_set(folder: str | os.PathLike) -> Iterator[FileSet]:
         yield outer
         return
     settle(place)
-    files, journal = FileSet(place), place / JOURNALS / f"{uuid.uuid4().hex}.json"
+    journal = place / JOURNALS / f"{uuid.uuid4().hex}.json"
+    files = FileSet(place, journal)
     token = _CURRENT.set(files)
     try:
         yield files
         try:
-            files.publish(journal)
+            files.publish()
         except (OSError, ValueError) as error:
             remedy = "Free space on the disk, or choose a folder that you can write to."
             sentence = f"The files in {folder} cannot be written: {error}."
             raise InputError(folder, f"{error}", "files that can be written", remedy, sentence) from error
     finally:
         _CURRENT.reset(token)
+        forget(files)
         if not journal.exists():  # completed, or failed before the new output became the valid one
             files.discard()
             tidy(journal.parent)

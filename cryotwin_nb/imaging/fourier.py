@@ -124,7 +124,7 @@ def grid(box_size: int, dimensions: int, device: torch.device | None = None) -> 
 def require_box_size(box_size: int, where: object = "box_size") -> int:
     """Return `box_size` if it is an even integer from 8 to 4,096, else raise `InputError`."""
     given: Any = box_size
-    if not isinstance(given, Real) or not 8 <= given <= 2**12 or given % 2:
+    if not isinstance(given, Real) or given not in range(8, 2**12 + 1, 2):
         remedy = "Crop or pad the images to an even size, for example with relion_image_handler or Fourier cropping."
         raise InputError(
             where, f"a box of {box_size} pixels", "an even box of at least 8 pixels, at most 4,096", remedy

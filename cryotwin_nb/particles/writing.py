@@ -22,6 +22,7 @@ from cryotwin_nb.formats.sidecars import stack_stamp
 from cryotwin_nb.formats.stacks import ImageSource, NoImages, read_finite
 from cryotwin_nb.formats.star import STACK, WHITENED
 from cryotwin_nb.formats.star_writing import write_star
+from cryotwin_nb.runtime.locks import writing
 
 _CHUNK_BYTES = 64 * 2**20
 _TRUTH, _WHITENING, _RECORD = ("labels", "coordinates"), ("amplitude", "row", "scale"), ("rows_0", "fingerprint_0")
@@ -85,7 +86,7 @@ def write_star_and_stack(path: str | os.PathLike, particles: Any, source: ImageS
     columns = {name: getattr(particles, name) for name in ("optics_group", "rotations", "shifts", "ctf")}
     stack = path.with_suffix(".mrcs")
     beside = {path.with_suffix(".truth.npz"): particles.truth, path.with_suffix(".whitening.npz"): particles.whitening}
-    with file_set(path.parent), ExitStack() as files:
+    with writing(path), file_set(path.parent), ExitStack() as files:
         star_part, stack_part = (files.enter_context(atomic(name)) for name in (path, stack))
         require_room(path.parent, 4 * n * box_size**2, f"{n} images")
         write_stack(stack_part, _chunks(source, progress), n, box_size, pixel_size)

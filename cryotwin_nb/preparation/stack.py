@@ -39,6 +39,7 @@ from cryotwin_nb.preparation.grids import read_on_one_grid
 from cryotwin_nb.preparation.identity import identity_of
 from cryotwin_nb.preparation.relion import choose_format, normalised
 from cryotwin_nb.preparation.report import Preparation, report
+from cryotwin_nb.runtime.locks import writing
 
 _TYPES = {"float16": np.float16, "float32": np.float32}
 _LARGEST = 2.0**15  # largest stored value; the maximum of float16 is 65504
@@ -101,8 +102,8 @@ def prepare(
     ------
     InputError
         If an image contains NaN (the message names it), the disk has too little space, an interrupted call had other
-        input or options, the output would overwrite the input, `Particles.read` refuses the input, or `for_relion` is
-        combined with float16 or whitening.
+        input or options, the output would overwrite the input or is being written by another process, `Particles.read`
+        refuses the input, or `for_relion` is combined with float16 or whitening.
 
     Notes
     -----
@@ -126,26 +127,30 @@ def prepare(
     particles, grids = read_on_one_grid(particles, reading)
     output = require_outputs(output, particles)
     require_writable(output.parent)
-    small = cropped(particles, box_size or particles.box_size)
-    chain = chain_of(particles.source, particles.source_rows)
-    stack = PartialStack(
-        output.with_suffix(".mrcs"), len(small), small.box_size, small.pixel_size, _TYPES[dtype], _CHUNK
-    )
-    identity = {"box size": small.box_size, "type": dtype, "whitening": whiten, "input": identity_of(particles, _CHUNK)}
-    identity |= {"images per chunk": _CHUNK, "for RELION": for_relion, "grids": grids, "hot pixels": "replaced"}
-    known = stack.open(identity, resume, lambda: _amplitude(small, whiten, dtype) | _hot(particles))
-    amplitude = np.array(known["amplitude"])
-    work = partial(_chunk, particles, small, amplitude, known["hot"], dtype, for_relion)
-    _fill(stack, work, workers or _processors(), progress)
-    kept = stack.kept()
-    whitening = Whitening(amplitude, _rows(small, amplitude), kept["scale"]) if len(amplitude) else None
-    squares = kept["power"] / kept["scale"] ** 2
-    set_statistics(stack.stack, kept["low"].min(), kept["high"].max(), kept["stored"].mean(), squares.mean())
-    with file_set(output.parent) as files:
-        _publish(stack, small, whitening, output, for_relion)
-        written(output, chain)
-        stack.finish(files)
-    return report(output, small, kept, particles.box_size, whitening, dtype, time.perf_counter() - started, for_relion)
+    with writing(output):
+        small = cropped(particles, box_size or particles.box_size)
+        chain = chain_of(particles.source, particles.source_rows)
+        stack = PartialStack(
+            output.with_suffix(".mrcs"), len(small), small.box_size, small.pixel_size, _TYPES[dtype], _CHUNK
+        )
+        identity: dict[str, Any] = {"box size": small.box_size, "type": dtype, "whitening": whiten, "grids": grids}
+        identity |= {"input": identity_of(particles, _CHUNK), "images per chunk": _CHUNK, "for RELION": for_relion}
+        identity["hot pixels"] = "replaced"
+        known = stack.open(identity, resume, lambda: _amplitude(small, whiten, dtype) | _hot(particles))
+        amplitude = np.array(known["amplitude"])
+        work = partial(_chunk, particles, small, amplitude, known["hot"], dtype, for_relion)
+        _fill(stack, work, workers or _processors(), progress)
+        kept = stack.kept()
+        whitening = Whitening(amplitude, _rows(small, amplitude), kept["scale"]) if len(amplitude) else None
+        squares = kept["power"] / kept["scale"] ** 2
+        set_statistics(stack.stack, kept["low"].min(), kept["high"].max(), kept["stored"].mean(), squares.mean())
+        with file_set(output.parent) as files:
+            _publish(stack, small, whitening, output, for_relion)
+            written(output, chain)
+            stack.finish(files)
+        return report(
+            output, small, kept, particles.box_size, whitening, dtype, time.perf_counter() - started, for_relion
+        )
 
 
 def _amplitude(particles: Particles, whiten: bool, dtype: str) -> dict[str, list]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from cryotwin_nb.particles.quality import usable
 from cryotwin_nb.particles.streaming import require_suitable
 from cryotwin_nb.particles.writing import inputs_of
 from cryotwin_nb.runtime import distributed
+from cryotwin_nb.runtime.locks import writing
 from cryotwin_nb.training.config import TrainingConfig
 from cryotwin_nb.training.failures import failures_explained, require_device, require_memory
 from cryotwin_nb.training.trainer import Trainer
@@ -44,7 +46,8 @@ def fit(
     config : TrainingConfig, optional
         Settings; by default `TrainingConfig()`.
     resume : path, optional
-        Checkpoint to resume from, of the same configuration. The result is the same as that of an uninterrupted run.
+        Checkpoint to resume from, of the same configuration. The result is the same as that of an uninterrupted run;
+        with the same number of threads, bit-identical.
     callbacks : iterable of callables, optional
         Called as callback(history, model) after each epoch, in every process.
     progress : bool
@@ -58,8 +61,8 @@ def fit(
     Raises
     ------
     InputError
-        If the particles do not suit the model, the checkpoint does not match the run, or a file cannot be read or
-        written.
+        If the particles do not suit the model, the checkpoint does not match the run or is being written by another
+        process, or a file cannot be read or written.
     FloatingPointError
         If the loss remains non-finite; the last checkpoint is left untouched.
 
@@ -95,11 +98,13 @@ def fit(
     progress = progress and distributed.rank() == 0
     particles = usable(particles)
     model.to(require_device(config.device or ("cuda" if torch.cuda.is_available() else "cpu")))
-    if config.checkpoint:
-        require_writable(Path(config.checkpoint).parent)  # fail now, not after the first pass
-    require_memory(model)
-    with failures_explained(model, particles):
-        return _run(Trainer(model, particles, config), resume, callbacks, progress)
+    with ExitStack() as held:
+        if config.checkpoint and distributed.rank() == 0:
+            require_writable(Path(config.checkpoint).parent)  # fail now, not after the first pass
+            held.enter_context(writing(config.checkpoint))
+        require_memory(model)
+        with failures_explained(model, particles):
+            return _run(Trainer(model, particles, config), resume, callbacks, progress)
 
 
 def _run(
