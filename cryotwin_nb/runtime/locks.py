@@ -8,14 +8,15 @@ compared with that of a new file in the same folder, since the clocks of machine
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from cryotwin_nb.errors import InputError, warn_user
 from cryotwin_nb.runtime import writers
@@ -25,6 +26,10 @@ from cryotwin_nb.runtime.writers import UNKNOWN, Writer, is_at
 _RENEWAL, _POLL, _SETTLING = 30.0, 0.05, 0.2  # seconds
 _NOT_OURS = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)  # writing reports these itself
 _HELD: dict[Path, _Lock] = {}
+
+fcntl: Any = None
+with suppress(ImportError):  # not available on Windows
+    fcntl = import_module("fcntl")
 
 
 @contextmanager
@@ -154,7 +159,7 @@ def _open(path: Path) -> tuple[int, bool]:
 def _flock(file: int, patience: float = 0.0) -> bool | None:
     """Return whether the file could be locked; None if the file system has no locks."""
     until = time.monotonic() + patience
-    while True:
+    while fcntl is not None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
@@ -164,6 +169,7 @@ def _flock(file: int, patience: float = 0.0) -> bool | None:
         if time.monotonic() >= until:
             return False
         time.sleep(_POLL)
+    return None
 
 
 def _sign(file: int, writer: Writer, locked: bool) -> None:
@@ -247,4 +253,5 @@ def _forked() -> None:
     _HELD.clear()
 
 
-os.register_at_fork(after_in_child=_forked)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
