@@ -14,22 +14,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from cryotwin_nb.errors import InputError, warn_user
 from cryotwin_nb.runtime import writers
 from cryotwin_nb.runtime.leaving import forget, remove_on_leaving
-from cryotwin_nb.runtime.writers import UNKNOWN, Writer, is_at
+from cryotwin_nb.runtime.writers import UNKNOWN, Writer, is_at, lock_file
 
 _RENEWAL, _POLL, _SETTLING = 30.0, 0.05, 0.2  # seconds
 _NOT_OURS = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)  # writing reports these itself
 _HELD: dict[Path, _Lock] = {}
-
-fcntl: Any = None
-with suppress(ImportError):  # not available on Windows
-    fcntl = import_module("fcntl")
 
 
 @contextmanager
@@ -118,7 +112,7 @@ def _try(path: Path) -> _Lock | Writer:
     """Take a lock, or return its present writer, who may be unknown for a moment."""
     file, created = _open(path)
     try:
-        free = _flock(file, patience=1.0 if created else 0.0)
+        free = lock_file(file, patience=1.0 if created else 0.0)
         if free is False:
             return writers.read_writer(file)
         if not is_at(file, path):  # its writer removed it before we had it
@@ -156,22 +150,6 @@ def _open(path: Path) -> tuple[int, bool]:
         return _open(path)
 
 
-def _flock(file: int, patience: float = 0.0) -> bool | None:
-    """Return whether the file could be locked; None if the file system has no locks."""
-    until = time.monotonic() + patience
-    while fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK):
-                return None
-        if time.monotonic() >= until:
-            return False
-        time.sleep(_POLL)
-    return None
-
-
 def _sign(file: int, writer: Writer, locked: bool) -> None:
     try:
         writers.write_writer(file, writer)
@@ -186,7 +164,7 @@ def _replace(path: Path, writer: Writer) -> int:
     remove_on_leaving(partial, partial.unlink)
     file = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        _sign(file, writer, bool(_flock(file)))
+        _sign(file, writer, bool(lock_file(file)))
         os.replace(partial, path)
     except BaseException:
         os.close(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -10,8 +11,9 @@ import tempfile
 import time
 import uuid
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _DEAD_AFTER = 300.0  # seconds without a new stamp
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -25,6 +27,10 @@ def _host() -> str:
 
 
 HOST = _host()
+
+fcntl: Any = None
+with suppress(ImportError):  # not available on Windows
+    fcntl = import_module("fcntl")
 
 
 class Writer(NamedTuple):
@@ -72,6 +78,22 @@ def is_alive(writer: Writer, path: Path, free: bool) -> bool:
     if free and not writer.process:  # its process ended before it wrote its name, or is about to
         return _age(path) < 0.5
     return abs(_age(path)) < _DEAD_AFTER
+
+
+def lock_file(file: int, patience: float = 0.0) -> bool | None:
+    """Return whether the file could be locked; None if the file system has no locks."""
+    until = time.monotonic() + patience
+    while fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK):
+                return None
+        if time.monotonic() >= until:
+            return False
+        time.sleep(0.05)
+    return None
 
 
 def is_running(process: int) -> bool:
