@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from threading import Event
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import InputError, warn_user
 from cryotwin_nb.imaging.artefacts import Meter, mend
@@ -22,11 +23,10 @@ from cryotwin_nb.particles.comparison import LEAST, equalised, hot_limit, judge,
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.runtime import distributed
 
-_MOST = 0.2  # part of the images that can be set aside
+_MOST, _LISTED = 0.2, 5  # part of the images that can be set aside; images that a warning names
 _MANY = 0.01  # part of the images with other noise levels from which micrographs are compared
 _MICROGRAPH = ("rlnMicrographName", "location/micrograph_path", "location/micrograph_uid")
-_CHUNK = 512
-_LISTED = 5
+_PIXELS, _PATIENCE = 2**21, 3  # pixels read at once; seconds without a progress bar
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +79,8 @@ class Quality:
         def chosen(found: dict[int, str]) -> dict[int, str]:
             return {i: found[row] for i, row in enumerate(rows.tolist()) if row in found} if found else {}
 
-        parts = chosen(self.reasons), self.hot_pixels[rows], self.hot, self.scale[rows], self.scaled
-        return Quality(*parts, chosen(self.names), self.warned)
+        parts = self.hot_pixels[rows], self.hot, self.scale[rows], self.scaled
+        return Quality(chosen(self.reasons), *parts, chosen(self.names), self.warned)
 
     def describe(self, listed: int = _LISTED) -> list[str]:
         """Return what was found, one sentence per kind, with the names of the first `listed` images."""
@@ -107,8 +107,8 @@ class Quality:
             return
         kinds = Counter(why.split(" (")[0] for why in self.reasons.values())
         found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        first = next(iter(self.reasons))
-        found = f"{len(self.reasons)} of {len(self.hot_pixels)} images unlike the others ({found}; {self.names[first]})"
+        first = self.names[next(iter(self.reasons))]
+        found = f"{len(self.reasons)} of {len(self.hot_pixels)} images unlike the others ({found}; {first})"
         remedy = "Leave them out with indices=, or normalise the images: an optics group for each scale is enough."
         raise InputError(where, found, f"at most {100 * _MOST:.0f} %", remedy)
 
@@ -117,7 +117,7 @@ def _listed(names: list[str], most: int) -> str:
     return "; ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def image_quality(particles: Particles) -> Quality:
+def image_quality(particles: Particles, progress: bool = False) -> Quality:
     """Compare all images with each other, in one pass at the first call; subsets taken later have the same quality.
 
     With several processes, all must call this together.
@@ -126,6 +126,8 @@ def image_quality(particles: Particles) -> Quality:
     ----------
     particles : Particles
         Particles with images; fewer than 20 are not compared.
+    progress : bool
+        Show a progress bar if it takes longer than a few seconds.
 
     Returns
     -------
@@ -143,11 +145,11 @@ def image_quality(particles: Particles) -> Quality:
     {}
     """
     if particles._quality is None:
-        particles._quality = _assess(particles)
+        particles._quality = _assess(particles, progress)
     return cast(Quality, particles._quality)
 
 
-def usable(particles: Particles) -> Particles:
+def usable(particles: Particles, progress: bool = False) -> Particles:
     """Return the particles without bad images, which a warning names; all fits begin with this.
 
     Raises
@@ -155,38 +157,37 @@ def usable(particles: Particles) -> Particles:
     InputError
         If more than a fifth of the images are bad.
     """
-    kept = _kept(particles)
+    kept = _kept(particles, progress)
     return particles if kept.all() else particles[kept]
 
 
 def bad_rows(particles: Particles, rows: np.ndarray) -> np.ndarray:
-    """Return those of the rows (m,) whose images are bad, compared with the others of these rows; a warning names them.
+    """Return those of the rows (m,) whose images are bad, compared with the others of these rows.
 
-    Raises
-    ------
-    InputError
-        If more than a fifth of them are bad.
+    A warning names them; if more than a fifth of them are bad, `InputError` is raised.
     """
     if particles._quality is None and len(rows) == len(particles):
         image_quality(particles)
     return np.setdiff1d(rows, rows[_kept(particles[rows])])
 
 
-def _kept(particles: Particles) -> np.ndarray:
-    quality = image_quality(particles)
+def _kept(particles: Particles, progress: bool = False) -> np.ndarray:
+    quality = image_quality(particles, progress)
     quality.require_usable(particles.where)
     quality.warn(particles.where)
     return quality.kept
 
 
-def _assess(particles: Particles) -> Quality:
+def _assess(particles: Particles, progress: bool) -> Quality:
     n = len(particles)
     if n < LEAST:
         return Quality({}, np.zeros(n, np.int64), np.inf, np.ones(n, np.float32), "", {})
     meter, mine = Meter(particles.box_size), distributed.share(n)
     rows = np.arange(mine.start, mine.stop)
-    pieces = np.array_split(rows, -(-len(rows) // _CHUNK)) if len(rows) else []
-    measures = distributed.assemble(((meter.measure(_stored(particles, piece)),) for piece in pieces), n)[0].numpy()
+    size = max(1, _PIXELS // particles.box_size**2)
+    pieces = np.array_split(rows, -(-len(rows) // size)) if len(rows) else []
+    shown = tqdm(pieces, "comparing images", delay=_PATIENCE, disable=not progress or distributed.rank() > 0)
+    measures = distributed.assemble(((meter.measure(_stored(particles, piece)),) for piece in shown), n)[0].numpy()
     hot = hot_limit(measures[:, 3])
     hot_pixels = np.zeros(n, np.int64)
     for row in np.flatnonzero(measures[:, 3] > hot).tolist():
@@ -194,8 +195,8 @@ def _assess(particles: Particles) -> Quality:
         measures[row] = meter.measure(image[None])[0].numpy()
     level, scale, scaled = _on_one_scale(particles, noise_levels(measures) + np.log(_gain(particles)), measures)
     reasons = judge(level, measures, hot_pixels, particles.box_size)
-    shown = sorted({*reasons, *np.flatnonzero(hot_pixels).tolist()})
-    return Quality(reasons, hot_pixels, hot, scale, scaled, {row: particles.image_name(row) for row in shown})
+    odd = sorted({*reasons, *np.flatnonzero(hot_pixels).tolist()})
+    return Quality(reasons, hot_pixels, hot, scale, scaled, {row: particles.image_name(row) for row in odd})
 
 
 def cleaned(particles: Particles, rows: np.ndarray, device: torch.device | None = None, scaled: bool = True) -> Tensor:
@@ -244,6 +245,6 @@ def _on_one_scale(particles: Particles, level: np.ndarray, measures: np.ndarray)
 
 def _micrographs(particles: Particles) -> np.ndarray | None:
     """Return the micrograph (n,) of each particle; None if the particle file does not name it."""
-    columns = particles.columns if particles.source is not None and particles.source.is_file() else ()
-    named = next((name for name in _MICROGRAPH if name in columns), None)
-    return None if named is None else particles.columns[named].to_numpy(str)
+    source = particles.source
+    columns: Any = {} if source is None or not source.is_file() else particles.columns
+    return next((columns[name].to_numpy(str) for name in _MICROGRAPH if name in columns), None)

@@ -85,7 +85,9 @@ def batches(
             "The optics groups differ from those of the training set, so all images are whitened with its pooled "
             "noise. To whiten each group separately, train on a set that contains these groups."
         )
-    image_quality(particles).warn(particles.where)  # here, because all processes must compare the images together
+    image_quality(particles, doing is not None).warn(
+        particles.where
+    )  # here, because all processes must compare the images together
     rows = np.arange(len(particles)) if rows is None else rows
     pieces = [rows[i : i + size] for i in range(0, len(rows), size)]
     prepared = prefetched(lambda piece: imaging.batch(particles, piece), pieces)

@@ -96,7 +96,7 @@ def fit(
         raise InputError(particles.where, "one image", "at least 2 images", "Train on the whole set of particles.")
     distributed.require_enough(len(particles))
     progress = progress and distributed.rank() == 0
-    particles = usable(particles)
+    particles = usable(particles, progress)
     model.to(require_device(config.device or ("cuda" if torch.cuda.is_available() else "cpu")))
     with ExitStack() as held:
         if config.checkpoint and distributed.rank() == 0:
