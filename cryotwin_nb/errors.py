@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
+import re
 import sys
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+POSITIVE = (sys.float_info.min, sys.float_info.max)
+"""Limits of positive numbers for `guarded`."""
 
 
 class InputError(ValueError):
@@ -97,11 +104,12 @@ def positive(name: str, value: Any, remedy: str) -> float:
     return float(value)
 
 
-def whole(name: str, value: Any, remedy: str, least: int = 1) -> int:
-    """Return an integer of at least `least` as an int, or raise `InputError`."""
-    if not _is_number(value, Real) or not _is_finite(value) or value != int(value) or value < least:
-        expected = "a positive integer" if least == 1 else f"an integer of at least {least}"
-        raise InputError(name, repr(value), expected, remedy)
+def whole(name: str, value: Any, remedy: str, least: int = 1, most: int = 2**62) -> int:
+    """Return an integer from `least` to `most` as an int, or raise `InputError`."""
+    if not _is_number(value, Real) or not least <= value <= most or value != int(value):
+        expected = f"an integer of at least {least}" if most == 2**62 else f"an integer from {least:,} to {most:,}"
+        expected = "a positive integer" if (least, most) == (1, 2**62) else expected
+        raise InputError(name, _shown(value), expected, remedy)
     return int(value)
 
 
@@ -127,6 +135,87 @@ def known_options(where: str, given: Collection[str], known: Collection[str]) ->
         sentence = f"{where} has no option {' or '.join(map(repr, unknown))}."
         remedy = f"Use one of the options {', '.join(known)}."
         raise InputError(where, f"the option {unknown[0]!r}", f"one of {', '.join(known)}", remedy, sentence)
+
+
+def number(name: str, value: Any, remedy: str, low: float = -math.inf, high: float = math.inf) -> float:
+    """Return a number from `low` to `high` as a float, or raise `InputError`; NaN is never accepted."""
+    if not _is_number(value, Real) or not low <= value <= high:
+        expected = f"a number from {low:g} to {high:g}" if high < 1e300 else f"a number of at least {low:g}"
+        expected = {POSITIVE[0]: "a positive number", -1e300: "a finite number"}.get(low, expected)
+        raise InputError(name, _shown(value), expected, remedy)
+    return float(value)
+
+
+def guarded(**limits: tuple[float, float] | None) -> Callable[[_F], _F]:
+    """Check the numbers that a function is called with, and convert errors of memory and linear algebra (`explained`).
+
+    Parameters annotated as int or float, or one of them or None, must be such numbers. `limits` contains the smallest
+    and the largest value of a parameter, or None to leave it unchecked; by default, integers are from 0 to 2^62, and
+    floats are finite.
+    """
+
+    def decorate(function: _F) -> _F:
+        signature = inspect.signature(function)
+        numeric = {}
+        for name, parameter in signature.parameters.items():
+            kind, _, none = str(parameter.annotation).partition(" | ")
+            within = limits.get(name, (0, 2**62) if kind == "int" else (-1e300, 1e300))
+            if kind in ("int", "float") and none in ("", "None") and within is not None:
+                numeric[name] = (kind, bool(none), *within)
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            bound = signature.bind(*args, **kwargs)
+            for name, value in bound.arguments.items():
+                if name in numeric and not (value is None and numeric[name][1]):
+                    kind, _, low, high = numeric[name]
+                    value = value.item() if getattr(value, "shape", None) == () else value  # of NumPy and PyTorch
+                    remedy = f"Pass {name} within these limits."
+                    check: Callable[..., float] = whole if kind == "int" else number
+                    bound.arguments[name] = check(name, value, remedy, low, high)
+            with explained(function.__qualname__.removesuffix(".__init__")):
+                return function(*bound.args, **bound.kwargs)
+
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
+@contextmanager
+def explained(where: str, remedy: str = "Pass fewer or smaller data, or free memory.") -> Iterator[None]:
+    """Convert exhausted memory and failed matrix factorisations, of PyTorch or NumPy, into an `InputError`.
+
+    Parameters
+    ----------
+    where : str
+        What needed the memory or the matrix.
+    remedy : str
+        What to do if the memory is exhausted.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError, OverflowError, ValueError) as error:
+        text = str(error)
+        if isinstance(error, InputError):
+            raise
+        if type(error).__name__.strip("_") == "LinAlgError":
+            hint = "Check the data for extreme, constant or identical values."
+            sentence = f"{where}: a matrix is singular or contains NaN ({text.splitlines()[0].split('. ')[0]})."
+            raise InputError(where, "a singular matrix", "data that determine a result", hint, sentence) from error
+        if isinstance(error, MemoryError) or _ALLOCATION.search(text):
+            size = re.search(r"(\d{4,}) bytes|allocate (\S+ [KMGTPE]iB)", text)
+            amount = "" if size is None else f" for {size[2] or f'{int(size[1]) / 1e9:.3g} GB'}"
+            raise InputError(where, "too little memory", f"free memory{amount}", remedy) from error
+        raise
+
+
+_ALLOCATION = re.compile(r"allocate (memory|\d)|out of memory|Storage size|[Oo]verflow|int too (big|large)")
+
+
+def _shown(value: Any) -> str:
+    """Return a value as text of moderate length."""
+    text = repr(value)
+    return text if len(text) < 80 else f"{text[:60]}..."
 
 
 def _is_finite(value: Any) -> bool:

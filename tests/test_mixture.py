@@ -534,7 +534,7 @@ def vars_of(mixture: GaussianMixture) -> tuple[Tensor, Tensor, Tensor]:
         ({"z": torch.zeros(5)}, r"expected \(n, d\)"),
         ({"z": torch.zeros(0, 2)}, r"expected \(n, d\)"),
         ({"n_components": 31}, "31 components for 30 latents"),
-        ({"n_components": 0}, "0 components"),
+        ({"n_components": 0}, "n_components: found 0"),
         ({"z": torch.full((30, 2), math.nan)}, "NaN"),
         ({"weights": torch.ones(29)}, "weights"),
         ({"weights": -torch.ones(30)}, "non-negative numbers"),

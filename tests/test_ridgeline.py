@@ -215,7 +215,7 @@ def test_curves_are_cut_finely_and_evenly():
         ({"end": -1}, "end: found component -1"),
         ({"start": 0.5}, "component 0.5"),
         ({"start": torch.zeros(2)}, "expected an integer"),
-        ({"n_steps": 1}, "n_steps: found 1, expected an integer of at least 2"),
+        ({"n_steps": 1}, "n_steps: found 1, expected an integer from 2"),
         ({"omega": 1.0}, "omega: found 1.0"),
         ({"omega": math.nan}, "omega"),
         ({"n_samples": 0}, "n_samples"),

@@ -85,7 +85,7 @@ def test_a_state_takes_the_particles_that_most_likely_belong_to_it():
         (lambda z: ct.select_near(z, z[0]), "needs n, radius or both"),
         (lambda z: ct.select_near(z, z[0], n=0), "n: found 0"),
         (lambda z: ct.select_near(z, z[0], radius=float("nan")), "radius: found nan"),
-        (lambda z: ct.select_near(z, z[0, :1], n=1), r"\(20, 2\) and points of shape \(1, 1\)"),
+        (lambda z: ct.select_near(z, z[0, :1], n=1), r"place: found shape \(1, 1\), expected \(n, 2\)"),
         (lambda z: ct.select_near(z[:0], z[0], n=1), r"shape \(0, 2\)"),
         (lambda z: ct.select_state(z, mixture(), 3), "components from 0 to 2"),
         (lambda z: ct.select_state(z, mixture(), -1), "components from 0 to 2"),

@@ -221,7 +221,7 @@ def test_a_bandwidth_that_takes_in_other_particles_predicts_worse(particles, ima
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        ({"path": torch.zeros(3)}, "points of shape"),
+        ({"path": torch.zeros(3)}, "path: found shape"),
         ({"path": torch.full((2, 5), torch.nan)}, "path"),
         ({"latents": torch.zeros(7, 5)}, "latents"),
         ({"latents": None}, "latents"),

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import NamedTuple
 
 from cryotwin_nb.cli.options import Parser
-from cryotwin_nb.errors import InputError, MissingExtraError
+from cryotwin_nb.errors import InputError, MissingExtraError, explained
 from cryotwin_nb.runtime.heartbeat import heartbeat
 
 REFUSED, FAULT, INTERRUPTED, TERMINATED = 2, 70, 130, 143
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _note  # type: ignore[assignment]
             shown = words and words[0] in COMMANDS and os.environ.get("RANK", "0") == "0"
-            with heartbeat(words[0]) if shown else nullcontext():
+            with heartbeat(words[0]) if shown else nullcontext(), explained(f"cryotwin {' '.join(words[:1])}"):
                 return _run(words)
     except BrokenPipeError:  # the reader of the output, such as head, has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

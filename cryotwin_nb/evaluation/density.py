@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import InputError, guarded
 from cryotwin_nb.evaluation.intervals import Interval, interval
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.groups import arrange, number_groups
+from cryotwin_nb.mixture.points import require_points
 
 
+@guarded(n_samples=(2, 2**62), n_centres=(1, 2**62))
 def kl_divergence(
     z: Tensor,
     prior: GaussianMixture,
@@ -30,10 +32,8 @@ def kl_divergence(
 
     Parameters
     ----------
-    z : (n, d)
-        Latents.
-    prior : GaussianMixture
-        Density to compare with.
+    z, prior : (n, d), GaussianMixture
+        Latents, and the density to compare them with.
     seed : int
         Seed of the random split of the latents and of the samples of the prior.
     n_samples : int
@@ -59,13 +59,13 @@ def kl_divergence(
     >>> abs(ct.kl_divergence(samples, model.prior)) < 0.2
     True
     """
-    rng = np.random.default_rng(seed)
+    rng, z = np.random.default_rng(seed), require_points(z, prior.latent_dim)
     number = number_groups(groups, len(z))
     n = int(number.max()) + 1 if len(z) else 0
     if n < 20:
         raise InputError("kl_divergence", f"{n} latents", "at least 20", "Embed more particles.")
     rows, place = (t[: 2 * n_samples].numpy() for t in arrange(number, torch.as_tensor(rng.permutation(n))))
-    points = torch.as_tensor(z).double().cpu().numpy()[rows]
+    points = z.double().cpu().numpy()[rows]
     samples = prior.sample(n_samples, seed=seed).double().cpu().numpy()
     scale = points.std(0) + 1e-12
     points, samples = points / scale, samples / scale
@@ -74,6 +74,8 @@ def kl_divergence(
     centres = train[:n_centres]
     distances = [_squared_distances(a, centres) for a in (train, test, samples)]
     median = np.sqrt(np.median(distances[0]))
+    if not 0 < median < np.inf:
+        raise InputError("kl_divergence", "mostly equal latents", "latents that differ", "Remove copies.")
     widths = median * np.array([0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5])
     folds = place[first] % 3
 
@@ -109,6 +111,7 @@ def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T, 0)
 
 
+@guarded(n_neighbours=(1, 2**62), n_samples=(2, 2**62))
 def kl_neighbours(
     z: Tensor,
     prior: GaussianMixture,
@@ -126,10 +129,8 @@ def kl_neighbours(
 
     Parameters
     ----------
-    z : (n, d)
-        Latents.
-    prior : GaussianMixture
-        Density to compare with.
+    z, prior : (n, d), GaussianMixture
+        Latents, and the density to compare them with.
     seed : int
         Seed of the choice of latents and of the samples of the prior.
     n_neighbours : int
@@ -153,12 +154,13 @@ def kl_neighbours(
     """
     from scipy.spatial import cKDTree
 
+    z = require_points(z, prior.latent_dim)
     order = torch.randperm(len(z), generator=torch.Generator().manual_seed(seed)).numpy()
     first = np.sort(np.unique(number_groups(groups, len(z)).numpy()[order], return_index=True)[1])
     if len(first) <= 2 * n_neighbours:
         found, expected = f"{len(first)} latents", f"more than {2 * n_neighbours}"
         raise InputError("kl_neighbours", found, expected, "Embed more particles, or use fewer neighbours.")
-    points = torch.as_tensor(z).double().cpu()[order[first[:n_samples]]]
+    points = z.double().cpu()[order[first[:n_samples]]]
     samples = prior.sample(len(points), seed=seed).double().cpu()
     factor = torch.linalg.cholesky(torch.linalg.inv(points.T.cov().reshape(points.shape[1], -1)))
     points, samples = (points @ factor).numpy(), (samples @ factor).numpy()
@@ -169,6 +171,7 @@ def kl_neighbours(
     return float(d * np.log((other + 1e-300) / (own + 1e-300)).mean() + np.log(n / (n - 1)))
 
 
+@guarded(n_components=(1, 2**62))
 def kl_lower_bound(
     z: Tensor,
     prior: GaussianMixture,
@@ -185,10 +188,8 @@ def kl_lower_bound(
 
     Parameters
     ----------
-    z : (n, d)
-        Latents.
-    prior : GaussianMixture
-        Density to compare with.
+    z, prior : (n, d), GaussianMixture
+        Latents, and the density to compare them with.
     n_components : int
         Maximum number of components of q.
     seed : int
@@ -243,7 +244,7 @@ def held_out_log_likelihood(
 
 def _halves(z: Tensor, seed: int, groups: Tensor | np.ndarray | None) -> list[tuple[Tensor, Tensor]]:
     """Split latents (n, d) into two random halves, float64 on the CPU, each with the groups of its latents."""
-    z, number = torch.as_tensor(z).double().cpu(), number_groups(groups, len(z))
+    z, number = require_points(z, least=2).double().cpu(), number_groups(groups, len(z))
     order = torch.randperm(int(number.max()) + 1, generator=torch.Generator().manual_seed(seed))
     rows, place = arrange(number, order)
     return [(z[part], number[part]) for part in (rows[place % 2 == 0], rows[place % 2 == 1])]

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryotwin_nb.errors import InputError, extras_explained
+from cryotwin_nb.errors import InputError, extras_explained, guarded
 from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.mixture.points import require_points
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,10 @@ class Embedding:
         z : (m, d)
             Latents, such as the points of a pathway.
         """
-        return _placed(self._map, _array(z))
+        return _placed(self._map, require_points(z).cpu().double().numpy())
 
 
+@guarded(n_samples=(1, 2**62), perplexity=(1, 1e9), seed=(0, 2**32 - 1))
 def embed_tsne(
     z: Tensor | np.ndarray,
     prior: GaussianMixture,
@@ -74,19 +76,21 @@ def embed_tsne(
     with extras_explained():
         from openTSNE import TSNE
 
-    points = _array(z)
-    if len(points) < 30:
-        raise InputError("embed_tsne", f"{len(points)} latents", "at least 30", "Embed more particles.")
+    points = require_points(z, prior.latent_dim, least=30).cpu().double().numpy()
+    if not np.ptp(points, axis=0).any():
+        raise InputError("embed_tsne", "equal latents", "different latents", "Embed particles that vary.")
     perplexity = min(perplexity, (len(points) - 1) / 3)
-    method = TSNE(perplexity=perplexity, random_state=seed, n_jobs=torch.get_num_threads(), verbose=progress)
+    start = "pca" if points.shape[1] > 1 else "random"  # there is one principal component only
+    method = TSNE(
+        perplexity=perplexity, initialization=start, random_state=seed, n_jobs=torch.get_num_threads(), verbose=progress
+    )
     fitted = method.fit(points)
-    samples = _array(prior.sample(n_samples or min(len(points), 5000), seed=seed))
-    placed = _placed(fitted, np.concatenate([samples, _array(prior.means)]))
+    if not np.isfinite(fitted).all():
+        found = f"latents at distances from 0 to {np.ptp(points, axis=0).max():.3g}"
+        raise InputError("embed_tsne", found, "different latents", "Leave out latents far from all others, or copies.")
+    samples = prior.sample(n_samples or min(len(points), 5000), seed=seed).cpu().double().numpy()
+    placed = _placed(fitted, np.concatenate([samples, prior.means.detach().cpu().numpy()]))
     return Embedding(np.asarray(fitted), placed[: len(samples)], placed[len(samples) :], fitted)
-
-
-def _array(z: Tensor | np.ndarray) -> np.ndarray:
-    return torch.as_tensor(z).detach().cpu().double().numpy()
 
 
 def _placed(fitted: Any, points: np.ndarray) -> np.ndarray:

@@ -113,6 +113,8 @@ def write_labels(path: str | os.PathLike, names: Names) -> None:
         If the file has another suffix or cannot be written.
     """
     path = require_suffix(path, ".json")
+    if not all(isinstance(name, str) for name in names.values()):
+        raise InputError(path, f"the names {list(names.values())!r:.60}", "strings", "Pass a text for each component.")
     with atomic(path) as partial:
         partial.write_text(json.dumps({str(c): name for c, name in sorted(names.items())}, indent=1) + "\n")
 

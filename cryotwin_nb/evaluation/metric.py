@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from cryotwin_nb.errors import POSITIVE, InputError, guarded
 from cryotwin_nb.evaluation.intervals import Interval, interval
+from cryotwin_nb.mixture.points import require_points
 
 Decode = Callable[[Tensor], Tensor]
 
@@ -57,6 +59,7 @@ def _scale(latent: np.ndarray, volume: np.ndarray) -> float:
     return float(latent @ volume / (latent @ latent))
 
 
+@guarded(n_pairs=(1, 2**62), n_active=(1, 2**62), step=POSITIVE)
 def isometry(
     decode: Decode | object,
     z: Tensor,
@@ -94,8 +97,9 @@ def isometry(
     """
     volumes = as_decode(decode)
     generator = torch.Generator().manual_seed(seed)
-    z = torch.as_tensor(z, dtype=torch.float32)
+    z = require_points(z, least=2).float()
     spread, axes = principal_axes(z)
+    _require_spread(spread)
     axes = axes[: n_active or z.shape[1]]
     latent, maps = [], []
     starts = torch.randperm(len(z), generator=generator)[:n_pairs].tolist()
@@ -109,6 +113,7 @@ def isometry(
     return Isometry(np.array(latent), np.array(maps))
 
 
+@guarded(n_points=(1, 2**62), step=POSITIVE)
 def metric_tensors(decode: Decode | object, z: Tensor, n_points: int = 40, seed: int = 0, step: float = 0.01) -> Tensor:
     """Return the metric tensors J^T J (m, d, d) float64 of the decoder, where J is its Jacobian.
 
@@ -126,8 +131,10 @@ def metric_tensors(decode: Decode | object, z: Tensor, n_points: int = 40, seed:
         Length of the central differences relative to the standard deviation of the leading principal component.
     """
     volumes = as_decode(decode)
-    z = torch.as_tensor(z, dtype=torch.float32)
-    steps = step * principal_axes(z)[0][0] * torch.eye(z.shape[1])
+    z = require_points(z, least=2).float()
+    spread = principal_axes(z)[0]
+    _require_spread(spread)
+    steps = step * spread[0] * torch.eye(z.shape[1])
     tensors = []
     for index in torch.randperm(len(z), generator=torch.Generator().manual_seed(seed))[:n_points].tolist():
         ahead, behind = volumes(torch.cat([z[index] + steps, z[index] - steps])).flatten(1).double().chunk(2)
@@ -164,8 +171,17 @@ def principal_axes(z: Tensor) -> tuple[Tensor, Tensor]:
     z : (n, d)
         Latents.
     """
+    z = require_points(z)
+    z = z if z.dtype == torch.float64 else z.float()
     _, values, axes = torch.linalg.svd(z - z.mean(0), full_matrices=False)
     return values / max(1, len(z) - 1) ** 0.5, axes
+
+
+def _require_spread(spread: Tensor) -> None:
+    """Raise `InputError` unless latents of these standard deviations (d,) differ, within the range of float32."""
+    if not 1e-15 < float(spread[0]) < 1e15:
+        found = f"a standard deviation of {float(spread[0]):.3g}"
+        raise InputError("latents", found, "latents that differ", "Pass the latents of particles that vary.")
 
 
 def as_decode(decode: Decode | object) -> Decode:

@@ -16,12 +16,13 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import POSITIVE, InputError, guarded
 from cryotwin_nb.evaluation.information import distances, information
 from cryotwin_nb.evaluation.metric import Decode, as_decode
 from cryotwin_nb.evaluation.support_result import PathwaySupport
 from cryotwin_nb.formats.copies import effective_copies, merge_duplicates
 from cryotwin_nb.imaging.fsc import fsc
+from cryotwin_nb.mixture.points import require_points
 from cryotwin_nb.particles.formation import ImageFormation, evenly
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.quality import bad_rows
@@ -48,6 +49,7 @@ _WINDOW = 1 / 16  # standard deviation of the Gaussian windows, fraction of the 
 _MEMORY = 2**29  # bytes of normal equations held in memory at once
 
 
+@guarded(bandwidth=POSITIVE)
 def pathway_support(
     model: Any,
     particles: Particles,
@@ -117,12 +119,12 @@ def pathway_support(
     (6,)
     """
     decode = as_decode(model)
-    points = torch.as_tensor(getattr(path, "latents", path), dtype=torch.float32).detach().cpu()
+    points = require_points(getattr(path, "latents", path), where="path").float().cpu()
     if latents is None and not hasattr(model, "embed"):
         remedy = "Pass them with latents=: a decode function cannot embed particles."
         raise InputError("latents", "None", "the latents of the particles", remedy)
-    z = torch.as_tensor(model.embed(particles, progress=progress) if latents is None else latents).float().cpu()
-    _require(points, z, len(particles), bandwidth)
+    z = require_points(model.embed(particles, progress=progress) if latents is None else latents).float().cpu()
+    _require(points, z, len(particles))
     own = getattr(model, "imaging", None)
     imaging = measured(particles, 0.4, own if imaging is None else imaging)
     halves = require_halves(halves, particles, seed)
@@ -156,7 +158,7 @@ def pathway_support(
     return PathwaySupport(latents=points, maps=maps, frequency=frequency, voxel_size=particles.pixel_size, **columns)
 
 
-def _require(points: Tensor, z: Tensor, n: int, bandwidth: float | None) -> None:
+def _require(points: Tensor, z: Tensor, n: int) -> None:
     remedy = "Pass a pathway of this model, and the latents of these particles in the same order."
     if points.ndim != 2 or len(points) == 0 or not bool(torch.isfinite(points).all()):
         sentence = f"path must hold finite latents of shape (m, d); found points of shape {tuple(points.shape)}."
@@ -164,9 +166,6 @@ def _require(points: Tensor, z: Tensor, n: int, bandwidth: float | None) -> None
     if tuple(z.shape) != (n, points.shape[1]) or not bool(torch.isfinite(z).all()):
         found, expected = f"an array of shape {tuple(z.shape)}", f"finite values of shape ({n}, {points.shape[1]})"
         raise InputError("latents", found, expected, remedy, f"latents must be {expected}; found {found}.")
-    if bandwidth is not None and not 0 < bandwidth < np.inf:
-        remedy = "Pass a number of standard errors, or omit `bandwidth` for an automatic choice."
-        raise InputError("bandwidth", f"{bandwidth}", "a positive number", remedy)
 
 
 def _chunks(n_points: int, n_candidates: int, imaging: ImageFormation) -> Iterator[np.ndarray]:

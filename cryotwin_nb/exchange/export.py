@@ -8,10 +8,9 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import POSITIVE, InputError, guarded
 from cryotwin_nb.formats.chimerax import write_session
 from cryotwin_nb.formats.files import atomic, require_writable
 from cryotwin_nb.formats.molviewspec import write_molviewspec
@@ -19,6 +18,7 @@ from cryotwin_nb.formats.mrc_writing import write_map
 from cryotwin_nb.formats.outputs import digest_of, refuse_unlisted, remove_listed, require_room, summary_of
 from cryotwin_nb.formats.pymol import write_pymol
 from cryotwin_nb.formats.sets import file_set, written_path
+from cryotwin_nb.mixture.points import as_numbers
 from cryotwin_nb.pathways.ridgeline import Pathway
 
 _LIST = "path.json"
@@ -26,6 +26,7 @@ _OTHERS = ("pathway.cxc", "pathway.pml", "pathway.mvsj", "latents.npy", "latents
 _MAPS = r"(map|difference)_\d{3,}\.mrc"
 
 
+@guarded(voxel_size=POSITIVE)
 def write_pathway(
     folder: str | os.PathLike,
     path: Pathway,
@@ -76,7 +77,7 @@ def write_pathway(
     >>> path = ct.max_flux(model.prior, start=0, end=1, n_steps=2)
     >>> files = ct.write_pathway("pathway", path, model.volumes(path.latents), particles.pixel_size)
     """
-    folder, maps = Path(folder), torch.as_tensor(maps).cpu()
+    folder, maps = Path(folder), as_numbers(maps, "maps", "Pass model.volumes(path.latents).").cpu()
     if len(maps) != len(path.latents):
         found, expected = f"{len(maps)} maps", f"one for each of the {len(path.latents)} points"
         raise InputError(folder, found, expected, "Pass model.volumes(path.latents).")

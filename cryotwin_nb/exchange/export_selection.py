@@ -231,7 +231,7 @@ def write_states(
 
 def _values(name: str, values: Any, n: int, path: Path) -> np.ndarray:
     """Return a column to add: numbers, or strings without spaces."""
-    if name not in _RELION and not re.fullmatch("[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
+    if name not in _RELION and not re.fullmatch("[a-z][a-z0-9]*(_[a-z0-9]+)*", name if isinstance(name, str) else ""):
         raise InputError(path, f"a column named {name!r}", "a name like 'outlier_score'", "Rename the column.")
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if array.shape != (n,) or array.dtype.kind not in "fiubU":

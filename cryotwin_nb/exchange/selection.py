@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import POSITIVE, InputError, guarded
 from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.mixture.points import as_numbers, require_points
 from cryotwin_nb.pathways.ridgeline import Pathway
 from cryotwin_nb.pathways.states import State
 
@@ -33,6 +35,7 @@ def _among(rows: np.ndarray, total: int) -> Rows:
     return known
 
 
+@guarded(n=(1, 2**62), radius=(POSITIVE[0], math.inf))
 def select_near(
     z: Tensor | np.ndarray,
     place: Pathway | Tensor | np.ndarray,
@@ -73,25 +76,16 @@ def select_near(
     if n is None and radius is None:
         sentence = "select_near needs n, radius or both."
         raise InputError("select_near", "neither n nor radius", "one or both", "Pass n=1000, for example.", sentence)
-    for name, value in {"n": n, "radius": radius}.items():
-        if value is not None and not value > 0:
-            raise InputError(f"select_near, {name}", f"{value}", "a positive number", "Pass a positive value.")
-    latents = _array(z)
-    points = np.atleast_2d(_array(place.curve if isinstance(place, Pathway) else place))
-    if (
-        latents.ndim != 2
-        or points.ndim != 2
-        or latents.shape[1] != points.shape[1]
-        or 0 in (*latents.shape, len(points))
-    ):
-        found = f"latents of shape {latents.shape} and points of shape {points.shape}"
-        raise InputError("select_near", found, "shapes (N, d) and (m, d)", "Pass latents and points of the same model.")
+    latents = require_points(z).cpu().double().numpy()
+    given = as_numbers(place.curve if isinstance(place, Pathway) else place, "place", "Pass a path or points.")
+    points = require_points(torch.atleast_2d(given), latents.shape[1], "place").cpu().double().numpy()
     distance, _ = cKDTree(points).query(latents)
     rows = np.argsort(distance, kind="stable")
     within = len(rows) if radius is None else int(np.searchsorted(distance[rows], radius, side="right"))
     return _among(rows[: within if n is None else min(n, within)], len(latents))
 
 
+@guarded()
 def select_state(
     z: Tensor | np.ndarray, prior: GaussianMixture, state: State | int | Sequence[int], least: float = 0.5
 ) -> np.ndarray:
@@ -124,15 +118,11 @@ def select_state(
     >>> rows = ct.select_state(z, model.prior, state)
     """
     components = list(state.components) if isinstance(state, State) else np.atleast_1d(np.asarray(state)).tolist()
-    if not components or not all(isinstance(c, int) and 0 <= c < prior.n_components for c in components):
+    if not components or not all(type(c) is int and 0 <= c < prior.n_components for c in components):
         expected = f"components from 0 to {prior.n_components - 1}"
         raise InputError("select_state", f"components {components}", expected, "Pass a state of this mixture.")
     if not 0 <= least < 1:
         raise InputError("least", f"{least}", "a probability from 0 to below 1", "Use 0.5 for disjoint states.")
-    share = prior.responsibilities(torch.as_tensor(z))[:, components].sum(1).double().cpu().numpy()
+    share = prior.responsibilities(require_points(z, prior.latent_dim))[:, components].sum(1).double().cpu().numpy()
     rows = np.argsort(-share, kind="stable")
     return _among(rows[share[rows] > least], len(rows))
-
-
-def _array(values: Tensor | np.ndarray) -> np.ndarray:
-    return torch.as_tensor(values).detach().cpu().double().numpy()

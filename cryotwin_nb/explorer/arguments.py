@@ -6,28 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import InputError, positive
 from cryotwin_nb.evaluation import label_components
 from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.mixture.points import require_points
 
 
 def positive_voxel_size(voxel_size: float) -> float:
     """Validate a voxel size in Å and return it as a float."""
-    if not (np.isfinite(voxel_size) and voxel_size > 0):
-        raise InputError("voxel_size", f"{voxel_size}", "a positive number of Å", "Pass particles.pixel_size.")
-    return float(voxel_size)
+    return positive("voxel_size", voxel_size, "Pass particles.pixel_size.")
 
 
 def latents_of(prior: GaussianMixture, latents: Any) -> Tensor:
     """Validate latents and return them as (n, d) float32 on the CPU."""
-    z = torch.as_tensor(latents).detach().cpu().float()
-    if z.ndim != 2 or z.shape[1] != prior.latent_dim or len(z) < 2:
-        expected = f"(n, {prior.latent_dim}) with n at least 2"
-        raise InputError("latents", f"shape {tuple(z.shape)}", expected, "Pass the latents used to fit the prior.")
-    return z
+    return require_points(latents, prior.latent_dim, least=2).cpu().float()
 
 
 def require_components(prior: GaussianMixture, start: int, end: int) -> None:

@@ -69,7 +69,7 @@ class NamingWidget(widgets.VBox):
         self.groups, self.names, self._path, self._pictures = list(groups), dict(names), path, pictures
         self._titles = [f"{group[0]}: {share:.1%}" for group, share in zip(groups, shares)]
         narrow = widgets.Layout(width=f"{pictures.shape[2]}px")
-        given = [names.get(group[0], "") for group in groups]
+        given = [str(names.get(group[0], "")) for group in groups]
         self.fields = [widgets.Text(name, placeholder="name", layout=narrow) for name in given]
         self.button = widgets.Button(description="Save names", icon="save", button_style="primary")
         self.button.on_click(lambda _: self._save())

@@ -51,9 +51,13 @@ def _refuse_stand_in(path: Path) -> None:
 def require_suffix(path: str | os.PathLike, *suffixes: str) -> Path:
     """Return `path` as a Path if its name ends in one of `suffixes`, else raise `InputError`."""
     path = Path(path)
+    name = path.name.encode(errors="replace")
+    if b"\0" in name or len(name) > 200 or name.decode() != path.name:
+        expected = "a name of at most 200 bytes, without characters that file systems refuse"
+        raise InputError(name[:60].decode(errors="replace"), "this name", expected, "Choose another name.")
     if path.suffix.lower() not in suffixes:
-        found = f"the suffix {path.suffix!r}"
-        raise InputError(path, found, " or ".join(suffixes), "Rename the file or choose another format.")
+        expected = " or ".join(suffixes)
+        raise InputError(path, f"the suffix {path.suffix!r}", expected, "Rename the file or choose another format.")
     return path
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from mrcfile.dtypes import HEADER_DTYPE
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import POSITIVE, InputError, guarded
 from cryotwin_nb.formats.files import atomic, require_suffix
 from cryotwin_nb.formats.mrc import HEADER_BYTES
 from cryotwin_nb.imaging.fourier import fourier_padded, mirrored
+from cryotwin_nb.mixture.points import as_numbers
 
 _STARTS, _AXES = ("nxstart", "nystart", "nzstart"), ("mapc", "mapr", "maps")
 _FLIPPED = "Hand flipped by cryotwin_nb: z to -z about the voxel D//2"
@@ -67,6 +68,7 @@ def set_statistics(path: str | os.PathLike, low: float, high: float, mean: float
         file.write(header.tobytes())
 
 
+@guarded(voxel_size=POSITIVE, box_size=(2, 100_000))
 def write_map(
     path: str | os.PathLike,
     volume: np.ndarray,
@@ -110,13 +112,12 @@ def write_map(
     True
     """
     require_suffix(path, ".mrc", ".map")
-    values = np.asarray(volume, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        values = as_numbers(volume, f"{path}", "Pass a map (D, D, D).").cpu().float().numpy()
     if values.ndim != 3 or len(set(values.shape)) != 1:
         raise InputError(path, f"an array of shape {values.shape}", "a cube (D, D, D)", "Write one map at a time.")
     if not np.isfinite(values).all():
         raise InputError(path, "NaN or infinity in the map", "finite values", "Check how the map was computed.")
-    if not (np.isfinite(voxel_size) and voxel_size > 0):
-        raise InputError(path, f"a voxel size of {voxel_size} Å", "a positive size", "Pass particles.pixel_size.")
     if box_size is not None:
         values, voxel_size = _finer(path, values, voxel_size, box_size)
     if flip_hand:

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -120,10 +122,13 @@ def grid(box_size: int, dimensions: int, device: torch.device | None = None) -> 
 
 
 def require_box_size(box_size: int, where: object = "box_size") -> int:
-    """Return `box_size` if it is an even integer of at least 8, else raise `InputError`."""
-    if int(box_size) != box_size or box_size % 2 or box_size < 8:
+    """Return `box_size` if it is an even integer from 8 to 4,096, else raise `InputError`."""
+    given: Any = box_size
+    if not isinstance(given, Real) or given not in range(8, 2**12 + 1, 2):
         remedy = "Crop or pad the images to an even size, for example with relion_image_handler or Fourier cropping."
-        raise InputError(where, f"a box of {box_size} pixels", "an even box of at least 8 pixels", remedy)
+        raise InputError(
+            where, f"a box of {box_size} pixels", "an even box of at least 8 pixels, at most 4,096", remedy
+        )
     return int(box_size)
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import POSITIVE, InputError, guarded
 from cryotwin_nb.imaging.fourier import fft3, grid, n_shells, require_box_size, shell_mean
+from cryotwin_nb.mixture.points import as_numbers
 
 _SIGNIFICANT = 3.0  # standard deviations of noise above which maps agree at all
 
@@ -69,6 +70,7 @@ class FscCurve:
         return float(weights @ self.correlation[:n]) > _SIGNIFICANT * float(weights @ self.noise[:n])
 
 
+@guarded(voxel_size=POSITIVE)
 def fsc(
     a: Tensor | np.ndarray, b: Tensor | np.ndarray, voxel_size: float, mask: Tensor | np.ndarray | None = None
 ) -> FscCurve:
@@ -100,7 +102,10 @@ def fsc(
     array([1., 1., 1.])
     """
     given = (a, b) if mask is None else (a, b, mask)
-    maps = [torch.as_tensor(np.asarray(m), dtype=torch.float64) for m in given]
+    maps = [as_numbers(m, "fsc", "Pass maps (D, D, D).").double().cpu() for m in given]
+    if not all(torch.isfinite(m).all() for m in maps):
+        raise InputError("fsc", "NaN or infinity", "finite maps", "Check how the maps were computed.")
+    maps = [m / m.abs().max().clamp_min(1e-300) if m.numel() else m for m in maps]  # squares cannot overflow
     size = require_box_size(maps[0].shape[-1], "fsc")
     for m in maps:
         if tuple(m.shape) != (size,) * 3:

@@ -22,6 +22,7 @@ from cryotwin_nb.mixture.components import Components, halves
 from cryotwin_nb.mixture.em import Latents, NoisyLatents, clusters, expectation_maximisation
 from cryotwin_nb.mixture.groups import arrange, number_groups
 from cryotwin_nb.mixture.isolated import set_aside
+from cryotwin_nb.mixture.points import as_numbers, require_points
 
 _STRENGTHS = (0.5, 2.0, 8.0, 32.0)  # strengths to try for the covariance prior, in units of d latents
 
@@ -75,7 +76,12 @@ def fit_components(
     if start is None:
         order = mixture.weights.argsort(descending=True)
         mixture = Components(mixture.weights[order], mixture.means[order], mixture.covariances[order])
-    return frame.backward_mixture(mixture)
+    fitted = frame.backward_mixture(mixture)
+    if not all(part.isfinite().all() for part in fitted):
+        found = f"latents between {float(z.min()):.3g} and {float(z.max()):.3g}"
+        remedy = "Leave out latents far from all others; pass a `start` that was fitted to latents like these."
+        raise InputError("GaussianMixture.fit", found, "latents that a mixture describes", remedy)
+    return fitted
 
 
 @dataclass(frozen=True)
@@ -200,20 +206,18 @@ def _require_data(
     z: Tensor | np.ndarray, noise: Tensor | np.ndarray | None, weights: Tensor | np.ndarray | None, count: int
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Return the data as float64 tensors, or raise `InputError`."""
-    z = torch.as_tensor(z).detach().double()
-    if z.ndim != 2 or z.numel() == 0:
-        raise InputError("latents", f"shape {tuple(z.shape)}", "(n, d)", "Pass one row per particle.")
+    z = require_points(z).double()
     n, dim = z.shape
     if not 1 <= count <= n:
         remedy = "Use fewer components or pass more latents."
         raise InputError("n_components", f"{count} components for {n} latents", f"1 to {n}", remedy)
-    weights = z.new_ones(n) if weights is None else torch.as_tensor(weights).to(z)
+    weights = z.new_ones(n) if weights is None else as_numbers(weights, "weights", "Pass one weight per latent.").to(z)
     if weights.shape != (n,) or not (weights >= 0).all() or not weights.sum() > 0:
         found, expected = f"weights of shape {tuple(weights.shape)}", f"{n} non-negative numbers, not all zero"
         remedy = "Pass one weight per latent."
         raise InputError("weights", found, expected, remedy, f"weights must be {expected}; found {found}.")
     if noise is not None:
-        noise = torch.as_tensor(noise).to(z)
+        noise = as_numbers(noise, "noise_covariances", "Pass one covariance per latent.").to(z)
         if noise.shape != (n, dim, dim):
             remedy = "Pass one covariance per latent."
             raise InputError("noise_covariances", f"shape {tuple(noise.shape)}", f"{(n, dim, dim)}", remedy)
@@ -221,7 +225,7 @@ def _require_data(
         if (lowest < -1e-6 * noise.diagonal(dim1=-2, dim2=-1).abs().amax(-1)).any():
             worst = f"a matrix with eigenvalue {lowest.min():.3g}"
             raise InputError("noise_covariances", worst, "no negative eigenvalue", "Pass covariances, not precisions.")
-    for name, values in (("latents", z), ("weights", weights), ("noise_covariances", noise)):
+    for name, values in (("weights", weights), ("noise_covariances", noise)):
         if values is not None and not values.isfinite().all():
             raise InputError(name, "NaN or infinity", "finite numbers", "Check for diverged training and empty images.")
     return z, noise, weights

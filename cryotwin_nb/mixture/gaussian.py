@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import guarded, positive
 from cryotwin_nb.mixture.components import Components, Factors
 from cryotwin_nb.mixture.fitting import FitOptions, fit_components
 from cryotwin_nb.mixture.modes import climb, distinct
+from cryotwin_nb.mixture.points import as_numbers, require_points
 
 _AT_ONCE = 2**18  # float64 numbers per block of points; a block that fits into a CPU's cache is twice as fast
 
@@ -49,7 +50,8 @@ class GaussianMixture:
     def __post_init__(self) -> None:
         for name in ("weights", "means", "covariances"):
             value = getattr(self, name)
-            value = value if isinstance(value, Tensor) else torch.tensor(np.asarray(value, dtype=np.float64))
+            kept = isinstance(value, Tensor) and value.is_floating_point()  # with its gradient
+            value = value if kept else as_numbers(value, f"GaussianMixture {name}", "Pass real numbers.")
             object.__setattr__(self, name, value.double())
         self._components.require_valid()
 
@@ -63,6 +65,7 @@ class GaussianMixture:
         return mixture
 
     @classmethod
+    @guarded(n_components=(1, 2**62), n_init=(1, 10**6), max_iter=(1, 2**62), tol=(0, 1e300), strength=(0, 1e300))
     def fit(
         cls,
         z: Tensor | np.ndarray,
@@ -158,12 +161,12 @@ class GaussianMixture:
         return self.unchecked(self.weights.detach(), self.means.detach(), self.covariances.detach())
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Return log P(z), (n,), for latents (n, d), in the dtype and on the device of `z`."""
+        """Return log P(z), (n,), for finite latents (n, d), in the dtype and on the device of `z`."""
         return self._per_point(z, lambda points: self._log_joint(points).logsumexp(-1))
 
     def log_prob_and_score(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return log P(z), (n,), and its gradient (n, d) for latents `z` (n, d), without an autograd graph."""
-        z = self._latents(z).detach()
+        z = self._latents(z, finite=False).detach()
         with torch.no_grad():
             parts = [self._factor(0.0).value_and_score(part) for part in z.to(self.means).split(self._at_once)]
         value, score = (torch.cat(part).to(z) for part in zip(*parts, strict=True))
@@ -181,7 +184,7 @@ class GaussianMixture:
         z : (n, d) float
             Latents.
         window : float
-            Width T of the box, as in the paper; latent units.
+            Width T of the box, latent units.
 
         Returns
         -------
@@ -195,11 +198,11 @@ class GaussianMixture:
         if the standard deviations are at least T/2. For components much narrower than T, it is too large by a factor of
         at most sqrt(6/pi) = 1.38 per dimension.
         """
-        if not window > 0:
-            raise InputError("window", f"T = {window}", "a positive number", "Pass the width of the latent noise.")
+        window = positive("window", window, "Pass the width of the latent noise.")
         scale = self.latent_dim * math.log(window)
-        return self._per_point(z, lambda points: self._log_joint(points, float(window)).logsumexp(-1) + scale)
+        return self._per_point(z, lambda points: self._log_joint(points, window).logsumexp(-1) + scale, finite=False)
 
+    @guarded(n=(1, 2**62))
     def sample(self, n: int, seed: int = 0) -> Tensor:
         """Draw `n` latents, (n, d) float32; the same `seed` gives the same latents on every device."""
         generator = torch.Generator().manual_seed(seed)
@@ -228,20 +231,16 @@ class GaussianMixture:
                 self._factors[window] = self._components.factorised(window)
         return self._factors[window]
 
-    def _per_point(self, z: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    def _per_point(self, z: Tensor, function: Callable[[Tensor], Tensor], finite: bool = True) -> Tensor:
         """Apply `function` to float64 latents on the mixture's device, in blocks of bounded memory."""
-        z = self._latents(z)
+        z = self._latents(z, finite)
         parts = [function(part).to(z) for part in z.to(self.means).split(self._at_once)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _latents(self, z: Tensor) -> Tensor:
-        """Return latents (n, d) as a floating-point tensor, or raise `InputError`."""
-        z = torch.as_tensor(z)
-        z = z if z.is_floating_point() else z.to(self.means.dtype)
-        if z.ndim != 2 or z.shape[1] != self.latent_dim:
-            expected, remedy = f"(n, {self.latent_dim})", "Pass one row per point; use z[None] for a single point."
-            raise InputError("latents", f"shape {tuple(z.shape)}", expected, remedy)
-        return z
+    def _latents(self, z: Tensor, finite: bool) -> Tensor:
+        """Return latents (n, d) as a floating-point tensor, with its gradient, or raise `InputError`."""
+        checked = require_points(z, self.latent_dim, least=0, finite=finite)
+        return z if isinstance(z, Tensor) and z.is_floating_point() else checked
 
     @property
     def _at_once(self) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cryotwin_nb.errors import InputError, choice, positive, whole
+from cryotwin_nb.errors import InputError, choice, explained, positive, whole
 from cryotwin_nb.imaging.fourier import require_box_size
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.moments import MixtureMoments, StoredMixture
@@ -99,10 +99,10 @@ class CryoTwin(nn.Module):
         }
         self.history = History()  # training history, empty for an untrained model
         imaging = ImageFormation(box_size, weighting, particle_radius, **kind.imaging_options)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), explained("CryoTwin", "Use a smaller box, latent_dim or n_basis."):
             torch.manual_seed(seed)
             self.networks = kind(imaging, latent_dim, n_components, self.noise_width, chosen, seed)
-        self.moments = MixtureMoments(n_components, latent_dim)
+            self.moments = MixtureMoments(n_components, latent_dim)
         self._prior = StoredMixture(latent_dim)
         self._deconvolved = StoredMixture(latent_dim)
 

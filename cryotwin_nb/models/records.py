@@ -144,10 +144,13 @@ def transformed(mixture: GaussianMixture, matrix: Tensor, average: Tensor | floa
 
 def require_latents(z: Tensor | np.ndarray, latent_dim: int) -> Tensor:
     """Return latents (m, d) as a float32 tensor; raise `InputError` unless there is at least one and all are finite."""
-    z = torch.as_tensor(z, dtype=torch.float32)
     expected = f"finite latents (m, {latent_dim}) with m at least 1"
-    if z.ndim != 2 or z.shape[1] != latent_dim or len(z) == 0:
+    try:
+        z = z if isinstance(z, Tensor) else torch.tensor(np.asarray(z, dtype=np.float64, order="C"))
+    except (TypeError, ValueError) as error:
+        raise InputError("volumes", f"latents that are no numbers ({error})", expected, "Pass an array.") from error
+    if z.ndim != 2 or z.shape[1] != latent_dim or len(z) == 0 or z.is_complex():
         raise InputError("volumes", f"latents of shape {tuple(z.shape)}", expected, "Pass z[None] for a single map.")
     if not bool(torch.isfinite(z).all()):
         raise InputError("volumes", "non-finite latents", expected, "Remove NaN and infinity.")
-    return z
+    return z.float()

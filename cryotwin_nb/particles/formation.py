@@ -166,12 +166,14 @@ class ImageFormation(nn.Module):
         radius = self.particle_radius
         chosen = particles[indices]
         kept = np.flatnonzero(image_quality(chosen).kept)
-        masked = _mean(kept, lambda rows: masked_power(cleaned(chosen, rows, scaled=scaled), radius))
-        power = noise_spectrum(masked, radius)
+        power = torch.zeros_like(self.ctf_power)
+        if len(kept):
+            masked = _mean(kept, lambda rows: masked_power(cleaned(chosen, rows, scaled=scaled), radius))
+            power = noise_spectrum(masked, radius)
         if self.windowed:
             power *= float(self.window.square().mean())
-        if not bool(torch.isfinite(power).all()) or float(power[1 : self.plane.box_size // 2].min()) <= 0:
-            remedy = "Use unmasked images as extracted, or pass a smaller particle_radius."
+        if not bool(torch.isfinite(power).all()) or not 1e-32 < power[1 : self.plane.box_size // 2].min() < 1e37:
+            remedy = "Use unmasked images as extracted, not scaled by extreme factors, or a smaller particle_radius."
             where = f"{len(indices)} images"
             raise InputError(where, "no noise outside the particle", "images with their background", remedy)
         return power / particles.pixel_size**2

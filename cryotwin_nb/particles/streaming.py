@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from cryotwin_nb.errors import InputError, warn_user
+from cryotwin_nb.errors import InputError, warn_user, whole
 from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.quality import image_quality
@@ -77,6 +77,7 @@ def batches(
         If the images are not on the grid of the model, or the model has seen no images.
     """
     require_suitable(imaging, particles)
+    size = whole("batch_size", size, "Pass the number of images to process at once.")
     if not imaging.measured:
         raise InputError("model", "a model that has seen no images", "a trained model", "Run fit, or load a model.")
     if not imaging.knows_groups(particles):

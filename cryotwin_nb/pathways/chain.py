@@ -9,10 +9,12 @@ import torch
 from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
+from cryotwin_nb.errors import guarded
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways.ridgeline import Pathway, pathway_from_knots, ridgeline
 
 
+@guarded(start=None, end=None, n_steps=(2, 100_000))
 def ridgeline_chain(prior: GaussianMixture, start: int, end: int, n_steps: int = 11, **options) -> Pathway:
     """Return a path between two components via intermediate components: sub-paths of Algorithm 1, joined end to end.
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import InputError, guarded
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.groups import bootstrap_weights, number_groups
 from cryotwin_nb.mixture.isolated import set_aside
+from cryotwin_nb.mixture.points import require_points
 from cryotwin_nb.pathways.landscape import Landscape
 from cryotwin_nb.pathways.maxflux import relax
 from cryotwin_nb.pathways.network import typical_width
@@ -70,6 +71,7 @@ class PathConfidence:
         return low, high
 
 
+@guarded()
 def bootstrap_path(
     prior: GaussianMixture,
     latents: Tensor,
@@ -128,7 +130,7 @@ def bootstrap_path(
     if n_draws < 1:
         raise InputError("n_draws", f"{n_draws}", "at least 1", "Use 100, which is enough for 90 % intervals.")
     prior, generator = prior.detach(), torch.Generator().manual_seed(seed)
-    latents, curve = torch.as_tensor(latents).double(), path.curve.to(prior.means)
+    latents, curve = require_points(latents, prior.latent_dim).double(), path.curve.to(prior.means)
     n, places = len(latents), len(path.latents)
     number, width = number_groups(groups, n), typical_width(prior)
     kept = set_aside(latents, prior.n_components, seed)  # once, not in every draw

@@ -14,8 +14,9 @@ from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import POSITIVE, InputError, choice, guarded
 from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.mixture.points import as_numbers
 from cryotwin_nb.pathways.landscape import Landscape
 from cryotwin_nb.pathways.ridgeline import Pathway, densify, equidistant, log_resistance, pathway_from_knots, ridgeline
 from cryotwin_nb.pathways.states import State
@@ -26,6 +27,7 @@ _KNOTS = (48, 300)  # minimum and maximum number of knots
 End = int | State | Tensor | np.ndarray
 
 
+@guarded(n_steps=(2, 100_000), exponent=POSITIVE)
 def max_flux(
     prior: GaussianMixture,
     start: End,
@@ -79,7 +81,7 @@ def max_flux(
     >>> path.latents.shape
     torch.Size([6, 4])
     """
-    _require(n_steps, exponent, spacing)
+    choice("spacing", spacing, ("length", "flux"))
     prior = prior.detach()
     ends = torch.stack([end_point(prior, "start", start), end_point(prior, "end", end)])
     if torch.equal(*ends):
@@ -229,22 +231,14 @@ def _algorithm_1(prior: GaussianMixture, start: End, end: End, reverse: bool, se
 
 def end_point(prior: GaussianMixture, name: str, value: End) -> Tensor:
     """Return the latent (d,) of an end."""
-    if isinstance(value, (int, np.integer)):
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         if not 0 <= value < prior.n_components:
             expected = f"an integer from 0 to {prior.n_components - 1}, or a latent vector"
             raise InputError(name, f"component {value}", expected, "Choose a component by its weight in prior.weights.")
         return prior.means[int(value)]
-    point = torch.as_tensor(value.latent if isinstance(value, State) else value, dtype=prior.means.dtype)
+    remedy = "Pass one latent vector or the index of a component."
+    point = as_numbers(value.latent if isinstance(value, State) else value, name, remedy)
     if point.shape != (prior.latent_dim,) or not bool(torch.isfinite(point).all()):
         found, expected = f"shape {tuple(point.shape)}", f"{prior.latent_dim} finite numbers, or a component"
-        raise InputError(name, found, expected, "Pass one latent vector or the index of a component.")
+        raise InputError(name, found, expected, remedy)
     return point.to(prior.means)
-
-
-def _require(n_steps: int, exponent: float, spacing: str) -> None:
-    if n_steps != int(n_steps) or n_steps < 2:
-        raise InputError("n_steps", f"{n_steps}", "an integer of at least 2", "Use 11 for a path of 12 points.")
-    if not 0 < exponent < np.inf:
-        raise InputError("exponent", f"{exponent}", "a positive number", "Use 1 for MaxFlux.")
-    if spacing not in ("length", "flux"):
-        raise InputError("spacing", repr(spacing), "'length' or 'flux'", "Choose one of these.")

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.groups import bootstrap_weights
+from cryotwin_nb.mixture.points import require_points
 from cryotwin_nb.pathways.landscape import Landscape
 from cryotwin_nb.pathways.maxflux import relax
 from cryotwin_nb.pathways.ridgeline import equidistant
@@ -88,8 +89,8 @@ class Network:
         if evidence is None:
             evidence = prior.sample(10_000, seed)
         if not callable(evidence):
-            evidence = tube(evidence, typical_width(prior))
-        places = evidence(torch.stack([s.latent for s in states])).double()
+            evidence = tube(require_points(evidence, prior.latent_dim, "evidence"), typical_width(prior))
+        places = require_points(evidence(torch.stack([s.latent for s in states])), len(states), "evidence").double()
         straight, bent = _straight(states), _bent(prior, states)
         fit_straight, fit_bent = _fits(evidence, straight), _fits(evidence, bent)
         nowhere = torch.full_like(places[:, :1], -_OUTLIER * prior.latent_dim)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import POSITIVE, InputError, guarded
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 
 
@@ -53,6 +53,14 @@ class Pathway:
     residual: float = math.nan
 
 
+@guarded(
+    start=None,
+    end=None,
+    n_steps=(2, 100_000),
+    omega=(math.nextafter(1, 2), 1e300),
+    n_samples=(1, 10**9),
+    concentration=POSITIVE,
+)
 def ridgeline(
     prior: GaussianMixture,
     start: int,
@@ -106,7 +114,7 @@ def ridgeline(
     >>> model.volumes(path.latents).shape
     torch.Size([12, 32, 32, 32])
     """
-    _require(prior, start, end, n_steps, omega, n_samples, concentration)
+    _require(prior, start, end)
     prior, start, end = prior.detach(), int(start), int(end)
     shares = _shares(prior.n_components, start, end, n_steps, omega, n_samples, seed, concentration)
     candidates = _ridge_points(prior, shares.to(prior.means))
@@ -209,42 +217,19 @@ def _ridge_points(mixture: GaussianMixture, shares: Tensor) -> Tensor:
     return torch.cholesky_solve(pull[..., None], torch.linalg.cholesky(weighted))[..., 0]
 
 
-def _require(
-    prior: GaussianMixture, start: int, end: int, n_steps: int, omega: float, n_samples: int, concentration: float
-) -> None:
-    """Raise `InputError` unless the arguments of `ridgeline` are valid."""
+def _require(prior: GaussianMixture, start: int, end: int) -> None:
+    """Raise `InputError` unless the mixture has the two components."""
     count = prior.n_components
     if count < 2:
         raise InputError("mixture", "a single component", "at least 2", "Fit a mixture with more components.")
     for name, component in (("start", start), ("end", end)):
         try:
-            valid = 0 <= operator.index(component) < count
-        except TypeError:
+            valid = not isinstance(component, bool) and 0 <= operator.index(component) < count
+        except (TypeError, ValueError):
             valid = False
         if not valid:
             remedy = "Pass the index of a component; prior.responsibilities(z) shows the component of a latent."
             raise InputError(name, f"component {component}", f"an integer from 0 to {count - 1}", remedy)
-    whole = all(float(value).is_integer() for value in (n_steps, n_samples))
     if start == end:
         sentence = f"Start and end are the same component, {end}."
         raise InputError("end", f"{end}", "another component", "Choose two different components.", sentence)
-    for name, good, found, expected, remedy in (
-        (
-            "n_steps",
-            whole and n_steps >= 2,
-            n_steps,
-            "an integer of at least 2",
-            "Use 11 for a path of 12 points.",
-        ),
-        ("omega", 1 < omega < math.inf, omega, "a number above 1", "Use 2, as in the paper."),
-        (
-            "n_samples",
-            whole and n_samples >= 1,
-            n_samples,
-            "an integer of at least 1",
-            "Use 1000, as in the paper.",
-        ),
-        ("concentration", 0 < concentration < math.inf, concentration, "a positive number", "Use 1 (uniform)."),
-    ):
-        if not good:
-            raise InputError(name, f"{found}", expected, remedy)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import InputError, guarded
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.groups import number_groups
 from cryotwin_nb.pathways.landscape import Landscape
@@ -49,6 +49,7 @@ class Route(Pathway):
     frequency: float = np.nan
 
 
+@guarded(max_routes=(1, 10**6), n_steps=(2, 100_000), least_share=(0, 1 - 2**-53), n_draws=(0, 10**9))
 def find_routes(
     prior: GaussianMixture,
     start: End,
@@ -111,16 +112,6 @@ def find_routes(
     >>> routes[0].share >= routes[-1].share
     True
     """
-    for name, value, good, expected in (
-        ("max_routes", max_routes, max_routes >= 1, "a positive number"),
-        ("n_draws", n_draws, n_draws >= 0, "0 or a positive number"),
-        ("least_share", least_share, 0 <= least_share < 1, "at least 0 and below 1"),
-        ("n_steps", n_steps, n_steps >= 2, "a number of at least 2"),
-    ):
-        if not good:
-            raise InputError(
-                name, f"{value}", expected, "Start with 8 routes of 11 steps, a minimum share of 0.02 and 100 draws."
-            )
     prior = prior.detach()
     ends = torch.stack([end_point(prior, "start", start), end_point(prior, "end", end)])
     landscape = landscape or Landscape.of(prior)

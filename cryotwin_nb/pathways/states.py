@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import InputError, guarded
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways.landscape import Landscape
 
@@ -38,6 +38,7 @@ class State:
     log_prob: float
 
 
+@guarded()
 def find_states(
     prior: GaussianMixture, threshold: float = 0.2, least_mass: float = 0.0, landscape: Landscape | None = None
 ) -> list[State]:

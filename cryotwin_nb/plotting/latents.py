@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation import components_of_labels
+from cryotwin_nb.mixture.points import require_points
 from cryotwin_nb.plotting.style import (
     COLOURS,
     DENSITY,
@@ -84,7 +85,11 @@ def latent_scatter(
     if colour is None and labels is None and prior is not None:
         colour, colour_label = prior.log_prob(points), "log density of the prior (nats)"
     if labels is not None:
-        _draw_labelled(ax, flatten(points)[shown], np.asarray(labels).astype(str)[shown])
+        words = np.asarray(labels).astype(str)
+        if words.shape != (len(points),):
+            found, remedy = f"labels of shape {words.shape}", "Pass one label per latent."
+            raise InputError("labels", found, f"({len(points)},)", remedy)
+        _draw_labelled(ax, flatten(points)[shown], words[shown])
     else:
         _draw_coloured(ax, flatten(points)[shown], None if colour is None else as_numpy(colour)[shown], colour_label)
     if prior is not None:
@@ -151,8 +156,8 @@ def embedding_scatter(
 
 
 def _points(values: Any) -> Tensor:
-    """Convert an array (m, d) to a float32 tensor on the CPU."""
-    return torch.as_tensor(as_numpy(values), dtype=torch.float32)
+    """Convert an array (m, d) to a float32 tensor on the CPU; raise `InputError` for NaN, infinity or no row."""
+    return require_points(values).cpu().float()
 
 
 def _projection(
@@ -169,13 +174,13 @@ def _projection(
             raise InputError("projection", found, f"({dim}, 2)", "Pass two directions as columns, or a function.")
         names = ["direction 1 (latent units)", "direction 2 (latent units)"]
     else:
-        if not 1 <= min(components) <= max(components) <= dim:
-            found = f"components {components} of {dim} dimensions"
+        if not 1 <= min(components) <= max(components) <= min(z.shape):
+            found = f"components {components} of {len(z)} latents of {dim} dimensions"
             remedy = "Choose other components, or pass a projection."
-            raise InputError("latent_scatter", found, f"two from 1 to {dim}", remedy)
+            raise InputError("latent_scatter", found, f"two from 1 to {min(z.shape)}", remedy)
         chosen = [c - 1 for c in components]
         _, spread, directions = torch.linalg.svd(z - centre, full_matrices=False)
-        matrix, share = directions[chosen].T, (spread**2 / (spread**2).sum())[chosen].tolist()
+        matrix, share = directions[chosen].T, (spread**2 / (spread**2).sum().clamp_min(1e-30))[chosen].tolist()
         names = [f"PC {c} (latent units; {s:.0%} of the variance)" for c, s in zip(components, share)]
     return lambda x: as_numpy((x - centre) @ matrix), names
 

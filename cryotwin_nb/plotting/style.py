@@ -15,6 +15,7 @@ from matplotlib.legend import Legend
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 from torch import Tensor
 
+from cryotwin_nb.errors import InputError
 from cryotwin_nb.plotting.colours import COLOURS as COLOURS
 from cryotwin_nb.plotting.colours import DENSITY as DENSITY
 
@@ -66,7 +67,11 @@ def as_numpy(values: Any) -> np.ndarray:
     """Convert arrays, tensors (on any device, with or without gradient) and sequences of them to float64 arrays."""
     if isinstance(values, (list, tuple)):
         return np.array([as_numpy(v) for v in values])
-    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
+    try:
+        return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        found = f"{type(values).__name__} that is not read as numbers ({error})"
+        raise InputError("values to draw", found, "an array of numbers", "Pass an array or a tensor.") from error
 
 
 def axes(ax: Axes | None, width: float, height: float) -> Axes:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import InputError, guarded
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.preparation.changes import (
     OTHERS,
@@ -42,6 +42,7 @@ _ADVICE = {
 }
 
 
+@guarded(n_images=(1, 2**62))
 def first_look(particles: Particles, n_images: int = 2000, seed: int = 0, progress: bool = False) -> FirstLook:
     """Reconstruct a coarse map of some particles, and test their metadata against alternatives.
 

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import POSITIVE, InputError, guarded
 from cryotwin_nb.formats.copies import effective_copies, merge_duplicates
 from cryotwin_nb.imaging.fsc import FscCurve
+from cryotwin_nb.mixture.points import as_numbers
 from cryotwin_nb.particles.formation import ImageFormation
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.quality import bad_rows
@@ -71,6 +72,7 @@ class Reconstruction:
         return expected_correlation(self.fsc.correlation)
 
 
+@guarded(particle_radius=POSITIVE)
 def reconstruct(
     particles: Particles,
     weights: ArrayLike | Tensor | None = None,
@@ -126,7 +128,7 @@ def reconstruct(
     torch.Size([2, 32, 32, 32])
     """
     shape = (len(particles),)
-    weights = np.ones(shape) if weights is None else np.asarray(weights, dtype=np.float64)
+    weights = np.ones(shape) if weights is None else _numbers(weights)
     if weights.shape != shape:
         found, remedy = f"an array of shape {weights.shape}", "Use reconstruct_many for several sets of weights."
         raise InputError("weights", found, f"{shape}, one for each image", remedy)
@@ -134,6 +136,7 @@ def reconstruct(
     return reconstruct_many(particles, weights[None], progress=progress, **options)[0]  # type: ignore[arg-type]
 
 
+@guarded(particle_radius=POSITIVE)
 def reconstruct_many(
     particles: Particles,
     weights: ArrayLike | Tensor,
@@ -145,18 +148,23 @@ def reconstruct_many(
     progress: bool = False,
 ) -> list[Reconstruction]:
     """Run `reconstruct` for several sets of weights (S, n) in one pass over the images, with the same half-sets."""
-    weights = np.array(weights, dtype=np.float64)
+    given = _numbers(weights)
     imaging = measured(particles, particle_radius, imaging)
     halves = require_halves(halves, particles, seed)
-    _require_weights(weights, len(particles))
-    weights[:, bad_rows(particles, np.flatnonzero(weights.any(0)))] = 0
-    merged = merge_duplicates(np.asarray(weights), particles.identity, particles.require_views()[0])
+    _require_weights(given, len(particles))
+    given = given / given.max(1, keepdims=True).clip(1e-300)  # so that their squares cannot overflow
+    given[:, bad_rows(particles, np.flatnonzero(given.any(0)))] = 0
+    merged = merge_duplicates(given, particles.identity, particles.require_views()[0])
     power = density_power(particles, np.flatnonzero(merged.any(0)), imaging)
     results = []
     for own, pair in zip(merged, back_project(particles, merged, halves, imaging, progress), strict=True):
         maps, curve, whole = solve_pair(pair, power, particles.pixel_size, effective_copies(own, particles.identity))
         results.append(Reconstruction(whole, maps, curve, particles.pixel_size, n_effective(own), halves))
     return results
+
+
+def _numbers(weights: ArrayLike | Tensor) -> np.ndarray:
+    return as_numbers(weights, "weights", "Pass one non-negative number per image.").cpu().double().numpy()
 
 
 def _require_weights(weights: np.ndarray, n: int) -> None:

@@ -25,7 +25,7 @@ _CHECKS: dict[str, tuple[Callable[[str, Any, str], Any], str]] = {
     "start_radius": (positive, "Pass a share of the maximum frequency; the default is 0.5."),
     "precision": (lambda name, value, remedy: choice(name, value, _PRECISIONS, remedy), "Choose one of these."),
     "isometry": (_not_negative, "Pass 0 for no penalty, or a positive number; the default is 10."),
-    "seed": (partial(whole, least=0), "Pass 0 or a positive integer."),
+    "seed": (partial(whole, least=0, most=2**40), "Pass 0 or a positive integer."),
     "checkpoint_every": (whole, "Pass a positive integer; the default is 1."),
     "checkpoint_minutes": (positive, "Pass a positive number; the default is 10."),
     "cache_gib": (_not_negative, "Pass 0 to keep nothing in memory, or a positive number; the default is 4."),

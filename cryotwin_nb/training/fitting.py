@@ -21,6 +21,7 @@ from cryotwin_nb.particles.streaming import require_suitable
 from cryotwin_nb.particles.writing import inputs_of
 from cryotwin_nb.runtime import distributed
 from cryotwin_nb.training.config import TrainingConfig
+from cryotwin_nb.training.failures import failures_explained, require_device, require_memory
 from cryotwin_nb.training.trainer import Trainer
 
 
@@ -88,13 +89,26 @@ def fit(
     if model.config["n_components"] > len(particles):
         found, expected = f"C = {model.config['n_components']}", f"at most one per image ({len(particles)})"
         raise InputError("n_components", found, expected, "Use fewer components or more images.")
+    if len(particles) < 2:
+        raise InputError(particles.where, "one image", "at least 2 images", "Train on the whole set of particles.")
     distributed.require_enough(len(particles))
     progress = progress and distributed.rank() == 0
     particles = usable(particles)
-    model.to(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model.to(require_device(config.device or ("cuda" if torch.cuda.is_available() else "cpu")))
     if config.checkpoint:
         require_writable(Path(config.checkpoint).parent)  # fail now, not after the first pass
-    trainer = Trainer(model, particles, config)
+    require_memory(model)
+    with failures_explained(model, particles):
+        return _run(Trainer(model, particles, config), resume, callbacks, progress)
+
+
+def _run(
+    trainer: Trainer,
+    resume: str | os.PathLike | None,
+    callbacks: Iterable[Callable[[History, CryoTwin], None]],
+    progress: bool,
+) -> History:
+    model, particles, config = trainer.model, trainer.particles, trainer.config
     if resume is not None:
         trainer.restore(resume)
         require_suitable(model.imaging, particles)
