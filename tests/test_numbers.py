@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -160,6 +161,7 @@ def test_training_says_what_fits_into_memory(monkeypatch):
         (lambda x: x * np.float32(1e-12), "no noise outside"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*set aside")
 def test_images_that_determine_no_map_are_named(change, message):
     base = ct.simulate.hinge(20, 16, progress=False)
     images = change(base.images(slice(None))).astype(np.float32)
@@ -187,3 +189,14 @@ def test_names_that_are_no_text_are_refused_or_shown(tmp_path):
         ct.evaluation.write_labels(tmp_path / "labels.json", {0: b"bytes"})
     with pytest.raises(InputError, match=r"labels: found labels of shape \(80, 2\)"):
         ct.plotting.latent_scatter(Z, PRIOR, labels=[("a", "b")] * 80)
+
+
+def test_a_ctf_without_contrast_and_images_without_content_are_refused():
+    base = ct.simulate.hinge(20, 16, progress=False)
+    given = {name: getattr(base, name) for name in ("rotations", "shifts", "ctf", "pixel_size")}
+    fields = ("amplitude_contrast", "defocus_u", "defocus_v", "spherical_aberration")
+    no_ctf = replace(base.ctf, **{name: np.zeros(20) for name in fields})
+    with pytest.raises(InputError, match="CTF: found 0 at all frequencies"):
+        ct.reconstruct(ct.Particles(base.images(slice(None)), **given | {"ctf": no_ctf}))
+    with pytest.raises(InputError, match="no noise outside"):
+        ct.reconstruct(ct.Particles(np.zeros((20, 16, 16), np.float32), **given))
