@@ -94,6 +94,7 @@ def test_latents_of_any_numeric_type_are_accepted():
         lambda: ct.max_flux(PRIOR, 0, 1, n_steps=10**9),
         lambda: ct.max_flux(PRIOR, True, 0),
         lambda: ct.find_routes(PRIOR, 0, 1, n_draws=1.5),
+        lambda: ct.find_routes(PRIOR, 0, 1, states="a"),
         lambda: ct.ridgeline(PRIOR, 0, 1, n_samples=None),
         lambda: ct.find_states(PRIOR, threshold="a"),
         lambda: ct.kl_divergence(torch.ones(50, 2), PRIOR),
@@ -200,3 +201,16 @@ def test_a_ctf_without_contrast_and_images_without_content_are_refused():
         ct.reconstruct(ct.Particles(base.images(slice(None)), **given | {"ctf": no_ctf}))
     with pytest.raises(InputError, match="no noise outside"):
         ct.reconstruct(ct.Particles(np.zeros((20, 16, 16), np.float32), **given))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_path_through_latents_that_are_all_equal_stays_finite():
+    path = ct.max_flux(PRIOR, 0, 1, n_steps=2)
+    assert np.isfinite(ct.bootstrap_path(PRIOR, torch.ones(20, 2), path, n_draws=1).latents).all()
+
+
+def test_no_path_leads_from_a_mean_to_itself():
+    twins = ct.GaussianMixture([0.5, 0.5], torch.zeros(2, 2), torch.eye(2).repeat(2, 1, 1))
+    for way in (ct.ridgeline, ct.ridgeline_chain, ct.max_flux):
+        with pytest.raises(InputError, match="same"):
+            way(twins, 0, 1)

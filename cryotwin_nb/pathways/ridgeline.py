@@ -233,3 +233,6 @@ def _require(prior: GaussianMixture, start: int, end: int) -> None:
     if start == end:
         sentence = f"Start and end are the same component, {end}."
         raise InputError("end", f"{end}", "another component", "Choose two different components.", sentence)
+    if torch.equal(prior.means[int(start)], prior.means[int(end)]):
+        sentence = f"Components {start} and {end} have the same mean."
+        raise InputError("end", f"{end}", "a component with another mean", "Choose two different components.", sentence)
