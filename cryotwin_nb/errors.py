@@ -204,8 +204,9 @@ def explained(where: str, remedy: str = "Pass fewer or smaller data, or free mem
             raise InputError(where, "a singular matrix", "data that determine a result", hint, sentence) from error
         if isinstance(error, MemoryError) or _ALLOCATION.search(text):
             size = re.search(r"(\d{4,}) bytes|allocate (\S+ [KMGTPE]iB)", text)
-            amount = "" if size is None else f" for {size[2] or f'{int(size[1]) / 1e9:.3g} GB'}"
-            raise InputError(where, "too little memory", f"free memory{amount}", remedy) from error
+            amount = "" if size is None else f": another {size[2] or f'{int(size[1]) / 1e9:.3g} GB'} are needed"
+            sentence = f"{where}: the memory is exhausted{amount}."
+            raise InputError(where, "exhausted memory", "free memory", remedy, sentence) from error
         raise
 
 

@@ -338,7 +338,7 @@ def test_exit_statuses(run, tmp_path, monkeypatch, capsys):
     for error, status, said in (
         (KeyboardInterrupt(), 130, "Interrupted. `train --resume`"),
         (commands.Terminated(), 143, "Interrupted. `train --resume`"),
-        (MemoryError("no memory"), 2, "error: no memory"),
+        (MemoryError("no memory"), 2, "the memory is exhausted"),
         (ZeroDivisionError("x"), 70, "bug in cryotwin_nb"),
     ):
 

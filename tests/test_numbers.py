@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,6 +94,7 @@ def test_latents_of_any_numeric_type_are_accepted():
         lambda: ct.max_flux(PRIOR, 0, 1, n_steps=10**9),
         lambda: ct.max_flux(PRIOR, True, 0),
         lambda: ct.find_routes(PRIOR, 0, 1, n_draws=1.5),
+        lambda: ct.find_routes(PRIOR, 0, 1, states="a"),
         lambda: ct.ridgeline(PRIOR, 0, 1, n_samples=None),
         lambda: ct.find_states(PRIOR, threshold="a"),
         lambda: ct.kl_divergence(torch.ones(50, 2), PRIOR),
@@ -135,7 +137,7 @@ def test_memory_and_singular_matrices_become_our_error():
     with pytest.raises(InputError, match="a matrix is singular"):
         function(np.int64(2))
     for allocate in (lambda: torch.empty(10**14), lambda: np.empty(10**15), lambda: torch.empty(2**62, 8)):
-        with pytest.raises(InputError, match="x: found too little memory"), explained("x"):
+        with pytest.raises(InputError, match="x: the memory is exhausted"), explained("x"):
             allocate()
     with pytest.raises(RuntimeError, match="anything"), explained("x"):
         raise RuntimeError("anything else")
@@ -160,6 +162,7 @@ def test_training_says_what_fits_into_memory(monkeypatch):
         (lambda x: x * np.float32(1e-12), "no noise outside"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*set aside")
 def test_images_that_determine_no_map_are_named(change, message):
     base = ct.simulate.hinge(20, 16, progress=False)
     images = change(base.images(slice(None))).astype(np.float32)
@@ -187,3 +190,27 @@ def test_names_that_are_no_text_are_refused_or_shown(tmp_path):
         ct.evaluation.write_labels(tmp_path / "labels.json", {0: b"bytes"})
     with pytest.raises(InputError, match=r"labels: found labels of shape \(80, 2\)"):
         ct.plotting.latent_scatter(Z, PRIOR, labels=[("a", "b")] * 80)
+
+
+def test_a_ctf_without_contrast_and_images_without_content_are_refused():
+    base = ct.simulate.hinge(20, 16, progress=False)
+    given = {name: getattr(base, name) for name in ("rotations", "shifts", "ctf", "pixel_size")}
+    fields = ("amplitude_contrast", "defocus_u", "defocus_v", "spherical_aberration")
+    no_ctf = replace(base.ctf, **{name: np.zeros(20) for name in fields})
+    with pytest.raises(InputError, match="CTF: found 0 at all frequencies"):
+        ct.reconstruct(ct.Particles(base.images(slice(None)), **given | {"ctf": no_ctf}))
+    with pytest.raises(InputError, match="no noise outside"):
+        ct.reconstruct(ct.Particles(np.zeros((20, 16, 16), np.float32), **given))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_path_through_latents_that_are_all_equal_stays_finite():
+    path = ct.max_flux(PRIOR, 0, 1, n_steps=2)
+    assert np.isfinite(ct.bootstrap_path(PRIOR, torch.ones(20, 2), path, n_draws=1).latents).all()
+
+
+def test_no_path_leads_from_a_mean_to_itself():
+    twins = ct.GaussianMixture([0.5, 0.5], torch.zeros(2, 2), torch.eye(2).repeat(2, 1, 1))
+    for way in (ct.ridgeline, ct.ridgeline_chain, ct.max_flux):
+        with pytest.raises(InputError, match="same"):
+            way(twins, 0, 1)

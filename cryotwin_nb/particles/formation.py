@@ -166,8 +166,10 @@ class ImageFormation(nn.Module):
         radius = self.particle_radius
         chosen = particles[indices]
         kept = np.flatnonzero(image_quality(chosen).kept)
-        masked = _mean(kept, lambda rows: masked_power(cleaned(chosen, rows, scaled=scaled), radius))
-        power = noise_spectrum(masked, radius)
+        power = torch.zeros_like(self.ctf_power)
+        if len(kept):
+            masked = _mean(kept, lambda rows: masked_power(cleaned(chosen, rows, scaled=scaled), radius))
+            power = noise_spectrum(masked, radius)
         if self.windowed:
             power *= float(self.window.square().mean())
         if not bool(torch.isfinite(power).all()) or not 1e-32 < power[1 : self.plane.box_size // 2].min() < 1e37:

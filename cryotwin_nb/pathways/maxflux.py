@@ -132,6 +132,8 @@ def relax(prior: GaussianMixture, knots: Tensor, exponent: float = 1.0, rounds: 
     with threadpool_limits(1):  # steps are small: SciPy and PyTorch threads would wait for one another
         for _ in range(rounds):
             current = _moved(prior, equidistant(current, n), exponent)
+            if not bool(torch.isfinite(current).all()):  # components so narrow that steps overflow
+                break
             cost = log_resistance(prior, densify(prior, current), exponent)
             if cost <= best:
                 idle = idle + 1 if best - cost < 1e-3 else 0

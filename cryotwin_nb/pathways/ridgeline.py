@@ -165,7 +165,7 @@ def densify(mixture: GaussianMixture, knots: Tensor, n_points: int = 1000, n_max
     """
     steps = knots.diff(dim=0)
     lengths = steps.norm(dim=-1)
-    finest = torch.linalg.eigvalsh(mixture.covariances)[:, 0].min().sqrt() / 50
+    finest = torch.linalg.eigvalsh(mixture.covariances)[:, 0].min().clamp_min(0).sqrt() / 50
     piece = torch.minimum(finest, lengths.sum() / n_points).clamp_min(lengths.sum() / n_max)
     cuts = (lengths / piece.clamp_min(1e-300)).ceil().clamp_min(1).long()
     segment = torch.repeat_interleave(torch.arange(len(cuts), device=cuts.device), cuts)
@@ -233,3 +233,6 @@ def _require(prior: GaussianMixture, start: int, end: int) -> None:
     if start == end:
         sentence = f"Start and end are the same component, {end}."
         raise InputError("end", f"{end}", "another component", "Choose two different components.", sentence)
+    if torch.equal(prior.means[int(start)], prior.means[int(end)]):
+        sentence = f"Components {start} and {end} have the same mean."
+        raise InputError("end", f"{end}", "a component with another mean", "Choose two different components.", sentence)

@@ -139,6 +139,11 @@ def _states(
     prior: GaussianMixture, states: Sequence[State] | None, ends: Tensor, landscape: Landscape
 ) -> tuple[list[State], tuple[int, int]]:
     """Return the states that routes may visit, including the end states, and the indices of the two end states."""
+    if states is not None and not (
+        isinstance(states, (list, tuple)) and states and all(isinstance(s, State) for s in states)
+    ):
+        found = f"{type(states).__name__} {states!r:.40}"
+        raise InputError("states", found, "a list of states", "Pass states from find_states, or omit them.")
     everything = list(states) if states is not None else find_states(prior, landscape=landscape)
     first, last = assign(prior, everything, ends).tolist()
     if first == last:

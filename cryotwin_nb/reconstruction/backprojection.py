@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cryotwin_nb.errors import InputError
 from cryotwin_nb.imaging.fourier import shell_mean
 from cryotwin_nb.imaging.lattice import half_ball
 from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
@@ -209,6 +210,9 @@ class SignalPower:
 
 def smooth_spectrum(signal: Tensor, seen: Tensor) -> Tensor:
     """Return the density's power (n_shells,) from sums of signal and CTF^2; constant beyond the last sampled shell."""
+    if not bool((seen > 0).any()):
+        remedy = "Check defocus, spherical aberration, amplitude contrast and phase shift."
+        raise InputError("CTF", "0 at all frequencies", "a CTF that transfers contrast", remedy)
     power = signal.clamp_min(1e-4 * signal[1:].max() * seen / seen.max()) / seen
     last = int(seen.nonzero().max()) - 2  # shells beyond are only partly sampled
     power[last + 1 :] = power[last]
