@@ -108,7 +108,7 @@ def two_writers(name: str, folder: Path, n_delays: int) -> dict[str, Any]:
         began = time.perf_counter()
         second = start(other, folder)
         error = second.communicate()[1]
-        times.append(time.perf_counter() - began)
+        seconds = time.perf_counter() - began
         error_first = first.communicate()[1]
         codes = first.returncode, second.returncode
         wanted, error = (expected, error) if codes == (0, 2) else (expected_other, error_first)
@@ -116,8 +116,8 @@ def two_writers(name: str, folder: Path, n_delays: int) -> dict[str, Any]:
         counts["bit-equal to a run alone"] += results(folder / "out") == wanted
         counts["the second was refused"] += codes == (0, 2)
         said[next((text for text in REFUSALS if text in error), error)] += 1
-        if codes != (0, 2):
-            times.pop()
+        if codes == (0, 2) and REFUSALS[0] in error:
+            times.append(seconds)
     longest = {"seconds to the refusal, median": round(float(np.median(times)), 2), "longest": round(max(times), 2)}
     return {
         "delays": n_delays,
@@ -146,7 +146,7 @@ def interrupted(name: str, folder: Path, n_moments: int, rng: np.random.Generato
             outcome = "status 130, one line"
         elif process.returncode in (0, 1) and not lines and "Traceback" not in error:
             outcome = "finished before"
-        elif "cryotwin_nb/cli" not in error and process.returncode == -signal.SIGINT:
+        elif "cryotwin_nb/" not in error and process.returncode in (1, -signal.SIGINT):  # Python's own start
             outcome = "before the first line of cryotwin_nb"
         else:
             print(name, moment, outcome, error, sep="\n")
