@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -149,3 +152,11 @@ def test_a_command_waits_for_another_writer(work):
 def test_a_refused_command_leaves_no_folder(work):
     assert main(["embed", "missing.safetensors", *READ, "--output", "new/folder/z.npy"]) == 2
     assert not (work / "new").exists()
+
+
+def test_a_second_command_is_refused_before_pytorch_is_imported(work):
+    with writing(work / "run"):
+        program = "import sys; from cryotwin_nb.cli.main import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
+        environment = os.environ | {"PYTHONPATH": f"{Path(ct.__file__).parents[1]}"}
+        done = subprocess.run([sys.executable, "-c", program, *TRAIN], env=environment, capture_output=True, text=True)
+    assert done.stdout == "2 False\n" and f"run is being written by process {os.getpid()}" in done.stderr

@@ -24,13 +24,14 @@ class Terminated(KeyboardInterrupt):
 def report(number: int) -> int:
     """Remove the hidden files of this process, print the line, and return the exit status for a signal."""
     remove_hidden_files()
-    if _speaks():
+    if is_main():
         print(_LINE, file=sys.stderr)
     return _status(number)
 
 
-def _speaks() -> bool:
-    return os.environ.get("RANK", "0") == "0"  # rank set by torchrun
+def is_main() -> bool:
+    """Return whether this process is the only one, or the first of those started by torchrun."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _status(number: int) -> int:
@@ -40,7 +41,7 @@ def _status(number: int) -> int:
 def end_at_once(number: int, frame: FrameType | None = None) -> NoReturn:
     """Handle a signal while nothing has been started, or a second signal: no exception that an import could swallow."""
     remove_hidden_files()
-    if _speaks():
+    if is_main():
         os.write(2, f"\r{_LINE}\n".encode())  # print cannot be called while it is running
     os._exit(_status(number))
 

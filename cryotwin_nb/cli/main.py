@@ -12,15 +12,18 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
-from cryotwin_nb.cli.interruption import Interruptible, Terminated, report
+from cryotwin_nb.cli.interruption import Interruptible, Terminated, is_main, report
 from cryotwin_nb.cli.options import Parser
 from cryotwin_nb.errors import InputError, MissingExtraError, explained
 from cryotwin_nb.runtime.heartbeat import heartbeat
+from cryotwin_nb.runtime.locks import writing
 
 REFUSED, FAULT = 2, 70
 _SEVERAL = "Multi-GPU: torchrun --standalone --nproc-per-node 4 -m cryotwin_nb train ...; see examples/train.slurm"
@@ -67,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     signals = Interruptible()
     with warnings.catch_warnings():
         warnings.showwarning = _note  # type: ignore[assignment]
-        shown = words and words[0] in COMMANDS and os.environ.get("RANK", "0") == "0"
+        shown = words and words[0] in COMMANDS and is_main()
         try:
             with heartbeat(words[0]) if shown else nullcontext(), explained(f"cryotwin {' '.join(words[:1])}"):
                 return _run(words, signals)
@@ -113,13 +116,23 @@ def _run(words: list[str], signals: Interruptible) -> int:
     if words[0] not in COMMANDS:
         known = ", ".join(COMMANDS)
         raise InputError("cryotwin", f"the command {words[0]!r}", f"one of {known}", "See `cryotwin --help`.")
-    try:
-        options = parser_of(words[0]).parse_args(words[1:])
-    except SystemExit as end:  # after printing the help
-        return int(end.code or 0)
-    command: Callable[..., int] = getattr(_module(words[0]), words[0])
-    with signals:
-        return command(options)
+    with _claimed(words):
+        try:
+            options = parser_of(words[0]).parse_args(words[1:])
+        except SystemExit as end:  # after printing the help
+            return int(end.code or 0)
+        command: Callable[..., int] = getattr(_module(words[0]), words[0])
+        with signals:
+            return command(options)
+
+
+def _claimed(words: list[str]) -> AbstractContextManager[None]:
+    """Lock the output, as the command does later, but before PyTorch is imported, which takes a second or more."""
+    given = dict(pairwise(words))
+    output, wait = given.get("--output", ""), given.get("--wait", "0")
+    if not Path(output).name or "\0" in output or not wait.replace(".", "", 1).isdigit() or not is_main():
+        return nullcontext()
+    return writing(output, wait=float(wait))
 
 
 def _overview() -> str:
@@ -134,5 +147,5 @@ def _module(name: str):
 
 def _note(message: Warning | str, *_: object) -> None:
     """Print a warning as a note, without its location in the code."""
-    if os.environ.get("RANK", "0") == "0":
+    if is_main():
         print(f"note: {message}", file=sys.stderr)

@@ -33,6 +33,8 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     before.add_argument("--resume", action="store_true", help="resume from the checkpoint, if there is one")
     before.add_argument("--overwrite", action="store_true", help=REPLACED)
     add_wait(parser)
+    silent = "under torchrun, minutes after which a process is given up that sends no heartbeat (default: 10)"
+    parser.add_argument("--patience", type=float, default=10.0, metavar="MINUTES", help=silent)
     model, networks, training = model_options(), network_options(), training_options()
     for title, group in {"model": model, "training": training}.items():
         section = parser.add_argument_group(title)
@@ -79,7 +81,7 @@ def train(options: argparse.Namespace) -> int:
     """Train a model, in a single process or in several processes started by torchrun."""
     from cryotwin_nb.runtime import distributed
 
-    with distributed.joined(options.device), ExitStack() as held:
+    with distributed.joined(options.device, options.patience), ExitStack() as held:
         if is_main := distributed.rank() == 0:
             files = [_checkpoint(options), *_results(options.output)]
             earlier = [*files, _unfinished(files[0])]

@@ -16,30 +16,34 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import InputError, positive
+from cryotwin_nb.runtime.liveness import watched
 
 T = TypeVar("T")
 
-_PATIENCE = timedelta(hours=12)  # the other processes wait while the first one fits mixtures
+_UNLIMITED = timedelta(days=24)  # `liveness` decides how long to wait; Gloo counts milliseconds in 32 bits
 
 
 @contextmanager
-def joined(device: str | None = None) -> Iterator[None]:
+def joined(device: str | None = None, patience: float = 10.0) -> Iterator[None]:
     """Join the processes started by torchrun, if any: NCCL between GPUs (one per process), otherwise Gloo.
 
     Parameters
     ----------
     device : str, optional
         Device to train on; by default, GPUs if available.
+    patience : float
+        Time after which a process is given up that sends no heartbeat (see `liveness`), minutes.
 
     Raises
     ------
     InputError
-        If a machine has fewer GPUs than processes.
+        If a machine has fewer GPUs than processes, or the patience is not positive.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return
+    patience = positive("--patience", patience, "Pass a positive number of minutes; the default is 10.")
     on_gpu = torch.cuda.is_available() if device is None else device.startswith("cuda")
     if on_gpu:
         local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
@@ -48,8 +52,10 @@ def joined(device: str | None = None) -> Iterator[None]:
             sentence = f"torchrun started more processes than this machine has GPUs ({gpus})."
             raise InputError("torchrun", f"{gpus} GPUs", "a GPU for each process", remedy, sentence)
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
-    yield
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_UNLIMITED)
+    with watched(dist.get_rank(), dist.get_world_size(), patience):
+        yield
+        all_sum(torch.zeros(1))  # all end together
     dist.destroy_process_group()  # skipped after an error, when other processes may still be waiting
 
 
