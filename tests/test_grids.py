@@ -264,7 +264,20 @@ def test_files_of_several_grids_are_never_overwritten(tmp_path, capsys):
     for name in ("two.star", "0.star", "1.star"):  # 0.mrcs and 1.mrcs are its stacks
         with pytest.warns(UserWarning, match="of several grids"), pytest.raises(InputError, match="overwrite an input"):
             ct.prepare(path, tmp_path / name, **QUIET, **reading)
-    words = [*("prepare", path, "--poses", poses, "--contrast", "dark", "--output", tmp_path / "p.star", "--picture")]
+    words = [
+        *(
+            "prepare",
+            path,
+            "--overwrite",
+            "--poses",
+            poses,
+            "--contrast",
+            "dark",
+            "--output",
+            tmp_path / "p.star",
+            "--picture",
+        )
+    ]
     for name, original in {"a.png": poses, "b.png": tmp_path / "1.mrcs"}.items():
         (tmp_path / name).hardlink_to(original)
         assert main([*map(str, words), f"{tmp_path / name}"]) == 2
@@ -329,7 +342,15 @@ def test_options_for_reading_need_a_file(tmp_path):
 
 @pytest.mark.filterwarnings("default")  # the command prints them
 def test_the_command(tmp_path, capsys):
-    arguments = [f"{star(tmp_path)}", "--output", f"{tmp_path / 'p.star'}", "--contrast", "dark", "--no-whiten"]
+    arguments = [
+        f"{star(tmp_path)}",
+        "--output",
+        f"{tmp_path / 'p.star'}",
+        "--contrast",
+        "dark",
+        "--no-whiten",
+        "--overwrite",
+    ]
     assert main(["prepare", *arguments, "--dtype", "float32"]) == 0
     assert "two.star: images of several grids" in capsys.readouterr().err
     assert_imaged_at(ct.Particles.read(tmp_path / "p.star", contrast="dark"), 3.0, 32)

@@ -69,7 +69,16 @@ def names(path: Path) -> list[str]:
 
 def select(folder: Path, particles: Path, output: Path, *more: str) -> int:
     model, latents = folder / "run/model.safetensors", folder / "run/latents.npy"
-    arguments = ["select", f"{model}", f"{particles}", "--latents", f"{latents}", "--output", f"{output}"]
+    arguments = [
+        "select",
+        f"{model}",
+        f"{particles}",
+        "--latents",
+        f"{latents}",
+        "--output",
+        f"{output}",
+        "--overwrite",
+    ]
     return main([*arguments, *STATE, *more])
 
 
