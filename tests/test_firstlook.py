@@ -110,6 +110,7 @@ def test_a_forgotten_binning_is_named(clean, tmp_path, factor):
     assert names == [f"pixel size {100 / factor - 100:+.0f} %"]
 
 
+@pytest.mark.filterwarnings("ignore:.*have a defocus of 0 or below")
 def test_ctf_parameters_missing_for_half_are_named(clean, tmp_path):
     half = np.arange(len(clean)) % 2 == 0
     ctf = replace(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from mrcfile.dtypes import HEADER_DTYPE
 
-from cryotwin_nb.errors import POSITIVE, InputError, guarded
+from cryotwin_nb.errors import InputError, guarded
 from cryotwin_nb.formats.files import atomic, require_suffix
 from cryotwin_nb.formats.mrc import HEADER_BYTES
 from cryotwin_nb.imaging.fourier import fourier_padded, mirrored
@@ -68,7 +68,7 @@ def set_statistics(path: str | os.PathLike, low: float, high: float, mean: float
         file.write(header.tobytes())
 
 
-@guarded(voxel_size=POSITIVE, box_size=(2, 100_000))
+@guarded(voxel_size=None, box_size=(2, 100_000))
 def write_map(
     path: str | os.PathLike,
     volume: np.ndarray,

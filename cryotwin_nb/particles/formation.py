@@ -138,6 +138,7 @@ class ImageFormation(nn.Module):
             If the pixels outside the particle contain no noise (masked or constant images).
         """
         self.pixel_size.fill_(particles.pixel_size)
+        image_quality(particles)  # its parts, measured below, are compared with the whole set
         self.noise = self.noise_of_groups(particles, n_images, min_group).to(self.noise.device)
         sample = evenly(np.arange(len(particles)), n_images)
         ctf = particles.require_views()[1]

@@ -96,13 +96,25 @@ class Quality:
         return lines
 
     def warn(self, where: object) -> None:
-        """Warn of what was found, once."""
+        """Warn of what was found, once.
+
+        Parameters
+        ----------
+        where : object
+            Source of the particles, for the message.
+        """
         for line in [] if self.warned.is_set() else self.describe():
             warn_user(f"{where}: {line}.")
         self.warned.set()
 
     def require_usable(self, where: object) -> None:
-        """Raise `InputError` if so many images are bad that a result would depend on what counts as bad."""
+        """Raise `InputError` if so many images are bad that a result would depend on what counts as bad.
+
+        Parameters
+        ----------
+        where : object
+            Source of the particles, for the message.
+        """
         if len(self.reasons) <= _MOST * len(self.hot_pixels):
             return
         kinds = Counter(why.split(" (")[0] for why in self.reasons.values())
