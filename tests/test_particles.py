@@ -25,6 +25,8 @@ from cryotwin_nb.imaging.optics import CTF
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.truth.truth import Truth
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*shift beyond half the box")  # of boxes of 8 pixels
+
 DATA = Path(__file__).parents[2] / "shared/data"
 real = pytest.mark.skipif(not DATA.is_dir(), reason="the real files are not in the repository")
 folders = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)

@@ -150,7 +150,11 @@ def bootstrap_path(
             candidates.append(torch.cat([ends[:1], around.points[way[1:-1]], ends[1:]]))
         knots = min(candidates, key=lambda k: log_resistance(mixture, densify(mixture, k)))
         found = pathway_from_knots(mixture, relax(mixture, knots, rounds=_ROUNDS), places - 1)
-        return found, line_barrier(mixture, found.curve, width)
+        line = line_barrier(mixture, found.curve, width)
+        if not np.isfinite([found.log_cost, found.barrier, line, float(found.latents.sum())]).all():
+            text, expected = "latents whose density has no finite path", "the latents to which the mixture was fitted"
+            raise InputError("latents", text, expected, "Pass the latents of `prior`, which must not be equal.")
+        return found, line
 
     moved, moved_line = again(torch.ones(n, dtype=torch.float64))
     draws, lines = [], []
