@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from mrcfile.dtypes import HEADER_DTYPE
 
-from cryotwin_nb.errors import InputError, guarded
+from cryotwin_nb.errors import InputError, guarded, positive
 from cryotwin_nb.formats.files import atomic, require_suffix
 from cryotwin_nb.formats.mrc import HEADER_BYTES
 from cryotwin_nb.imaging.fourier import fourier_padded, mirrored
@@ -118,6 +118,7 @@ def write_map(
         raise InputError(path, f"an array of shape {values.shape}", "a cube (D, D, D)", "Write one map at a time.")
     if not np.isfinite(values).all():
         raise InputError(path, "NaN or infinity in the map", "finite values", "Check how the map was computed.")
+    voxel_size = positive(f"{path}: voxel_size", voxel_size, "Pass particles.pixel_size.")
     if box_size is not None:
         values, voxel_size = _finer(path, values, voxel_size, box_size)
     if flip_hand:

@@ -165,8 +165,7 @@ class ImageFormation(nn.Module):
 
     def _noise_of(self, particles: Particles, indices: np.ndarray, scaled: bool) -> Tensor:
         radius = self.particle_radius
-        chosen = particles[indices]
-        kept = np.flatnonzero(image_quality(chosen).kept)
+        kept = np.flatnonzero(image_quality(chosen := particles[indices]).kept)
         power = torch.zeros_like(self.ctf_power)
         if len(kept):
             masked = _mean(kept, lambda rows: masked_power(cleaned(chosen, rows, scaled=scaled), radius))

@@ -95,35 +95,6 @@ class Quality:
             lines.append(f"{len(self.reasons)} of {n} images are set aside, with weight 0 in all fits ({named})")
         return lines
 
-    def warn(self, where: object) -> None:
-        """Warn of what was found, once.
-
-        Parameters
-        ----------
-        where : object
-            Source of the particles, for the message.
-        """
-        for line in [] if self.warned.is_set() else self.describe():
-            warn_user(f"{where}: {line}.")
-        self.warned.set()
-
-    def require_usable(self, where: object) -> None:
-        """Raise `InputError` if so many images are bad that a result would depend on what counts as bad.
-
-        Parameters
-        ----------
-        where : object
-            Source of the particles, for the message.
-        """
-        if len(self.reasons) <= _MOST * len(self.hot_pixels):
-            return
-        kinds = Counter(why.split(" (")[0] for why in self.reasons.values())
-        found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        first = self.names[next(iter(self.reasons))]
-        found = f"{len(self.reasons)} of {len(self.hot_pixels)} images unlike the others ({found}; {first})"
-        remedy = "Leave them out with indices=, or normalise the images: an optics group for each scale is enough."
-        raise InputError(where, found, f"at most {100 * _MOST:.0f} %", remedy)
-
 
 def _listed(names: list[str], most: int) -> str:
     return "; ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
@@ -185,9 +156,23 @@ def bad_rows(particles: Particles, rows: np.ndarray) -> np.ndarray:
 
 def _kept(particles: Particles, progress: bool = False) -> np.ndarray:
     quality = image_quality(particles, progress)
-    quality.require_usable(particles.where)
-    quality.warn(particles.where)
+    n, bad = len(particles), quality.reasons
+    if len(bad) > _MOST * n:
+        kinds = Counter(why.split(" (")[0] for why in bad.values())
+        found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        found = f"{len(bad)} of {n} images unlike the others ({found}; {quality.names[next(iter(bad))]})"
+        remedy = "Leave them out with indices=, or normalise the images: an optics group for each scale is enough."
+        raise InputError(particles.where, found, f"at most {100 * _MOST:.0f} %", remedy)
+    warn_of(particles)
     return quality.kept
+
+
+def warn_of(particles: Particles, progress: bool = False) -> None:
+    """Warn of what was found in the images, once."""
+    quality = image_quality(particles, progress)
+    for line in [] if quality.warned.is_set() else quality.describe():
+        warn_user(f"{particles.where}: {line}.")
+    quality.warned.set()
 
 
 def _assess(particles: Particles, progress: bool) -> Quality:

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from cryotwin_nb.errors import InputError, warn_user, whole
 from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
 from cryotwin_nb.particles.particles import Particles
-from cryotwin_nb.particles.quality import image_quality
+from cryotwin_nb.particles.quality import image_quality, warn_of
 from cryotwin_nb.runtime import distributed
 from cryotwin_nb.runtime.memory import available
 
@@ -85,9 +85,7 @@ def batches(
             "The optics groups differ from those of the training set, so all images are whitened with its pooled "
             "noise. To whiten each group separately, train on a set that contains these groups."
         )
-    image_quality(particles, doing is not None).warn(
-        particles.where
-    )  # here, because all processes must compare the images together
+    warn_of(particles, doing is not None)  # here, because all processes must compare the images together
     rows = np.arange(len(particles)) if rows is None else rows
     pieces = [rows[i : i + size] for i in range(0, len(rows), size)]
     prepared = prefetched(lambda piece: imaging.batch(particles, piece), pieces)
