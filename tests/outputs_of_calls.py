@@ -124,7 +124,7 @@ def ready_latents(z: torch.Tensor) -> Any:
 
 def command(*arguments: str) -> None:
     """Run a command, which must succeed."""
-    assert main([*arguments]) == 0, arguments
+    assert main([*arguments, "--overwrite"]) == 0, arguments
 
 
 def particles_in(folder: Path) -> Any:
@@ -227,7 +227,7 @@ def run(folder: Path) -> Any:
 
 
 def looks(inputs: Path, folder: Path, *options: str) -> None:
-    main(["look", f"{inputs / 'raw.star'}", *DARK, "--output", f"{folder}", *options])
+    main(["look", f"{inputs / 'raw.star'}", *DARK, "--output", f"{folder}", "--overwrite", *options])
 
 
 def an_explorer(n_steps: int) -> ct.PathwayExplorer:

@@ -35,7 +35,7 @@ class Meter:
         """
         flat = images.flatten(1)
         flat = flat - flat @ self.parts[:, :1]
-        sectors = (flat @ self.sectors).square().mean(1).sqrt()
+        sectors = _DEVIATION * (flat @ self.sectors).abs().mean(1)
         parts = _DEVIATION * (flat.abs_() @ self.parts)
         return torch.stack([*parts.T, sectors / parts.mean(1).clamp_min(1e-30), spikes(images)[0]], dim=1).double()
 

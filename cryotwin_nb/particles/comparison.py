@@ -10,7 +10,7 @@ import numpy as np
 from cryotwin_nb.imaging.artefacts import is_spoiled
 
 LEAST = 20  # images, below which they cannot be compared with each other
-CONSTANT = "constant"
+CONSTANT = "nearly constant"
 _TIMES = 8.0  # multiple of the usual deviation beyond which an image is unlike the others
 _CORE = 0.4  # part of the images whose spread is the usual one: the closest to each other, so never the bad ones
 _CORE_WIDTH = 1.0488  # width of the central part _CORE of a Gaussian, in standard deviations

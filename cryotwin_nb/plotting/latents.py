@@ -175,7 +175,7 @@ def _projection(
         names = ["direction 1 (latent units)", "direction 2 (latent units)"]
     else:
         if not 1 <= min(components) <= max(components) <= min(z.shape):
-            found = f"components {components} of {len(z)} latents of {dim} dimensions"
+            found = f"components {components} of {dim} dimensions"
             remedy = "Choose other components, or pass a projection."
             raise InputError("latent_scatter", found, f"two from 1 to {min(z.shape)}", remedy)
         chosen = [c - 1 for c in components]
