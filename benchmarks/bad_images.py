@@ -1,4 +1,4 @@
-"""A few bad images among good ones: python benchmarks/bad_images.py [--quick].
+"""A few bad images among good ones: python benchmarks/bad_images.py [--images 5] [--seeds 3] [--only PART].
 
 `hinge` images of 24 px are trained on as they are, and with bad images: hot pixels, other scales, gradients, edges and
 constant images. The number of components, the held-out R^2 of the hinge angles and the named images are compared with
@@ -11,6 +11,7 @@ Writes benchmarks/results/bad_images.json.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
 import warnings
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from common import machine, write_results
+from common import RESULTS, machine, write_results
 
 import cryotwin_nb as ct
 from cryotwin_nb.evaluation.truth_scores import coordinate_r2, fsc_to_truth
@@ -106,11 +107,12 @@ def named(particles: ct.Particles) -> set[int]:
 
 def single(seeds: range, images: int) -> Iterator[tuple[str, dict]]:
     """Yield the results with one bad image of each kind."""
+    sets = {seed: ct.simulate.hinge(N, SIZE, seed=seed, progress=False) for seed in seeds}
+    bases = {seed: trained(good, seed) for seed, good in sets.items()}
     for name, spoil in KINDS.items():
         rows = []
         for seed in seeds:
-            good = ct.simulate.hinge(N, SIZE, seed=seed, progress=False)
-            base = trained(good, seed)
+            good, base = sets[seed], bases[seed]
             for row in np.random.default_rng(seed).choice(N, images, replace=False):
                 bad = spoiled(good, np.array([row]), [spoil])
                 found = trained(bad, seed)
@@ -249,27 +251,28 @@ def standard() -> Iterator[tuple[str, dict]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="one seed and one image of each kind")
-    parser.add_argument("--only", help="one part of the benchmark")
+    parser.add_argument("--images", type=int, default=5, help="bad images of each kind and seed, one at a time")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", help="one part of the benchmark; the others keep their stored results")
     options = parser.parse_args()
-    seeds, images = (range(1), 1) if options.quick else (range(3), 5)
+    seeds, few = range(options.seeds), range(min(options.seeds, 2))
     parts = {
         "standard sets": standard(),
         "3 % of the images": several(seeds),
-        "scales": scales(range(1) if options.quick else range(2)),
-        "first look": looks(range(1) if options.quick else range(2)),
-        "one image": single(seeds, images),
+        "scales": scales(few),
+        "first look": looks(few),
+        "one image": single(seeds, options.images),
     }
-    results: dict = {"machine": machine()}
+    stored = RESULTS / "bad_images.json"
+    results: dict = json.loads(stored.read_text()) if options.only and stored.exists() else {}
+    results["machine"] = machine()
     for part, rows in parts.items():
-        if options.only not in (None, part):
-            continue
-        results[part] = {}
-        for name, row in rows:
-            print(part, "|", name, "|", row, flush=True)
-            results[part][name] = row
-    if options.only is None and not options.quick:
-        write_results("bad_images", results)
+        if options.only in (None, part):
+            results[part] = {}
+            for name, row in rows:
+                print(part, "|", name, "|", row, flush=True)
+                results[part][name] = row
+            write_results("bad_images", results)
 
 
 if __name__ == "__main__":
