@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 import tempfile
 import time
 import warnings
@@ -23,6 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 from common import machine, write_results
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from stopping import plain
 
 import cryotwin_nb as ct
 from cryotwin_nb.cli.main import main as cryotwin
@@ -41,19 +45,6 @@ def flipped(content: bytes, part: range, rng: np.random.Generator) -> bytes:
     bits = 8 * part.start + rng.choice(8 * len(part), rng.integers(1, 5), replace=False)
     np.bitwise_xor.at(changed, bits // 8, (1 << (bits % 8)).astype(np.uint8))
     return changed.tobytes()
-
-
-def plain(value: Any) -> Any:
-    """Return nested containers with each array as its type, shape and bytes, so that == compares bit by bit."""
-    if isinstance(value, torch.Tensor):
-        value = value.numpy()
-    if isinstance(value, np.ndarray):
-        return str(value.dtype), value.shape, value.tobytes()
-    if isinstance(value, dict):
-        return {key: plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(inner) for inner in value]
-    return repr(value)
 
 
 def outcome(read: Callable[[], Any], expected: Any) -> str:

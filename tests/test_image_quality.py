@@ -13,6 +13,7 @@ import cryotwin_nb as ct
 from cryotwin_nb.cli.main import main as cryotwin
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.exchange.latents_record import recorded_status
+from cryotwin_nb.formats.origins import chain_of, record_of, save
 from cryotwin_nb.imaging.artefacts import Meter, mend, spikes
 from cryotwin_nb.particles.quality import cleaned, usable
 
@@ -240,12 +241,24 @@ def test_the_commands_show_them(tmp_path, capsys):
     out = tmp_path / "s.star"
     everything = ["--near", str(run / "latents.npy"), "--n", str(N)]
     assert cryotwin(["select", model, star, *latents, *everything, "--contrast", "dark", "--output", str(out)]) == 0
-    assert "2 of 400 images were set aside" in capsys.readouterr().out
+    assert "2 of 400 images are set aside" in capsys.readouterr().out
     column = ct.Particles.read(out, contrast="dark", images=False).columns["cryotwinImageStatus"]
     assert np.flatnonzero(column == "set_aside").tolist() == [31, 32]
     listed = tmp_path / "s.pkl"
     assert cryotwin(["select", model, star, *latents, *everything, "--contrast", "dark", "--output", str(listed)]) == 0
     assert len(pickle.loads(listed.read_bytes())) == N
+
+
+@pytest.mark.parametrize(
+    "status", ['{"set aside": [400]}', '{"set aside": "x"}', "[1]", "no JSON", '{"mended": [[1e99]]}']
+)
+def test_a_record_with_another_status_is_refused(tmp_path, status):
+    GOOD.write(tmp_path / "p.star", progress=False)
+    particles = ct.Particles.read(tmp_path / "p.star", contrast="dark")
+    chain = chain_of(particles.source, particles.source_rows)
+    save(record_of(tmp_path / "z.npy"), chain, notes={"status": status})
+    with pytest.raises(InputError, match="unreadable status of images"):
+        recorded_status(tmp_path / "z.npy", N)
 
 
 def test_the_explorer_can_colour_by_status():

@@ -127,4 +127,4 @@ def _column(status: np.ndarray) -> dict[str, np.ndarray]:
 
 def _tell(status: np.ndarray) -> None:
     if aside := int((status == "set aside").sum()):
-        print(f"{aside} of {len(status)} images were set aside in training, as unlike the others (column image_status)")
+        print(f"{aside} of {len(status)} images are set aside, as unlike the others (image_status)")

@@ -91,6 +91,10 @@ def recorded_status(path: Path, n: int) -> np.ndarray:
     status = np.full(n, _GOOD, dtype="U9")
     record = record_of(path)
     notes = notes_in(record, path.parent) if record.is_file() else {}
-    for kind, rows in json.loads(str(notes.get(_STATUS, "{}"))).items():
-        status[rows] = kind
+    try:
+        for kind, rows in json.loads(str(notes.get(_STATUS, "{}"))).items():
+            status[np.array(rows, dtype=np.int64)] = kind
+    except (AttributeError, IndexError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        remedy = f"Embed the particles again, or delete {record.name}."
+        raise InputError(record, f"an unreadable status of images ({error})", f"rows below {n}", remedy) from error
     return status
