@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -54,7 +55,11 @@ COMMANDS = {
 def start(words: list[str], folder: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "cryotwin_nb", *words]
     pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, **pipes)
+    obey = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores SIGINT, and so its children
+    try:
+        return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, **pipes)
+    finally:
+        signal.signal(signal.SIGINT, obey)
 
 
 def make(folder: Path, n: int) -> None:
@@ -76,6 +81,8 @@ def results(folder: Path) -> dict[str, Any]:
                 found[path.name] = {name: arrays[name].tobytes() for name in arrays if "notes" not in name}
         elif path.suffix == ".star":
             found[path.name] = path.read_bytes().partition(b"\n")[2]  # the first line contains the time
+        elif path.suffix in (".json", ".mvsj"):  # times, and the digests of maps whose headers contain the time
+            found[path.name] = re.sub(r'"(timestamp": "[^"]*"|sha256": \{[^}]*\})', "", path.read_text())
         elif path.suffix in (".safetensors", ".pt"):
             state = ct.CryoTwin.load(path).state_dict()
             found[path.name] = {name: value.numpy().tobytes() for name, value in state.items()}
