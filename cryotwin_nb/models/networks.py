@@ -56,8 +56,8 @@ class SubspaceOptions(NetworkOptions):
         curves in map space, so even a few of them span more linear directions than they have parameters.
     width : int
         Units per layer of the networks. By default 64 (subspace), 256 (coordinate).
-    contrast : bool
-        Fit a contrast to each image.
+    contrast : {"auto", True, False}
+        Fit a contrast to each image: "auto" does so if the contrasts are found to vary by 3 % or more.
     tight_mask : bool
         Replace the spherical mask, halfway through the passes, by one around the density found so far.
     """
@@ -66,7 +66,7 @@ class SubspaceOptions(NetworkOptions):
 
     n_basis: int | None = None
     width: int = 64
-    contrast: bool = False
+    contrast: str | bool = "auto"
     tight_mask: bool = False
 
     def checked(self, latent_dim: int) -> SubspaceOptions:
@@ -77,7 +77,8 @@ class SubspaceOptions(NetworkOptions):
         if n_basis < latent_dim:
             raise InputError("n_basis", f"{n_basis} directions for d = {latent_dim}", f"{latent_dim} or more", remedy)
         width = whole("width", self.width, "Pass a positive integer; the default is 64.")
-        return SubspaceOptions(n_basis, width, flag("contrast", self.contrast), flag("tight_mask", self.tight_mask))
+        contrast = self.contrast if self.contrast == "auto" else flag("contrast", self.contrast)
+        return SubspaceOptions(n_basis, width, contrast, flag("tight_mask", self.tight_mask))
 
     @classmethod
     def least_numbers(cls, config: dict[str, Any]) -> dict[str, float]:

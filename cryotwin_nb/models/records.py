@@ -24,8 +24,8 @@ class Records(NamedTuple):
     ----------
     expected : (m, K) float32
         Posterior mean of the coefficients, with the density of all coefficients as the prior.
-    contrast : (m,) float32
-        Contrast of the image.
+    contrast, contrast_error : (m,) float32
+        Contrast of the image and its standard error.
     b, precision : (m, K), (m, K (K + 1) / 2) float32
         Likelihood exp(b.c - c.Gc / 2), with G stored as its lower triangle.
     b_weighted, G_weighted, energy : (m, K), (m, K (K + 1) / 2), (m,) float32
@@ -34,6 +34,7 @@ class Records(NamedTuple):
 
     expected: Tensor
     contrast: Tensor
+    contrast_error: Tensor
     b: Tensor
     precision: Tensor
     b_weighted: Tensor

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,7 +28,7 @@ from cryotwin_nb.models.records import Curve, Records, deconvolved, linearised, 
 from cryotwin_nb.particles.formation import Chunks, ImageBatch, ImageFormation
 from cryotwin_nb.reconstruction.backprojection import MARGIN
 from cryotwin_nb.reconstruction.eigenvolumes import Eigenvolumes, begin, iterate
-from cryotwin_nb.reconstruction.statistics import posterior, projections
+from cryotwin_nb.reconstruction.statistics import projections
 from cryotwin_nb.runtime import distributed
 
 _RADII = (0.3, 0.3, 0.3, 0.3, 0.5, 0.5, 0.7, 1.0, 1.0)  # maximum |k| of each Gaussian-prior pass, fraction of Nyquist
@@ -35,6 +36,8 @@ _TIGHTENED = 7  # pass before which the mask is fitted to the density (option ti
 _SAMPLE = 5000  # images used to fit the density of the coefficients
 _COMPONENTS = 32  # maximum number of components of that density
 _CONTRAST_SPREAD = 0.1  # initial standard deviation of the contrasts
+_LEAST_SPREAD = 0.03  # smaller spreads are not fitted, unless asked for
+_DECIDED = 6  # pass from which this is decided
 
 
 class SubspaceNetworks(Networks):
@@ -120,16 +123,23 @@ class SubspaceNetworks(Networks):
                 if self.options.tight_mask and number == _TIGHTENED:
                     self._tighten()
                 share = _RADII[number - 1]
-                self.eigenvolumes, evidence, _ = iterate(self.eigenvolumes, self.imaging, chunks(), share * radius)
+                found, evidence, _ = iterate(self.eigenvolumes, self.imaging, chunks(), share * radius)
+                self.eigenvolumes = self._decided(found) if number >= _DECIDED else found
                 self.density.set(self.eigenvolumes.prior)
             else:
                 first = number == len(_RADII) + 1
                 density = self._density(self._sample(chunks), groups) if first else self.density.mixture
                 moments = self.eigenvolumes.moments(density)
-                self.eigenvolumes, evidence, frame = iterate(self.eigenvolumes, self.imaging, chunks(), radius, moments)
+                found, evidence, frame = iterate(self.eigenvolumes, self.imaging, chunks(), radius, moments)
+                self.eigenvolumes = self._decided(found)
                 self.density.set(transformed(density, *frame))
                 self.scale.fill_(self._scale(chunks, beta))
             yield share * radius, evidence, time.perf_counter() - started
+
+    def _decided(self, found: Eigenvolumes) -> Eigenvolumes:
+        """Return the result of a pass, with all contrasts 1 if the images do not show that they vary."""
+        off = self.options.contrast == "auto" and found.contrast_spread < _LEAST_SPREAD
+        return replace(found, contrast_spread=0.0) if off else found
 
     def _reset(self) -> None:
         """Reset mask and networks, because weights from an earlier training run belong to the basis of that run."""
@@ -177,11 +187,10 @@ class SubspaceNetworks(Networks):
         full = found.statistics(found.project(ball, lattice, batch, imaging), batch, imaging)
         weights = imaging.weights(batch.group)
         weighted = projections(ball, lattice, batch, imaging.frequencies, weights).statistics()
-        a = found.contrasts(full)
-        given, objective = full.given(a), weighted.given(a)
-        expected = posterior(given.b, given.G, self.density.mixture).mean.float()
-        parts = (given.b, pack(given.G), objective.b, pack(objective.G), objective.energy)
-        return Records(expected, a.float(), *parts)
+        given = found.given(full, self.density.mixture)
+        a, objective = given.mean, weighted.given(given.mean)
+        parts = (given.b.float(), pack(given.G.float()), objective.b, pack(objective.G), objective.energy)
+        return Records(given.expected.float(), a.float(), given.error.float(), *parts)
 
     def encode(self, batch: ImageBatch | Records) -> tuple[Tensor, Tensor]:
         """Return latents z (m, d) and component scores w (m, C) of images or records."""

@@ -25,12 +25,22 @@ from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
 from cryotwin_nb.reconstruction.backprojection import MARGIN, NormalEquations, SignalPower
 from cryotwin_nb.reconstruction.principal import _bounded, _continued, _orthonormal, _power, _principal
-from cryotwin_nb.reconstruction.statistics import Projections, Statistics, contrasts, posterior, projections
+from cryotwin_nb.reconstruction.statistics import (
+    Contrasts,
+    Projections,
+    Statistics,
+    contrasts,
+    posterior,
+    projections,
+    with_contrast,
+)
 from cryotwin_nb.runtime import distributed
 
 # Padding factor of the lattice from which slices are interpolated. A coarse lattice would add ghosts of the particle's
 # rim to every image; when images are inserted, such ghosts fall outside the mask.
 _READING = 2.5
+
+_LEAST_SPREAD = 0.01  # smallest spread of the contrasts that is fitted
 
 Moments = Callable[[Statistics], tuple[Tensor, Tensor, Tensor]]
 """E-step: from full statistics of images to E[c~] (m, Q), E[c~ c~^T] (m, Q, Q) and log-evidence (m,); c~ = a (1, c)."""
@@ -101,31 +111,38 @@ class Eigenvolumes:
         by_shell = power.new_zeros(len(power), len(self.uncertainty)).index_add_(1, imaging.shell[1:n], power)
         return exact._replace(G=exact.G + torch.tensordot(by_shell, self.uncertainty.float(), 1))
 
-    def contrasts(self, full: Statistics) -> Tensor:
-        """Return the contrast (m,) of each image."""
-        if self.contrast_spread == 0:
-            return torch.ones(len(full.b), dtype=torch.float64, device=full.b.device)
-        return contrasts(full, self.variances, self.contrast_spread)
-
     def moments(self, prior: GaussianMixture | None = None) -> Moments:
         """Return the E-step with a prior for the coefficients, by default the Gaussian prior."""
         prior = prior or self.prior
 
-        def function(full: Statistics) -> tuple[Tensor, Tensor, Tensor]:
-            a = self.contrasts(full)
-            given = full.given(a)
+        def fixed(full: Statistics) -> tuple[Tensor, Tensor, Tensor]:
+            given = full.given(torch.ones_like(full.energy))
             expected = posterior(given.b, given.G, prior)
-            return *augmented(a, expected.mean, expected.covariance), expected.log_evidence - given.energy / 2
+            return *augmented(expected.mean, expected.covariance), expected.log_evidence - given.energy / 2
 
-        return function
+        def varying(full: Statistics) -> tuple[Tensor, Tensor, Tensor]:
+            expected = posterior(full.b, full.G, with_contrast(prior, self.contrast_spread))
+            second = expected.mean[:, :, None] * expected.mean[:, None] + expected.covariance
+            return expected.mean, second, expected.log_evidence - full.energy / 2
+
+        return varying if self.contrast_spread else fixed
+
+    def given(self, full: Statistics, prior: GaussianMixture) -> Contrasts:
+        """Return the contrasts of images and the likelihood of their coefficients, with the density `prior` of these."""
+        if self.contrast_spread:
+            return contrasts(full, prior, self.contrast_spread)
+        one = torch.ones_like(full.energy)
+        known = full.given(one)
+        expected = posterior(known.b, known.G, prior).mean
+        return Contrasts(one, torch.zeros_like(one), expected, known.b, known.G)
 
 
-def augmented(contrast: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Return E[c~] (m, Q) and E[c~ c~^T] (m, Q, Q) of c~ = a (1, c), from the contrast a and the moments of c."""
+def augmented(mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Return E[c~] (m, Q) and E[c~ c~^T] (m, Q, Q) of c~ = (1, c), from the moments of c."""
     first = torch.cat([torch.ones_like(mean[:, :1]), mean], dim=1)
     second = first[:, :, None] * first[:, None]
     second[:, 1:, 1:] += covariance
-    return contrast[:, None] * first, contrast[:, None, None] ** 2 * second
+    return first, second
 
 
 def begin(
@@ -206,20 +223,22 @@ def iterate(
     moments = moments or before.moments()
     ball = before.ball(radius)
     lattice, step = before.lattice(ball), NormalEquations(imaging, radius, len(before.basis) + 1)
-    evidence, first_total = 0.0, torch.zeros(step.n_maps, dtype=torch.float64, device=lattice.device)
+    evidence, known, first_total = 0.0, 0.0, torch.zeros(step.n_maps, dtype=torch.float64, device=lattice.device)
     total = torch.zeros(step.n_maps, step.n_maps, dtype=torch.float64, device=lattice.device)
     for batch in chunks:
         seen = before.project(ball, lattice, batch, imaging)
         first, second, log_evidence = moments(before.statistics(seen, batch, imaging))
         step.add(batch, seen.residuals(first.float(), second.float()), second.float())
         evidence += float(log_evidence.sum())
+        known += float((before.contrast_spread**2 - second[:, 0, 0] + first[:, 0] ** 2).square().sum())
         first_total += first.sum(0)
         total += second.sum(0)
     step.join()
     distributed.all_sum(first_total, total)
-    evidence = distributed.total(evidence)
+    evidence, known = distributed.total(evidence), distributed.total(known)
     maps, uncertainty = step.solve(before.maps, before.power, before.mask)
-    change, variances, spread = _principal(maps, first_total / step.count, total / step.count)
+    varying = before.contrast_spread > 0
+    change, variances, spread = _principal(maps, first_total / step.count, total / step.count, varying)
     maps = torch.tensordot(change.float(), maps, 1)
     maps = torch.cat([maps[:1], _orthonormal(maps[1:])])  # rounding makes the weakest maps non-orthogonal
     uncertainty = _bounded(change @ uncertainty @ change.mT, len(maps[0]))
@@ -231,6 +250,21 @@ def iterate(
         variances=variances,
         power=_continued(power, before.power[:, 0], radius),
         uncertainty=uncertainty,
-        contrast_spread=max(spread, 0.01) if before.contrast_spread else 0.0,
+        contrast_spread=_accelerated(before.contrast_spread, spread, known / step.count) if varying else 0.0,
     )
-    return new, evidence / step.count, (torch.linalg.inv(change[1:, 1:]).T, change[0, 1:])
+    average = change[0, 1:] / change[0, 0]
+    return new, evidence / step.count, (change[0, 0] * torch.linalg.inv(change[1:, 1:]).T, average)
+
+
+def _accelerated(before: float, after: float, known: float) -> float:
+    """Return the spread of the contrasts by a step of Fisher scoring, of which the step of EM is a small part.
+
+    Parameters
+    ----------
+    before, after : float
+        Spread before and after a step of EM.
+    known : float
+        Mean square of the reduction of the variance of a contrast by its image.
+    """
+    step = min(before**4 / max(known, 1e-2 * before**4), 10.0) * (after**2 - before**2)
+    return max(min(max(before**2 + step, before**2 / 9), 9 * before**2) ** 0.5, _LEAST_SPREAD)

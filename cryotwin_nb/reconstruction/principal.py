@@ -8,6 +8,8 @@ from torch import Tensor
 from cryotwin_nb.imaging.fourier import fft3, grid, n_shells, shell_mean
 from cryotwin_nb.reconstruction.backprojection import MARGIN
 
+_STEEPEST = 2.0  # largest ratio of the parts of a direction that are parallel and perpendicular to the average map
+
 
 def _bounded(uncertainty: Tensor, box_size: int) -> Tensor:
     """Limit the covariances (n_shells, Q, Q) such that the total variance of each direction is at most 100.
@@ -45,36 +47,41 @@ def _continued(power: Tensor, reference: Tensor, radius: float) -> Tensor:
     return torch.cat([power[: last + 1], ratio * reference[last + 1 :, None]])
 
 
-def _principal(maps: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, float]:
+def _principal(maps: Tensor, first: Tensor, second: Tensor, contrasts: bool) -> tuple[Tensor, Tensor, float]:
     """Return the transformation of maps (Q, D, D, D) to an average and orthonormal principal components.
 
     Parameters
     ----------
     first, second : (Q,), (Q, Q)
         Mean and second moment of a (1, c), the coefficients of `maps`, over all images.
+    contrasts : bool
+        Whether the contrasts a vary; if not, they are 1.
 
     Returns
     -------
     change : (Q, Q)
         Matrix for which change @ maps gives V_0 and the U_k.
     variances : (K,)
-        Variances of the coefficients of the U_k, in decreasing order.
+        Variances of the coefficients c of the U_k, in decreasing order.
     spread : float
-        Standard deviation of the contrasts.
+        Standard deviation of the contrasts, relative to their mean.
 
     Notes
     -----
-    The coefficients w = a c are centred by adding their average contribution to V_0. The part of the contrast a that
-    correlates with w is absorbed into the U_k, which images determine only up to multiples of V_0.
+    V_0 is scaled such that the mean of a is 1. The coefficients w = a c are centred by adding their average contribution to V_0. If contrasts vary, images show the
+    multiples of V_0 that each U_k contains only through the regression of the coefficient of V_0 on w: c has zero mean
+    and is independent of a, so a is not correlated with w. Directions parallel to V_0 would explain the contrasts
+    completely; no real change of the structure is, so such multiples are limited (`_STEEPEST`).
     """
-    average = first[1:] / first[0]
+    n_basis, average = len(maps) - 1, first[1:] / first[0]
     centring = torch.eye(len(maps)).to(second)
     centring[1:, 0] = -average
     second = centring @ second @ centring.T  # second moment of (a, w - a average)
-    slope = torch.linalg.solve(second[1:, 1:], second[1:, 0])
-    contrast = second[0, 0] - first[0] ** 2 - slope @ second[1:, 0]
     flat = maps.flatten(1).double()
     flat = torch.cat([flat[:1] + average @ flat[1:], flat[1:]])
+    slope, spread = second.new_zeros(n_basis), 0.0
+    if contrasts:
+        slope, spread = _regression(flat, second, float(first[0]))
     directions = flat[1:] + slope[:, None] * flat[:1]
     factor = torch.linalg.cholesky(second[1:, 1:])
     variances, axes = torch.linalg.eigh(factor.T @ (directions @ directions.T) @ factor)
@@ -82,6 +89,35 @@ def _principal(maps: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Ten
     turn = (factor @ axes / variances.clamp_min(1e-14 * variances[0]).sqrt()).T
     change = torch.eye(len(maps)).to(second)
     change[0, 1:] = average
+    change[0] *= first[0]
     change[1:, 1:] = turn @ (change[1:, 1:] + slope[:, None] * average)
     change[1:, 0] = turn @ slope
-    return change, variances.clamp_min(1e-8 * variances[0]), float(contrast.clamp_min(0).sqrt())
+    variances = variances * first[0] ** 2 / (1 + spread**2)  # of c, not of w = a c
+    return change, variances.clamp_min(1e-8 * variances[0]), spread
+
+
+def _regression(flat: Tensor, second: Tensor, mean: float) -> tuple[Tensor, float]:
+    """Return what to add to each U_k, in units of V_0, and the standard deviation of the contrasts.
+
+    Parameters
+    ----------
+    flat : (Q, voxels)
+        V_0 and the U_k.
+    second : (Q, Q)
+        Second moment of (a, w).
+    mean : float
+        Mean of the coefficients of V_0.
+    """
+    energy = flat[0] @ flat[0]
+    parallel = flat[1:] @ flat[0] / energy
+    perpendicular = flat[1:] - parallel[:, None] * flat[0]
+    total = second[0, 1:] + second[1:, 1:] @ parallel  # covariance of w with the coefficient of V_0 in all maps
+    variance = second[0, 0] + 2 * parallel @ second[0, 1:] + parallel @ second[1:, 1:] @ parallel - mean**2
+    factor = torch.linalg.cholesky(second[1:, 1:])
+    variances, axes = torch.linalg.eigh(factor.T @ (perpendicular @ perpendicular.T) @ factor)
+    scores = torch.linalg.solve_triangular(factor, total[:, None], upper=False)[:, 0] @ axes  # for w of unit variance
+    steepness = scores.abs() * energy.sqrt() / variances.clamp_min(1e-14 * variances[-1]).sqrt()
+    scores = scores * (_STEEPEST / steepness.clamp_min(_STEEPEST)).square()
+    slope = torch.linalg.solve_triangular(factor.T, (axes @ scores)[:, None], upper=True)[:, 0]
+    spread = (variance - scores.square().sum()).clamp_min(0).sqrt() / mean
+    return slope - parallel, float(spread)

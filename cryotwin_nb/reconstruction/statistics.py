@@ -121,7 +121,15 @@ def posterior(b: Tensor, G: Tensor, prior: GaussianMixture) -> Posterior:
     Each component gives a Gaussian of precision G + P_c and information b + P_c mu_c, where P_c is the inverse of
     its covariance. G is not inverted and may be singular.
     """
-    b, G = b.double(), G.double()
+    gamma, means, covariances, log_evidence = _by_component(b.double(), G.double(), prior)
+    mean = (gamma[:, None] @ means)[:, 0]
+    away = means - mean[:, None]
+    covariance = (gamma[..., None, None] * covariances).sum(1) + (gamma[..., None] * away).mT @ away
+    return Posterior(mean, covariance, log_evidence)
+
+
+def _by_component(b: Tensor, G: Tensor, prior: GaussianMixture) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return probability (m, C), mean (m, C, K) and covariance (m, C, K, K) of each component, and the log-evidence."""
     precision = torch.cholesky_inverse(torch.linalg.cholesky(prior.covariances))
     pull = (precision @ prior.means[..., None])[..., 0]
     factor = torch.linalg.cholesky(G[:, None] + precision)
@@ -131,26 +139,59 @@ def posterior(b: Tensor, G: Tensor, prior: GaussianMixture) -> Posterior:
     log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1) - precision.logdet() / 2
     joint = prior.weights.log() - log_det + ((information * means).sum(-1) - (pull * prior.means).sum(-1)) / 2
     log_evidence = joint.logsumexp(-1)
-    gamma = (joint - log_evidence[:, None]).exp()
-    mean = (gamma[:, None] @ means)[:, 0]
-    away = means - mean[:, None]
-    covariance = (gamma[..., None, None] * covariances).sum(1) + (gamma[..., None] * away).mT @ away
-    return Posterior(mean, covariance, log_evidence)
+    return (joint - log_evidence[:, None]).exp(), means, covariances, log_evidence
 
 
-def contrasts(full: Statistics, variances: Tensor, spread: float) -> Tensor:
-    """Return the contrast a (m,) float64 of each image: the posterior mean of the coefficient of V_0.
+def with_contrast(prior: GaussianMixture, spread: float) -> GaussianMixture:
+    """Return the density of a (1, c), with c distributed as `prior` and an independent a of mean 1.
 
-    Parameters
-    ----------
-    full : Statistics
-        Statistics for V_0 and the U_k, whose coefficients are estimated jointly.
-    variances : (K,)
-        Prior variances of c, also used as the prior variances of a c.
-    spread : float
-        Prior standard deviation of a around 1.
+    Each component has the exact mean and covariance; `spread` is the standard deviation of a, above 0.
     """
-    precision = torch.cat([variances.new_tensor([spread**-2]), 1 / variances])
-    pull = torch.zeros_like(precision)
-    pull[0] = precision[0]
-    return torch.linalg.solve(full.G.double() + precision.diag(), full.b.double() + pull)[:, 0]
+    means = torch.cat([torch.ones_like(prior.means[:, :1]), prior.means], dim=1)
+    covariances = spread**2 * means[:, :, None] * means[:, None]
+    covariances[:, 1:, 1:] += (1 + spread**2) * prior.covariances
+    return GaussianMixture.unchecked(prior.weights, means, covariances)
+
+
+class Contrasts(NamedTuple):
+    """Contrasts of images, and the likelihood of the coefficients after integration over the contrast.
+
+    Attributes
+    ----------
+    mean, error : (m,) float64
+        Posterior mean and standard deviation of the contrast a.
+    expected : (m, K) float64
+        Posterior mean of the coefficients c.
+    b, G : (m, K), (m, K, K) float64
+        Likelihood exp(b.c - c.Gc / 2) of the coefficients.
+    """
+
+    mean: Tensor
+    error: Tensor
+    expected: Tensor
+    b: Tensor
+    G: Tensor
+
+
+def contrasts(full: Statistics, prior: GaussianMixture, spread: float) -> Contrasts:
+    """Return the contrasts of images, given the density of the coefficients and the spread of the contrasts.
+
+    The image of a (V_0 + sum_k c_k U_k) is linearised in a and c around their posterior means. With the prior variance
+    `spread`^2 of a, integration over a leaves a Gaussian likelihood of c, wider than for a known contrast.
+    """
+    gamma, means, covariances, _ = _by_component(full.b.double(), full.G.double(), with_contrast(prior, spread))
+    a = (gamma * means[..., 0]).sum(1, keepdim=True)
+    variance = (gamma * (covariances[..., 0, 0] + (means[..., 0] - a).square())).sum(1)
+    expected = (gamma[..., None] * means[..., 1:] / means[..., :1]).sum(1)
+    known = full.given(a[:, 0])
+    b, G = known.b.double(), known.G.double()
+    image = torch.cat([torch.ones_like(a), expected], dim=1)  # change of the coefficients of (V_0, U) with a
+    force = (full.G.double() @ image[..., None])[..., 0]
+    cross = a * force[:, 1:]  # minus the second derivative of the log-likelihood by a and c
+    along = (image * force).sum(1, keepdim=True)
+    pull = (image * full.b.double()).sum(1, keepdim=True) - a * along + (1 - a) / spread**2
+    along = along + spread**-2
+    # around (a, expected), with e the change of a and y that of c: y.b' - y.Gy / 2 + e (pull - cross.y) - along e^2 / 2
+    G_free = G - cross[:, :, None] * cross[:, None] / along[..., None]
+    b_free = b - ((G - G_free) @ expected[..., None])[..., 0] - cross * pull / along
+    return Contrasts(a[:, 0], variance.sqrt(), expected, b_free, G_free)
