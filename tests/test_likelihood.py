@@ -180,25 +180,50 @@ def planted(a: Tensor, variances: Tensor, noise: float, seed: int = 0) -> Statis
     return Statistics((images[:, None] @ slices)[:, 0], slices.mT @ slices, images.square().sum(1))
 
 
+def gaussian(variances: Tensor) -> GaussianMixture:
+    return GaussianMixture([1.0], torch.zeros(1, len(variances)).double(), variances.diag()[None])
+
+
 def test_planted_contrasts_are_found():
     a = 1 + 0.2 * torch.randn(500, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     variances = torch.tensor([0.5, 0.1]).double()
-    found = contrasts(planted(a, variances, noise=0.1), variances, 0.2)
-    assert found.dtype == torch.float64
-    assert (found - a).abs().max() < 0.06
-    assert float((found - a).mean()) == pytest.approx(0, abs=2e-3)
+    found = contrasts(planted(a, variances, noise=0.1), gaussian(variances), 0.2)
+    assert found.mean.dtype == torch.float64
+    assert (found.mean - a).abs().max() < 0.06
+    assert float((found.mean - a).mean()) == pytest.approx(0, abs=2e-3)
 
 
 def test_contrasts_are_drawn_to_one_where_the_images_say_little():
     """Least squares is noisier than the posterior mean, which is unbiased in a regression of the truth on it."""
     a = 1 + 0.2 * torch.randn(4000, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
     variances = torch.tensor([0.5, 0.1]).double()
-    full = planted(a, variances, noise=2.0)
-    free, drawn = contrasts(full, variances, 1e3), contrasts(full, variances, 0.2)
-    assert (drawn - a).square().mean() < 0.8 * (free - a).square().mean()
-    slope = ((drawn - 1) * (a - 1)).mean() / (drawn - 1).square().mean()
+    full, prior = planted(a, variances, noise=2.0), gaussian(variances)
+    free, drawn = contrasts(full, prior, 1e3).mean, contrasts(full, prior, 0.2)
+    assert (drawn.mean - a).square().mean() < 0.8 * (free - a).square().mean()
+    slope = ((drawn.mean - 1) * (a - 1)).mean() / (drawn.mean - 1).square().mean()
     assert float(slope) == pytest.approx(1, abs=0.08)  # E[a | posterior mean] is the posterior mean
-    assert (contrasts(full, variances, 1e-6) - 1).abs().max() < 1e-6
+    assert 0.64 < float(((drawn.mean - a).abs() < drawn.error).double().mean()) < 0.72
+    assert (contrasts(full, prior, 1e-6).mean - 1).abs().max() < 1e-6
+
+
+def test_the_likelihood_of_the_coefficients_is_integrated_over_the_contrast():
+    """By numerical integration over a; the closed form linearises the image in (a, c) around its best values."""
+    a = 1 + 0.2 * torch.randn(50, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    variances, spread = torch.tensor([0.5, 0.1]).double(), 0.2
+    full = planted(a, variances, noise=0.3)
+    found = contrasts(full, gaussian(variances), spread)
+    grid = torch.linspace(0.01, 2.5, 2000, dtype=torch.float64)
+    deviation = torch.linalg.inv(found.G).diagonal(dim1=1, dim2=2).sqrt()
+    offset = None
+    for step in torch.tensor([[0.0, 0.0], [1.0, 0.0], [-1.0, 0.5]]).double():
+        c = found.expected + step * deviation
+        tilde = torch.cat([torch.ones(50, 1).double(), c], dim=1)
+        linear, square = (full.b * tilde).sum(1), (tilde[:, None] @ full.G @ tilde[..., None])[:, 0, 0]
+        joint = linear[:, None] * grid - square[:, None] * grid**2 / 2 - (grid - 1) ** 2 / (2 * spread**2)
+        exact = joint.logsumexp(1)
+        closed = (found.b * c).sum(1) - (c[:, None] @ found.G @ c[..., None])[:, 0, 0] / 2
+        offset = exact - closed if offset is None else offset
+        torch.testing.assert_close(closed + offset, exact, rtol=0, atol=0.15)
 
 
 def test_a_batch_is_weighed_row_by_row(scene):

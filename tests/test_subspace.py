@@ -22,7 +22,7 @@ from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.reconstruction.backprojection import MARGIN, NormalEquations, smooth_spectrum
 from cryotwin_nb.reconstruction.eigenvolumes import Eigenvolumes, augmented, begin, iterate
 from cryotwin_nb.reconstruction.principal import _principal
-from cryotwin_nb.reconstruction.statistics import Statistics, posterior, projections
+from cryotwin_nb.reconstruction.statistics import Statistics, projections
 
 SIZE, PIXEL, N_IMAGES = 16, 20.0, 400
 RADIUS = SIZE / 2 + MARGIN
@@ -87,9 +87,8 @@ def given_coefficients(c: Tensor, spread: float = 0.0) -> Callable[[Statistics],
         nonlocal done
         part = c[done : done + len(full.b)].double()
         done += len(part)
-        one = torch.ones(len(part), dtype=torch.float64)
         covariance = spread**2 * torch.eye(c.shape[1], dtype=torch.float64).expand(len(part), -1, -1)
-        return *augmented(one, part, covariance), torch.zeros(len(part), dtype=torch.float64)
+        return *augmented(part, covariance), torch.zeros(len(part), dtype=torch.float64)
 
     return function
 
@@ -108,45 +107,57 @@ def infer(scene: Scene, subspace: Eigenvolumes) -> tuple[Tensor, Tensor]:
     """Return contrasts (n,) and posterior means of the coefficients (n, K) of all images."""
     ball, imaging = subspace.ball(RADIUS), scene.imaging
     full = statistics(ball, subspace.lattice(ball), scene.batch, imaging.frequencies, imaging.multiplicity)
-    a = subspace.contrasts(full)
-    given = full.given(a)
-    return a, posterior(given.b, given.G, subspace.prior).mean
+    found = subspace.given(full, subspace.prior)
+    return found.mean, found.expected
 
 
 # Parts
 
 
-def test_second_moments_hold_the_contrast_and_the_covariance():
+def test_second_moments_hold_the_covariance():
     generator = torch.Generator().manual_seed(0)
-    a, mean = torch.tensor([1.3, 0.8]).double(), torch.tensor([[0.5, -1.0], [2.0, 0.1]]).double()
+    mean = torch.tensor([[0.5, -1.0], [2.0, 0.1]]).double()
     root = torch.randn(2, 2, 2, dtype=torch.float64, generator=generator)
-    first, second = augmented(a, mean, root @ root.mT)
+    first, second = augmented(mean, root @ root.mT)
     draws = mean[:, None] + torch.randn(2, 200_000, 2, dtype=torch.float64, generator=generator) @ root.mT
-    tilde = a[:, None, None] * torch.cat([torch.ones_like(draws[..., :1]), draws], dim=-1)
+    tilde = torch.cat([torch.ones_like(draws[..., :1]), draws], dim=-1)
     torch.testing.assert_close(first, tilde.mean(1), rtol=0, atol=0.02)
     torch.testing.assert_close(second, tilde.mT @ tilde / 200_000, rtol=0, atol=0.05)
 
 
-def test_principal_components_are_those_of_the_covariance_of_the_maps():
-    """With contrasts correlated with the coefficients, a correlation that the maps absorb."""
+@pytest.mark.parametrize("contrasts", [True, False])
+def test_principal_components_are_those_of_the_covariance_of_the_maps(contrasts):
+    """With contrasts correlated with the coefficients of directions that miss their multiples of the average map."""
     generator = torch.Generator().manual_seed(1)
     maps = torch.randn(4, 2, 4, 5, generator=generator)
-    contrast = 1 + 0.2 * torch.randn(500, dtype=torch.float64, generator=generator)
-    w = torch.randn(500, 3, dtype=torch.float64, generator=generator) @ torch.diag(
-        torch.tensor([2.0, 1.0, 0.5]).double()
-    )
-    w = w + contrast[:, None] * torch.tensor([0.3, -0.1, 0.0])
-    augmented = torch.cat([contrast[:, None], w], dim=1)
-    change, variances, spread = _principal(maps, augmented.mean(0), augmented.T @ augmented / 500)
+    contrast = 1 + (0.2 * torch.randn(500, dtype=torch.float64, generator=generator) if contrasts else torch.zeros(500))
+    c = torch.randn(500, 3, dtype=torch.float64, generator=generator) @ torch.diag(torch.tensor([2.0, 1, 0.5]).double())
+    c = c - c.mean(0)
+    tilde = contrast[:, None] * torch.cat([torch.ones(500, 1), c + torch.tensor([0.3, -0.1, 0.0])], dim=1)
+    shear = torch.eye(4, dtype=torch.float64)
+    shear[0, 1:] = torch.tensor([0.2, -0.1, 0.05]) if contrasts else 0.0  # U_k + m_k V_0 are the true directions
+    maps, tilde = (shear.T @ maps.flatten(1).double()).view_as(maps), tilde @ torch.linalg.inv(shear)
+    change, variances, spread = _principal(maps, tilde.mean(0), tilde.T @ tilde / 500, contrasts)
     flat = maps.flatten(1).double()
-    new, there = change @ flat, augmented @ torch.linalg.inv(change)
-    torch.testing.assert_close(there @ new, augmented @ flat, rtol=1e-4, atol=1e-4)
+    new, there = change @ flat, tilde @ torch.linalg.inv(change)
+    torch.testing.assert_close(there @ new, tilde @ flat, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(new[1:] @ new[1:].T, torch.eye(3, dtype=torch.float64), rtol=0, atol=1e-5)
     moment = there.T @ there / 500
-    torch.testing.assert_close(moment[1:, 1:], variances.diag(), rtol=1e-4, atol=1e-4)
-    assert moment[0, 1:].abs().max() < 1e-6 and (variances.diff() < 0).all()
-    assert there[:, 1:].mean(0).abs().max() < 1e-6
-    assert spread == pytest.approx(float(there[:, 0].std()), rel=0.01)
+    torch.testing.assert_close(moment[1:, 1:] / (1 + spread**2), variances.diag(), rtol=1e-4, atol=1e-4)
+    assert there[:, 0].mean() == pytest.approx(1, abs=1e-9) and (variances.diff() < 0).all()
+    assert moment[0, 1:].abs().max() < 1e-6 and there[:, 1:].mean(0).abs().max() < 1e-6
+    assert spread == pytest.approx(float(there[:, 0].std(correction=0)), abs=1e-6)
+
+
+def test_a_direction_along_the_average_map_does_not_explain_the_contrasts():
+    generator = torch.Generator().manual_seed(2)
+    maps = torch.randn(3, 2, 4, 5, generator=generator)
+    maps[2] = maps[0] + 0.02 * maps[2]
+    contrast = 1 + 0.2 * torch.randn(2000, dtype=torch.float64, generator=generator)
+    w = torch.stack([torch.randn(2000, dtype=torch.float64, generator=generator), 0.8 * (contrast - 1)], dim=1)
+    tilde = torch.cat([1 + 0.2 * (contrast - 1)[:, None], w], dim=1)  # most of the contrast as a direction
+    _, _, spread = _principal(maps, tilde.mean(0), tilde.T @ tilde / 2000, True)
+    assert spread == pytest.approx(0.2, rel=0.05)
 
 
 def test_the_mask_is_a_soft_ball():
@@ -392,8 +403,7 @@ def test_contrasts_that_are_even_are_found_to_be_even(scene, found):
     ball, imaging = found.ball(RADIUS), scene.imaging
     full = statistics(ball, found.lattice(ball), scaled, imaging.frequencies, imaging.multiplicity)
     open_minded = replace(found, contrast_spread=0.3)
-    inferred = open_minded.contrasts(full)
-    assert float((inferred - a).square().mean().sqrt()) < 0.1
-    given = full.given(inferred)
-    again = posterior(given.b, given.G, found.prior).mean
+    inferred = open_minded.given(full, found.prior)
+    assert float((inferred.mean - a).square().mean().sqrt()) < 0.1
+    again = inferred.expected
     assert float((again - c).norm() / c.norm()) < 0.2

@@ -63,6 +63,10 @@ class Option(NamedTuple):
 
     def add_to(self, parser: argparse._ActionsContainer) -> None:
         """Add the option to a parser or to one of its argument groups."""
+        if self.kind is bool and self.default is None:  # unset: neither True nor False
+            act = argparse.BooleanOptionalAction
+            parser.add_argument(self.flag, dest=self.target, action=act, help=self.help.replace("%", "%%"))
+            return
         if self.kind is bool:
             action, text = (
                 ("store_false", f"Disable: {self.help}") if self.default is True else ("store_true", self.help)

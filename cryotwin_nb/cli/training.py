@@ -140,7 +140,7 @@ def _train(options: argparse.Namespace, is_main: bool) -> None:
             save_latents(latents_file, latents, particles, fingerprint(model.state_dict()), model_file)
         if checkpoint != _checkpoint(options):
             os.replace(checkpoint, _checkpoint(options))
-        print(f"{options.output}: {model.prior.n_components} components in {model.config['latent_dim']} dimensions")
+        print(f"{options.output}: {model.prior.n_components} components in {model.latent_dim} dimensions")
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
     given = {}
     for option in (option for group in networks.values() for option in group):
         value = getattr(options, option.target)
-        if value is None or value is False:
+        if value is None:
             continue
         if option.keyword not in own:
             sentence = f"{option.flag} does not belong to the {options.architecture} architecture."

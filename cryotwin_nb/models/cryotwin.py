@@ -11,23 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cryotwin_nb.errors import InputError, choice, explained, positive, whole
-from cryotwin_nb.imaging.fourier import require_box_size
+from cryotwin_nb.errors import InputError, explained
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.moments import MixtureMoments, StoredMixture
-from cryotwin_nb.models.coordinate import CoordinateNetworks
+from cryotwin_nb.models.configuration import ARCHITECTURES, checked, require_fitted
 from cryotwin_nb.models.history import History
-from cryotwin_nb.models.networks import require_radius, require_records
+from cryotwin_nb.models.networks import AUTO, require_records
 from cryotwin_nb.models.payload import FORMAT, read_payload, require_stored
-from cryotwin_nb.models.records import ImageLikelihood, require_latents
+from cryotwin_nb.models.records import ImageContrasts, ImageLikelihood, require_latents
 from cryotwin_nb.models.storage import REMEDY, read_model, write_model
-from cryotwin_nb.models.subspace import SubspaceNetworks
 from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.streaming import batches
+from cryotwin_nb.reconstruction.spectrum import Spectrum
 from cryotwin_nb.runtime import distributed
-
-_ARCHITECTURES: dict[str, Any] = {"subspace": SubspaceNetworks, "coordinate": CoordinateNetworks}
 
 
 class CryoTwin(nn.Module):
@@ -40,10 +37,11 @@ class CryoTwin(nn.Module):
     architecture : {"subspace", "coordinate"}
         "subspace": a linear subspace, found in minutes on a CPU by EM with closed-form steps; "coordinate": the
         residual MLPs of the paper.
-    latent_dim : int
-        Dimension d of the latent space (paper: 8).
+    latent_dim : int or "auto"
+        Dimension d of the latent space (paper: 8). "auto": one for each direction that the images support; the
+        coordinate networks, which need d beforehand, use 8.
     n_components : int
-        Maximum number C of Gaussians (paper: 100). Training keeps as many as held-out images support.
+        Maximum number C of Gaussians (paper: 100); training keeps as many as held-out images support.
     noise_width : float
         Width T of the uniform noise on the latents (paper: 3). It only sets the unit of z.
     weighting : {"volume", "paper"}
@@ -70,7 +68,7 @@ class CryoTwin(nn.Module):
         self,
         box_size: int,
         architecture: str = "subspace",
-        latent_dim: int = 8,
+        latent_dim: str | int = AUTO,
         n_components: int = 100,
         noise_width: float = 3.0,
         weighting: str = "volume",
@@ -79,32 +77,35 @@ class CryoTwin(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        require_box_size(box_size)
-        kind = _ARCHITECTURES[choice("architecture", architecture, list(_ARCHITECTURES))]
-        latent_dim = whole("latent_dim", latent_dim, "Pass a positive integer; the paper uses 8.")
-        n_components = whole("n_components", n_components, "Pass a positive integer; the paper uses 100.")
-        self.noise_width = positive("noise_width", noise_width, "Pass a positive number; the paper uses 3.")
-        particle_radius = require_radius(particle_radius)
-        chosen = kind.Options.of(options, latent_dim)
-        self.config: dict[str, Any] = {
-            "box_size": int(box_size),
-            "architecture": architecture,
-            "latent_dim": latent_dim,
-            "n_components": n_components,
-            "noise_width": self.noise_width,
-            "weighting": weighting,
-            "particle_radius": particle_radius,
-            "seed": whole("seed", seed, "Pass 0 or a positive integer.", least=0),
-            **asdict(chosen),
-        }
+        settings = (architecture, latent_dim, n_components, noise_width, weighting, particle_radius, seed, options)
+        self.config, chosen = checked(box_size, *settings)
+        self.requested = self.config | ({"latent_dim": AUTO} if latent_dim == AUTO else {})  # before `fit` chooses
+        self.noise_width, kind = self.config["noise_width"], ARCHITECTURES[architecture]
         self.history = History()  # training history, empty for an untrained model
-        imaging = ImageFormation(box_size, weighting, particle_radius, **kind.imaging_options)
+        imaging = ImageFormation(box_size, weighting, self.config["particle_radius"], **kind.imaging_options)
         with torch.random.fork_rng(devices=[]), explained("CryoTwin", "Use a smaller box, latent_dim or n_basis."):
             torch.manual_seed(seed)
-            self.networks = kind(imaging, latent_dim, n_components, self.noise_width, chosen, seed)
-            self.moments = MixtureMoments(n_components, latent_dim)
-        self._prior = StoredMixture(latent_dim)
-        self._deconvolved = StoredMixture(latent_dim)
+            count = self.config["n_components"]
+            self.networks = kind(imaging, self.latent_dim, count, self.noise_width, chosen, seed)
+            self.follow()
+
+    def follow(self) -> None:
+        """Adopt the dimensions of the networks, which `fit` may have chosen; start the prior anew."""
+        networks, dim, where = self.networks, self.networks.latent_dim, self.imaging.frequencies.device
+        if networks.makes_records:
+            self.config |= {"latent_dim": dim if networks.chosen else AUTO, "n_basis": len(networks.basis)}
+        self.moments = MixtureMoments(self.config["n_components"], dim).to(where)
+        self._prior, self._deconvolved = StoredMixture(dim).to(where), StoredMixture(dim).to(where)
+
+    @property
+    def latent_dim(self) -> int | None:
+        """Dimension d of the latent space; None until `fit` has chosen it."""
+        return None if self.config["latent_dim"] == AUTO else self.config["latent_dim"]
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """Variances of the directions and the evidence for each; `InputError` if `fit` has not measured them."""
+        return self.history.spectrum
 
     @property
     def imaging(self) -> ImageFormation:
@@ -114,6 +115,7 @@ class CryoTwin(nn.Module):
     @property
     def prior(self) -> GaussianMixture:
         """Density of the latents, on the CPU; fitted to all latents at the end of training."""
+        require_fitted("prior", self.config["latent_dim"])
         return self._prior.mixture.to("cpu")
 
     @prior.setter
@@ -124,10 +126,7 @@ class CryoTwin(nn.Module):
     def deconvolved_prior(self) -> GaussianMixture:
         """Density of the structures, on the CPU: the prior without the noise that each image adds to its latent.
 
-        Raises
-        ------
-        InputError
-            If the architecture does not estimate latent uncertainties, or the model is untrained.
+        `InputError` if the architecture does not estimate latent uncertainties, or the model is untrained.
         """
         require_records("deconvolved_prior", self.networks, "Use `prior`, or fit the model.")
         return self._deconvolved.mixture.to("cpu")
@@ -169,23 +168,26 @@ class CryoTwin(nn.Module):
         """
         mine = np.arange(len(particles))[distributed.share(len(particles))]
         images = batches(self.imaging, particles, batch_size, "embedding" if progress else None, mine)
-        return distributed.assemble(((self.encode(batch)[0].cpu(),) for batch in images), len(particles))[0]
+        return distributed.assemble(((self.networks.encode(batch)[0].cpu(),) for batch in images), len(particles))[0]
 
     @torch.no_grad()
     def likelihood(self, particles: Particles, batch_size: int = 256, progress: bool = False) -> ImageLikelihood:
-        """Return the likelihood of latents given images; for `particles`, `batch_size` and `progress`, see `embed`.
-
-        Raises
-        ------
-        InputError
-            As in `embed`; also for the coordinate architecture, which would need a projection per image for each point.
-        """
+        """Return the likelihood of latents given images, for a subspace model; arguments and errors: see `embed`."""
         networks = self.networks
         require_records("likelihood", networks, "Use the latents, model.embed(particles), or fit the model.")
         images = batches(self.imaging, particles, batch_size, "likelihood" if progress else None)
-        records = [networks.prepare(batch) for batch in images]
-        b, precision = (torch.cat([getattr(r, name) for r in records]) for name in ("b", "precision"))
+        found = ((r.b, r.precision) for r in map(networks.prepare, images))
+        b, precision = (torch.cat(part) for part in zip(*found, strict=True))
         return ImageLikelihood(networks.coefficients, networks.variances, b, precision, particles.identity)
+
+    @torch.no_grad()
+    def contrasts(self, particles: Particles, batch_size: int = 256, progress: bool = False) -> ImageContrasts:
+        """Return the contrast of each image and its error, as in `likelihood`; all are 1 if they do not vary."""
+        networks = self.networks
+        require_records("contrasts", networks, "Fit a subspace model.")
+        images = batches(self.imaging, particles, batch_size, "contrasts" if progress else None)
+        found = [(r.contrast, r.contrast_error) for r in map(networks.prepare, images)]
+        return ImageContrasts(*(torch.cat(part).cpu() for part in zip(*found, strict=True)))
 
     @torch.no_grad()
     def volumes(self, z: Tensor | np.ndarray) -> Tensor:
@@ -199,7 +201,8 @@ class CryoTwin(nn.Module):
         z : (m, d)
             Latents, at least one.
         """
-        z = require_latents(z, self.config["latent_dim"])
+        require_fitted("volumes", self.config["latent_dim"])
+        z = require_latents(z, self.networks.latent_dim)
         maps = self.networks.volumes(z.to(self.device)).cpu()
         return maps - maps[:, self.imaging.solvent].mean(1)[:, None, None, None]
 
@@ -209,7 +212,8 @@ class CryoTwin(nn.Module):
         return {"format": FORMAT, "config": self.config, "history": asdict(self.history), "state": state}
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the model to a .safetensors file at `path`, completely or not at all; missing folders are created."""
+        """Write the model to a .safetensors file, completely or not at all; missing folders are created."""
+        require_fitted("save", self.config["latent_dim"])
         write_model(self.payload(), path)
 
     @classmethod
@@ -228,21 +232,16 @@ class CryoTwin(nn.Module):
         InputError
             If the file is missing, damaged or not a model.
         """
-        read = read_payload if Path(path).suffix.lower() == ".pt" else read_model
-        return cls.from_payload(read(path), path).to(device)
-
-    @classmethod
-    def from_payload(cls, payload: dict, where: object) -> CryoTwin:
-        """Return the model in a `payload` read from `where`."""
+        payload = (read_payload if Path(path).suffix.lower() == ".pt" else read_model)(path)
         try:
-            require_stored(payload, _ARCHITECTURES[payload["config"]["architecture"]].Options)
+            require_stored(payload, ARCHITECTURES[payload["config"]["architecture"]].Options)
             model = cls(**payload["config"])
             model.history = History(**payload["history"])
             model.restore(payload["state"])
         except (RuntimeError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-            sentence = f"{where} holds no weights that fit its configuration ({error})."
-            raise InputError(where, "other weights", "its weights", REMEDY, sentence) from error
-        return model
+            sentence = f"{path} holds no weights that fit its configuration ({error})."
+            raise InputError(path, "other weights", "its weights", REMEDY, sentence) from error
+        return model.to(device)
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Load a `state`; its noise spectrum can have a different number of rows."""

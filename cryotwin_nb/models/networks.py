@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cryotwin_nb.errors import InputError, flag, known_options, positive, whole
 from cryotwin_nb.particles.formation import Chunks, ImageFormation
 
+AUTO = "auto"
 _Self = TypeVar("_Self", bound="NetworkOptions")
 
 
@@ -24,7 +25,7 @@ class NetworkOptions(ABC):
     architecture: ClassVar[str]
 
     @classmethod
-    def of(cls: type[_Self], given: dict[str, Any], latent_dim: int) -> _Self:
+    def of(cls: type[_Self], given: dict[str, Any], latent_dim: int | None) -> _Self:
         """Return the given options after checking them, with defaults for the others.
 
         Raises
@@ -36,7 +37,7 @@ class NetworkOptions(ABC):
         return cls(**given).checked(latent_dim)
 
     @abstractmethod
-    def checked(self: _Self, latent_dim: int) -> _Self:
+    def checked(self: _Self, latent_dim: int | None) -> _Self:
         """Return the options as plain numbers, or raise `InputError` if they do not suit `latent_dim`."""
 
     @classmethod
@@ -52,12 +53,13 @@ class SubspaceOptions(NetworkOptions):
     Attributes
     ----------
     n_basis : int, optional
-        K, number of directions of variation, at least d. By default d, or 12 if d is below 5: motions trace
-        curves in map space, so even a few of them span more linear directions than they have parameters.
+        K, number of directions of variation, at least d. By default d; if d is below 5 or "auto", as many as the images
+        support: motions trace curves in map space, so even a few of them span more directions than they have
+        parameters.
     width : int
         Units per layer of the networks. By default 64 (subspace), 256 (coordinate).
-    contrast : {"auto", True, False}
-        Fit a contrast to each image: "auto" does so if the contrasts are found to vary by 3 % or more.
+    contrast : bool or "auto"
+        Fit a contrast to each image. By default ("auto"), it is fitted if contrasts are found to vary by 3 % or more.
     tight_mask : bool
         Replace the spherical mask, halfway through the passes, by one around the density found so far.
     """
@@ -66,24 +68,25 @@ class SubspaceOptions(NetworkOptions):
 
     n_basis: int | None = None
     width: int = 64
-    contrast: str | bool = "auto"
+    contrast: bool | str = AUTO
     tight_mask: bool = False
 
-    def checked(self, latent_dim: int) -> SubspaceOptions:
-        """Return the options as plain numbers, with `n_basis` set for `latent_dim`, or raise `InputError`."""
+    def checked(self, latent_dim: int | None) -> SubspaceOptions:
+        """Return the options as plain values, or raise `InputError` if they do not suit `latent_dim`."""
         remedy = "Omit n_basis, or pass at least latent_dim."
-        n_basis = (latent_dim if latent_dim >= 5 else 12) if self.n_basis is None else self.n_basis
-        n_basis = whole("n_basis", n_basis, remedy)
-        if n_basis < latent_dim:
+        n_basis = self.n_basis if self.n_basis is None else whole("n_basis", self.n_basis, remedy)
+        if n_basis is not None and n_basis < (latent_dim or 1):
             raise InputError("n_basis", f"{n_basis} directions for d = {latent_dim}", f"{latent_dim} or more", remedy)
         width = whole("width", self.width, "Pass a positive integer; the default is 64.")
-        contrast = self.contrast if self.contrast == "auto" else flag("contrast", self.contrast)
+        automatic = isinstance(self.contrast, str) and self.contrast == AUTO
+        contrast = AUTO if automatic else flag("contrast", self.contrast, "Pass True, False or 'auto'.")
         return SubspaceOptions(n_basis, width, contrast, flag("tight_mask", self.tight_mask))
 
     @classmethod
     def least_numbers(cls, config: dict[str, Any]) -> dict[str, float]:
         """Return the minimum number of stored values that each setting in the `config` of a model implies."""
-        dim, width, basis = config["latent_dim"], config["width"], config["n_basis"]
+        width, basis = config["width"], config["n_basis"]
+        dim = basis if config["latent_dim"] == AUTO else config["latent_dim"]
         curve = width**2 if basis > dim else 0
         head = width * (dim + config["n_components"])
         return {"width": head, "n_basis": basis * config["box_size"] ** 3 + basis * width + curve}
@@ -109,7 +112,7 @@ class CoordinateOptions(NetworkOptions):
     depth: int = 3
     n_features: int = 192
 
-    def checked(self, latent_dim: int) -> CoordinateOptions:
+    def checked(self, latent_dim: int | None) -> CoordinateOptions:
         """Return the options as plain numbers, or raise `InputError`; they do not depend on `latent_dim`."""
         width = whole("width", self.width, "Pass a positive integer; the default is 256.")
         depth = whole("depth", self.depth, "Pass 0 or a positive integer; the default is 3.", least=0)

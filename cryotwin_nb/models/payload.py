@@ -94,16 +94,21 @@ def require_stored(payload: Mapping[str, Any], options: type[NetworkOptions]) ->
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise ValueError(f"{name} claims more values than it stores")
     for name, value in config.items():
-        if type(value) not in (int, float, bool) and name not in ("architecture", "weighting"):
+        chosen = type(value) is str and value == "auto"
+        if type(value) not in (int, float, bool) and name not in ("architecture", "weighting") and not chosen:
             raise ValueError(f"{name} = {value!r}"[:80])
     for name, values in payload["history"].items():
         if not all(type(value) in (int, float, type(None)) for value in (values if type(values) is list else [values])):
             raise ValueError(f"{name} of the history is not a list of numbers")
+    dim = config["latent_dim"]
     size, total = int(config["box_size"]), sum(tensor.numel() for tensor in state.values())
     noise = state["networks.imaging.noise"]
     if not 0 < size <= 4096 or noise.dtype != torch.float64 or noise.ndim != 2 or noise.shape[1] != n_shells(size):
         raise ValueError(f"a box of {size} pixels with a noise spectrum of shape {tuple(noise.shape)}")
-    least = {"n_components": config["n_components"] * config["latent_dim"] ** 2, **options.least_numbers(config)}
+    least = {
+        "n_components": config["n_components"] * (dim**2 if type(dim) is not str else 1),
+        **options.least_numbers(config),
+    }
     for name, count in least.items():
         if not count <= total:
             raise ValueError(f"{name} implies at least {count} values, but {total} are stored")

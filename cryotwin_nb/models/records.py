@@ -46,6 +46,19 @@ class Records(NamedTuple):
         return Records(*(field[rows] for field in tuple(self)))
 
 
+class ImageContrasts(NamedTuple):
+    """Contrast of each image relative to the average image.
+
+    Attributes
+    ----------
+    contrast, error : (n,) float32
+        Posterior mean and standard deviation.
+    """
+
+    contrast: Tensor
+    error: Tensor
+
+
 def pack(matrices: Tensor) -> Tensor:
     """Return the lower triangles (m, K (K + 1) / 2) of symmetric matrices (m, K, K)."""
     row, column = torch.tril_indices(*matrices.shape[1:])

@@ -8,9 +8,7 @@ statistics of the images (`Records`).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,25 +17,21 @@ from torch import Tensor, nn
 
 from cryotwin_nb.imaging.fourier import n_shells
 from cryotwin_nb.imaging.lattice import HalfBall
-from cryotwin_nb.imaging.masks import map_mask, spherical_mask
+from cryotwin_nb.imaging.masks import spherical_mask
 from cryotwin_nb.mixture.gaussian import GaussianMixture
-from cryotwin_nb.mixture.isolated import unnamed
 from cryotwin_nb.mixture.moments import StoredMixture
+from cryotwin_nb.models import closed_form
 from cryotwin_nb.models.networks import Networks, SubspaceOptions
-from cryotwin_nb.models.records import Curve, Records, deconvolved, linearised, pack, transformed, unpack
+from cryotwin_nb.models.records import Curve, Records, deconvolved, linearised, pack, unpack
 from cryotwin_nb.particles.formation import Chunks, ImageBatch, ImageFormation
 from cryotwin_nb.reconstruction.backprojection import MARGIN
-from cryotwin_nb.reconstruction.eigenvolumes import Eigenvolumes, begin, iterate
+from cryotwin_nb.reconstruction.eigenvolumes import Eigenvolumes
+from cryotwin_nb.reconstruction.spectrum import Spectrum
 from cryotwin_nb.reconstruction.statistics import projections
-from cryotwin_nb.runtime import distributed
 
-_RADII = (0.3, 0.3, 0.3, 0.3, 0.5, 0.5, 0.7, 1.0, 1.0)  # maximum |k| of each Gaussian-prior pass, fraction of Nyquist
-_TIGHTENED = 7  # pass before which the mask is fitted to the density (option tight_mask)
-_SAMPLE = 5000  # images used to fit the density of the coefficients
-_COMPONENTS = 32  # maximum number of components of that density
-_CONTRAST_SPREAD = 0.1  # initial standard deviation of the contrasts
-_LEAST_SPREAD = 0.03  # smaller spreads are not fitted, unless asked for
-_DECIDED = 6  # pass from which this is decided
+_SAMPLE = 5000  # images used to deconvolve the density of the latents
+_MOST = 12  # directions at the start, if the images choose their number
+_CURVED = 5  # latent dimension below which motions need more directions than they have parameters
 
 
 class SubspaceNetworks(Networks):
@@ -45,8 +39,10 @@ class SubspaceNetworks(Networks):
 
     Parameters
     ----------
-    imaging, latent_dim, noise_width, options
+    imaging, noise_width, options
         As in `Networks`.
+    latent_dim : int or None
+        Dimension d of the latent space; None if the images choose it.
     n_components, seed : int
         Number C of components; seed of the closed-form passes.
     """
@@ -57,7 +53,7 @@ class SubspaceNetworks(Networks):
     training_defaults: ClassVar[dict[str, int]] = {"epochs": 30, "batch_size": 256}
     coarse_to_fine = False
     makes_records = True
-    n_passes = len(_RADII) + 3
+    n_passes = closed_form.N_PASSES
 
     mask: Tensor
     mean: Tensor
@@ -71,16 +67,20 @@ class SubspaceNetworks(Networks):
     def __init__(
         self,
         imaging: ImageFormation,
-        latent_dim: int,
+        latent_dim: int | None,
         n_components: int,
         noise_width: float,
         options: SubspaceOptions,
         seed: int = 0,
     ) -> None:
-        super().__init__(imaging, latent_dim, noise_width)
+        n_basis = options.n_basis or (latent_dim if latent_dim and latent_dim >= _CURVED else _MOST)
+        super().__init__(imaging, latent_dim or n_basis, noise_width)
         self._cached: tuple[tuple, Tensor] | None = None
-        self.options, self.seed = options, seed
-        n_basis, width = options.n_basis or latent_dim, options.width
+        self.options, self.seed, self.n_components = options, seed, n_components
+        self.chooses_dim = latent_dim is None
+        self.chooses_basis = options.n_basis is None and (latent_dim is None or latent_dim < _CURVED)
+        self.chosen = not self.chooses_dim  # whether the dimension of the latents is known
+        self.spectrum: Spectrum | None = None
         size = imaging.plane.box_size
         self.register_buffer("mask", spherical_mask(size, imaging.particle_radius, size / 16))
         self.register_buffer("mean", torch.zeros(size, size, size))
@@ -90,11 +90,30 @@ class SubspaceNetworks(Networks):
         self.register_buffer("uncertainty", torch.zeros(n_shells(size), n_basis + 1, n_basis + 1, dtype=torch.float64))
         self.register_buffer("contrast_spread", torch.zeros((), dtype=torch.float64))
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
+        self._make_layers()
+        self.reset()
+
+    def _make_layers(self) -> None:
+        """Create the density of the coefficients and the layers, for the present numbers of directions."""
+        n_basis, width = len(self.basis), self.options.width
         self.density = StoredMixture(n_basis)
         self.hidden = nn.Sequential(nn.Linear(n_basis, width), nn.Tanh())
-        self.last = nn.Linear(width, latent_dim + n_components)
-        self.curve = Curve(latent_dim, width, n_basis) if n_basis > latent_dim else None
-        self._reset()
+        self.last = nn.Linear(width, self.latent_dim + self.n_components)
+        self.curve = Curve(self.latent_dim, width, n_basis) if n_basis > self.latent_dim else None
+
+    def resize(self, latent_dim: int, n_basis: int) -> None:
+        """Keep the first `n_basis` directions, use the first `latent_dim` as latents, and start the layers anew."""
+        if (latent_dim, n_basis) == (self.latent_dim, len(self.basis)):
+            return
+        self.latent_dim = latent_dim
+        self.basis, self.variances = self.basis[:n_basis].clone(), self.variances[:n_basis].clone()
+        self.power = self.power[:, : n_basis + 1].clone()
+        self.uncertainty = self.uncertainty[:, : n_basis + 1, : n_basis + 1].clone()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            self._make_layers()
+        self.to(self.mask.device)
+        self._reset_layers()
 
     @property
     def eigenvolumes(self) -> Eigenvolumes:
@@ -112,72 +131,20 @@ class SubspaceNetworks(Networks):
         self, chunks: Chunks, beta: float, done: int = 0, groups: np.ndarray | None = None
     ) -> Iterator[tuple[float, float, float]]:
         """Run the closed-form passes after the first `done`; yield the radius, log-evidence and duration of each."""
-        radius = self.imaging.plane.box_size / 2 + MARGIN
-        for number in range(done, self.n_passes):
-            started, share, evidence = time.perf_counter(), 1.0, float("nan")
-            if number == 0:
-                self._reset()
-                spread = _CONTRAST_SPREAD if self.options.contrast else 0.0
-                self.eigenvolumes = begin(self.imaging, chunks(), self.mask, len(self.basis), self.seed, spread)
-            elif number <= len(_RADII):
-                if self.options.tight_mask and number == _TIGHTENED:
-                    self._tighten()
-                share = _RADII[number - 1]
-                found, evidence, _ = iterate(self.eigenvolumes, self.imaging, chunks(), share * radius)
-                self.eigenvolumes = self._decided(found) if number >= _DECIDED else found
-                self.density.set(self.eigenvolumes.prior)
-            else:
-                first = number == len(_RADII) + 1
-                density = self._density(self._sample(chunks), groups) if first else self.density.mixture
-                moments = self.eigenvolumes.moments(density)
-                found, evidence, frame = iterate(self.eigenvolumes, self.imaging, chunks(), radius, moments)
-                self.eigenvolumes = self._decided(found)
-                self.density.set(transformed(density, *frame))
-                self.scale.fill_(self._scale(chunks, beta))
-            yield share * radius, evidence, time.perf_counter() - started
+        yield from closed_form.passes(self, chunks, beta, done, groups)
 
-    def _decided(self, found: Eigenvolumes) -> Eigenvolumes:
-        """Return the result of a pass, with all contrasts 1 if the images do not show that they vary."""
-        off = self.options.contrast == "auto" and found.contrast_spread < _LEAST_SPREAD
-        return replace(found, contrast_spread=0.0) if off else found
-
-    def _reset(self) -> None:
+    def reset(self) -> None:
         """Reset mask and networks, because weights from an earlier training run belong to the basis of that run."""
         size = self.imaging.plane.box_size
         self.mask.copy_(spherical_mask(size, self.imaging.particle_radius, size / 16))
+        self._reset_layers()
+
+    def _reset_layers(self) -> None:
         with torch.no_grad():
             self.last.weight[: self.latent_dim] = 0
             self.last.bias[: self.latent_dim] = 0
             if self.curve is not None:
                 self.curve.last.weight.zero_()
-
-    def _tighten(self) -> None:
-        """Restrict the mask to regions in which the density or one of its variations is large."""
-        power = self.mean.square() + torch.tensordot(self.variances.float(), self.basis.square(), 1)
-        self.mask.mul_(map_mask(power.sqrt()).to(self.mask))
-
-    def _density(self, records: Records, groups: np.ndarray | None) -> GaussianMixture:
-        """Return the density that the coefficients would have without image noise (extreme deconvolution)."""
-
-        def fitted() -> GaussianMixture:
-            n, own = len(records.b), None if groups is None else groups[: len(records.b)]
-            with unnamed():
-                start = GaussianMixture.fit(records.expected, min(_COMPONENTS, n), seed=self.seed, groups=own)
-            return deconvolved(records.b, unpack(records.precision), self.variances, start).to("cpu")
-
-        return distributed.first(fitted).to(self.mask.device)  # each process has its own GPU
-
-    def _sample(self, chunks: Chunks) -> Records:
-        """Return the records of the first `_SAMPLE` images."""
-        mine = Records(*map(torch.cat, zip(*[self.prepare(batch) for batch in chunks(_SAMPLE)], strict=True)))
-        n = round(distributed.total(len(mine.b)))
-        return Records(*(distributed.gather(part, n) for part in tuple(mine)))
-
-    def _scale(self, chunks: Chunks, beta: float) -> float:
-        """Return the scale s in c = s z at which noise of width T adds beta/2 to the distortion in each dimension."""
-        weighted = unpack(self._sample(chunks).G_weighted)
-        ratio = float(weighted.diagonal(dim1=-2, dim2=-1)[:, : self.latent_dim].mean())
-        return (6 * beta / self.noise_width**2 / ratio) ** 0.5
 
     def prepare(self, batch: ImageBatch) -> Records:
         """Return the records of images."""

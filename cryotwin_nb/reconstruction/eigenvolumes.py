@@ -24,11 +24,12 @@ from cryotwin_nb.imaging.lattice import HalfBall, half_ball
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
 from cryotwin_nb.reconstruction.backprojection import MARGIN, NormalEquations, SignalPower
-from cryotwin_nb.reconstruction.principal import _bounded, _continued, _orthonormal, _power, _principal
+from cryotwin_nb.reconstruction.principal import _bounded, _continued, _orthonormal, _power, _principal, accelerated
 from cryotwin_nb.reconstruction.statistics import (
     Contrasts,
     Projections,
     Statistics,
+    augmented,
     contrasts,
     posterior,
     projections,
@@ -39,8 +40,6 @@ from cryotwin_nb.runtime import distributed
 # Padding factor of the lattice from which slices are interpolated. A coarse lattice would add ghosts of the particle's
 # rim to every image; when images are inserted, such ghosts fall outside the mask.
 _READING = 2.5
-
-_LEAST_SPREAD = 0.01  # smallest spread of the contrasts that is fitted
 
 Moments = Callable[[Statistics], tuple[Tensor, Tensor, Tensor]]
 """E-step: from full statistics of images to E[c~] (m, Q), E[c~ c~^T] (m, Q, Q) and log-evidence (m,); c~ = a (1, c)."""
@@ -128,21 +127,13 @@ class Eigenvolumes:
         return varying if self.contrast_spread else fixed
 
     def given(self, full: Statistics, prior: GaussianMixture) -> Contrasts:
-        """Return the contrasts of images and the likelihood of their coefficients, with the density `prior` of these."""
+        """Return the contrasts of images and the likelihood of their coefficients, whose density is `prior`."""
         if self.contrast_spread:
             return contrasts(full, prior, self.contrast_spread)
         one = torch.ones_like(full.energy)
         known = full.given(one)
         expected = posterior(known.b, known.G, prior).mean
         return Contrasts(one, torch.zeros_like(one), expected, known.b, known.G)
-
-
-def augmented(mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Return E[c~] (m, Q) and E[c~ c~^T] (m, Q, Q) of c~ = (1, c), from the moments of c."""
-    first = torch.cat([torch.ones_like(mean[:, :1]), mean], dim=1)
-    second = first[:, :, None] * first[:, None]
-    second[:, 1:, 1:] += covariance
-    return first, second
 
 
 def begin(
@@ -250,21 +241,7 @@ def iterate(
         variances=variances,
         power=_continued(power, before.power[:, 0], radius),
         uncertainty=uncertainty,
-        contrast_spread=_accelerated(before.contrast_spread, spread, known / step.count) if varying else 0.0,
+        contrast_spread=accelerated(before.contrast_spread, spread, known / step.count) if varying else 0.0,
     )
     average = change[0, 1:] / change[0, 0]
     return new, evidence / step.count, (change[0, 0] * torch.linalg.inv(change[1:, 1:]).T, average)
-
-
-def _accelerated(before: float, after: float, known: float) -> float:
-    """Return the spread of the contrasts by a step of Fisher scoring, of which the step of EM is a small part.
-
-    Parameters
-    ----------
-    before, after : float
-        Spread before and after a step of EM.
-    known : float
-        Mean square of the reduction of the variance of a contrast by its image.
-    """
-    step = min(before**4 / max(known, 1e-2 * before**4), 10.0) * (after**2 - before**2)
-    return max(min(max(before**2 + step, before**2 / 9), 9 * before**2) ** 0.5, _LEAST_SPREAD)

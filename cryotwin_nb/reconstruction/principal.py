@@ -9,6 +9,7 @@ from cryotwin_nb.imaging.fourier import fft3, grid, n_shells, shell_mean
 from cryotwin_nb.reconstruction.backprojection import MARGIN
 
 _STEEPEST = 2.0  # largest ratio of the parts of a direction that are parallel and perpendicular to the average map
+_LEAST_SPREAD = 0.01  # smallest spread of the contrasts that is fitted
 
 
 def _bounded(uncertainty: Tensor, box_size: int) -> Tensor:
@@ -68,10 +69,11 @@ def _principal(maps: Tensor, first: Tensor, second: Tensor, contrasts: bool) -> 
 
     Notes
     -----
-    V_0 is scaled such that the mean of a is 1. The coefficients w = a c are centred by adding their average contribution to V_0. If contrasts vary, images show the
-    multiples of V_0 that each U_k contains only through the regression of the coefficient of V_0 on w: c has zero mean
-    and is independent of a, so a is not correlated with w. Directions parallel to V_0 would explain the contrasts
-    completely; no real change of the structure is, so such multiples are limited (`_STEEPEST`).
+    V_0 is scaled such that the mean of a is 1. The coefficients w = a c are centred by adding their average
+    contribution to V_0. If contrasts vary, images show the multiples of V_0 that each U_k contains only through the
+    regression of the coefficient of V_0 on w: c has zero mean and is independent of a, so a is not correlated with w.
+    Directions parallel to V_0 would explain the contrasts completely; no real change of the structure is parallel to
+    V_0, so such multiples are limited (`_STEEPEST`).
     """
     n_basis, average = len(maps) - 1, first[1:] / first[0]
     centring = torch.eye(len(maps)).to(second)
@@ -121,3 +123,17 @@ def _regression(flat: Tensor, second: Tensor, mean: float) -> tuple[Tensor, floa
     slope = torch.linalg.solve_triangular(factor.T, (axes @ scores)[:, None], upper=True)[:, 0]
     spread = (variance - scores.square().sum()).clamp_min(0).sqrt() / mean
     return slope - parallel, float(spread)
+
+
+def accelerated(before: float, after: float, known: float) -> float:
+    """Return the spread of the contrasts by a step of Fisher scoring, of which the step of EM is a small part.
+
+    Parameters
+    ----------
+    before, after : float
+        Spread before and after a step of EM.
+    known : float
+        Mean square of the reduction of the variance of a contrast by its image.
+    """
+    step = min(before**4 / max(known, 1e-2 * before**4), 10.0) * (after**2 - before**2)
+    return max(min(max(before**2 + step, before**2 / 9), 9 * before**2) ** 0.5, _LEAST_SPREAD)

@@ -142,6 +142,14 @@ def _by_component(b: Tensor, G: Tensor, prior: GaussianMixture) -> tuple[Tensor,
     return (joint - log_evidence[:, None]).exp(), means, covariances, log_evidence
 
 
+def augmented(mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Return E[c~] (m, Q) and E[c~ c~^T] (m, Q, Q) of c~ = (1, c), from the moments of c."""
+    first = torch.cat([torch.ones_like(mean[:, :1]), mean], dim=1)
+    second = first[:, :, None] * first[:, None]
+    second[:, 1:, 1:] += covariance
+    return first, second
+
+
 def with_contrast(prior: GaussianMixture, spread: float) -> GaussianMixture:
     """Return the density of a (1, c), with c distributed as `prior` and an independent a of mean 1.
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from cryotwin_nb.errors import InputError, warn_user
 from cryotwin_nb.models.cryotwin import CryoTwin
 from cryotwin_nb.models.history import History
+from cryotwin_nb.models.networks import AUTO
 from cryotwin_nb.models.payload import read_payload, write_payload
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.runtime import distributed
@@ -80,14 +81,14 @@ def write_checkpoint(
     """
     within = None if interrupted is None else interrupted._asdict()
     training: dict[str, Any] = {"config": identity, "optimizer": optimizer.state_dict(), "interrupted": within}
-    training["threads"] = torch.get_num_threads()
+    training |= {"threads": torch.get_num_threads(), "requested": model.requested}
     write_payload({**model.payload(), "training": training}, path)
 
 
 def read_checkpoint(
-    path: str | os.PathLike, model: CryoTwin, identity: dict[str, Any], optimizer: torch.optim.Optimizer
-) -> Interrupted | None:
-    """Restore model and optimiser from a checkpoint; return the position within the epoch, or None if between epochs.
+    path: str | os.PathLike, model: CryoTwin, identity: dict[str, Any]
+) -> tuple[Interrupted | None, dict[str, Any]]:
+    """Restore a model from a checkpoint; return the position within the epoch, if any, and the optimiser's state.
 
     Raises
     ------
@@ -99,10 +100,10 @@ def read_checkpoint(
     if "training" not in payload:
         sentence = f"{path} is a finished model, not a checkpoint written by fit."
         raise InputError(path, "a finished model", "a checkpoint written by fit", _REMEDY, sentence)
-    if listed := _changed(payload["config"], model.config):
+    training = payload["training"]
+    if listed := _changed(training.get("requested", payload["config"]), model.requested):
         sentence = f"{path} holds a different model: {listed}."
         raise InputError(path, f"a different model: {listed}", "the same model", _REMEDY, sentence)
-    training = payload["training"]
     if listed := _changed(training["config"], identity):
         sentence = f"{path} was written by a run with different settings: {listed}."
         raise InputError(path, f"different settings: {listed}", "the same settings", _REMEDY, sentence)
@@ -110,10 +111,15 @@ def read_checkpoint(
     if before not in (None, now) and distributed.rank() == 0:
         text = f"{path} was written with {before} threads and is resumed with {now};"
         warn_user(f"{text} the result will differ from that of an uninterrupted run by rounding errors.")
+    if payload["config"] != model.config:  # the images had chosen dimensions
+        dim, n_basis = (payload["config"][name] for name in ("latent_dim", "n_basis"))
+        model.networks.resize(n_basis if dim == AUTO else dim, n_basis)
+        model.networks.chosen = dim != AUTO
+        model.follow()
     model.restore(payload["state"])
-    optimizer.load_state_dict(training["optimizer"])
     model.history = History(**payload["history"])
-    return None if training["interrupted"] is None else Interrupted(**training["interrupted"])
+    within = training["interrupted"]
+    return None if within is None else Interrupted(**within), training["optimizer"]
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> str:

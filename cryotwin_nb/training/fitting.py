@@ -107,6 +107,20 @@ def fit(
             return _run(Trainer(model, particles, config), resume, callbacks, progress)
 
 
+def found_directions(model: CryoTwin) -> str:
+    """Return what the images support: directions, dimensions of the latents and contrasts, as text."""
+    if not model.history.gains:  # resumed from a checkpoint of an earlier build
+        return ""
+    live, dim, basis = model.spectrum.n_live, model.networks.latent_dim, model.config["n_basis"]
+    text = f"{model.spectrum} The latents have {dim} {'dimension' if dim == 1 else 'dimensions'}"
+    if live < dim:
+        text += f", of which {dim - live} carry nothing"
+    elif basis > dim:
+        text += f" and trace a curved surface in {basis} directions"
+    spread = float(model.networks.contrast_spread)
+    return f"{text}. " + (f"The contrasts vary by {spread:.1%}." if spread else "The contrasts do not vary.")
+
+
 def _run(
     trainer: Trainer,
     resume: str | os.PathLike | None,
@@ -120,6 +134,8 @@ def _run(
     else:
         model.imaging.measure(particles)
     trainer.closed_form(progress)
+    if progress and model.networks.makes_records:
+        tqdm.write(found_directions(model))
     bar = tqdm(
         total=trainer.epochs, initial=trainer.history.epochs, desc="training", unit="epoch", disable=not progress
     )

@@ -37,7 +37,7 @@ class Trainer:
     def __init__(self, model: CryoTwin, particles: Particles, config: TrainingConfig) -> None:
         self.model, self.particles, self.config = model, particles, config
         model.history = self.history = History()
-        self.optimizer = torch.optim.RAdam(model.parameters(), lr=config.learning_rate)
+        self.optimizer = self._new_optimizer()
         defaults = model.networks.training_defaults
         self.epochs = config.epochs or defaults["epochs"]
         self.batch_size = config.batch_size or defaults["batch_size"]
@@ -52,6 +52,9 @@ class Trainer:
         wanted = config.precision
         self._bfloat16 = wanted == "bfloat16" or (wanted == "auto" and has_bfloat16(model.device.type))
 
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.RAdam(self.model.parameters(), lr=self.config.learning_rate)
+
     # Gradient-free passes --------------------------------------------------------------------------------------------
 
     def closed_form(self, progress: bool) -> None:
@@ -61,6 +64,7 @@ class Trainer:
         with tqdm(total=networks.n_passes, initial=done, desc="closed form", unit="pass", disable=not progress) as bar:
             passes = networks.passes(self.images.chunks, self.config.beta, done, self.particles.identity)
             for radius, log_evidence, seconds in passes:
+                self._follow()
                 self.agree()
                 history.pass_radius.append(radius)
                 history.log_evidence.append(log_evidence)
@@ -68,6 +72,18 @@ class Trainer:
                 bar.update()
                 self.save()
         self.agree()
+
+    def _follow(self) -> None:
+        """Adopt the spectrum and the dimensions that a pass has found."""
+        networks, history = self.model.networks, self.history
+        if (found := networks.spectrum) is None:
+            return
+        history.variances, history.gains = list(found.variances), list(found.gains)
+        history.gain_errors, history.n_examined = list(found.errors), found.n_images
+        dims = networks.latent_dim if networks.chosen else None, len(networks.basis)
+        if dims != (self.model.latent_dim, self.model.config["n_basis"]):
+            self.model.follow()
+            self.optimizer = self._new_optimizer()
 
     @property
     def records(self) -> Records:
@@ -210,8 +226,9 @@ class Trainer:
 
     def restore(self, path: str | os.PathLike) -> None:
         """Resume from a checkpoint; refuse one of another model, configuration or data set."""
-        self._interrupted = read_checkpoint(path, self.model, self._identity, self.optimizer)
-        self.history = self.model.history
+        self._interrupted, state = read_checkpoint(path, self.model, self._identity)
+        self.history, self.optimizer = self.model.history, self._new_optimizer()
+        self.optimizer.load_state_dict(state)
 
     @cached_property
     def _identity(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.imaging.optics import slice_coordinates
 from cryotwin_nb.models.cryotwin import CryoTwin
+from cryotwin_nb.models.networks import AUTO
 from cryotwin_nb.particles.formation import ImageBatch
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.quality import usable
@@ -44,7 +45,8 @@ def warm_start(
     Parameters
     ----------
     model : CryoTwin
-        Coordinate model with at least as many components as `source.prior`.
+        Coordinate model with at least as many components as `source.prior`. If its `latent_dim` is "auto", it takes
+        that of the source, and new weights.
     source : CryoTwin
         Trained subspace model with the same box size, latent dimension d and noise width T.
     particles : Particles
@@ -73,6 +75,10 @@ def warm_start(
     The encoder's error is the squared error of the latents in units of T, plus the cross entropy between its scores and
     the source's responsibilities.
     """
+    if model.requested["latent_dim"] == AUTO and source.latent_dim not in (None, model.latent_dim):
+        requested = model.requested
+        model.__init__(**model.config | {"latent_dim": source.latent_dim})  # type: ignore[misc]
+        model.requested = requested
     _require_pair(model, source)
     for either in (model, source):
         require_suitable(either.imaging, particles)

@@ -1,0 +1,65 @@
+"""Checked settings of a model: what its `config` contains."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from cryotwin_nb.errors import InputError, choice, positive, whole
+from cryotwin_nb.imaging.fourier import require_box_size
+from cryotwin_nb.models.coordinate import CoordinateNetworks
+from cryotwin_nb.models.networks import AUTO, NetworkOptions, require_radius
+from cryotwin_nb.models.subspace import SubspaceNetworks
+
+ARCHITECTURES: dict[str, Any] = {"subspace": SubspaceNetworks, "coordinate": CoordinateNetworks}
+_PAPER = 8  # dimension of the paper's latent space
+
+
+def checked(
+    box_size: int,
+    architecture: str,
+    latent_dim: int | str,
+    n_components: int,
+    noise_width: float,
+    weighting: str,
+    particle_radius: float,
+    seed: int,
+    options: dict[str, Any],
+) -> tuple[dict[str, Any], NetworkOptions]:
+    """Return the configuration of a model and the options of its architecture as plain values; see `CryoTwin`.
+
+    Raises
+    ------
+    InputError
+        If a value is invalid, or an option belongs to another architecture.
+    """
+    require_box_size(box_size)
+    kind = ARCHITECTURES[choice("architecture", architecture, list(ARCHITECTURES))]
+    dim = _dimension(latent_dim, architecture)
+    chosen = kind.Options.of(options, None if dim == AUTO else dim)
+    return {
+        "box_size": int(box_size),
+        "architecture": architecture,
+        "latent_dim": dim,
+        "n_components": whole("n_components", n_components, "Pass a positive integer; the paper uses 100."),
+        "noise_width": positive("noise_width", noise_width, "Pass a positive number; the paper uses 3."),
+        "weighting": weighting,
+        "particle_radius": require_radius(particle_radius),
+        "seed": whole("seed", seed, "Pass 0 or a positive integer.", least=0),
+        **asdict(chosen),
+    }, chosen
+
+
+def _dimension(given: Any, architecture: str) -> int | str:
+    """Return the dimension of the latents; `AUTO` becomes the paper's for networks whose shape needs it beforehand."""
+    if isinstance(given, str) and given == AUTO:
+        return AUTO if ARCHITECTURES[architecture].makes_records else _PAPER
+    given = int(given) if isinstance(given, str) and given.isdecimal() else given  # from the command line
+    return whole("latent_dim", given, "Pass 'auto', or a positive integer; the paper uses 8.")
+
+
+def require_fitted(name: str, dim: int | str) -> None:
+    """Raise `InputError` if the images have not yet chosen the dimension of the latents, which `name` needs."""
+    if dim == AUTO:
+        sentence = f"{name} needs a fitted model: the dimension of the latents is chosen by the images."
+        raise InputError(name, "latent_dim='auto' before fit", "a fitted model", "Call fit first.", sentence)
