@@ -8,6 +8,7 @@ import torch
 from sklearn.neighbors import KNeighborsRegressor
 
 import cryotwin_nb as ct
+from cryotwin_nb.cli.main import main
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation import coordinate_r2
 from cryotwin_nb.models import closed_form
@@ -199,3 +200,18 @@ def test_contrasts_can_be_ignored(uneven):
     model = fitted(uneven, 1, latent_dim=8, contrast=False)
     assert float(model.networks.contrast_spread) == 0
     assert model.spectrum.n_live == 6  # the contrast is taken for a motion
+
+
+def test_contrasts_are_columns_of_selections(uneven, with_contrasts, tmp_path):
+    uneven.write(tmp_path / "p.star", progress=False)
+    with_contrasts.save(tmp_path / "m.safetensors")
+    command = [f"{tmp_path / 'm.safetensors'}", f"{tmp_path / 'p.star'}", "--contrast", "dark"]
+    assert main(["embed", *command, "--output", f"{tmp_path / 'z.npy'}"]) == 0
+    command += ["--state", "0"]
+    assert main(["select", *command, "--output", f"{tmp_path / 'a.star'}"]) == 0
+    assert main(["select", *command, "--latents", f"{tmp_path / 'z.npy'}", "--output", f"{tmp_path / 'b.star'}"]) == 0
+    one, other = (ct.Particles.read(tmp_path / name, contrast="dark").columns for name in ("a.star", "b.star"))
+    found = with_contrasts.contrasts(ct.Particles.read(tmp_path / "a.star", contrast="dark"))
+    for name, values in {"cryotwinContrast": found.contrast, "cryotwinContrastError": found.error}.items():
+        np.testing.assert_allclose(np.asarray(one[name], float), values, atol=2e-3)
+        np.testing.assert_allclose(np.asarray(other[name], float), values, atol=2e-3)

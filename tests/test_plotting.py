@@ -461,3 +461,13 @@ def test_matplotlib_is_left_as_it_was_by_the_import():
         "sys.exit(any(before[k] != after[k] for k in before if k != backend))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_spectrum_shows_live_directions_and_the_noise_floor():
+    from cryotwin_nb.reconstruction.spectrum import Spectrum
+
+    found = Spectrum((0.2, 0.05, 0.001, 0.0005), (20.0, 3.0, -0.01, -0.01), (0.1, 0.1, 0.001, 0.001), 1000)
+    ax = plotting.spectrum(found)
+    live, dead, floor = (line.get_ydata() for line in ax.lines)
+    assert list(live) == pytest.approx([20, 5]) and list(dead) == pytest.approx([0.1, 0.05])
+    assert floor[0] == pytest.approx(0.1) and [t.get_text() for t in ax.texts] == ["20 nats", "3 nats"]

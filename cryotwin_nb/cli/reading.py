@@ -17,6 +17,7 @@ from cryotwin_nb.formats.files import require_writable
 if TYPE_CHECKING:
     from cryotwin_nb.mixture.gaussian import GaussianMixture
     from cryotwin_nb.models.cryotwin import CryoTwin
+    from cryotwin_nb.models.records import ImageContrasts
     from cryotwin_nb.particles.particles import Particles
     from cryotwin_nb.pathways import State
 
@@ -56,6 +57,12 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the arguments for the trained model and the compute device."""
     parser.add_argument("model", type=Path, help="trained model (.safetensors), or a checkpoint (.pt)")
     parser.add_argument("--device", default="cpu", help="PyTorch device, such as cpu or cuda (default: cpu)")
+
+
+def contrasts_of(model: CryoTwin, particles: Particles) -> ImageContrasts | None:
+    """Return the contrasts of images; None if the model has found that they do not vary, or does not fit them."""
+    varying = model.networks.makes_records and float(model.networks.contrast_spread) > 0
+    return model.contrasts(particles, progress=True) if varying else None
 
 
 def load_model(options: argparse.Namespace) -> CryoTwin:

@@ -16,6 +16,7 @@ from cryotwin_nb.cli.reading import (
     add_particles,
     check_outputs,
     components_of,
+    contrasts_of,
     load_model,
     read_particles,
     read_points,
@@ -76,7 +77,7 @@ def select(options: argparse.Namespace) -> int:
 def _select(options: argparse.Namespace) -> int:
     from cryotwin_nb.exchange import select_near, select_state, write_selection, write_states
     from cryotwin_nb.exchange.latents import matched
-    from cryotwin_nb.exchange.latents_record import recorded_status
+    from cryotwin_nb.exchange.latents_record import recorded_contrasts, recorded_status
     from cryotwin_nb.exchange.listing import listed_rows
     from cryotwin_nb.formats.origins import origin_of, record_of
     from cryotwin_nb.particles import image_quality
@@ -96,14 +97,17 @@ def _select(options: argparse.Namespace) -> int:
         raise InputError(options.particles[0], found, expected, remedy)
     if options.latents is None:
         z: Any = model.embed(particles, progress=True)
-        status = image_quality(particles).status
+        status, contrasts = image_quality(particles).status, contrasts_of(model, particles)
+        fitted = None if contrasts is None else np.stack([part.numpy() for part in contrasts])
     else:
         require_own_latents(options.latents, model, options.model)
         particles, places, points = matched(particles, options.latents)
         z, status = points[places], recorded_status(options.latents, len(points))[places]
+        fitted = recorded_contrasts(options.latents, len(points))
+        fitted = None if fitted is None else fitted[:, places]
     if options.all_states:
         _tell(status)
-        added = {"flip_hand": options.flip_hand, "columns": _column(status)}
+        added = {"flip_hand": options.flip_hand, "columns": _columns(status, fitted)}
         for path in write_states(output, particles, z, model.prior, least=options.least, **added):
             print(path)
         return DONE
@@ -112,7 +116,8 @@ def _select(options: argparse.Namespace) -> int:
     else:
         chosen = components_of(model.prior, options.state, options.labels, "--state")
         rows = select_state(z, model.prior, chosen, options.least)
-    columns = {} if output.suffix.lower() == ".pkl" else _column(status[rows])
+    of_rows = None if fitted is None else fitted[:, rows]
+    columns = {} if output.suffix.lower() == ".pkl" else _columns(status[rows], of_rows)
     write_selection(output, particles, rows, columns, **values_of(options, _writing()))
     _tell(status[rows])
     source = origin_of(output) or options.particles[0]
@@ -120,9 +125,13 @@ def _select(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _column(status: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the column of image statuses, if an image is not good: RELION warns of columns that it does not know."""
-    return {"image_status": status} if (status != "good").any() else {}
+def _columns(status: np.ndarray, contrasts: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Return columns of image statuses, if one is not good, and of contrasts (2, k) and their errors, if they vary.
+
+    There are no other columns, because RELION warns of those that it does not know.
+    """
+    columns = {"image_status": status} if (status != "good").any() else {}
+    return columns if contrasts is None else columns | {"contrast": contrasts[0], "contrast_error": contrasts[1]}
 
 
 def _tell(status: np.ndarray) -> None:

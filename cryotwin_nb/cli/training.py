@@ -13,6 +13,7 @@ from cryotwin_nb.cli.reading import (
     add_model,
     add_particles,
     check_outputs,
+    contrasts_of,
     load_model,
     read_particles,
 )
@@ -135,9 +136,10 @@ def _train(options: argparse.Namespace, is_main: bool) -> None:
     fit(model, particles, TrainingConfig(seed=options.seed, **values), resume=checkpoint if resumes else None)
     latents = model.embed(particles, progress=True)
     if is_main:
+        contrasts = contrasts_of(model, particles)
         with file_set(options.output):
             model.save(model_file)
-            save_latents(latents_file, latents, particles, fingerprint(model.state_dict()), model_file)
+            save_latents(latents_file, latents, particles, fingerprint(model.state_dict()), model_file, contrasts)
         if checkpoint != _checkpoint(options):
             os.replace(checkpoint, _checkpoint(options))
         print(f"{options.output}: {model.prior.n_components} components in {model.latent_dim} dimensions")
@@ -183,7 +185,8 @@ def _embed(options: argparse.Namespace, output: Path) -> int:
     model, particles = load_model(options), read_particles(options)
     check_outputs(options, [output, record_of(output)], output.parent, particles)
     z = model.embed(particles, progress=True, **values_of(options, _embedding()))
-    save_latents(output, z, particles, fingerprint(model.state_dict()), options.model)
+    weights, contrasts = fingerprint(model.state_dict()), contrasts_of(model, particles)
+    save_latents(output, z, particles, weights, options.model, contrasts)
     return DONE
 
 

@@ -14,14 +14,22 @@ from cryotwin_nb.formats.journals import settle
 from cryotwin_nb.formats.origins import chain_of, notes_in, record_of, written
 from cryotwin_nb.formats.outputs import digest_of
 from cryotwin_nb.formats.sets import file_set
+from cryotwin_nb.models.records import ImageContrasts
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.quality import image_quality
 
-_DIGEST, _WEIGHTS, _MODEL, _STATUS = "sha256", "weights", "model", "status"
+_DIGEST, _WEIGHTS, _MODEL, _STATUS, _CONTRASTS = "sha256", "weights", "model", "status", "contrasts"
 _GOOD = "good"
 
 
-def save_latents(path: Path, latents: Tensor, particles: Particles, weights: str, model: Path) -> None:
+def save_latents(
+    path: Path,
+    latents: Tensor,
+    particles: Particles,
+    weights: str,
+    model: Path,
+    contrasts: ImageContrasts | None = None,
+) -> None:
     """Write latents to a .npy file, completely or not at all, and the record beside it.
 
     Parameters
@@ -34,6 +42,8 @@ def save_latents(path: Path, latents: Tensor, particles: Particles, weights: str
         Particles that were embedded.
     weights, model : str, Path
         Fingerprint of the model's weights (`models.storage.fingerprint`), and its file, to name it in messages.
+    contrasts : ImageContrasts, optional
+        Contrasts of the images, if they vary.
     """
     chain = chain_of(particles.source, particles.source_rows)
     status = image_quality(particles).status
@@ -43,6 +53,8 @@ def save_latents(path: Path, latents: Tensor, particles: Particles, weights: str
             np.save(file, latents.numpy())
         notes: dict[str, str | Path] = {_DIGEST: digest_of(partial), _WEIGHTS: weights, _MODEL: model}
         notes[_STATUS] = json.dumps(odd)
+        if contrasts is not None:
+            notes[_CONTRASTS] = json.dumps([[round(value, 4) for value in part.tolist()] for part in contrasts])
         written(path, chain, notes=notes)
 
 
@@ -98,3 +110,25 @@ def recorded_status(path: Path, n: int) -> np.ndarray:
         remedy = f"Embed the particles again, or delete {record.name}."
         raise InputError(record, f"an unreadable status of images ({error})", f"rows below {n}", remedy) from error
     return status
+
+
+def recorded_contrasts(path: Path, n: int) -> np.ndarray | None:
+    """Return contrasts and their errors (2, n) float32 when the latents in a file were computed; None if all were 1.
+
+    Raises
+    ------
+    InputError
+        If the record cannot be read.
+    """
+    record = record_of(path)
+    words = notes_in(record, path.parent).get(_CONTRASTS) if record.is_file() else None
+    if words is None:
+        return None
+    try:
+        found = np.array(json.loads(str(words)), dtype=np.float32)
+        if found.shape != (2, n) or not np.isfinite(found).all():
+            raise ValueError(f"numbers of shape {found.shape}")
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        remedy = f"Embed the particles again, or delete {record.name}."
+        raise InputError(record, f"unreadable contrasts ({error})", f"contrasts of {n} images", remedy) from error
+    return found

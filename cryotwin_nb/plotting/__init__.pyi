@@ -3,7 +3,7 @@ from .curves import confusion_table as confusion_table, density_along_path as de
 from .training import LivePlot as LivePlot
 from .curves import fsc_curves as fsc_curves, isometry_scatter as isometry_scatter, noise_spectrum as noise_spectrum
 from .curves import occupancy_along_path as occupancy_along_path
-from .training import training_curves as training_curves
+from .training import spectrum as spectrum, training_curves as training_curves
 from .diagram import training_diagram as training_diagram
 from .latents import embedding_scatter as embedding_scatter, latent_scatter as latent_scatter
 from .particles import first_look as first_look, preparation as preparation

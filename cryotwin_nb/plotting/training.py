@@ -17,6 +17,7 @@ from cryotwin_nb.plotting.style import COLOURS, GREY, styled
 
 if TYPE_CHECKING:
     from cryotwin_nb.models.history import History
+    from cryotwin_nb.reconstruction.spectrum import Spectrum
 
 
 @styled
@@ -42,6 +43,33 @@ def training_curves(history: History) -> Figure:
         note = f"{np.mean(history.seconds):.1f} s per epoch, β = {history.beta[-1]:.3g}"
         panels[-1].text(1, 1, note, transform=panels[-1].transAxes, ha="right", va="bottom", color=GREY, size=8)
     return figure
+
+
+@styled
+def spectrum(found: Spectrum, ax: Axes | None = None) -> Axes:
+    """Plot the variance of each direction, with the noise floor, and the evidence of the images for it.
+
+    Parameters
+    ----------
+    found : Spectrum
+        Spectrum of a model (`model.spectrum`).
+    ax : Axes, optional
+        Axes to draw into.
+    """
+    ax = ax or plt.subplots(figsize=(4.2, 3.0))[1]
+    place, percent = np.arange(1, len(found.variances) + 1), 100 * np.array(found.variances)
+    live = place <= found.n_live
+    for some, colour, label in ((live, COLOURS[0], "supported (gain of an image)"), (~live, GREY, "not supported")):
+        if some.any():
+            ax.plot(place[some], percent[some], "o", color=colour, label=label)
+    for x, y, gain in zip(place[live], percent[live], np.array(found.gains)[live], strict=True):
+        ax.annotate(f"{gain:.2g} nats", (x, y), (5, 3), textcoords="offset points", size=8, color=COLOURS[0])
+    if found.noise_floor:
+        ax.axhline(100 * found.noise_floor, color=GREY, lw=0.8, ls="--", label="noise floor")
+    ax.set(xlabel="direction", ylabel="variance (% of the average map)", xlim=(0.5, len(place) + 1), yscale="log")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend()
+    return ax
 
 
 def _passes(history: History, panel: Axes) -> None:
