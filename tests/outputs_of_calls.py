@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -25,6 +26,7 @@ from cryotwin_nb.explorer.saving import write_snapshot
 from cryotwin_nb.formats.files import atomic
 from cryotwin_nb.formats.mrc import read_map
 from cryotwin_nb.formats.origins import chain_of, load, record_of
+from cryotwin_nb.models.records import ImageContrasts
 from cryotwin_nb.pathways.ridgeline import pathway_from_knots
 
 DARK = ["--contrast", "dark"]
@@ -119,7 +121,16 @@ def ready_latents(z: torch.Tensor) -> Any:
     def embed(*_: Any, **__: Any) -> torch.Tensor:
         return z.float()
 
-    return mock.patch.object(ct.CryoTwin, "embed", embed)
+    def contrasts(*_: Any, **__: Any) -> ImageContrasts:
+        return ImageContrasts(*torch.ones(2, len(z)))
+
+    return both(mock.patch.object(ct.CryoTwin, "embed", embed), mock.patch.object(ct.CryoTwin, "contrasts", contrasts))
+
+
+@contextmanager
+def both(first: Any, second: Any) -> Iterator[None]:
+    with first, second:
+        yield
 
 
 def command(*arguments: str) -> None:

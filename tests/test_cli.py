@@ -49,7 +49,9 @@ def test_train_options_reach_the_model(run, tmp_path):
     assert model.config["contrast"] is True
     assert float(model.networks.contrast_spread) > 0
     default = ct.CryoTwin.load(folder / "out" / "model.safetensors").config
-    assert default["n_basis"] == 12 and default["contrast"] is False
+    assert default["n_basis"] == 2 and default["contrast"] == "auto"  # noise: no direction is added
+    assert main([*arguments[:-1], f"{tmp_path / 'off'}", "--no-fit-contrast"]) == 0
+    assert ct.CryoTwin.load(tmp_path / "off" / "model.safetensors").config["contrast"] is False
 
 
 def test_the_other_architecture_can_be_asked_for(run, tmp_path, capsys):

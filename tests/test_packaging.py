@@ -230,9 +230,9 @@ def test_notebook_is_kept_with_pictures_and_without_widget_state(path):
 
 
 def test_defaults_are_the_papers_where_it_has_them_and_otherwise_as_documented():
-    """(C, T) = (100, 3), d = 8, (K, omega, M) = (11, 2, 1000); other defaults are as documented."""
+    """(C, T) = (100, 3), (K, omega, M) = (11, 2, 1000); other defaults are as documented."""
     documented = {
-        ct.CryoTwin: dict(latent_dim=8, n_components=100, noise_width=3.0, particle_radius=0.4, weighting="volume"),
+        ct.CryoTwin: dict(latent_dim="auto", n_components=100, noise_width=3.0, weighting="volume"),
         ct.ridgeline: dict(n_steps=11, omega=2.0, n_samples=1000, concentration=1.0, seed=0),
         ct.max_flux: dict(n_steps=11, exponent=1.0, spacing="length", seed=0),
         ct.find_routes: dict(max_routes=8, n_steps=11, least_share=0.02, n_draws=0),

@@ -143,7 +143,8 @@ def test_principal_components_are_those_of_the_covariance_of_the_maps(contrasts)
     torch.testing.assert_close(there @ new, tilde @ flat, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(new[1:] @ new[1:].T, torch.eye(3, dtype=torch.float64), rtol=0, atol=1e-5)
     moment = there.T @ there / 500
-    torch.testing.assert_close(moment[1:, 1:] / (1 + spread**2), variances.diag(), rtol=1e-4, atol=1e-4)
+    scale = float(tilde[:, 0].mean()) ** 2 / (1 + spread**2)  # of the variances of c to those of w = a c
+    torch.testing.assert_close(scale * moment[1:, 1:], variances.diag(), rtol=1e-4, atol=1e-4)
     assert there[:, 0].mean() == pytest.approx(1, abs=1e-9) and (variances.diff() < 0).all()
     assert moment[0, 1:].abs().max() < 1e-6 and there[:, 1:].mean(0).abs().max() < 1e-6
     assert spread == pytest.approx(float(there[:, 0].std(correction=0)), abs=1e-6)

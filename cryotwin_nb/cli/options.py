@@ -63,15 +63,12 @@ class Option(NamedTuple):
 
     def add_to(self, parser: argparse._ActionsContainer) -> None:
         """Add the option to a parser or to one of its argument groups."""
-        if self.kind is bool and self.default is None:  # unset: neither True nor False
-            act = argparse.BooleanOptionalAction
-            parser.add_argument(self.flag, dest=self.target, action=act, help=self.help.replace("%", "%%"))
-            return
         if self.kind is bool:
             action, text = (
                 ("store_false", f"Disable: {self.help}") if self.default is True else ("store_true", self.help)
             )
-            parser.add_argument(self.flag, dest=self.target, action=action, help=text.replace("%", "%%"))
+            unset: dict[str, Any] = {"default": None} if self.default is None else {}
+            parser.add_argument(self.flag, dest=self.target, action=action, help=text.replace("%", "%%"), **unset)
             return
         default = "" if self.default is None else f" (default: {self.default})"
         shown = None if self.choices else self.kind.__name__.upper()

@@ -46,6 +46,11 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         for option in group:
             if option.keyword not in _shared(networks) or title == "subspace":
                 option._replace(default=None).add_to(section)
+        if title == "subspace":
+            fixed = "do not fit contrasts, even if they vary"
+            section.add_argument(
+                "--no-fit-contrast", dest="fit_contrast", action="store_false", default=None, help=fixed
+            )
 
 
 def model_options() -> list[Option]:

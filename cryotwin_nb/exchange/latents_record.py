@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ from cryotwin_nb.formats.journals import settle
 from cryotwin_nb.formats.origins import chain_of, notes_in, record_of, written
 from cryotwin_nb.formats.outputs import digest_of
 from cryotwin_nb.formats.sets import file_set
-from cryotwin_nb.models.records import ImageContrasts
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.quality import image_quality
 
@@ -28,7 +28,7 @@ def save_latents(
     particles: Particles,
     weights: str,
     model: Path,
-    contrasts: ImageContrasts | None = None,
+    contrasts: Sequence[Tensor] | None = None,
 ) -> None:
     """Write latents to a .npy file, completely or not at all, and the record beside it.
 
@@ -42,8 +42,8 @@ def save_latents(
         Particles that were embedded.
     weights, model : str, Path
         Fingerprint of the model's weights (`models.storage.fingerprint`), and its file, to name it in messages.
-    contrasts : ImageContrasts, optional
-        Contrasts of the images, if they vary.
+    contrasts : pair of (n,) float32, optional
+        Contrasts of the images and their errors, if they vary.
     """
     chain = chain_of(particles.source, particles.source_rows)
     status = image_quality(particles).status

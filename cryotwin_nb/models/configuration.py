@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from cryotwin_nb.errors import InputError, choice, positive, whole
+from cryotwin_nb.errors import choice, positive, whole
 from cryotwin_nb.imaging.fourier import require_box_size
 from cryotwin_nb.models.coordinate import CoordinateNetworks
 from cryotwin_nb.models.networks import AUTO, NetworkOptions, require_radius
@@ -56,10 +56,3 @@ def _dimension(given: Any, architecture: str) -> int | str:
         return AUTO if ARCHITECTURES[architecture].makes_records else _PAPER
     given = int(given) if isinstance(given, str) and given.isdecimal() else given  # from the command line
     return whole("latent_dim", given, "Pass 'auto', or a positive integer; the paper uses 8.")
-
-
-def require_fitted(name: str, dim: int | str) -> None:
-    """Raise `InputError` if the images have not yet chosen the dimension of the latents, which `name` needs."""
-    if dim == AUTO:
-        sentence = f"{name} needs a fitted model: the dimension of the latents is chosen by the images."
-        raise InputError(name, "latent_dim='auto' before fit", "a fitted model", "Call fit first.", sentence)

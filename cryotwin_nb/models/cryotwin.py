@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from cryotwin_nb.errors import InputError, explained
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.moments import MixtureMoments, StoredMixture
-from cryotwin_nb.models.configuration import ARCHITECTURES, checked, require_fitted
+from cryotwin_nb.models.configuration import ARCHITECTURES, checked
 from cryotwin_nb.models.history import History
 from cryotwin_nb.models.networks import AUTO, require_records
 from cryotwin_nb.models.payload import FORMAT, read_payload, require_stored
-from cryotwin_nb.models.records import ImageContrasts, ImageLikelihood, require_latents
+from cryotwin_nb.models.records import ImageContrasts, ImageLikelihood, require_fitted, require_latents
 from cryotwin_nb.models.storage import REMEDY, read_model, write_model
 from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
 from cryotwin_nb.particles.particles import Particles
@@ -172,7 +172,7 @@ class CryoTwin(nn.Module):
 
     @torch.no_grad()
     def likelihood(self, particles: Particles, batch_size: int = 256, progress: bool = False) -> ImageLikelihood:
-        """Return the likelihood of latents given images, for a subspace model; arguments and errors: see `embed`."""
+        """Return the likelihood of latents given images; for `particles`, `batch_size`, `progress`, see `embed`."""
         networks = self.networks
         require_records("likelihood", networks, "Use the latents, model.embed(particles), or fit the model.")
         images = batches(self.imaging, particles, batch_size, "likelihood" if progress else None)
@@ -182,11 +182,10 @@ class CryoTwin(nn.Module):
 
     @torch.no_grad()
     def contrasts(self, particles: Particles, batch_size: int = 256, progress: bool = False) -> ImageContrasts:
-        """Return the contrast of each image and its error, as in `likelihood`; all are 1 if they do not vary."""
-        networks = self.networks
-        require_records("contrasts", networks, "Fit a subspace model.")
+        """Return the contrast of each image and its error; `particles`, `batch_size`, `progress`: see `likelihood`."""
+        require_records("contrasts", self.networks, "Fit a subspace model.")
         images = batches(self.imaging, particles, batch_size, "contrasts" if progress else None)
-        found = [(r.contrast, r.contrast_error) for r in map(networks.prepare, images)]
+        found = [(r.contrast, r.contrast_error) for r in map(self.networks.prepare, images)]
         return ImageContrasts(*(torch.cat(part).cpu() for part in zip(*found, strict=True)))
 
     @torch.no_grad()
@@ -212,7 +211,7 @@ class CryoTwin(nn.Module):
         return {"format": FORMAT, "config": self.config, "history": asdict(self.history), "state": state}
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the model to a .safetensors file, completely or not at all; missing folders are created."""
+        """Write the model to a .safetensors file at `path`, completely or not at all; missing folders are created."""
         require_fitted("save", self.config["latent_dim"])
         write_model(self.payload(), path)
 
@@ -220,12 +219,10 @@ class CryoTwin(nn.Module):
     def load(cls, path: str | os.PathLike, device: str | torch.device = "cpu") -> CryoTwin:
         """Read a model written by `save`, or the model in a checkpoint (.pt) of `fit`, without executing code from it.
 
-        The prior in a checkpoint is estimated from mini-batches; the final prior of a training run is more accurate.
-
         Parameters
         ----------
         path, device : path-like, str or torch.device
-            File to read; device for the model.
+            File to read; device for the model. The prior in a checkpoint is estimated from mini-batches.
 
         Raises
         ------
@@ -244,6 +241,9 @@ class CryoTwin(nn.Module):
         return model.to(device)
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Load a `state`; its noise spectrum can have a different number of rows."""
+        """Load a `state`; its noise spectrum can have other rows, and its networks fewer directions."""
+        dims = state["moments.first"].shape[1], len(state.get("networks.basis", ()))
+        if self.networks.makes_records and self.networks.resize(*dims):
+            self.follow()
         self.imaging.noise = torch.empty_like(state["networks.imaging.noise"], device=self.device)
         self.load_state_dict(state)

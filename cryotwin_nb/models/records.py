@@ -174,6 +174,13 @@ def transformed(mixture: GaussianMixture, matrix: Tensor, average: Tensor | floa
     return GaussianMixture.unchecked(mixture.weights, means, (covariances + covariances.mT) / 2)
 
 
+def require_fitted(name: str, dim: int | str) -> None:
+    """Raise `InputError` if the images have not yet chosen the dimension of the latents, which `name` needs."""
+    if dim == "auto":
+        sentence = f"{name} needs a fitted model: the dimension of the latents is chosen by the images."
+        raise InputError(name, "latent_dim='auto' before fit", "a fitted model", "Call fit first.", sentence)
+
+
 def require_latents(z: Tensor | np.ndarray, latent_dim: int) -> Tensor:
     """Return latents (m, d) as a float32 tensor; raise `InputError` unless there is at least one and all are finite."""
     expected = f"finite latents (m, {latent_dim}) with m at least 1"

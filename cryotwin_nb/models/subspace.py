@@ -101,10 +101,10 @@ class SubspaceNetworks(Networks):
         self.last = nn.Linear(width, self.latent_dim + self.n_components)
         self.curve = Curve(self.latent_dim, width, n_basis) if n_basis > self.latent_dim else None
 
-    def resize(self, latent_dim: int, n_basis: int) -> None:
-        """Keep the first `n_basis` directions, use the first `latent_dim` as latents, and start the layers anew."""
+    def resize(self, latent_dim: int, n_basis: int) -> bool:
+        """Keep `n_basis` directions, use the first `latent_dim` as latents, start the layers anew; return if needed."""
         if (latent_dim, n_basis) == (self.latent_dim, len(self.basis)):
-            return
+            return False
         self.latent_dim = latent_dim
         self.basis, self.variances = self.basis[:n_basis].clone(), self.variances[:n_basis].clone()
         self.power = self.power[:, : n_basis + 1].clone()
@@ -114,6 +114,7 @@ class SubspaceNetworks(Networks):
             self._make_layers()
         self.to(self.mask.device)
         self._reset_layers()
+        return True
 
     @property
     def eigenvolumes(self) -> Eigenvolumes:

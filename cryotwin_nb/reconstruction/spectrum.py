@@ -44,7 +44,7 @@ class Spectrum:
 
     @classmethod
     def of(cls, found: Eigenvolumes, chunks: Iterable[ImageBatch], imaging: ImageFormation, radius: float) -> Spectrum:
-        """Return the spectrum of maps, from images below a radius (grid units); shared by all processes."""
+        """Return the spectrum of maps `found` from `chunks` of images (`imaging`) below `radius`, grid units."""
         ball, n_basis = found.ball(radius), len(found.basis)
         lattice, count = found.lattice(ball), 0
         sums = torch.zeros(2, n_basis, dtype=torch.float64, device=lattice.device)

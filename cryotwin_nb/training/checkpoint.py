@@ -111,11 +111,8 @@ def read_checkpoint(
     if before not in (None, now) and distributed.rank() == 0:
         text = f"{path} was written with {before} threads and is resumed with {now};"
         warn_user(f"{text} the result will differ from that of an uninterrupted run by rounding errors.")
-    if payload["config"] != model.config:  # the images had chosen dimensions
-        dim, n_basis = (payload["config"][name] for name in ("latent_dim", "n_basis"))
-        model.networks.resize(n_basis if dim == AUTO else dim, n_basis)
-        model.networks.chosen = dim != AUTO
-        model.follow()
+    if model.networks.makes_records:
+        model.networks.chosen = payload["config"]["latent_dim"] != AUTO
     model.restore(payload["state"])
     model.history = History(**payload["history"])
     within = training["interrupted"]

@@ -14,7 +14,8 @@ from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.runtime.memory import available
 
 _UNITS = (140.0, 2.0, 0.5)  # memory of the closed-form passes / (4 D^3 bytes), a polynomial in the number of maps
-_EXAMINED = 1000  # images examined after a failure
+_EXAMINED, _SAMPLE = 1000, 64  # images examined after a failure, and before the work
+_ROUNDED = 1e-6  # deviation from the mean, relative to the grey values, that float32 hardly resolves
 
 
 def needed(box_size: int, n_maps: int) -> float:
@@ -82,21 +83,37 @@ def _advice(config: dict, free: float) -> str:
     return f"Bring the images to a smaller box with `prepare --box-size {size}`, or use fewer maps (n_basis=)."
 
 
+def require_values(particles: Particles) -> None:
+    """Raise `InputError` if the signal of the images was lost in rounding, because their mean is too large."""
+    _, spread, largest = _grey_values(particles, _SAMPLE)
+    if np.median(spread) < _ROUNDED * np.median(largest):
+        found, remedy = _rounded(spread, largest)
+        sentence = f"The images do not determine a map. They have {found}."
+        raise InputError(particles.where, found, "images that determine a map", remedy, sentence)
+
+
+def _grey_values(particles: Particles, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the rows of at most n images, their standard deviations and their largest absolute values."""
+    rows = np.linspace(0, len(particles) - 1, min(len(particles), n)).astype(int)
+    images = (particles.images([row])[0].astype(np.float64) for row in rows)
+    spread, largest = np.array([(image.std(), np.abs(image).max()) for image in images]).T
+    return rows, spread, largest
+
+
+def _rounded(spread: np.ndarray, largest: np.ndarray) -> tuple[str, str]:
+    found = f"grey values of about {np.median(largest):.3g} that deviate by {np.median(spread):.3g} from their mean"
+    return found, "Subtract the mean before images are stored as float32, and leave out constant images."
+
+
 def _examined(particles: Particles) -> tuple[str, str]:
     """Return what is unusual about the images, and what to do."""
-    rows = np.linspace(0, len(particles) - 1, min(len(particles), _EXAMINED)).astype(int)
-    spread, largest = (np.empty(len(rows)) for _ in range(2))
-    for i, row in enumerate(rows):
-        image = particles.images([row])[0].astype(np.float64)
-        spread[i], largest[i] = image.std(), np.abs(image).max()
-    usual = float(np.median(spread))
-    worst = int(largest.argmax())
+    rows, spread, largest = _grey_values(particles, _EXAMINED)
+    usual, worst = float(np.median(spread)), int(largest.argmax())
     where = particles.image_name(int(rows[worst]))
     if largest[worst] > 100 * max(float(np.median(largest)), usual):
         found = f"grey values up to {largest[worst]:.3g} in {where}; the median deviation is {usual:.3g}"
         return found, "Leave this image out with indices=, or extract it again."
-    if usual < 1e-6 * float(np.median(largest)):
-        found = f"grey values of about {float(np.median(largest)):.3g} that deviate by {usual:.3g} from their mean"
-        return found, "Subtract the mean before images are stored as float32, and leave out constant images."
+    if usual < _ROUNDED * float(np.median(largest)):
+        return _rounded(spread, largest)
     found = f"grey values that deviate by {usual:.3g} from their mean, and are up to {float(np.median(largest)):.3g}"
     return found, "Use images as extracted and normalised, neither masked nor filtered, with their own poses."

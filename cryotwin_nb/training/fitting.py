@@ -23,7 +23,7 @@ from cryotwin_nb.particles.writing import inputs_of
 from cryotwin_nb.runtime import distributed
 from cryotwin_nb.runtime.locks import writing
 from cryotwin_nb.training.config import TrainingConfig
-from cryotwin_nb.training.failures import failures_explained, require_device, require_memory
+from cryotwin_nb.training.failures import failures_explained, require_device, require_memory, require_values
 from cryotwin_nb.training.trainer import Trainer
 
 
@@ -97,6 +97,7 @@ def fit(
     distributed.require_enough(len(particles))
     progress = progress and distributed.rank() == 0
     particles = usable(particles, progress)
+    require_values(particles)
     model.to(require_device(config.device or ("cuda" if torch.cuda.is_available() else "cpu")))
     with ExitStack() as held:
         if config.checkpoint and distributed.rank() == 0:
