@@ -1,3 +1,4 @@
+from .barrier import MeasuredBarrier as MeasuredBarrier, measure_barrier as measure_barrier
 from .chain import (
     ridgeline_chain as ridgeline_chain,
     straight_resistances as straight_resistances,
