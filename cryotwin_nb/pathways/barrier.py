@@ -14,7 +14,7 @@ from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.groups import bootstrap_weights, number_groups
 from cryotwin_nb.mixture.points import require_points
 from cryotwin_nb.pathways.corridor import Corridor, Line, live_directions
-from cryotwin_nb.pathways.deconvolution import LineCounts
+from cryotwin_nb.pathways.deconvolution import LineCounts, LineDensity
 from cryotwin_nb.pathways.mixture_tube import log_mass_along
 from cryotwin_nb.pathways.ridgeline import Pathway
 
@@ -131,8 +131,8 @@ def measure_barrier(
     -----
     An image is counted if its squared distance to the path is below the 99 % quantile of chi squared. The metric is
     that of its own error and of the spread across the path, which is estimated from the images near it. Directions in
-    which the images only differ by their errors do not count. The positions along the path are deconvolved with a
-    penalised spline, whose penalty is chosen by left-out images. The state where the path starts ends at the first dip
+    which the images only differ by their errors do not count. The positions along the path are deconvolved with a few
+    Gaussians and a penalised spline, chosen by their evidence. The state where the path starts ends at the first dip
     of half a nat. If no image lies on 5 % of the path, there is no barrier (`gap`).
 
     Examples
@@ -209,14 +209,16 @@ def _measured(
         gap = float(stops[widest] / length), float(stops[widest + 1] / length)
         nothing = np.zeros(0)
         return MeasuredBarrier(np.nan, (np.nan, np.nan), 0, len(position), gap, np.nan, np.nan, nothing, nothing)
-    counts, ones = LineCounts.of(position, error), np.ones(len(position))
-    density = counts.smooth_density(ones, number.numpy())
+    counts = LineCounts.of(position, error)
+    once = (int(number.max()) + 1) / len(number)  # copies of an image do not add information
+    density = LineDensity.fitted(counts, np.full(len(position), once))
     energy = -density.log_density
     value, narrowest, densest = _highest(counts.grid, energy, length)
-    generator, draws = torch.Generator().manual_seed(seed), []
+    generator, third, kernel = torch.Generator().manual_seed(seed), np.random.default_rng(seed), counts.kernel
+    draws = []
     for _ in range(n_draws):
-        weights = bootstrap_weights(number, generator).numpy()
-        drawn = counts.density(counts.totals(weights), density.penalty, density)
+        weights = once * bootstrap_weights(number, generator).numpy()
+        drawn = density.drawn(weights, third, kernel)
         draws.append(_highest(counts.grid, -drawn.log_density, length)[0])
     low, high = np.quantile(draws, [0.05, 0.95]).tolist()
     half = _GAP * length / 2
