@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError, guarded
@@ -20,6 +21,7 @@ from cryotwin_nb.pathways.ridgeline import Pathway
 
 _GAP = 0.05  # a stretch of the path, as a fraction of its length, that must contain an image
 _SEPARATE = 0.5  # nats; a lower dip does not end a state
+_FEW, _CHANCE = 0.2, 1e-3  # share of near images, and probability of so few, below which images lie beside the path
 _FAR = 0.1  # fraction of the length; an end with an image nearer than this is not far from all images
 
 
@@ -159,6 +161,7 @@ def measure_barrier(
     _require_images_at_ends(corridor, x, noise)
     position, error, square = corridor.place(x, noise)
     on_path = (square < corridor.limit) & (position > line.position[0]) & (position < line.position[-1])
+    on_path[on_path] = _scattered_around(position[on_path], square[on_path], line.length, x.shape[1] - 1)
     position, error, number = position[on_path], error[on_path], number[on_path]
     return _measured(line.length, position, error, number_groups(number, len(number)), n_draws, seed)
 
@@ -178,6 +181,25 @@ def _points(
         remedy = "Pass one finite covariance per latent."
         raise InputError("noise_covariances", f"shape {noise.shape}", f"({len(x)}, {dim}, {dim})", remedy)
     return x, noise, groups
+
+
+def _scattered_around(position: np.ndarray, square: np.ndarray, length: float, dim: int) -> np.ndarray:
+    """Return which images (n,) lie in a stretch whose images scatter around the path, not beside it.
+
+    Half of the images of a path are nearer to it than the median of chi squared. If significantly fewer are, and less
+    than a fifth, the images of that stretch belong to structures beside the path and only reach it by their errors.
+    """
+    if dim == 0:
+        return np.ones(len(position), bool)
+    stretch = np.floor(position / (_GAP / 2 * length)).astype(np.int64)
+    stretch -= stretch.min(initial=0)
+    window = np.ones(3)
+    total, near = (
+        np.convolve(np.bincount(stretch, weights, minlength=3), window, "same")
+        for weights in (np.ones(len(square)), (square < stats.chi2.median(dim)).astype(float))
+    )
+    beside = (near < _FEW * total) & (stats.binom.cdf(near, total, 0.5) < _CHANCE)
+    return ~beside[stretch]
 
 
 def _require_images_at_ends(corridor: Corridor, x: np.ndarray, noise: np.ndarray | None) -> None:
