@@ -12,9 +12,9 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+from common import machine, write_results
 
 import cryotwin_nb as ct
-from common import machine, write_results
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,10 @@ def accuracy() -> list[dict]:
             truth = planted.true_barrier()
             row = {"barrier": truth, "density": number, "n": n, "measured": found.value, "interval": found.interval}
             rows.append(row | {"seconds": round(time.perf_counter() - started, 1)})
-            print(f"barrier {truth:.2f}  density {number}  n = {n:,}  {found}  error {found.value - truth:+.2f}", flush=True)
+            print(
+                f"barrier {truth:.2f}  density {number}  n = {n:,}  {found}  error {found.value - truth:+.2f}",
+                flush=True,
+            )
     return rows
 
 

@@ -183,9 +183,7 @@ class CryoTwin(nn.Module):
         networks = self.networks
         require_records("likelihood", networks, "Use the latents, model.embed(particles), or fit the model.")
         images = batches(self.imaging, particles, batch_size, "likelihood" if progress else None)
-        records = [networks.prepare(batch) for batch in images]
-        b, precision = (torch.cat([getattr(r, name) for r in records]) for name in ("b", "precision"))
-        return ImageLikelihood(networks.coefficients, networks.variances, b, precision, particles.identity)
+        return ImageLikelihood.of(networks, map(networks.prepare, images), particles.identity)
 
     @torch.no_grad()
     def volumes(self, z: Tensor | np.ndarray) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from cryotwin_nb.mixture.gaussian import GaussianMixture
-from cryotwin_nb.pathways.corridor import Line, bounded
+from cryotwin_nb.pathways.corridor import bounded
+from cryotwin_nb.pathways.line import Line
 
 _EDGE = 4.2  # variance of the tube's Gaussian edge, in units of the variance of the density across the path
 _ROUNDS = 10  # rounds in which that variance is found
@@ -17,7 +18,7 @@ _LIVE = 0.1  # least ratio of the variance between components to that within the
 
 
 def log_mass_along(prior: GaussianMixture, curve: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return the arc length (N,) of nodes along a path, the log of the mass per unit length there, and the path's length.
+    """Return the arc length (N,) along a path, the log of the mass per unit length there, and the length of the path.
 
     Parameters
     ----------
@@ -39,7 +40,11 @@ def log_mass_along(prior: GaussianMixture, curve: np.ndarray) -> tuple[np.ndarra
     points, frames = torch.from_numpy(line.points), torch.from_numpy(line.frames)
     log_weights, dim = prior.weights.cpu().clamp_min(1e-300).log(), points.shape[1]
     if dim == 1:
-        return line.position, _log_joint(points[:, None] - means, covariances, log_weights).logsumexp(1).numpy(), line.length
+        return (
+            line.position,
+            _log_joint(points[:, None] - means, covariances, log_weights).logsumexp(1).numpy(),
+            line.length,
+        )
     spread = frames.mT @ torch.tensordot(prior.weights.cpu(), covariances, 1) @ frames
     precision = torch.linalg.inv(covariances)
     crossing = torch.einsum("nda,cde,neb->ncab", frames, precision, frames)
