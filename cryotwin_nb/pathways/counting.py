@@ -36,7 +36,8 @@ class MeasuredBarrier:
     gap : tuple of float, optional
         Longest stretch without an image, as fractions of the arc length, if it is longer than 5 %.
     narrowest, densest : float
-        Arc length at the narrowest place and at the densest place of the first state, latent units; NaN if not measured.
+        Arc length at the narrowest place, and at the densest place of the first state, latent units; NaN if not
+        measured.
     position : (M,) float64
         Arc length, latent units; negative before the start.
     profile : (M,) float64

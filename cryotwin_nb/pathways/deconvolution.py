@@ -1,8 +1,8 @@
 """Density along a line from positions with known errors (deconvolution), with draws for intervals.
 
 The log density is that of a few Gaussians plus a spline whose third differences are penalised. The number of Gaussians
-and the penalty maximise the evidence (marginal likelihood, Laplace approximation; the Gaussians cost half the log of the
-number of positions per parameter). States that are Gaussians need no spline, and other shapes need no Gaussians.
+and the penalty maximise the evidence (marginal likelihood, Laplace approximation; each parameter of the Gaussians costs
+half the log of the number of positions). States that are Gaussians need no spline, other shapes need no Gaussians.
 Positions are counted in small bins, for a few classes of errors, so the time of a fit does not depend on their number.
 """
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.interpolate import BSpline
+from scipy.sparse import csr_matrix
 
 _BINS, _CLASSES, _SPLINES = 240, 8, 96  # bins of positions, classes of errors, basis functions
 _PENALTIES = 10.0 ** np.array([8, *np.arange(6, -1.1, -0.5)])  # of the third differences; tried from smooth to rough
@@ -29,7 +30,7 @@ class LineCounts:
     ----------
     grid : (M,) float64
         Equally spaced points at which the density is evaluated.
-    splines : (M, B) float64
+    splines : (M, B) sparse float64
         Values of the basis functions there.
     position, variance : (R,) float64
         Position of each row of counts, and the mean variance of its errors.
@@ -38,7 +39,7 @@ class LineCounts:
     """
 
     grid: np.ndarray
-    splines: np.ndarray
+    splines: csr_matrix
     position: np.ndarray
     variance: np.ndarray
     row: np.ndarray
@@ -202,6 +203,7 @@ class LineDensity:
         of the third differences from `third`.
         """
         splines, x = self.counts.splines, self.coefficients
+        across = splines.T.tocsr()
         base = 0.0 if self.gaussians is None else self.gaussians.log_density(self.counts.grid)
         differences = np.diff(np.eye(len(x)), 3, axis=0)
         rough = self.penalty * differences.T @ differences + _RIDGE * np.eye(len(x))
@@ -216,7 +218,7 @@ class LineDensity:
 
         mass, evidence, value = evaluated(x)
         for _ in range(_NEWTON):
-            expected = (kernel * mass) @ splines / evidence[:, None] - mass @ splines
+            expected = (across @ (kernel * mass).T).T / evidence[:, None] - across @ mass
             information = (expected * totals[:, None]).T @ expected + rough
             step = np.linalg.solve(information, expected.T @ totals - rough @ x + pull)
             for scale in 0.5 ** np.arange(12):
@@ -231,8 +233,8 @@ class LineDensity:
         return replace(self, coefficients=x), value, information
 
 
-def _splines(grid: np.ndarray) -> np.ndarray:
+def _splines(grid: np.ndarray) -> csr_matrix:
     """Return the values (M, B) of equally spaced cubic B-splines on a grid (M,)."""
     step = (grid[-1] - grid[0]) / (_SPLINES - 3)
     knots = grid[0] + step * np.arange(-3, _SPLINES + 1)
-    return BSpline.design_matrix(grid.clip(knots[3], knots[-4]), knots, 3).toarray()
+    return BSpline.design_matrix(grid.clip(knots[3], knots[-4]), knots, 3).tocsr()

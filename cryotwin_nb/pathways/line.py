@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def _frames(tangents: np.ndarray) -> np.ndarray:
     """Return unit vectors perpendicular to each tangent, carried along by the smallest rotations."""
     frame = np.linalg.svd(tangents[:1])[2][1:].T
     frames = [frame]
-    for before, now in zip(tangents[:-1], tangents[1:], strict=True):
+    for before, now in pairwise(tangents):
         turn = np.outer(now, before) - np.outer(before, now)
         frame = frame + turn @ frame + turn @ turn @ frame / max(1 + before @ now, 1e-6)
         frame = np.linalg.qr(frame - np.outer(now, now @ frame))[0] if frame.shape[1] > 1 else frame
