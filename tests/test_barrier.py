@@ -108,9 +108,7 @@ def test_an_end_far_from_all_images_is_refused_with_the_distance():
     x, noise = BENT.sample(2_000, seed=1)
     away = BENT.curve() + np.linspace(0, 4, 200)[:, None] * np.array([0.0, 1.0])
     nearest = np.linalg.norm(x - away[-1], axis=1).min()
-    with pytest.raises(
-        InputError, match=rf"end of the path is far from all images: the nearest is {nearest:.3g} "
-    ):
+    with pytest.raises(InputError, match=rf"end of the path is far from all images: the nearest is {nearest:.3g} "):
         ct.measure_barrier(away, x, noise)
     with pytest.raises(InputError, match="start of the path is far"):
         ct.measure_barrier(away[::-1].copy(), x, noise)

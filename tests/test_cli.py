@@ -426,11 +426,58 @@ def test_the_method_asked_for_is_used(far_apart, tmp_path, options, method):
     assert json.loads((tmp_path / "path" / "path.json").read_text())["method"] == method
 
 
-def test_a_high_barrier_is_noted_and_a_low_one_is_not(far_apart, run, tmp_path, capsys):
+def test_a_high_barrier_of_the_mixture_is_noted_and_a_low_one_is_not(far_apart, run, tmp_path, capsys):
     assert main([*far_apart, "--method", "ridgeline"]) == 0
-    assert "note: the density falls to e^-" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "nats in the mixture; no images were counted" in printed.out
+    assert "note: no images were counted. Pass --particles or --latents" in printed.err
     model = ct.CryoTwin.load(run[0] / "out" / "model.safetensors")
     model.prior = ct.GaussianMixture([0.5, 0.5], [[0.0, 0.0], [2.0, 0.0]], np.stack([np.eye(2)] * 2))
     model.save(tmp_path / "far.safetensors")
     assert main([*far_apart, "--method", "ridgeline", "--overwrite"]) == 0
-    assert "note: the density" not in capsys.readouterr().err
+    assert "note:" not in capsys.readouterr().err
+
+
+def latents_along(folder: Path, bend: float) -> list[str]:
+    """Write latents along a bent line between the ends of `far_apart`, and return the option that reads them."""
+    generator = np.random.default_rng(0)
+    share = generator.uniform(-0.05, 1.05, 4_000)
+    z = np.column_stack([40 * share, bend * np.sin(np.pi * share)]) + 0.5 * generator.normal(size=(4_000, 2))
+    np.save(folder / "z.npy", z)
+    return ["--latents", f"{folder / 'z.npy'}"]
+
+
+def test_the_barrier_counts_the_images_that_are_given(far_apart, tmp_path, capsys):
+    options = ["--method", "ridgeline", "--overwrite", "--n-samples", "1", "--omega", "1.01"]
+    assert main([*far_apart, *options, *latents_along(tmp_path, 40.0)]) == 0
+    printed = capsys.readouterr()
+    assert "maps; not measured: no image between" in printed.out
+    assert "note: part of the path holds no image. Try --method max_flux." in printed.err
+    assert "--latents" not in printed.err
+    stored = json.loads((tmp_path / "path" / "path.json").read_text())["measured_barrier"]
+    assert stored["nats"] is None and stored["source"] == "images" and len(stored["empty_stretch"]) == 2
+
+
+def test_barriers_of_routes_and_paths_are_the_same_figure(far_apart, tmp_path, capsys):
+    given = latents_along(tmp_path, 12.0)
+    assert main([*far_apart, "--json", *given]) == 0
+    path = json.loads(capsys.readouterr().out)["measured_barrier"]
+    assert path["images_on_path"] > 1_000 and path["interval"][0] <= path["nats"] <= path["interval"][1]
+    assert main(["routes", far_apart[1], "--start", "0", "--end", "1", "--json", *given]) == 0
+    route = json.loads(capsys.readouterr().out)["routes"][0]["measured_barrier"]
+    assert route["nats"] == pytest.approx(path["nats"], abs=0.2) and route["source"] == "images"
+    assert main(["routes", far_apart[1], "--start", "0", "--end", "1", *given]) == 0
+    assert "images at its narrowest" in capsys.readouterr().out
+
+
+def test_the_images_of_particles_are_counted(run, tmp_path, capsys):
+    model, star = f"{run[0] / 'out' / 'model.safetensors'}", f"{run[0] / 'p.star'}"
+    trained = ct.CryoTwin.load(model)
+    z = trained.embed(ct.Particles.read(star, contrast="dark"))
+    low, high = z.quantile(0.3, dim=0), z.quantile(0.7, dim=0)
+    trained.prior = ct.GaussianMixture([0.5, 0.5], torch.stack([low, high]), np.stack([np.cov(z.T) / 4] * 2))
+    trained.save(tmp_path / "two.safetensors")
+    command = ["pathway", f"{tmp_path / 'two.safetensors'}", "--start", "0", "--end", "1"]
+    options = ["--output", f"{tmp_path / 'p'}", "--particles", star, "--contrast", "dark", "--json"]
+    assert main([*command, *options]) == 0
+    assert json.loads(capsys.readouterr().out)["measured_barrier"]["source"] == "images"
