@@ -438,18 +438,10 @@ def test_a_high_barrier_of_the_mixture_is_noted_and_a_low_one_is_not(far_apart, 
     assert "note:" not in capsys.readouterr().err
 
 
-def latents_along(folder: Path, bend: float) -> list[str]:
-    """Write latents along a bent line between the ends of `far_apart`, and return the option that reads them."""
-    generator = np.random.default_rng(0)
-    share = generator.uniform(-0.05, 1.05, 4_000)
-    z = np.column_stack([40 * share, bend * np.sin(np.pi * share)]) + 0.5 * generator.normal(size=(4_000, 2))
-    np.save(folder / "z.npy", z)
-    return ["--latents", f"{folder / 'z.npy'}"]
-
-
 def test_the_barrier_counts_the_images_that_are_given(far_apart, tmp_path, capsys):
-    options = ["--method", "ridgeline", "--overwrite", "--n-samples", "1", "--omega", "1.01"]
-    assert main([*far_apart, *options, *latents_along(tmp_path, 40.0)]) == 0
+    model = ct.CryoTwin.load(far_apart[1])
+    np.save(tmp_path / "z.npy", model.prior.sample(2_000, seed=0))
+    assert main([*far_apart, "--method", "ridgeline", "--latents", f"{tmp_path / 'z.npy'}"]) == 0
     printed = capsys.readouterr()
     assert "maps; not measured: no image between" in printed.out
     assert "note: part of the path holds no image. Try --method max_flux." in printed.err
@@ -459,15 +451,24 @@ def test_the_barrier_counts_the_images_that_are_given(far_apart, tmp_path, capsy
 
 
 def test_barriers_of_routes_and_paths_are_the_same_figure(far_apart, tmp_path, capsys):
-    given = latents_along(tmp_path, 12.0)
+    model = ct.CryoTwin.load(far_apart[1])
+    model.prior = ct.GaussianMixture([0.5, 0.5], [[0.0, 0.0], [5.0, 0.0]], np.stack([np.eye(2)] * 2))
+    model.save(far_apart[1])
+    np.save(tmp_path / "z.npy", model.prior.sample(4_000, seed=0))
+    given = ["--latents", f"{tmp_path / 'z.npy'}"]
     assert main([*far_apart, "--json", *given]) == 0
     path = json.loads(capsys.readouterr().out)["measured_barrier"]
-    assert path["images_on_path"] > 1_000 and path["interval"][0] <= path["nats"] <= path["interval"][1]
+    expected = 2.5**2 / 2 - np.log(2)
+    assert path["nats"] == pytest.approx(expected, abs=0.3) and path["images_on_path"] > 3_900
+    assert path["interval"][0] <= path["nats"] <= path["interval"][1] and path["source"] == "images"
     assert main(["routes", far_apart[1], "--start", "0", "--end", "1", "--json", *given]) == 0
     route = json.loads(capsys.readouterr().out)["routes"][0]["measured_barrier"]
-    assert route["nats"] == pytest.approx(path["nats"], abs=0.2) and route["source"] == "images"
+    assert route["nats"] == pytest.approx(path["nats"], abs=0.1)
     assert main(["routes", far_apart[1], "--start", "0", "--end", "1", *given]) == 0
     assert "images at its narrowest" in capsys.readouterr().out
+    assert main([*far_apart, "--json", "--overwrite"]) == 0
+    alone = json.loads(capsys.readouterr().out)["measured_barrier"]
+    assert alone["nats"] == pytest.approx(expected, abs=0.05) and alone["source"] == "mixture"
 
 
 def test_the_images_of_particles_are_counted(run, tmp_path, capsys):

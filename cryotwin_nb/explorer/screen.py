@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -143,7 +142,7 @@ class Screen:
         if self.answer is not None:
             step = self._controls.step.value
             drawing = profile_svg(self.answer.profile, step, self.answer.support)
-            self._controls.profile.value = f"{drawing}<div>{escape(self.answer.barrier)}</div>"
+            self._controls.profile.value = f"{drawing}<div>{html.escape(self.answer.barrier)}</div>"
 
     def _show_contour(self) -> None:
         if self.answer is not None:
