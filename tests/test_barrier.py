@@ -20,7 +20,7 @@ from cryotwin_nb.pathways.deconvolution import LineCounts, LineDensity
 from cryotwin_nb.pathways.line import Line
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-from barriers import Planted, family
+from barriers import Planted, family, with_dead
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BENT = Planted(2.0, live=2, bend=2.5, width=0.1, error=(0.05, 0.15))
@@ -44,16 +44,6 @@ def test_without_removing_the_errors_the_barrier_would_be_too_low():
     x, noise = planted.sample(8_000, seed=0)
     assert ct.measure_barrier(planted.curve(), x, n_draws=2).value < 2.2
     assert ct.measure_barrier(planted.curve(), x, noise, n_draws=2).value == pytest.approx(3.0, abs=0.5)
-
-
-def with_dead(x: np.ndarray, noise: np.ndarray, n: int, seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """Return the same images with `n` more directions, in which they only differ by errors."""
-    generator = np.random.default_rng(seed)
-    sizes = generator.uniform(0.02, 0.5, (len(x), n))
-    more = np.zeros((len(x), x.shape[1] + n, x.shape[1] + n))
-    more[:, : x.shape[1], : x.shape[1]] = noise
-    more[:, range(x.shape[1], more.shape[1]), range(x.shape[1], more.shape[1])] = sizes**2
-    return np.concatenate([x, sizes * generator.normal(size=sizes.shape)], axis=1), more
 
 
 @pytest.mark.parametrize("live", [1, 2, 3])
@@ -173,6 +163,15 @@ def test_images_behind_the_start_count_for_its_state():
     position = np.linspace(-2, 0.5, 500)
     assert highest(position, energy(position), 0.5)[0] == pytest.approx(2.0, abs=0.01)
     assert highest(position, energy(position), 0.5)[2] == pytest.approx(-0.5, abs=0.01)
+
+
+def test_a_state_without_spread_is_as_dense_as_its_images_in_a_stretch():
+    """All images of the two states are equal but for their errors; counts in stretches of 5 % are the oracle."""
+    generator = np.random.default_rng(0)
+    s = np.concatenate([np.zeros(4_000), np.full(2_000, 10.0), generator.uniform(0, 10, 1_000)])
+    x = (s + 0.2 * generator.normal(size=len(s)))[:, None]
+    found = ct.measure_barrier(np.array([[0.0], [10.0]]), x, np.full((len(x), 1, 1), 0.04), n_draws=2)
+    assert found.value == pytest.approx(np.log(4_025 / 40), abs=0.5) and 20 < found.n_narrowest < 75
 
 
 def test_a_denser_state_on_the_way_does_not_count_as_the_start():

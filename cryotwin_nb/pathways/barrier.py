@@ -13,7 +13,7 @@ from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.groups import number_groups
 from cryotwin_nb.mixture.points import require_points
 from cryotwin_nb.pathways.corridor import Corridor, live_directions
-from cryotwin_nb.pathways.counting import MeasuredBarrier, count_images, highest, scattered_around
+from cryotwin_nb.pathways.counting import MeasuredBarrier, averaged, count_images, highest, scattered_around
 from cryotwin_nb.pathways.line import Line
 from cryotwin_nb.pathways.mixture_tube import log_mass_along
 from cryotwin_nb.pathways.ridgeline import Pathway
@@ -67,8 +67,8 @@ def measure_barrier(
     An image is counted if its squared distance to the path is below the 99 % quantile of chi squared. The metric is
     that of its own error and of the spread across the path, which is estimated from the images near it. Directions in
     which the images only differ by their errors do not count. The positions along the path are deconvolved with a few
-    Gaussians and a penalised spline, chosen by their evidence. The state where the path starts ends at the first dip
-    of half a nat. If no image lies on 5 % of the path, there is no barrier (`gap`).
+    Gaussians and a penalised spline, chosen by their evidence, and averaged over 5 % of the path. The state where the
+    path starts ends at the first dip of half a nat. If no image lies on 5 % of the path, there is no barrier (`gap`).
 
     Examples
     --------
@@ -139,6 +139,7 @@ def _require_images_at_ends(corridor: Corridor, x: np.ndarray, noise: np.ndarray
 def _of_mixture(prior: GaussianMixture, curve: np.ndarray) -> MeasuredBarrier:
     """Return the barrier of a mixture: the integral of its density across the path, without images."""
     position, log_mass, length = log_mass_along(prior, curve)
+    log_mass = averaged(position, log_mass, length)
     value, narrowest, densest = highest(position, -log_mass, length)
     profile = -log_mass - np.interp(densest, position, -log_mass)
     nan = (np.nan, np.nan)

@@ -14,6 +14,7 @@ from cryotwin_nb.mixture.groups import bootstrap_weights
 from cryotwin_nb.pathways.deconvolution import LineCounts, LineDensity
 
 _GAP = 0.05  # a stretch of the path, as a fraction of its length, that must contain an image
+_WITHIN = 10  # points at which the density is averaged over such a stretch
 _SEPARATE = 0.5  # nats; a lower dip does not end a state
 _FEW, _CHANCE = 0.2, 1e-3  # share of near images, and probability of so few, below which images lie beside the path
 
@@ -26,11 +27,12 @@ class MeasuredBarrier:
     ----------
     value : float
         -log of the images per unit length at the narrowest place, less that at the densest place of the state where
-        the path starts, nats; NaN if not measured.
+        the path starts, nats; NaN if not measured. A place is a stretch of 5 % of the arc length.
     interval : tuple of float
         90 % interval of `value` (Bayesian bootstrap), nats; NaN without images.
     n_narrowest : int
-        Number of images in the 5 % of the arc length around the narrowest place; 0 without images.
+        Number of images in the 5 % of the arc length around the narrowest place, without the spill of neighbouring
+        places by errors (deconvolution); 0 without images.
     n_on_path : int
         Number of images that lie on the path or on its straight prolongations.
     gap : tuple of float, optional
@@ -114,21 +116,31 @@ def count_images(
     counts = LineCounts.of(position, error)
     once = (int(number.max()) + 1) / len(number)  # copies of an image do not add information
     density = LineDensity.fitted(counts, np.full(len(position), once))
-    energy = -density.log_density
+    energy = -averaged(counts.grid, density.log_density, length)
     value, narrowest, densest = highest(counts.grid, energy, length)
     generator, third, kernel = torch.Generator().manual_seed(seed), np.random.default_rng(seed), counts.kernel
     draws = []
     for _ in range(n_draws):
         weights = once * bootstrap_weights(number, generator).numpy()
         drawn = density.drawn(weights, third, kernel)
-        draws.append(highest(counts.grid, -drawn.log_density, length)[0])
+        draws.append(highest(counts.grid, -averaged(counts.grid, drawn.log_density, length), length)[0])
     low, high = np.quantile(draws, [0.05, 0.95]).tolist()
-    half = _GAP * length / 2
-    centre = float(np.clip(narrowest, half, length - half))
-    n_narrowest = int((np.abs(inside - centre) <= half).sum())
+    there = float(np.exp(-np.interp(narrowest, counts.grid, energy))) * _GAP * length * len(position)
     profile = energy - np.interp(densest, counts.grid, energy)
     interval = min(low, value), max(high, value)
-    return MeasuredBarrier(value, interval, n_narrowest, len(position), None, narrowest, densest, counts.grid, profile)
+    return MeasuredBarrier(value, interval, round(there), len(position), None, narrowest, densest, counts.grid, profile)
+
+
+def averaged(position: np.ndarray, log_density: np.ndarray, length: float) -> np.ndarray:
+    """Return the log of a density averaged over 5 % of the path, at each position (M,).
+
+    A state without any spread would otherwise be infinitely dense.
+    """
+    offsets = (np.arange(_WITHIN) + 0.5) / _WITHIN - 0.5
+    nearby = position[:, None] + _GAP * length * offsets
+    values = np.interp(nearby, position, log_density)
+    top = values.max(1)
+    return top + np.log(np.exp(values - top[:, None]).mean(1))
 
 
 def highest(position: np.ndarray, energy: np.ndarray, length: float) -> tuple[float, float, float]:

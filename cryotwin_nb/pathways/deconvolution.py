@@ -109,7 +109,7 @@ class Gaussians:
             mean, mass = means + gain * away, share.sum(0) + 1e-9
             weights, means = mass / mass.sum(), (share * mean).sum(0) / mass
             second = (share * (variances * (1 - gain) + (mean - means) ** 2)).sum(0) / mass
-            variances = second.clip((2 * counts.step) ** 2)
+            variances = second.clip((counts.step / 2) ** 2)
         return Gaussians(weights, means, variances, value)
 
     def log_density(self, grid: np.ndarray) -> np.ndarray:
