@@ -15,6 +15,7 @@ from .particles import Particles as Particles
 from .particles import Quality as Quality
 from .particles import image_quality as image_quality
 from .pathways import Pathway as Pathway, bootstrap_path as bootstrap_path, find_routes as find_routes
+from .pathways import MeasuredBarrier as MeasuredBarrier, measure_barrier as measure_barrier
 from .pathways import find_states as find_states, max_flux as max_flux, ridgeline as ridgeline
 from .pathways import ridgeline_chain as ridgeline_chain
 from .preparation import Finding as Finding, FirstLook as FirstLook, Preparation as Preparation

@@ -428,11 +428,59 @@ def test_the_method_asked_for_is_used(far_apart, tmp_path, options, method):
     assert json.loads((tmp_path / "path" / "path.json").read_text())["method"] == method
 
 
-def test_a_high_barrier_is_noted_and_a_low_one_is_not(far_apart, run, tmp_path, capsys):
+def test_a_high_barrier_of_the_mixture_is_noted_and_a_low_one_is_not(far_apart, run, tmp_path, capsys):
     assert main([*far_apart, "--method", "ridgeline"]) == 0
-    assert "note: the density falls to e^-" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "nats in the mixture; no images were counted" in printed.out
+    assert "note: no images were counted. Pass --particles or --latents" in printed.err
     model = ct.CryoTwin.load(run[0] / "out" / "model.safetensors")
     model.prior = ct.GaussianMixture([0.5, 0.5], [[0.0, 0.0], [2.0, 0.0]], np.stack([np.eye(2)] * 2))
     model.save(tmp_path / "far.safetensors")
     assert main([*far_apart, "--method", "ridgeline", "--overwrite"]) == 0
-    assert "note: the density" not in capsys.readouterr().err
+    assert "note:" not in capsys.readouterr().err
+
+
+def test_the_barrier_counts_the_images_that_are_given(far_apart, tmp_path, capsys):
+    model = ct.CryoTwin.load(far_apart[1])
+    np.save(tmp_path / "z.npy", model.prior.sample(2_000, seed=0))
+    assert main([*far_apart, "--method", "ridgeline", "--latents", f"{tmp_path / 'z.npy'}"]) == 0
+    printed = capsys.readouterr()
+    assert "maps; not measured: no image between" in printed.out
+    assert "note: part of the path holds no image. Try --method max_flux." in printed.err
+    assert "--latents" not in printed.err
+    stored = json.loads((tmp_path / "path" / "path.json").read_text())["measured_barrier"]
+    assert stored["nats"] is None and stored["source"] == "images" and len(stored["empty_stretch"]) == 2
+
+
+def test_barriers_of_routes_and_paths_are_the_same_figure(far_apart, tmp_path, capsys):
+    model = ct.CryoTwin.load(far_apart[1])
+    model.prior = ct.GaussianMixture([0.5, 0.5], [[0.0, 0.0], [5.0, 0.0]], np.stack([np.eye(2)] * 2))
+    model.save(far_apart[1])
+    np.save(tmp_path / "z.npy", model.prior.sample(4_000, seed=0))
+    given = ["--latents", f"{tmp_path / 'z.npy'}"]
+    assert main([*far_apart, "--json", *given]) == 0
+    path = json.loads(capsys.readouterr().out)["measured_barrier"]
+    expected = 2.5**2 / 2 - np.log(2)
+    assert path["nats"] == pytest.approx(expected, abs=0.3) and path["images_on_path"] > 3_900
+    assert path["interval"][0] <= path["nats"] <= path["interval"][1] and path["source"] == "images"
+    assert main(["routes", far_apart[1], "--start", "0", "--end", "1", "--json", *given]) == 0
+    route = json.loads(capsys.readouterr().out)["routes"][0]["measured_barrier"]
+    assert route["nats"] == pytest.approx(path["nats"], abs=0.1)
+    assert main(["routes", far_apart[1], "--start", "0", "--end", "1", *given]) == 0
+    assert "images at its narrowest" in capsys.readouterr().out
+    assert main([*far_apart, "--json", "--overwrite"]) == 0
+    alone = json.loads(capsys.readouterr().out)["measured_barrier"]
+    assert alone["nats"] == pytest.approx(expected, abs=0.05) and alone["source"] == "mixture"
+
+
+def test_the_images_of_particles_are_counted(run, tmp_path, capsys):
+    model, star = f"{run[0] / 'out' / 'model.safetensors'}", f"{run[0] / 'p.star'}"
+    trained = ct.CryoTwin.load(model)
+    z = trained.embed(ct.Particles.read(star, contrast="dark"))
+    low, high = z.quantile(0.3, dim=0), z.quantile(0.7, dim=0)
+    trained.prior = ct.GaussianMixture([0.5, 0.5], torch.stack([low, high]), np.stack([np.cov(z.T) / 4] * 2))
+    trained.save(tmp_path / "two.safetensors")
+    command = ["pathway", f"{tmp_path / 'two.safetensors'}", "--start", "0", "--end", "1"]
+    options = ["--output", f"{tmp_path / 'p'}", "--particles", star, "--contrast", "dark", "--json"]
+    assert main([*command, *options]) == 0
+    assert json.loads(capsys.readouterr().out)["measured_barrier"]["source"] == "images"

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cryotwin_nb.cli.counting import add_images, advice, images_of
 from cryotwin_nb.cli.options import Option, options_of, values_of
 from cryotwin_nb.cli.reading import (
     add_ends,
@@ -17,17 +18,16 @@ from cryotwin_nb.cli.reading import (
     ends_of,
     load_model,
     print_result,
-    read_points,
-    require_own_latents,
 )
 from cryotwin_nb.cli.writing import add_writing, owned
 
 if TYPE_CHECKING:
     from cryotwin_nb.models.cryotwin import CryoTwin
+    from cryotwin_nb.particles.particles import Particles
+    from cryotwin_nb.pathways import MeasuredBarrier
     from cryotwin_nb.pathways.ridgeline import Pathway
 
 DONE = 0
-_HIGH = 15.0  # nats; hardly any images are near a path with a higher barrier
 _METHODS = ("max_flux", "ridgeline", "chain")
 _ENDS = ("prior", "start", "end", "landscape")  # keywords supplied by the command
 
@@ -80,6 +80,7 @@ def add_pathway(parser: argparse.ArgumentParser) -> None:
     add_writing(parser)
     methods = "max_flux: path of least resistance; ridgeline: Algorithm 1 of the paper; chain: joined ridgelines"
     parser.add_argument("--method", choices=_METHODS, default="max_flux", help=f"{methods} (default: max_flux)")
+    add_images(parser, "are counted along the path for its barrier")
     for option in _path_options():
         option.add_to(parser)
     for option in _writing_options():
@@ -98,7 +99,7 @@ def _path_options() -> list[Option]:
 def _writing_options() -> list[Option]:
     from cryotwin_nb.exchange import write_pathway
 
-    return options_of(write_pathway, skip=("folder", "path", "maps", "voxel_size"))
+    return options_of(write_pathway, skip=("folder", "path", "maps", "voxel_size", "barrier"))
 
 
 def pathway(options: argparse.Namespace) -> int:
@@ -113,43 +114,38 @@ def _pathway(options: argparse.Namespace) -> int:
 
     model = load_model(options)
     start, end = ends_of(model.prior, options)
-    check_outputs(options, written_earlier(options.output), options.output)
+    earlier = written_earlier(options.output)
+    images = images_of(options, model, lambda particles: check_outputs(options, earlier, options.output, particles))
     given = values_of(options, _path_options())
     own = {"max_flux": ("n_steps", "exponent", "spacing", "seed")}
     names = own.get(options.method, ("n_steps", "omega", "n_samples", "seed", "concentration"))
     methods: dict[str, Any] = {"max_flux": max_flux, "ridgeline": ridgeline, "chain": ridgeline_chain}
     method = methods[options.method]
     path = method(model.prior, start, end, **{name: given[name] for name in names})
-    _write(options, options.output, path, model)
+    barrier = images.barrier_of(path, model.prior)
+    _write(options, options.output, path, model, barrier)
     result = {"maps": len(path.latents), "method": path.method, "barrier_nats": float(path.barrier)}
-    text = f"{options.output}: {len(path.latents)} maps, barrier {path.barrier:.2f} nats"
-    print_result(options, result | {"folder": str(options.output)}, text)
-    if path.barrier > _HIGH:
-        low = f"the density falls to e^-{path.barrier:.0f} of its value at the ends: few images are near the path"
-        other = "other ends" if options.method == "max_flux" else "--method max_flux or other ends"
-        print(f"note: {low}. Try {other}. `cryotwin support` counts the images near a path.", file=sys.stderr)
+    result |= {"measured_barrier": barrier.summary(), "folder": str(options.output)}
+    print_result(options, result, f"{options.output}: {len(path.latents)} maps; {barrier}")
+    if advice(barrier, options):
+        print(f"note: {advice(barrier, options)}", file=sys.stderr)
     return DONE
 
 
-def _write(options: argparse.Namespace, folder: Path, path: Pathway, model: CryoTwin) -> None:
+def _write(options: argparse.Namespace, folder: Path, path: Pathway, model: CryoTwin, barrier: MeasuredBarrier) -> None:
     from cryotwin_nb.exchange import write_pathway
     from cryotwin_nb.exchange.export import require_room_for_maps
 
     require_room_for_maps(folder, len(path.latents), options.box_size or model.config["box_size"])
     pixel_size, maps = float(model.imaging.pixel_size), model.volumes(path.latents)
-    write_pathway(folder, path, maps, pixel_size, **values_of(options, _writing_options()))
+    write_pathway(folder, path, maps, pixel_size, **values_of(options, _writing_options()), barrier=barrier)
 
 
 def add_routes(parser: argparse.ArgumentParser) -> None:
     """Add the options of `routes`."""
     add_model(parser)
     add_ends(parser)
-    latents = (
-        "latents of particles (.npy, .pkl, .cs, .txt): compute route shares from them, not from samples of the mixture"
-    )
-    parser.add_argument("--latents", type=Path, help=latents)
-    particles = "file of the particles of --latents: copies of an image are then drawn together"
-    parser.add_argument("--particles", type=Path, help=particles)
+    add_images(parser, "determine shares and barriers, which are otherwise those of the mixture")
     parser.add_argument("--output", type=Path, help="output folder; the maps of each route are written to a subfolder")
     add_writing(parser)
     for option in (*_route_options(), *_writing_options()):
@@ -176,31 +172,32 @@ def _routes(options: argparse.Namespace) -> int:
     import torch
 
     from cryotwin_nb.exchange.export import written_earlier
-    from cryotwin_nb.particles.particles import Particles
     from cryotwin_nb.pathways import find_routes
 
     model = load_model(options)
     start, end = ends_of(model.prior, options)
-    both = options.latents is not None and options.particles is not None
-    particles = Particles.read(options.particles, images=False) if both else None
-    if options.output:
-        folders = options.output.glob("route_*")
-        earlier = [file for folder in folders for file in written_earlier(folder)]
-        check_outputs(options, earlier, options.output, particles)
-    evidence = None
-    if options.latents is not None:
-        require_own_latents(options.latents, model, options.model)
-        evidence = torch.as_tensor(read_points(options.latents))
+    folders = options.output.glob("route_*") if options.output else ()
+    earlier = [file for folder in folders for file in written_earlier(folder)]
+
+    def check(particles: Particles | None) -> None:
+        if options.output:
+            check_outputs(options, earlier, options.output, particles)
+
+    images = images_of(options, model, check)
+    evidence = torch.as_tensor(images.latents) if options.latents is not None else images.latents
     given = values_of(options, _route_options())
-    if particles is not None:
-        given["groups"] = particles.identity
+    if images.groups is not None:
+        given["groups"] = images.groups
     found = find_routes(model.prior, start, end, evidence=evidence, progress=True, **given)
+    barriers = [images.barrier_of(route, model.prior) for route in found]
     listed: list[dict[str, Any]] = [
         {"share": r.share, "states": [s.name for s in r.states], "barrier_nats": float(r.barrier)} for r in found
     ]
-    lines = [f"{r['share']:6.1%}  {' -> '.join(r['states'])}  barrier {r['barrier_nats']:.2f} nats" for r in listed]
+    lines = [f"{r['share']:6.1%}  {' -> '.join(r['states'])}  {b}" for r, b in zip(listed, barriers, strict=True)]
+    for entry, barrier in zip(listed, barriers, strict=True):
+        entry["measured_barrier"] = barrier.summary()
     print_result(options, {"routes": listed}, "\n".join(lines) or "no route")
     if options.output:
-        for number, route in enumerate(found, 1):
-            _write(options, options.output / f"route_{number:02d}", route, model)
+        for number, (route, barrier) in enumerate(zip(found, barriers, strict=True), 1):
+            _write(options, options.output / f"route_{number:02d}", route, model, barrier)
     return DONE

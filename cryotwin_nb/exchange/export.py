@@ -19,6 +19,7 @@ from cryotwin_nb.formats.outputs import digest_of, refuse_unlisted, remove_liste
 from cryotwin_nb.formats.pymol import write_pymol
 from cryotwin_nb.formats.sets import file_set, written_path
 from cryotwin_nb.mixture.points import as_numbers
+from cryotwin_nb.pathways.counting import MeasuredBarrier
 from cryotwin_nb.pathways.ridgeline import Pathway
 from cryotwin_nb.runtime.locks import writing
 
@@ -37,6 +38,7 @@ def write_pathway(
     level: float | None = None,
     box_size: int | None = None,
     flip_hand: bool = False,
+    barrier: MeasuredBarrier | None = None,
 ) -> list[Path]:
     """Write the maps of a pathway, its latents and scripts for viewers, and return the paths of the maps.
 
@@ -66,6 +68,8 @@ def write_pathway(
     flip_hand : bool
         Write the maps in the other hand: mirrored in the plane z = 0 through their centre. Use it if the helices of the
         maps are left-handed. The latents stay the same; path.json and the headers of the maps record the flip.
+    barrier : MeasuredBarrier, optional
+        Barrier from `measure_barrier`, which path.json records as `measured_barrier`.
 
     Raises
     ------
@@ -84,7 +88,7 @@ def write_pathway(
         raise InputError(folder, found, expected, "Pass model.volumes(path.latents).")
     require_room_for_maps(folder, len(maps), box_size or maps.shape[-1])
     with writing(folder / "path.json"), file_set(folder):
-        return _write(folder, path, maps, voxel_size, sigma, level, box_size, flip_hand)
+        return _write(folder, path, maps, voxel_size, sigma, level, box_size, flip_hand, barrier)
 
 
 def _write(
@@ -96,6 +100,7 @@ def _write(
     level: float | None,
     box_size: int | None,
     flip_hand: bool,
+    barrier: MeasuredBarrier | None,
 ) -> list[Path]:
     former = _former(folder)
     names = _map_names(len(maps))
@@ -119,6 +124,7 @@ def _write(
         "log_prob": path.log_prob.tolist(),
         "log_cost": float(path.log_cost),
         "barrier": float(path.barrier),
+        **({} if barrier is None else {"measured_barrier": barrier.summary()}),
         "voxel_size": voxel_size * maps.shape[-1] / (box_size or maps.shape[-1]),
         "flipped_hand": flip_hand,
         "files": [*names, *_OTHERS],

@@ -141,7 +141,8 @@ class Screen:
     def _show_profile(self) -> None:
         if self.answer is not None:
             step = self._controls.step.value
-            self._controls.profile.value = profile_svg(self.answer.profile, step, self.answer.support)
+            drawing = profile_svg(self.answer.profile, step, self.answer.support)
+            self._controls.profile.value = f"{drawing}<div>{html.escape(self.answer.barrier)}</div>"
 
     def _show_contour(self) -> None:
         if self.answer is not None:

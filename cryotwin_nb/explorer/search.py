@@ -16,7 +16,7 @@ from cryotwin_nb.evaluation import Decode
 from cryotwin_nb.explorer.job import Report
 from cryotwin_nb.explorer.request import PathRequest
 from cryotwin_nb.mixture.gaussian import GaussianMixture
-from cryotwin_nb.pathways import Landscape, PathProfile, Route, find_routes, max_flux, profile
+from cryotwin_nb.pathways import Landscape, PathProfile, Route, find_routes, max_flux, measure_barrier, profile
 from cryotwin_nb.pathways.ridgeline import Pathway, ridgeline
 
 _AT_ONCE = 2  # number of maps decoded between progress reports; a job can be stopped at each report
@@ -38,6 +38,8 @@ class PathAnswer:
         Maps along the decoded path.
     profile : PathProfile
         Profile of the decoded path.
+    barrier : str
+        Barrier of the decoded path by counting images, in words.
     support : optional
         Support by images, once computed: `resolution` (K+1,), Å, and `n_effective` (K+1,).
     """
@@ -47,6 +49,7 @@ class PathAnswer:
     chosen: int
     maps: Tensor
     profile: PathProfile
+    barrier: str = ""
     support: Any = None
 
     @property
@@ -95,7 +98,8 @@ class PathSearch:
             report(0.3 + 0.6 * _AT_ONCE * len(parts) / count, f"map {_AT_ONCE * len(parts) + 1} of {count}")
             parts.append(torch.as_tensor(self.decode(part)).detach().float().cpu())
         report(0.9, "nearby particles")
-        return PathAnswer(request, paths, paths.index(path), torch.cat(parts), profile(path, self.prior, self.latents))
+        near, barrier = profile(path, self.prior, self.latents), self._barrier(path)
+        return PathAnswer(request, paths, paths.index(path), torch.cat(parts), near, barrier)
 
     def supported(self, answer: PathAnswer, report: Report) -> PathAnswer:
         """Add the support by images to a result.
@@ -113,6 +117,13 @@ class PathSearch:
                 where, remedy = f"support(path).{name}", "Return the result of pathway_support for the path."
                 raise InputError(where, f"shape {shape}", f"{expected}, one value for each point", remedy)
         return replace(answer, support=support)
+
+    def _barrier(self, path: Pathway) -> str:
+        """Return the barrier of a path from the images of the evidence or, without them, from the latents."""
+        try:
+            return str(measure_barrier(path, self.evidence if hasattr(self.evidence, "points") else self.latents))
+        except InputError as error:
+            return str(error).splitlines()[0]
 
     def _prior_landscape(self) -> Landscape:
         if self._landscape is None:

@@ -176,9 +176,7 @@ class CryoTwin(nn.Module):
         networks = self.networks
         require_records("likelihood", networks, "Use the latents, model.embed(particles), or fit the model.")
         images = batches(self.imaging, particles, batch_size, "likelihood" if progress else None)
-        found = ((r.b, r.precision) for r in map(networks.prepare, images))
-        b, precision = (torch.cat(part) for part in zip(*found, strict=True))
-        return ImageLikelihood(networks.coefficients, networks.variances, b, precision, particles.identity)
+        return ImageLikelihood.of(networks, map(networks.prepare, images), particles.identity)
 
     @torch.no_grad()
     def contrasts(self, particles: Particles, batch_size: int = 256, progress: bool = False) -> ImageContrasts:

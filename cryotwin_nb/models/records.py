@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import isqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -91,6 +91,8 @@ class ImageLikelihood:
         Likelihood of each image, as in `Records`.
     groups : (n,) int, optional
         Number of each image; copies of an image have the same number (`Particles.identity`).
+    latents : (n, d) float, optional
+        Latents of the images, at which `points` linearises the coefficients; required for it.
     """
 
     def __init__(
@@ -100,12 +102,20 @@ class ImageLikelihood:
         b: Tensor,
         precision: Tensor,
         groups: np.ndarray | None = None,
+        latents: Tensor | None = None,
     ) -> None:
-        self.groups = groups
+        self.groups, self.latents = groups, latents
         self._coefficients, self._b, self._precision = coefficients, b, precision
         weak = (1e-6 / variances).diag()
         best = [(b[:, None] @ torch.linalg.inv(G + weak) @ b[..., None])[:, 0, 0] / 2 for b, G in self._parts()]
         self._best = torch.cat(best)
+
+    @classmethod
+    def of(cls, networks: Any, records: Iterable[Records], groups: np.ndarray) -> ImageLikelihood:
+        """Return the likelihood that `records` of images define for the coefficients of `networks`."""
+        parts = [(r.b, r.precision, networks.encode(r)[0]) for r in records]
+        b, precision, latents = map(torch.cat, zip(*parts, strict=True))
+        return cls(networks.coefficients, networks.variances, b, precision, groups, latents)
 
     def __len__(self) -> int:
         return len(self._b)
@@ -121,6 +131,30 @@ class ImageLikelihood:
         squares = (c[:, :, None] * c[:, None]).flatten(1).T
         values = torch.cat([(b @ c.T - G.flatten(1) @ squares / 2).cpu() for b, G in self._parts()])
         return values - self._best.cpu()[:, None]
+
+    @torch.no_grad()
+    def points(self) -> tuple[Tensor, Tensor]:
+        """Return the maximum-likelihood latent of each image and its error covariance: (n, d) and (n, d, d) float64.
+
+        Coefficients are linearised at the latents of the images, so the error includes only noise. In directions that
+        an image does not constrain, its error is set to 1,000 times the variance of all latents instead of infinity.
+
+        Raises
+        ------
+        InputError
+            If the likelihood was made without latents.
+        """
+        latents = self.latents
+        if latents is None:
+            raise InputError("points", "no latents", "the latents of the images", "Use model.likelihood(particles).")
+        weak = (1e-3 / latents.double().var(0).clamp_min(1e-12)).diag()
+        points, errors = [], []
+        for z, (b, G) in zip(latents.split(_AT_ONCE), self._parts(), strict=True):
+            pull, precision = linearised(b, G, z, *self._coefficients(z))
+            error = torch.linalg.inv(precision + weak)
+            points.append((error @ pull[..., None])[..., 0].cpu())
+            errors.append(((error + error.mT) / 2).cpu())
+        return torch.cat(points), torch.cat(errors)
 
 
 def deconvolved(b: Tensor, G: Tensor, variances: Tensor, start: GaussianMixture) -> GaussianMixture:

@@ -1,9 +1,11 @@
+from .barrier import measure_barrier as measure_barrier
 from .chain import (
     ridgeline_chain as ridgeline_chain,
     straight_resistances as straight_resistances,
     waypoints as waypoints,
 )
 from .confidence import PathConfidence as PathConfidence, bootstrap_path as bootstrap_path
+from .counting import MeasuredBarrier as MeasuredBarrier
 from .landscape import Landscape as Landscape
 from .maxflux import max_flux as max_flux
 from .network import Network as Network, tube as tube
