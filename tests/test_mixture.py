@@ -16,7 +16,7 @@ from torch import Tensor
 
 import cryotwin_nb.mixture.gaussian as mixture_module
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.mixture import fitting
+from cryotwin_nb.mixture import selection
 from cryotwin_nb.mixture.components import Components
 from cryotwin_nb.mixture.em import Latents
 from cryotwin_nb.mixture.gaussian import GaussianMixture
@@ -447,6 +447,49 @@ def test_latents_on_a_plane_give_a_mixture():
     assert mixture.n_components == 3
 
 
+def spikes(dim: int = 5, n: int = 500) -> Tensor:
+    """Return eight narrow clusters with heavy tails and directions of small variance."""
+    rng = np.random.default_rng(11)
+    centres = 6 * rng.normal(size=(8, dim))
+    z = centres[rng.integers(8, size=n)] + 0.05 * rng.standard_t(3, size=(n, dim))
+    z[:, 3:] *= 0.02
+    return torch.from_numpy(z)
+
+
+@pytest.mark.parametrize("noise", [None, 1e-4 * torch.eye(5).expand(500, 5, 5)])
+def test_no_component_is_left_without_latents(noise, monkeypatch):
+    z, options = spikes(), {"n_init": 2, "max_iter": 60, "select": False}
+    mixture = GaussianMixture.fit(z, 250, noise, **options)
+    assert (mixture.weights * len(z)).min() > 1 - 1e-6
+    assert mixture.weights.sum() == pytest.approx(1)
+    monkeypatch.setattr("cryotwin_nb.mixture.fitting.without_empty", lambda latents, mixture, *_, **__: mixture)
+    assert (GaussianMixture.fit(z, 250, noise, **options).weights * len(z)).min() < 0.5  # otherwise nothing is tested
+
+
+def test_a_component_that_is_nowhere_the_most_likely_is_dropped():
+    z = three_clusters(300)
+    three = GaussianMixture.fit(z, 3, select=False)
+    parts = (torch.cat([part, part[:1]]) for part in (three.means, three.covariances))
+    weights = torch.cat([three.weights * torch.tensor([0.6, 1, 1]), 0.4 * three.weights[:1]])
+    start = GaussianMixture(weights, *parts)  # of two equal components, the lighter one is nowhere the most likely
+    assert GaussianMixture.fit(z, start=start, select=False).n_components == 4
+    assert GaussianMixture.fit(z, start=start).n_components == 3
+
+
+def test_a_start_loses_empty_components_unless_the_latents_have_weights():
+    """The draws of a bootstrap refer to components by their index."""
+    z = three_clusters(200)
+    three = GaussianMixture.fit(z, 3, select=False)
+    far = torch.cat([three.means[:1], 100 * torch.ones(1, 3, dtype=torch.float64), three.means[1:]])
+    weights = torch.cat([three.weights[:1], torch.tensor([1e-3]), three.weights[1:]])
+    start = GaussianMixture(weights / weights.sum(), far, torch.eye(3).expand(4, 3, 3))
+    plain = GaussianMixture.fit(z, start=start)
+    assert plain.n_components == 3
+    torch.testing.assert_close(plain.means, three.means, rtol=0, atol=0.05)
+    drawn = GaussianMixture.fit(z, weights=torch.ones(200), start=start)
+    assert drawn.n_components == 4 and float(drawn.weights[1]) < 1e-6
+
+
 def test_weights_count_like_repeated_latents():
     z, start = three_clusters(200), GaussianMixture.fit(three_clusters(300, seed=1), 3, select=False)
     counts = torch.from_numpy(np.random.default_rng(0).integers(0, 4, size=200))
@@ -587,8 +630,8 @@ def test_the_ladder_goes_on_past_one_rung_that_brings_nothing(monkeypatch):
         tried.append(count)
         return count
 
-    monkeypatch.setattr(fitting._Search, "best", best)
-    search = fitting._Search(torch.ones(2, dtype=torch.float64), torch.Generator().manual_seed(0), 2, 10, 1e-3)
+    monkeypatch.setattr(selection.Search, "best", best)
+    search = selection.Search(torch.ones(2, dtype=torch.float64), torch.Generator().manual_seed(0), 2, 10, 1e-3)
     x = torch.randn(9000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     latents = Scored(x, torch.ones(9000, dtype=torch.float64))
     assert search.select(latents, torch.arange(9000), 100, False)[0] == 4

@@ -55,6 +55,13 @@ class Latents:
         size = max(1, _AT_ONCE // len(mixture.weights))
         return torch.cat([(features @ coefficients.T).logsumexp(-1) for features in self.features.split(size)])
 
+    def assigned(self, mixture: Components) -> Tensor:
+        """Return the weight (C,) of the latents whose most likely component is each component."""
+        coefficients = _log_joint_coefficients(mixture)
+        size = max(1, _AT_ONCE // len(mixture.weights))
+        chosen = torch.cat([(features @ coefficients.T).argmax(-1) for features in self.features.split(size)])
+        return torch.zeros_like(mixture.weights).index_add_(0, chosen, self.weights)
+
 
 class NoisyLatents(Latents):
     """Latents with known error covariances `noise` (n, d, d): extreme deconvolution (Bovy et al. 2011).
@@ -84,12 +91,7 @@ class NoisyLatents(Latents):
     def _expect_rows(self, mixture: Components, rows: Tensor, moments: Tensor) -> Tensor:
         """Add the moments of the latents in `rows` to `moments` and return the log-likelihoods (rows,)."""
         row, c = self._active[rows].nonzero(as_tuple=True)
-        residual = self.x[rows[row]] - mixture.means[c]
-        cholesky = torch.linalg.cholesky(mixture.covariances[c] + self.noise[rows[row]])
-        white = torch.linalg.solve_triangular(cholesky, residual[..., None], upper=False)[..., 0]
-        log_det = cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        log_joint = self.x.new_full((len(rows), len(mixture.weights)), -torch.inf)
-        log_joint[row, c] = mixture.weights.log()[c] - 0.5 * white.square().sum(-1) - log_det
+        log_joint, residual, cholesky = self._joint(mixture, rows, row, c)
         log_prob = log_joint.logsumexp(-1)
         gamma = (log_joint - log_prob[:, None]).exp()
         self._active[rows] = gamma > _NEGLIGIBLE
@@ -102,6 +104,28 @@ class NoisyLatents(Latents):
         features = torch.cat([torch.ones_like(mean[:, :1]), mean, second.flatten(1)], dim=1)
         moments.index_add_(0, c, features * (gamma[row, c] * self.weights[rows[row]])[:, None])
         return log_prob - mixture.means.shape[1] / 2 * math.log(2 * math.pi)
+
+    def assigned(self, mixture: Components) -> Tensor:
+        """Return the weight (C,) of the latents whose most likely component is each component, given their errors."""
+        total = torch.zeros_like(mixture.weights)
+        for rows in torch.arange(len(self.x), device=self.x.device).split(max(1, 2**16 // len(total))):
+            row, c = torch.ones(len(rows), len(total), dtype=torch.bool, device=rows.device).nonzero(as_tuple=True)
+            chosen = self._joint(mixture, rows, row, c)[0].argmax(-1)
+            total.index_add_(0, chosen, self.weights[rows])
+        return total
+
+    def _joint(self, mixture: Components, rows: Tensor, row: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log pi_c N(x; mu_c, Sigma_c + S) (rows, C) without its constant, for the pairs (row, c).
+
+        The residuals (pairs, d) and Cholesky factors (pairs, d, d) are also returned; other pairs have -infinity.
+        """
+        residual = self.x[rows[row]] - mixture.means[c]
+        cholesky = torch.linalg.cholesky(mixture.covariances[c] + self.noise[rows[row]])
+        white = torch.linalg.solve_triangular(cholesky, residual[..., None], upper=False)[..., 0]
+        log_det = cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        log_joint = self.x.new_full((len(rows), len(mixture.weights)), -torch.inf)
+        log_joint[row, c] = mixture.weights.log()[c] - 0.5 * white.square().sum(-1) - log_det
+        return log_joint, residual, cholesky
 
 
 def maximise(moments: Tensor, strength: float) -> Components:
@@ -139,6 +163,41 @@ def expectation_maximisation(
             break
         mixture, last = maximise(moments, strength), log_likelihood
     return mixture, log_likelihood
+
+
+def without_empty(
+    latents: Latents, mixture: Components, strength: float, max_iter: int, tol: float, least: float, assigned: bool
+) -> Components:
+    """Drop components that hold fewer than `least` latents, and repeat EM until every component holds as many.
+
+    The latents of a component are the sum of its responsibilities. The components with the fewest latents are dropped
+    first, a quarter at a time, as their latents can fill their neighbours.
+
+    Parameters
+    ----------
+    latents : Latents
+        Latents to which the mixture was fitted.
+    mixture : Components
+        Mixture with C components.
+    strength, max_iter, tol : float, int, float
+        As in `maximise` and `expectation_maximisation`.
+    least : float
+        Minimum number of latents.
+    assigned : bool
+        Also drop components that are the most likely component of no latent.
+    """
+    unit = float(latents.weights[latents.weights > 0].mean())  # weights with another sum count the same latents
+    while True:
+        held = latents.expect(mixture)[0][:, 0] / unit
+        if assigned:
+            held[latents.assigned(mixture) == 0] = 0
+        few = int((held < least).sum())
+        if not few or len(held) == 1:
+            return mixture
+        kept = held.argsort(descending=True)[: min(-1, -few // 4)].sort().values
+        smaller = Components(mixture.weights[kept], mixture.means[kept], mixture.covariances[kept])
+        smaller = smaller._replace(weights=smaller.weights / smaller.weights.sum())
+        mixture, _ = expectation_maximisation(latents, smaller, strength, max_iter, tol)
 
 
 def clusters(latents: Latents, count: int, scale: Tensor, strength: float, generator: torch.Generator) -> Components:

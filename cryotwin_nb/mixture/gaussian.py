@@ -106,7 +106,7 @@ class GaussianMixture:
         strength : float
             Shrinkage of covariances towards a common shape, in units of d latents per component; unused if `select`.
         start : GaussianMixture, optional
-            Initial mixture, whose number of components is kept; nothing is initialised or selected.
+            Initial mixture; nothing is initialised or selected. With `weights`, all of its components are kept.
         n_init : int
             Number of initialisations; the one with the highest likelihood is kept.
         max_iter : int
@@ -129,6 +129,7 @@ class GaussianMixture:
         Notes
         -----
         Selection uses four-fold cross-validation (one fold from 7,000 latents on), and ignores `noise_covariances`.
+        Components that hold less than one latent, or with `select`, are nowhere the most likely, are dropped after EM.
 
         Examples
         --------

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from cryotwin_nb.errors import InputError, guarded
 from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.mixture.points import require_points
 from cryotwin_nb.pathways.landscape import Landscape
+
+_EMPTY = 1e-9  # mass below which no set of particles has a particle in the state
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +43,17 @@ class State:
 
 @guarded()
 def find_states(
-    prior: GaussianMixture, threshold: float = 0.2, least_mass: float = 0.0, landscape: Landscape | None = None
+    prior: GaussianMixture,
+    threshold: float = 0.2,
+    least_mass: float = 0.0,
+    landscape: Landscape | None = None,
+    latents: Tensor | np.ndarray | None = None,
 ) -> list[State]:
     """Return the states of a density, in order of decreasing mass.
 
     Two groups of modes form one state if the ratio of the density at the saddle between them to the density at the
-    lower of their maxima is above `threshold`.
+    lower of their maxima is above `threshold`. States without particles are omitted: those whose mass is zero, those
+    whose own maximum belongs to another state, and, if `latents` are given, those to which no latent belongs.
 
     Parameters
     ----------
@@ -57,6 +65,8 @@ def find_states(
         Minimum mass; states with a smaller mass are omitted.
     landscape : Landscape, optional
         Landscape of `prior`, if already computed.
+    latents : (n, d) float, optional
+        Latents of the particles to which `prior` was fitted.
 
     Returns
     -------
@@ -65,7 +75,7 @@ def find_states(
     Raises
     ------
     InputError
-        If the threshold is not between 0 and 1.
+        If the threshold is not between 0 and 1, or the latents do not have the dimension of `prior`.
 
     Notes
     -----
@@ -91,8 +101,19 @@ def find_states(
         members = np.flatnonzero(group == root)
         peak = int(members[energy[members].argmin()])
         states.append(State("", landscape.points[peak], components, mass, -float(energy[peak])))
+    states = _occupied(prior, states, latents)
     states = sorted((s for s in states if s.mass >= least_mass), key=lambda s: -s.mass)
     return [State(f"S{i + 1}", s.latent, s.components, s.mass, s.log_prob) for i, s in enumerate(states)]
+
+
+def _occupied(prior: GaussianMixture, states: list[State], latents: Tensor | np.ndarray | None) -> list[State]:
+    """Return the states that hold particles; see `find_states`."""
+    places = assign(prior, states, torch.stack([s.latent for s in states]))
+    kept = (places == np.arange(len(states))) & np.array([s.mass >= _EMPTY for s in states])
+    if latents is not None:
+        points = require_points(latents, prior.latent_dim).to(prior.means)
+        kept &= np.bincount(assign(prior, states, points), minlength=len(states)) > 0
+    return [s for s, k in zip(states, kept, strict=True) if k]
 
 
 def assign(prior: GaussianMixture, states: list[State], z: Tensor) -> np.ndarray:
