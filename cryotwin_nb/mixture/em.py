@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from cryotwin_nb.mixture.components import Components
+from cryotwin_nb.mixture.maximisation import maximise
 
-FLOOR = 1e-6  # smallest variance of a component, in units of the overall variance
 _REFRESH = 20  # EM iterations between evaluations of all (latent, component) pairs, for noisy latents
 _AT_ONCE = 2**23  # responsibilities held in memory at once
 _NEGLIGIBLE = 1e-6  # pairs with smaller responsibilities are skipped between these evaluations of all pairs
@@ -54,6 +54,18 @@ class Latents:
         coefficients = _log_joint_coefficients(mixture)
         size = max(1, _AT_ONCE // len(mixture.weights))
         return torch.cat([(features @ coefficients.T).logsumexp(-1) for features in self.features.split(size)])
+
+    def lifted(self, mixture: Components, strength: float) -> Components:
+        """Return a mixture of all axes, given the `mixture` of the first ones, the live axes; see `maximise`."""
+        live = mixture.means.shape[1]
+        leading = Latents(self.x[:, :live], self.weights)
+        coefficients, moments = _log_joint_coefficients(mixture), 0.0
+        size = max(1, _AT_ONCE // len(mixture.weights))
+        parts = (t.split(size) for t in (leading.features, self.features, self.weights))
+        for few, features, weights in zip(*parts, strict=True):
+            gamma = (few @ coefficients.T).softmax(-1)
+            moments = moments + (gamma * weights[:, None]).T @ features
+        return maximise(moments, strength, live)
 
     def assigned(self, mixture: Components) -> Tensor:
         """Return the weight (C,) of the latents whose most likely component is each component."""
@@ -128,45 +140,31 @@ class NoisyLatents(Latents):
         return log_joint, residual, cholesky
 
 
-def maximise(moments: Tensor, strength: float) -> Components:
-    """M-step: return the mixture with the given moments, its covariances shrunk towards a common shape.
-
-    The shrinkage is equivalent to `strength` * d additional latents per component whose covariance is the average over
-    all components, scaled to the volume of the component's own covariance. Narrow and broad components keep their
-    sizes; only the shape is shared, because small components have too few latents to determine their own.
-    """
-    dim = math.isqrt(moments.shape[1] - 1)
-    mass = moments[:, 0].clamp_min(1e-12)
-    means = moments[:, 1 : dim + 1] / mass[:, None]
-    scatter = moments[:, dim + 1 :].unflatten(1, (dim, dim)) - mass[:, None, None] * _outer(means)
-    variances, axes = torch.linalg.eigh((scatter + scatter.mT) / 2)
-    variances = variances.clamp_min(0)
-    scatter = (axes * variances[:, None]) @ axes.mT
-    identity = torch.eye(dim).to(scatter)
-    average = scatter.sum(0) / mass.sum() + FLOOR * identity
-    unit = average / torch.linalg.det(average) ** (1 / dim)
-    tenth = 0.1 * average.diagonal().mean()  # 0.1 latents of average variance keep empty components' volumes above 0
-    volume = ((variances + tenth) / (mass[:, None] + 0.1)).log().mean(-1).exp()
-    prior = strength * dim
-    covariances = (scatter + prior * volume[:, None, None] * unit) / (mass + prior)[:, None, None] + FLOOR * identity
-    return Components(mass / mass.sum(), means, (covariances + covariances.mT) / 2)
-
-
 def expectation_maximisation(
-    latents: Latents, mixture: Components, strength: float, max_iter: int, tol: float
+    latents: Latents, mixture: Components, strength: float, max_iter: int, tol: float, live: int | None = None
 ) -> tuple[Components, float]:
-    """Run EM until the mean log-likelihood changes by less than `tol`; return the mixture and its log-likelihood."""
+    """Run EM until the mean log-likelihood changes by less than `tol`; return the mixture and its log-likelihood.
+
+    `strength` and `live` are those of `maximise`.
+    """
     last = log_likelihood = -math.inf
     for _ in range(max_iter):
         moments, log_likelihood = latents.expect(mixture)
         if abs(log_likelihood - last) < tol:
             break
-        mixture, last = maximise(moments, strength), log_likelihood
+        mixture, last = maximise(moments, strength, live), log_likelihood
     return mixture, log_likelihood
 
 
 def without_empty(
-    latents: Latents, mixture: Components, strength: float, max_iter: int, tol: float, least: float, assigned: bool
+    latents: Latents,
+    mixture: Components,
+    strength: float,
+    max_iter: int,
+    tol: float,
+    live: int | None = None,
+    least: float = 1 - 1e-6,
+    assigned: bool = True,
 ) -> Components:
     """Drop components that hold fewer than `least` latents, and repeat EM until every component holds as many.
 
@@ -179,7 +177,7 @@ def without_empty(
         Latents to which the mixture was fitted.
     mixture : Components
         Mixture with C components.
-    strength, max_iter, tol : float, int, float
+    strength, max_iter, tol, live : float, int, float, int
         As in `maximise` and `expectation_maximisation`.
     least : float
         Minimum number of latents.
@@ -197,26 +195,7 @@ def without_empty(
         kept = held.argsort(descending=True)[: min(-1, -few // 4)].sort().values
         smaller = Components(mixture.weights[kept], mixture.means[kept], mixture.covariances[kept])
         smaller = smaller._replace(weights=smaller.weights / smaller.weights.sum())
-        mixture, _ = expectation_maximisation(latents, smaller, strength, max_iter, tol)
-
-
-def clusters(latents: Latents, count: int, scale: Tensor, strength: float, generator: torch.Generator) -> Components:
-    """Return the mixture of k-means clusters of x * scale (k-means++ seeding, five Lloyd iterations)."""
-    x, weights, dim = latents.x * scale, latents.weights, latents.x.shape[1]
-    centres = x[_draw(weights, generator)][None]
-    nearest = (x - centres[0]).square().sum(-1)
-    while len(centres) < count:
-        centres = torch.cat([centres, x[_draw(weights * nearest, generator)][None]])
-        nearest = torch.minimum(nearest, (x - centres[-1]).square().sum(-1))
-    moments = latents.features.new_zeros(count, latents.features.shape[1])
-    size = max(1, _AT_ONCE // count)
-    for _ in range(5):
-        moments = torch.zeros_like(moments)
-        for part, features, counts in zip(x.split(size), latents.features.split(size), weights.split(size)):
-            moments.index_add_(0, torch.cdist(part, centres).argmin(-1), features * counts[:, None])
-        means = moments[:, 1 : dim + 1] / moments[:, :1].clamp_min(1e-12)
-        centres = torch.where(moments[:, :1] > 0, means * scale, centres)
-    return maximise(moments, strength)
+        mixture, _ = expectation_maximisation(latents, smaller, strength, max_iter, tol, live)
 
 
 def _outer(x: Tensor) -> Tensor:
@@ -232,10 +211,3 @@ def _log_joint_coefficients(mixture: Components) -> Tensor:
     square = (linear * mixture.means).sum(-1)
     constant = mixture.weights.log() - 0.5 * (log_det + square + mixture.means.shape[1] * math.log(2 * math.pi))
     return torch.cat([constant[:, None], linear, -0.5 * precision.flatten(1)], dim=1)
-
-
-def _draw(weights: Tensor, generator: torch.Generator) -> int:
-    """Draw one index with probability proportional to `weights` (torch.multinomial accepts at most 2^24 of them)."""
-    cumulative = weights.cumsum(0)
-    level = torch.rand((), dtype=torch.float64, generator=generator).to(cumulative) * cumulative[-1]
-    return min(int(torch.searchsorted(cumulative, level)), len(weights) - 1)

@@ -3,7 +3,7 @@
 Expectation-maximisation (EM) cannot choose the number of components: with too many, a mixture overfits the sample.
 `fit_components` scores mixtures on held-out latents, for a geometric series of component numbers and several strengths
 of the covariance prior, and refits the best combination to all latents. All computations use coordinates in which
-the latents have unit covariance, so the result does not depend on the units of the latents.
+the latents have unit variance, so the result does not depend on the units of the latents.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from cryotwin_nb.mixture.components import Components
 from cryotwin_nb.mixture.em import Latents, NoisyLatents, expectation_maximisation, without_empty
 from cryotwin_nb.mixture.groups import number_groups
 from cryotwin_nb.mixture.isolated import set_aside
+from cryotwin_nb.mixture.maximisation import live_axes
 from cryotwin_nb.mixture.points import as_numbers, require_points
 from cryotwin_nb.mixture.selection import Search
 
@@ -57,22 +58,26 @@ def fit_components(
         z, weights, number = z[kept], weights[kept], number_groups(number[kept.cpu()], int(kept.sum()))
         noise = None if noise is None else noise[kept]
         n_components = min(n_components, len(z))
-    frame = _Frame.of(z, weights)
+    frame = _Frame.of(z, weights, start)
     x = frame.forward(z)
-    exact = Latents(x, weights)
+    exact, latents = Latents(x, weights), Latents(x, weights)
+    if noise is not None:
+        latents = NoisyLatents(x, weights, frame.forward_covariance(noise))
     if start is not None:
-        mixture = frame.forward_mixture(Components(*(part.to(z.device) for part in start)))
+        mixture, live = frame.forward_mixture(Components(*(part.to(z.device) for part in start))), frame.live
     else:
-        search = Search(frame.deviation, torch.Generator().manual_seed(seed), n_init, max_iter, tol)
+        leading = Latents(x[:, : frame.live], weights)
+        search = Search(frame.deviation[: frame.live], torch.Generator().manual_seed(seed), n_init, max_iter, tol)
         if select:
-            n_components, strength = search.select(exact, number, n_components, progress)
-        mixture = search.best(exact, n_components, strength)
-    latents = exact if noise is None else NoisyLatents(x, weights, frame.forward_covariance(noise))
+            n_components, strength = search.select(leading, number, n_components, progress)
+        mixture, live = search.best(leading, n_components, strength), frame.live
+        mixture = mixture if live == x.shape[1] else exact.lifted(mixture, strength)
+    tol = tol if noise is None else 10 * tol
     if noise is not None or start is not None:
-        mixture, _ = expectation_maximisation(latents, mixture, strength, max_iter, tol if noise is None else 10 * tol)
+        mixture, _ = expectation_maximisation(latents, mixture, strength, max_iter, tol, live)
     if not (weighted and start is not None):  # draws of a bootstrap keep the indices of components
         brief = max(1, max_iter // _AGAIN)
-        mixture = without_empty(latents, mixture, strength, brief, 10 * tol, 1 - 1e-6, assigned=select)
+        mixture = without_empty(latents, mixture, strength, brief, tol, live, assigned=select)
     if start is None:
         order = mixture.weights.argsort(descending=True)
         mixture = Components(mixture.weights[order], mixture.means[order], mixture.covariances[order])
@@ -86,22 +91,28 @@ def fit_components(
 
 @dataclass(frozen=True)
 class _Frame:
-    """Whitened coordinates x = (z - centre) @ whitener, in which the latents have unit covariance."""
+    """Coordinates x = (z - centre) @ whitener, in which the latents have unit variance along every axis.
+
+    The axes are the principal axes of the latents, or of the density from which a fit starts, which can be known without
+    the errors of the latents; those of largest variance come first.
+    """
 
     centre: Tensor
     whitener: Tensor
     inverse: Tensor
     deviation: Tensor  # standard deviations (d,) of the latents along the axes of x
+    live: int  # number of axes that are not dead
 
     @classmethod
-    def of(cls, z: Tensor, weights: Tensor) -> _Frame:
+    def of(cls, z: Tensor, weights: Tensor, start: Components | None = None) -> _Frame:
         share = weights / weights.sum()
         centre = share @ z
         spread = (z - centre).T @ ((z - centre) * share[:, None])
         floor = 1e-9 * spread.diagonal().mean() + 1e-18 * centre.square().mean() + 1e-30
-        values, axes = torch.linalg.eigh(spread)
-        deviation = values.clamp_min(floor).sqrt()
-        return cls(centre, axes / deviation, (axes * deviation).T, deviation)
+        values, axes = torch.linalg.eigh(spread if start is None else start.covariance().to(spread))
+        values, axes = values.flip(0).clamp_min(0), axes.flip(1)
+        deviation = (axes * (spread @ axes)).sum(0).clamp_min(floor).sqrt()
+        return cls(centre, axes / deviation, (axes * deviation).T, deviation, live_axes(values.sqrt()))
 
     def forward(self, z: Tensor) -> Tensor:
         return (z - self.centre) @ self.whitener

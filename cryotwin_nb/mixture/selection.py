@@ -9,8 +9,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from cryotwin_nb.mixture.clusters import clusters
 from cryotwin_nb.mixture.components import Components, halves
-from cryotwin_nb.mixture.em import Latents, clusters, expectation_maximisation
+from cryotwin_nb.mixture.em import Latents, expectation_maximisation
 from cryotwin_nb.mixture.groups import arrange
 
 _STRENGTHS = (0.5, 2.0, 8.0, 32.0)  # strengths to try for the covariance prior, in units of d latents
