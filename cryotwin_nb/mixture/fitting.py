@@ -2,8 +2,8 @@
 
 Expectation-maximisation (EM) cannot choose the number of components: with too many, a mixture overfits the sample.
 `fit_components` scores mixtures on held-out latents, for a geometric series of component numbers and several strengths
-of the covariance prior, and refits the best combination to all latents. All computations use coordinates in which
-the latents have unit variance, so the result does not depend on the units of the latents.
+of the covariance prior, and refits the most parsimonious good combination to all latents. All computations use
+coordinates in which the latents have unit variance, so the result does not depend on the units of the latents.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cryotwin_nb.mixture.components import Components
 from cryotwin_nb.mixture.em import Latents, NoisyLatents, expectation_maximisation, without_empty
 from cryotwin_nb.mixture.groups import number_groups
 from cryotwin_nb.mixture.isolated import set_aside
-from cryotwin_nb.mixture.maximisation import live_axes
+from cryotwin_nb.mixture.live import component_width, live_axes, local_spread
 from cryotwin_nb.mixture.points import as_numbers, require_points
 from cryotwin_nb.mixture.selection import Search
 
@@ -59,25 +59,25 @@ def fit_components(
         noise = None if noise is None else noise[kept]
         n_components = min(n_components, len(z))
     frame = _Frame.of(z, weights, start)
-    x = frame.forward(z)
-    exact, latents = Latents(x, weights), Latents(x, weights)
+    x, live, brief = frame.forward(z), frame.live, max(1, max_iter // _AGAIN)
+    exact, latents, tol_here = Latents(x, weights), Latents(x, weights), tol
     if noise is not None:
-        latents = NoisyLatents(x, weights, frame.forward_covariance(noise))
+        latents, tol_here = NoisyLatents(x, weights, frame.forward_covariance(noise)), 10 * tol
     if start is not None:
-        mixture, live = frame.forward_mixture(Components(*(part.to(z.device) for part in start))), frame.live
+        mixture = frame.forward_mixture(Components(*(part.to(z.device) for part in start)))
     else:
-        leading = Latents(x[:, : frame.live], weights)
-        search = Search(frame.deviation[: frame.live], torch.Generator().manual_seed(seed), n_init, max_iter, tol)
+        leading = Latents(x[:, :live], weights)
+        search = Search(frame.deviation[:live], torch.Generator().manual_seed(seed), n_init, max_iter, tol)
         if select:
             n_components, strength = search.select(leading, number, n_components, progress)
-        mixture, live = search.best(leading, n_components, strength), frame.live
+        mixture = search.best(leading, n_components, strength)
+        least = min(live + 1.0, len(x)) if select else 1 - 1e-6  # fewer latents do not determine a covariance
+        mixture = without_empty(leading, mixture, strength, brief, 10 * tol, None, least, assigned=select)
         mixture = mixture if live == x.shape[1] else exact.lifted(mixture, strength)
-    tol = tol if noise is None else 10 * tol
     if noise is not None or start is not None:
-        mixture, _ = expectation_maximisation(latents, mixture, strength, max_iter, tol, live)
+        mixture, _ = expectation_maximisation(latents, mixture, strength, max_iter, tol_here, live)
     if not (weighted and start is not None):  # draws of a bootstrap keep the indices of components
-        brief = max(1, max_iter // _AGAIN)
-        mixture = without_empty(latents, mixture, strength, brief, tol, live, assigned=select)
+        mixture = without_empty(latents, mixture, strength, brief, tol_here, live, assigned=select)
     if start is None:
         order = mixture.weights.argsort(descending=True)
         mixture = Components(mixture.weights[order], mixture.means[order], mixture.covariances[order])
@@ -93,8 +93,8 @@ def fit_components(
 class _Frame:
     """Coordinates x = (z - centre) @ whitener, in which the latents have unit variance along every axis.
 
-    The axes are the principal axes of the latents, or of the density from which a fit starts, which can be known without
-    the errors of the latents; those of largest variance come first.
+    The axes are the principal axes of the latents, those of largest variance first. If a fit starts from a density with
+    dead axes, they are those of this density, which do not depend on the errors or the weights of the latents.
     """
 
     centre: Tensor
@@ -109,10 +109,18 @@ class _Frame:
         centre = share @ z
         spread = (z - centre).T @ ((z - centre) * share[:, None])
         floor = 1e-9 * spread.diagonal().mean() + 1e-18 * centre.square().mean() + 1e-30
-        values, axes = torch.linalg.eigh(spread if start is None else start.covariance().to(spread))
-        values, axes = values.flip(0).clamp_min(0), axes.flip(1)
-        deviation = (axes * (spread @ axes)).sum(0).clamp_min(floor).sqrt()
-        return cls(centre, axes / deviation, (axes * deviation).T, deviation, live_axes(values.sqrt()))
+        values, axes = torch.linalg.eigh(spread)
+        deviation, live = values.clamp_min(floor).sqrt(), len(values)
+        if start is not None:
+            of_start, axes_of_start = torch.linalg.eigh(start.covariance().to(spread))
+            live = live_axes(of_start.clamp_min(0).sqrt().flip(0), component_width(start))
+            if live < len(values):
+                axes = axes_of_start
+                deviation = (axes * (spread @ axes)).sum(0).clamp_min(floor).sqrt()
+        elif len(values) > 1:
+            live = live_axes(deviation.flip(0), local_spread(z))
+        axes, deviation = axes.flip(1), deviation.flip(0)
+        return cls(centre, axes / deviation, (axes * deviation).T, deviation, live)
 
     def forward(self, z: Tensor) -> Tensor:
         return (z - self.centre) @ self.whitener

@@ -1,10 +1,4 @@
-"""M-step of EM for Gaussian mixtures: covariances share a shape, and their part in dead directions.
-
-Latents have axes that carry nothing: their standard deviation is a hundredth of that of the widest axis, far below the
-error of a latent. The encoder makes them smooth functions of the other axes. Their conditional variance is tiny, and
-differs from component to component, so that they would decide the number of components and the density at its maxima,
-although they change no map. All components therefore have the same covariance there, given the live axes.
-"""
+"""M-step of EM for Gaussian mixtures: covariances share a shape, and their part in dead directions (see `live`)."""
 
 from __future__ import annotations
 
@@ -16,12 +10,6 @@ from torch import Tensor
 from cryotwin_nb.mixture.components import Components
 
 FLOOR = 1e-6  # smallest variance of a component, in units of the overall variance
-_DEAD = 0.02  # standard deviation of a dead axis, relative to that of the widest axis
-
-
-def live_axes(deviations: Tensor) -> int:
-    """Return the number of axes that are not dead, given the standard deviations (d,) in decreasing order."""
-    return max(1, int((deviations > _DEAD * deviations.max()).sum()))
 
 
 def maximise(moments: Tensor, strength: float, live: int | None = None) -> Components:

@@ -22,8 +22,10 @@ import torch
 from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
+from cryotwin_nb.mixture.components import Components
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.groups import bootstrap_weights
+from cryotwin_nb.mixture.live import component_width
 from cryotwin_nb.mixture.points import require_points
 from cryotwin_nb.pathways.landscape import Landscape
 from cryotwin_nb.pathways.maxflux import relax
@@ -166,10 +168,7 @@ def tube(latents: Tensor | np.ndarray, width: float) -> Evidence:
 
 def typical_width(prior: GaussianMixture) -> float:
     """Return the median, weighted by mass, of the components' standard deviations along their longest axes."""
-    longest = torch.linalg.eigvalsh(prior.covariances)[:, -1].sqrt()
-    order = longest.argsort()
-    middle = torch.searchsorted(prior.weights[order].cumsum(0), 0.5)
-    return float(longest[order[middle.clamp_max(len(order) - 1)]])
+    return component_width(Components(prior.weights, prior.means, prior.covariances))
 
 
 def _straight(states: Sequence[State]) -> dict[tuple[int, int], Tensor]:
