@@ -24,8 +24,8 @@ from cryotwin_nb.mixture.live import component_width, live_axes, local_spread
 from cryotwin_nb.mixture.points import as_numbers, require_points
 from cryotwin_nb.mixture.selection import Search
 
-
 _AGAIN = 10  # EM iterations after components without latents are dropped, as a divisor of `max_iter`
+
 
 class FitOptions(NamedTuple):
     """Fit options, documented in `GaussianMixture.fit`."""

@@ -129,8 +129,7 @@ class GaussianMixture:
         Notes
         -----
         Selection uses four-fold cross-validation (one fold from 7,000 latents on), and ignores `noise_covariances`.
-        Components that hold less than one latent, or with `select`, are nowhere the most likely, are dropped after EM.
-        All components have the same covariance in dead directions, given the others (`mixture.live`).
+        Components without a latent are dropped. In dead directions (`mixture.live`), all have a common covariance.
 
         Examples
         --------

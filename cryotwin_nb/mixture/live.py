@@ -14,6 +14,7 @@ from cryotwin_nb.mixture.components import Components
 
 _OF_WIDEST = 0.02  # standard deviation of a dead axis, relative to that of the widest axis ...
 _OF_LOCAL = 0.25  # ... and relative to the spread within a state
+_WIDER = 4.0  # factor on the standard deviations of dead axes, so that no place along them matters
 _SHARE, _ROWS = 100, 2000  # spread within a state of latents: distance within which 1 % of them lie; latents asked
 
 
@@ -52,7 +53,7 @@ def live_dim(mixture: Components) -> int:
 
 
 def flattened(mixture: Components) -> Components:
-    """Return the mixture with one Gaussian, common to all components and independent of the live axes, in dead axes.
+    """Return the mixture with one broad Gaussian, common to all components, in dead axes.
 
     The density of the live axes does not change. Without dead axes, the same object is returned.
     """
@@ -63,8 +64,23 @@ def flattened(mixture: Components) -> Components:
     centre = mixture.weights @ mixture.means
     project = kept @ kept.T
     means = centre + (mixture.means - centre) @ project
-    covariances = project @ mixture.covariances @ project + (others * values[live:]) @ others.T
+    covariances = project @ mixture.covariances @ project + (others * (_WIDER**2 * values[live:])) @ others.T
     return Components(mixture.weights, means, (covariances + covariances.mT) / 2)
+
+
+def on_sheet(mixture: Components, z: Tensor) -> Tensor:
+    """Return latents (n, d) whose coordinates in dead axes are replaced by their expectations given the live axes."""
+    values, axes, live = _axes(mixture)
+    if live == len(values):
+        return z
+    means, covariances = mixture.means @ axes, axes.T @ mixture.covariances @ axes
+    y = z.to(means) @ axes
+    leading = covariances[:, :live, :live]
+    slopes = torch.linalg.solve(leading, covariances[:, :live, live:])
+    away = y[:, None, :live] - means[:, :live]
+    of_live = Components(mixture.weights, means[:, :live], leading).factorised(0.0).log_joint(y[:, :live]).softmax(-1)
+    others = means[:, live:] + torch.einsum("ncu,cuv->ncv", away, slopes)
+    return torch.cat([y[:, :live], torch.einsum("nc,ncv->nv", of_live, others)], dim=1) @ axes.T
 
 
 def _axes(mixture: Components) -> tuple[Tensor, Tensor, int]:

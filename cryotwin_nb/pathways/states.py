@@ -13,6 +13,7 @@ from cryotwin_nb.mixture.components import Components
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.live import live_dim
 from cryotwin_nb.mixture.points import require_points
+from cryotwin_nb.pathways.dead import expected_there, without_dead
 from cryotwin_nb.pathways.landscape import Landscape
 
 _ERRORS = 1.5  # depth of the saddle beside a small state, in units of d / sqrt(N - d): three standard errors
@@ -95,6 +96,7 @@ def find_states(
     """
     if not 0 < threshold < 1:
         raise InputError("threshold", f"{threshold}", "a number between 0 and 1", "Start with 0.2 (Hennig 2010).")
+    prior = prior.detach()
     landscape = landscape or Landscape.of(prior)
     points = None if latents is None else require_points(latents, prior.latent_dim).to(prior.means)
     group = _merged(landscape, -float(np.log(threshold)), np.inf if points is None else len(points))
@@ -105,7 +107,8 @@ def find_states(
         mass = float(prior.weights[list(components)].sum())
         members = np.flatnonzero(group == root)
         peak = int(members[energy[members].argmin()])
-        states.append(State("", landscape.points[peak], components, mass, -float(energy[peak])))
+        latent = expected_there(prior, landscape.points[peak, None])[0]
+        states.append(State("", latent, components, mass, float(prior.log_prob(latent[None]))))
     states = _occupied(prior, states, points)
     states = sorted((s for s in states if s.mass >= least_mass), key=lambda s: -s.mass)
     return [State(f"S{i + 1}", s.latent, s.components, s.mass, s.log_prob) for i, s in enumerate(states)]
@@ -136,7 +139,7 @@ def assign(prior: GaussianMixture, states: list[State], z: Tensor) -> np.ndarray
     -------
     (n,) int64 array
     """
-    shares = prior.responsibilities(torch.as_tensor(z))
+    shares = without_dead(prior).responsibilities(torch.as_tensor(z))
     return torch.stack([shares[:, list(s.components)].sum(1) for s in states], dim=1).argmax(1).cpu().numpy()
 
 
