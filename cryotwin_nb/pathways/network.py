@@ -27,7 +27,7 @@ from cryotwin_nb.mixture.groups import bootstrap_weights
 from cryotwin_nb.mixture.points import require_points
 from cryotwin_nb.pathways.dead import without_dead
 from cryotwin_nb.pathways.landscape import Landscape
-from cryotwin_nb.pathways.populations import Evidence, fits, of_states, relative, shares_of, tube, typical_width
+from cryotwin_nb.pathways.populations import Evidence, fits, of_states, relative, shares_of, tube, tube_width, typical_width
 from cryotwin_nb.pathways.relaxation import relax
 from cryotwin_nb.pathways.ridgeline import equidistant
 from cryotwin_nb.pathways.states import State
@@ -92,7 +92,9 @@ class Network:
         prior = without_dead(prior.detach())
         width = typical_width(prior)
         if not callable(evidence):
-            evidence = tube(require_points(evidence, prior.latent_dim, "evidence"), width)
+            points = require_points(evidence, prior.latent_dim, "evidence")
+            width = tube_width(prior, states, points, _straight(states), width)
+            evidence = tube(points, width)
         places = of_states(prior, states, evidence, width)
         straight, bent = _straight(states), _bent(prior, states)
         fit_straight, fit_bent = fits(evidence, straight), fits(evidence, bent)
