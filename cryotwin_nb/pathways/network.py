@@ -27,7 +27,16 @@ from cryotwin_nb.mixture.groups import bootstrap_weights
 from cryotwin_nb.mixture.points import require_points
 from cryotwin_nb.pathways.dead import without_dead
 from cryotwin_nb.pathways.landscape import Landscape
-from cryotwin_nb.pathways.populations import Evidence, fits, of_states, relative, shares_of, tube, tube_width, typical_width
+from cryotwin_nb.pathways.populations import (
+    Evidence,
+    fits,
+    of_states,
+    relative,
+    shares_of,
+    tube,
+    tube_width,
+    typical_width,
+)
 from cryotwin_nb.pathways.relaxation import relax
 from cryotwin_nb.pathways.ridgeline import equidistant
 from cryotwin_nb.pathways.states import State
@@ -56,7 +65,9 @@ class Network:
     weights : (S + P + 1,) float64
         Share of the particles in each state, in each passage and among the outliers.
     width : float
-        Typical standard deviation of a component, latent units.
+        Standard deviation of the tubes, or of a typical component if the evidence is a function, latent units.
+    least : float
+        Population below which nothing flows through a passage.
     """
 
     states: tuple[State, ...]
@@ -64,6 +75,7 @@ class Network:
     fit: Tensor
     weights: Tensor
     width: float = 1.0
+    least: float = 0.0
 
     @classmethod
     def of(
@@ -108,12 +120,12 @@ class Network:
         curves = straight | {pair: bent[pair] for pair in chosen}
         columns = fit_straight | {pair: fit_bent[pair] for pair in chosen}
         fit = relative(torch.cat([places, *columns.values(), nowhere], dim=1))
-        return cls(tuple(states), curves, fit, shares_of(fit, _STEPS), width)
+        return cls(tuple(states), curves, fit, shares_of(fit, _STEPS), width, _LEAST / len(fit))
 
     def resampled(self, generator: torch.Generator, number: Tensor) -> Network:
         """Return the network for `bootstrap_weights`, drawn with `generator`, of particles in groups `number` (n,)."""
         counts = bootstrap_weights(number, generator)
-        return replace(self, weights=shares_of(self.fit, _STEPS_AGAIN, self.weights.clamp_min(1e-4), counts))
+        return replace(self, least=0.0, weights=shares_of(self.fit, _STEPS_AGAIN, self.weights.clamp_min(1e-4), counts))
 
     @property
     def populations(self) -> np.ndarray:
@@ -149,7 +161,7 @@ class Network:
             return [(way[::-1], width) for way, width in self.ways(last, first, max_ways, least_share)]
         flux = self.flux(first, last)
         for pair, population in zip(self.curves, self.populations, strict=True):
-            if population < max(_FLOOR, _LEAST / len(self.fit) * (len(self.fit) > 1)):
+            if population < max(_FLOOR, self.least):
                 flux[pair] = flux[pair[::-1]] = 0.0
         ways: list[tuple[tuple[int, ...], float]] = []
         while len(ways) < max_ways:

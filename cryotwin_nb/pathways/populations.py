@@ -55,7 +55,7 @@ def of_states(prior: GaussianMixture, states: Sequence[State], evidence: Evidenc
 
 
 def _normal(n: int, dim: int) -> Tensor:
-    """Return n quasi-random points (n, dim) of a normal density, with exactly its mean and, if n > 2 dim, covariance."""
+    """Return n quasi-random points (n, dim) of a normal density, with its exact mean and, if n > 2 dim, covariance."""
     uniform = SobolEngine(dim, scramble=True, seed=0).draw(n // 2, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
     half = 2**0.5 * torch.erfinv(2 * uniform - 1)
     points = torch.stack([half, -half], dim=1).flatten(0, 1)

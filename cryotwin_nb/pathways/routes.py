@@ -24,6 +24,7 @@ from cryotwin_nb.pathways.states import State, assign, find_states
 
 _LEAST_MASS = 0.01  # minimum mass of an intermediate state
 _MOST, _LEAST_SHARE = 8, 0.02
+_WIDER = 1.35  # intervals: draws vary populations, not the fitted states and passages (benchmarks/shares.py)
 _ALIKE = 2.0  # mean distance, in typical component widths, below which two routes are merged
 
 
@@ -40,7 +41,7 @@ class Route(Pathway):
     populations : tuple of float
         Share of all particles in each passage of the route, in order from start to end.
     share_interval : tuple of float
-        90 % interval of the share (Bayesian bootstrap); NaN if there were no draws.
+        90 % interval of the share (Bayesian bootstrap of populations, widened); NaN if there were no draws.
     frequency : float
         Fraction of the draws in which the route is found; NaN if there were no draws.
     """
@@ -147,8 +148,7 @@ def first_route(
         return None
     states, (first, last) = _states(prior, None, ends, landscape)
     network = Network.of(prior, states, evidence, seed)
-    (way, _), *_ = _ways(network, first, last, _MOST, _LEAST_SHARE)
-    return _knots(_Passages(network, landscape), ends, way)
+    return _knots(_Passages(network, landscape), ends, _ways(network, first, last, _MOST, _LEAST_SHARE)[0][0])
 
 
 def _ways(
@@ -157,8 +157,8 @@ def _ways(
     """Return the distinct routes between two states with their shares, or raise `InputError` if there are none."""
     found = _distinct(network, network.ways(first, last, 2 * max_routes, least_share))
     if not found and not network.ways(first, last, 1, 0.0):
-        remedy = "Choose ends between which there are particles."
-        raise InputError("find_routes", "no particle on any way between the ends", "particles", remedy)
+        text = "no particle on any way between the ends"
+        raise InputError("find_routes", text, "particles", "Choose ends between which there are particles.")
     return found[:max_routes]
 
 
@@ -246,5 +246,5 @@ def _knots(passages: _Passages, ends: Tensor, way: tuple[int, ...]) -> Tensor:
 
 def _with_confidence(route: Route, shares: np.ndarray) -> Route:
     """Return the route with its share interval and frequency, computed from its `shares` (n,) in the draws."""
-    low, high = np.quantile(shares, [0.05, 0.95]).tolist()
+    low, high = np.clip(route.share + _WIDER * (np.quantile(shares, [0.05, 0.95]) - route.share), 0, 1).tolist()
     return replace(route, share_interval=(low, high), frequency=float((shares > 0).mean()))
