@@ -323,8 +323,7 @@ def test_without_evidence_the_density_is_sampled():
     (route,) = find_routes(prior, 0, 2)
     assert [s.components for s in route.states] == [(0,), (1,), (2,)]
     assert route.share == pytest.approx(1, abs=0.03)
-    with pytest.raises(InputError, match="no particle on any way"):
-        find_routes(prior, 0, 3)  # an end can have less mass, but no sample is between it and the others
+    assert [s.components for s in find_routes(prior, 0, 3)[0].states][-1] == (3,)  # an end can have less mass
 
 
 def test_bootstrap_intervals_hold_the_truth_about_as_often_as_they_say():
@@ -405,8 +404,8 @@ def test_a_passage_without_particles_has_no_share():
     z = particles(DIAMOND, {(0, 1): 600, (1, 3): 600}, in_states=400)
     (route,) = find_routes(wells(DIAMOND), 0, 3, evidence=z, least_share=0.0)
     assert [s.components for s in route.states] == [(0,), (1,), (3,)] and route.share == pytest.approx(1, abs=1e-3)
-    with pytest.raises(InputError, match="no particle on any way"):
-        find_routes(wells(DIAMOND), 0, 2, evidence=z)
+    (empty,) = find_routes(wells(DIAMOND), 0, 2, evidence=z)
+    assert empty.share == 0
 
 
 @pytest.mark.parametrize("direct", [True, False])

@@ -67,7 +67,7 @@ class Network:
     width : float
         Standard deviation of the tubes, or of a typical component if the evidence is a function, latent units.
     least : float
-        Population below which nothing flows through a passage.
+        Population below which nothing flows through a passage; negative if all passages count.
     """
 
     states: tuple[State, ...]
@@ -161,7 +161,7 @@ class Network:
             return [(way[::-1], width) for way, width in self.ways(last, first, max_ways, least_share)]
         flux = self.flux(first, last)
         for pair, population in zip(self.curves, self.populations, strict=True):
-            if population < max(_FLOOR, self.least):
+            if self.least >= 0 and population < max(_FLOOR, self.least):
                 flux[pair] = flux[pair[::-1]] = 0.0
         ways: list[tuple[tuple[int, ...], float]] = []
         while len(ways) < max_ways:

@@ -104,12 +104,12 @@ def find_routes(
     -------
     list of Route
         The shares add up to 1 minus the share of omitted routes. Routes that run alongside each other are merged. A
-        passage with less than half a particle has no flux.
+        passage with less than half a particle has no flux; if there is no other, a route with a share of 0 is returned.
 
     Raises
     ------
     InputError
-        If both ends belong to the same state, no particle is between them, or an argument is invalid.
+        If both ends belong to the same state, or an argument is invalid.
 
     Examples
     --------
@@ -154,11 +154,10 @@ def first_route(
 def _ways(
     network: Network, first: int, last: int, max_routes: int, least_share: float
 ) -> list[tuple[tuple[int, ...], float]]:
-    """Return the distinct routes between two states with their shares, or raise `InputError` if there are none."""
+    """Return the distinct routes between two states with their shares; if all are empty, one without a share."""
     found = _distinct(network, network.ways(first, last, 2 * max_routes, least_share))
-    if not found and not network.ways(first, last, 1, 0.0):
-        text = "no particle on any way between the ends"
-        raise InputError("find_routes", text, "particles", "Choose ends between which there are particles.")
+    if not found and not network.ways(first, last, 1, 0.0):  # no particle between the ends
+        found = [(network.ways(first, last, 1, 0.0)[0][0], 0.0) for network in [replace(network, least=-1.0)]]
     return found[:max_routes]
 
 
