@@ -147,7 +147,7 @@ def test_draws_of_routes_and_paths_are_those_of_the_list_without_copies():
     thrice = ct.find_routes(WELLS, 0, 1, evidence=samples[THRICE], n_draws=12, groups=THRICE)
     by_rows = ct.find_routes(WELLS, 0, 1, evidence=samples[THRICE], n_draws=12)
     assert thrice[0].share_interval == pytest.approx(once[0].share_interval, abs=1e-6)
-    assert by_rows[0].share_interval != pytest.approx(once[0].share_interval, abs=1e-3)
+    assert by_rows[0].share_interval != pytest.approx(once[0].share_interval, abs=1e-4)
 
     def spread(latents, **given):
         return ct.bootstrap_path(WELLS, latents, path, n_draws=12, **given).log_cost.std()

@@ -193,3 +193,16 @@ def test_states_are_the_groups_that_passages_separate():
         assert torch.cdist(state.latent[None], mixture.modes()).min() < 1e-6
     with pytest.raises(InputError, match="threshold"):
         find_states(mixture, threshold=1.0)
+
+
+def test_states_without_particles_are_omitted():
+    """A component of no weight, one whose mean belongs to the broad one around it, and one without a latent."""
+    means = torch.tensor([[0.0, 0.0], [40.0, 0.0], [20.0, 30.0], [0.0, 60.0]])
+    mixture = GaussianMixture([0.6, 0.4 - 1e-3, 3e-16, 1e-3 - 3e-16], means, torch.eye(2).expand(4, 2, 2))
+    assert [s.components for s in find_states(mixture)] == [(0,), (1,), (3,)]
+    latents = torch.cat([means[:1] + 0.1 * torch.randn(50, 2), means[1:2] + 0.1 * torch.randn(50, 2)])
+    states = find_states(mixture, latents=latents.numpy())
+    assert [(s.name, s.components) for s in states] == [("S1", (0,)), ("S2", (1,))]
+    assert len(find_states(mixture, latents=torch.cat([latents, means[3:]]))) == 3
+    with pytest.raises(InputError, match=r"expected \(n, 2\)"):
+        find_states(mixture, latents=torch.zeros(4, 3))

@@ -14,12 +14,14 @@ from scipy import ndimage, stats
 from sklearn.mixture import GaussianMixture as SklearnMixture
 from torch import Tensor
 
+import cryotwin_nb as ct
 import cryotwin_nb.mixture.gaussian as mixture_module
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.mixture import fitting
+from cryotwin_nb.mixture import selection
 from cryotwin_nb.mixture.components import Components
 from cryotwin_nb.mixture.em import Latents
 from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.mixture.live import flattened
 from cryotwin_nb.mixture.moments import MixtureMoments
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -447,6 +449,49 @@ def test_latents_on_a_plane_give_a_mixture():
     assert mixture.n_components == 3
 
 
+def spikes(dim: int = 5, n: int = 500) -> Tensor:
+    """Return eight narrow clusters with heavy tails and directions of small variance."""
+    rng = np.random.default_rng(11)
+    centres = 6 * rng.normal(size=(8, dim))
+    z = centres[rng.integers(8, size=n)] + 0.05 * rng.standard_t(3, size=(n, dim))
+    z[:, 3:] *= 0.02
+    return torch.from_numpy(z)
+
+
+@pytest.mark.parametrize("noise", [None, 1e-4 * torch.eye(5).expand(500, 5, 5)])
+def test_no_component_is_left_without_latents(noise, monkeypatch):
+    z, options = spikes(), {"n_init": 2, "max_iter": 60, "select": False}
+    mixture = GaussianMixture.fit(z, 250, noise, **options)
+    assert (mixture.weights * len(z)).min() > 1 - 1e-6
+    assert mixture.weights.sum() == pytest.approx(1)
+    monkeypatch.setattr("cryotwin_nb.mixture.fitting.without_empty", lambda latents, mixture, *_, **__: mixture)
+    assert (GaussianMixture.fit(z, 250, noise, **options).weights * len(z)).min() < 0.5  # otherwise nothing is tested
+
+
+def test_a_component_that_is_nowhere_the_most_likely_is_dropped():
+    z = three_clusters(300)
+    three = GaussianMixture.fit(z, 3, select=False)
+    parts = (torch.cat([part, part[:1]]) for part in (three.means, three.covariances))
+    weights = torch.cat([three.weights * torch.tensor([0.6, 1, 1]), 0.4 * three.weights[:1]])
+    start = GaussianMixture(weights, *parts)  # of two equal components, the lighter one is nowhere the most likely
+    assert GaussianMixture.fit(z, start=start, select=False).n_components == 4
+    assert GaussianMixture.fit(z, start=start).n_components == 3
+
+
+def test_a_start_loses_empty_components_unless_the_latents_have_weights():
+    """The draws of a bootstrap refer to components by their index."""
+    z = three_clusters(200)
+    three = GaussianMixture.fit(z, 3, select=False)
+    far = torch.cat([three.means[:1], 100 * torch.ones(1, 3, dtype=torch.float64), three.means[1:]])
+    weights = torch.cat([three.weights[:1], torch.tensor([1e-3]), three.weights[1:]])
+    start = GaussianMixture(weights / weights.sum(), far, torch.eye(3).expand(4, 3, 3))
+    plain = GaussianMixture.fit(z, start=start)
+    assert plain.n_components == 3
+    torch.testing.assert_close(plain.means, three.means, rtol=0, atol=0.05)
+    drawn = GaussianMixture.fit(z, weights=torch.ones(200), start=start)
+    assert drawn.n_components == 4 and float(drawn.weights[1]) < 1e-6
+
+
 def test_weights_count_like_repeated_latents():
     z, start = three_clusters(200), GaussianMixture.fit(three_clusters(300, seed=1), 3, select=False)
     counts = torch.from_numpy(np.random.default_rng(0).integers(0, 4, size=200))
@@ -466,7 +511,9 @@ def test_weights_count_like_repeated_latents():
 @given(seed=st.integers(0, 1000))
 def test_fit_is_covariant_under_affine_maps_and_blind_to_the_order_of_latents(seed):
     rng = np.random.default_rng(seed)
-    matrix, shift = torch.from_numpy(rng.normal(size=(3, 3)) + 2 * np.eye(3)), torch.from_numpy(rng.normal(size=3))
+    left, right = (np.linalg.qr(rng.normal(size=(3, 3)))[0] for _ in range(2))
+    matrix = torch.from_numpy(left * rng.uniform(0.5, 2, 3) @ right)  # a nearly singular one makes a direction dead
+    shift = torch.from_numpy(rng.normal(size=3))
     z, start = three_clusters(150, seed), random_mixture(4, 3, seed)
     moved_start = GaussianMixture(start.weights, start.means @ matrix.T + shift, matrix @ start.covariances @ matrix.T)
     plain = GaussianMixture.fit(z, start=start, max_iter=5, tol=0)
@@ -571,25 +618,127 @@ def test_whole_numbers_as_latents_give_densities_that_are_not():
     assert float(mixture.log_prob(torch.tensor([[0, 1]]))[0]) == pytest.approx(-math.log(2 * math.pi) - 0.5)
 
 
-def test_the_ladder_goes_on_past_one_rung_that_brings_nothing(monkeypatch):
-    """Three components can be no better than two although four are; the second rung without gain ends the search."""
-    held_out = {1: 0.0, 2: 1.0, 3: 0.9, 4: 2.0, 6: 1.9, 8: 1.8, 11: 5.0}
+def searching(monkeypatch, held_out, n: int = 9000):
+    """Return a function that selects, where `held_out` gives the log-likelihood (n,) of each count and strength."""
     tried = []
 
     class Scored(Latents):
         def subset(self, index):
-            return Scored(self.x[index], self.weights[index])
+            part = Scored(self.x[index], self.weights[index])
+            part.rows = index
+            return part
 
-        def expect(self, count):
-            return None, held_out[count]
+        def log_prob(self, choice):
+            return held_out(*choice)[self.rows]
 
     def best(self, latents, count, strength):
         tried.append(count)
-        return count
+        return count, strength
 
-    monkeypatch.setattr(fitting._Search, "best", best)
-    search = fitting._Search(torch.ones(2, dtype=torch.float64), torch.Generator().manual_seed(0), 2, 10, 1e-3)
-    x = torch.randn(9000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    latents = Scored(x, torch.ones(9000, dtype=torch.float64))
-    assert search.select(latents, torch.arange(9000), 100, False)[0] == 4
+    monkeypatch.setattr(selection.Search, "best", best)
+    search = selection.Search(torch.ones(2, dtype=torch.float64), torch.Generator().manual_seed(0), 2, 10, 1e-3)
+    latents = Scored(torch.zeros(n, 2, dtype=torch.float64), torch.ones(n, dtype=torch.float64))
+    return search.select(latents, torch.arange(n), 100, False), tried
+
+
+def test_the_ladder_goes_on_past_one_rung_that_brings_nothing(monkeypatch):
+    """Three components can be no better than two although four are; the second rung without gain ends the search."""
+    values = {1: 0.0, 2: 1.0, 3: 0.9, 4: 2.0, 6: 1.9, 8: 1.8, 11: 5.0}
+    found, tried = searching(monkeypatch, lambda count, strength: torch.full((9000,), values[count]).double())
+    assert found[0] == 4
     assert 8 in tried and 11 not in tried
+
+
+def test_the_most_parsimonious_choice_within_a_standard_error_is_taken(monkeypatch):
+    """The standard error is 0.011 nats; a choice that loses 0.005 is as good, one that loses 0.04 is not."""
+    noise = torch.randn(9000, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+    def held_out(count, strength):
+        lost = {1: 3.0, 2: 0.04, 3: 0.005, 4: 0.004}.get(count, 0.0 if count == 6 else 0.2)
+        return 5 - lost - 0.001 * (strength < 8) + (noise - noise.mean()) * (count == 6)
+
+    assert searching(monkeypatch, held_out)[0] == (3, 32.0)
+
+
+def test_a_single_latent_does_not_decide(monkeypatch):
+    """One latent that costs 1e5 nats with more than one component; all others gain 0.1 nats."""
+
+    def held_out(count, strength):
+        values = torch.full((9000,), 0.1 if count > 1 else 0.0, dtype=torch.float64)
+        values[::9000] -= 1e5 * (count > 1)
+        return values - 0.05 * (count > 2)
+
+    assert searching(monkeypatch, held_out)[0][0] == 2
+
+
+def test_small_separated_states_are_kept_and_components_are_few():
+    """A curved motion of 2,000 latents with a state of 2 % beside it, in three dimensions."""
+    rng = np.random.default_rng(3)
+    t = rng.random(1960)
+    curve = np.stack([8 * t, 3 * np.sin(np.pi * t), 0 * t], axis=1)
+    rare = np.tile([4.0, -4.0, 0.0], (40, 1))
+    z = torch.from_numpy(np.concatenate([curve, rare]) + 0.4 * rng.normal(size=(2000, 3)))
+    mixture = GaussianMixture.fit(z, 100)
+    assert mixture.n_components <= 12
+    near = (mixture.means - torch.tensor([4.0, -4.0, 0.0])).norm(dim=1) < 0.5
+    assert float(mixture.weights[near].sum()) == pytest.approx(0.02, abs=0.003)
+
+
+def sheet(n: int = 3000) -> tuple[Tensor, Tensor]:
+    """Return live latents (n, 2) on an arc, and the same with two axes that are smooth functions of them."""
+    rng = np.random.default_rng(5)
+    t = np.concatenate([0.05 * rng.normal(size=n // 3), 1 + 0.05 * rng.normal(size=n // 3), rng.random(n // 3)])
+    live = np.stack([8 * t, 4 * np.sin(np.pi * t)], axis=1) + 0.5 * rng.normal(size=(n, 2))
+    dead = 0.03 * np.stack([np.sin(live[:, 0]), np.cos(live[:, 1])], axis=1) + 1e-3 * rng.normal(size=(n, 2))
+    mixing = np.linalg.qr(rng.normal(size=(4, 4)))[0]
+    return torch.from_numpy(live), torch.from_numpy(np.concatenate([live, dead], axis=1) @ mixing)
+
+
+def test_dead_directions_change_neither_components_nor_the_density_of_the_others():
+    live, z = sheet()
+    alone, mixture = GaussianMixture.fit(live, 40), GaussianMixture.fit(z, 40)
+    assert mixture.n_components == alone.n_components
+    assert ct.kl_divergence(z, mixture) < 0.02
+    components = Components(mixture.weights, mixture.means, mixture.covariances)
+    axes = torch.linalg.eigh(components.covariance())[1]
+    kept = axes[:, 2:]
+    marginal = GaussianMixture(mixture.weights, mixture.means @ kept, kept.T @ mixture.covariances @ kept)
+    difference = marginal.log_prob(z @ kept) - alone.log_prob(live)
+    assert float(difference.abs().median()) < 0.02
+    of_dead = axes[:, :2].T @ torch.linalg.inv(mixture.covariances) @ axes[:, :2]  # inverse covariance given the others
+    torch.testing.assert_close(of_dead, of_dead[:1].expand_as(of_dead), rtol=0.1, atol=0.1 * float(of_dead.abs().max()))
+
+
+def test_dead_directions_stay_tied_in_draws_and_after_deconvolution():
+    _, z = sheet(1500)
+    mixture = GaussianMixture.fit(z, 12)
+    noise = 1e-3 * torch.eye(4, dtype=torch.float64).expand(len(z), 4, 4)
+    weights = torch.empty(len(z), dtype=torch.float64).exponential_(generator=torch.Generator().manual_seed(0))
+    for options in ({"weights": weights}, {"noise_covariances": noise}):
+        again = GaussianMixture.fit(z, start=mixture, max_iter=10, **options)
+        axes = torch.linalg.eigh(Components(mixture.weights, mixture.means, mixture.covariances).covariance())[1]
+        of_dead = axes[:, :2].T @ torch.linalg.inv(again.covariances) @ axes[:, :2]
+        spread = (of_dead - of_dead.mean(0)).abs().amax() / of_dead.abs().amax()
+        assert spread < 0.2
+
+
+def test_narrow_axes_of_a_state_are_not_dead():
+    """Two states 200 standard deviations apart: the axes across them are narrow, but as wide as the states."""
+    z = torch.randn(600, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    z[300:, 0] += 200
+    z[450:, 1] += 4
+    assert GaussianMixture.fit(z, 8).n_components == 3
+
+
+def test_a_flattened_mixture_has_the_same_live_density_and_one_dead_gaussian():
+    _, z = sheet()
+    mixture = GaussianMixture.fit(z, 40)
+    flat = flattened(Components(mixture.weights, mixture.means, mixture.covariances))
+    axes = torch.linalg.eigh(flat.covariance())[1]
+    marginal = [GaussianMixture(m.weights, m.means @ axes[:, 2:], axes[:, 2:].T @ m.covariances @ axes[:, 2:])
+                for m in (mixture, GaussianMixture(*flat))]  # fmt: skip
+    torch.testing.assert_close(*(m.log_prob(z @ axes[:, 2:]) for m in marginal), rtol=1e-6, atol=1e-6)
+    of_dead = axes[:, :2].T @ flat.covariances @ axes[:, :2]
+    torch.testing.assert_close(of_dead, of_dead[:1].expand_as(of_dead))
+    plain = Components(torch.ones(1).double(), torch.zeros(1, 2).double(), torch.eye(2).double()[None])
+    assert flattened(plain) is plain

@@ -20,6 +20,11 @@ class Components(NamedTuple):
     means: Tensor
     covariances: Tensor
 
+    def covariance(self) -> Tensor:
+        """Return the covariance (d, d) of the whole mixture."""
+        away = self.means - self.weights @ self.means
+        return torch.tensordot(self.weights, self.covariances + away[:, :, None] * away[:, None], 1)
+
     def require_valid(self) -> None:
         """Raise `InputError` unless the weights, means and covariances define a mixture."""
         weights, means, covariances = self

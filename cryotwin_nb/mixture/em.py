@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from cryotwin_nb.mixture.components import Components
+from cryotwin_nb.mixture.maximisation import maximise
 
-FLOOR = 1e-6  # smallest variance of a component, in units of the overall variance
 _REFRESH = 20  # EM iterations between evaluations of all (latent, component) pairs, for noisy latents
 _AT_ONCE = 2**23  # responsibilities held in memory at once
 _NEGLIGIBLE = 1e-6  # pairs with smaller responsibilities are skipped between these evaluations of all pairs
@@ -55,6 +55,25 @@ class Latents:
         size = max(1, _AT_ONCE // len(mixture.weights))
         return torch.cat([(features @ coefficients.T).logsumexp(-1) for features in self.features.split(size)])
 
+    def lifted(self, mixture: Components, strength: float) -> Components:
+        """Return a mixture of all axes, given the `mixture` of the first ones, the live axes; see `maximise`."""
+        live = mixture.means.shape[1]
+        leading = Latents(self.x[:, :live], self.weights)
+        coefficients, moments = _log_joint_coefficients(mixture), 0.0
+        size = max(1, _AT_ONCE // len(mixture.weights))
+        parts = (t.split(size) for t in (leading.features, self.features, self.weights))
+        for few, features, weights in zip(*parts, strict=True):
+            gamma = (few @ coefficients.T).softmax(-1)
+            moments = moments + (gamma * weights[:, None]).T @ features
+        return maximise(moments, strength, live)
+
+    def assigned(self, mixture: Components) -> Tensor:
+        """Return the weight (C,) of the latents whose most likely component is each component."""
+        coefficients = _log_joint_coefficients(mixture)
+        size = max(1, _AT_ONCE // len(mixture.weights))
+        chosen = torch.cat([(features @ coefficients.T).argmax(-1) for features in self.features.split(size)])
+        return torch.zeros_like(mixture.weights).index_add_(0, chosen, self.weights)
+
 
 class NoisyLatents(Latents):
     """Latents with known error covariances `noise` (n, d, d): extreme deconvolution (Bovy et al. 2011).
@@ -84,12 +103,7 @@ class NoisyLatents(Latents):
     def _expect_rows(self, mixture: Components, rows: Tensor, moments: Tensor) -> Tensor:
         """Add the moments of the latents in `rows` to `moments` and return the log-likelihoods (rows,)."""
         row, c = self._active[rows].nonzero(as_tuple=True)
-        residual = self.x[rows[row]] - mixture.means[c]
-        cholesky = torch.linalg.cholesky(mixture.covariances[c] + self.noise[rows[row]])
-        white = torch.linalg.solve_triangular(cholesky, residual[..., None], upper=False)[..., 0]
-        log_det = cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        log_joint = self.x.new_full((len(rows), len(mixture.weights)), -torch.inf)
-        log_joint[row, c] = mixture.weights.log()[c] - 0.5 * white.square().sum(-1) - log_det
+        log_joint, residual, cholesky = self._joint(mixture, rows, row, c)
         log_prob = log_joint.logsumexp(-1)
         gamma = (log_joint - log_prob[:, None]).exp()
         self._active[rows] = gamma > _NEGLIGIBLE
@@ -103,61 +117,85 @@ class NoisyLatents(Latents):
         moments.index_add_(0, c, features * (gamma[row, c] * self.weights[rows[row]])[:, None])
         return log_prob - mixture.means.shape[1] / 2 * math.log(2 * math.pi)
 
+    def assigned(self, mixture: Components) -> Tensor:
+        """Return the weight (C,) of the latents whose most likely component is each component, given their errors."""
+        total = torch.zeros_like(mixture.weights)
+        for rows in torch.arange(len(self.x), device=self.x.device).split(max(1, 2**16 // len(total))):
+            row, c = torch.ones(len(rows), len(total), dtype=torch.bool, device=rows.device).nonzero(as_tuple=True)
+            chosen = self._joint(mixture, rows, row, c)[0].argmax(-1)
+            total.index_add_(0, chosen, self.weights[rows])
+        return total
 
-def maximise(moments: Tensor, strength: float) -> Components:
-    """M-step: return the mixture with the given moments, its covariances shrunk towards a common shape.
+    def _joint(self, mixture: Components, rows: Tensor, row: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log pi_c N(x; mu_c, Sigma_c + S) (rows, C) without its constant, for the pairs (row, c).
 
-    The shrinkage is equivalent to `strength` * d additional latents per component whose covariance is the average over
-    all components, scaled to the volume of the component's own covariance. Narrow and broad components keep their
-    sizes; only the shape is shared, because small components have too few latents to determine their own.
-    """
-    dim = math.isqrt(moments.shape[1] - 1)
-    mass = moments[:, 0].clamp_min(1e-12)
-    means = moments[:, 1 : dim + 1] / mass[:, None]
-    scatter = moments[:, dim + 1 :].unflatten(1, (dim, dim)) - mass[:, None, None] * _outer(means)
-    variances, axes = torch.linalg.eigh((scatter + scatter.mT) / 2)
-    variances = variances.clamp_min(0)
-    scatter = (axes * variances[:, None]) @ axes.mT
-    identity = torch.eye(dim).to(scatter)
-    average = scatter.sum(0) / mass.sum() + FLOOR * identity
-    unit = average / torch.linalg.det(average) ** (1 / dim)
-    tenth = 0.1 * average.diagonal().mean()  # 0.1 latents of average variance keep empty components' volumes above 0
-    volume = ((variances + tenth) / (mass[:, None] + 0.1)).log().mean(-1).exp()
-    prior = strength * dim
-    covariances = (scatter + prior * volume[:, None, None] * unit) / (mass + prior)[:, None, None] + FLOOR * identity
-    return Components(mass / mass.sum(), means, (covariances + covariances.mT) / 2)
+        The residuals (pairs, d) and Cholesky factors (pairs, d, d) are also returned; other pairs have -infinity.
+        """
+        residual = self.x[rows[row]] - mixture.means[c]
+        cholesky = torch.linalg.cholesky(mixture.covariances[c] + self.noise[rows[row]])
+        white = torch.linalg.solve_triangular(cholesky, residual[..., None], upper=False)[..., 0]
+        log_det = cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        log_joint = self.x.new_full((len(rows), len(mixture.weights)), -torch.inf)
+        log_joint[row, c] = mixture.weights.log()[c] - 0.5 * white.square().sum(-1) - log_det
+        return log_joint, residual, cholesky
 
 
 def expectation_maximisation(
-    latents: Latents, mixture: Components, strength: float, max_iter: int, tol: float
+    latents: Latents, mixture: Components, strength: float, max_iter: int, tol: float, live: int | None = None
 ) -> tuple[Components, float]:
-    """Run EM until the mean log-likelihood changes by less than `tol`; return the mixture and its log-likelihood."""
+    """Run EM until the mean log-likelihood changes by less than `tol`; return the mixture and its log-likelihood.
+
+    `strength` and `live` are those of `maximise`.
+    """
     last = log_likelihood = -math.inf
     for _ in range(max_iter):
         moments, log_likelihood = latents.expect(mixture)
         if abs(log_likelihood - last) < tol:
             break
-        mixture, last = maximise(moments, strength), log_likelihood
+        mixture, last = maximise(moments, strength, live), log_likelihood
     return mixture, log_likelihood
 
 
-def clusters(latents: Latents, count: int, scale: Tensor, strength: float, generator: torch.Generator) -> Components:
-    """Return the mixture of k-means clusters of x * scale (k-means++ seeding, five Lloyd iterations)."""
-    x, weights, dim = latents.x * scale, latents.weights, latents.x.shape[1]
-    centres = x[_draw(weights, generator)][None]
-    nearest = (x - centres[0]).square().sum(-1)
-    while len(centres) < count:
-        centres = torch.cat([centres, x[_draw(weights * nearest, generator)][None]])
-        nearest = torch.minimum(nearest, (x - centres[-1]).square().sum(-1))
-    moments = latents.features.new_zeros(count, latents.features.shape[1])
-    size = max(1, _AT_ONCE // count)
-    for _ in range(5):
-        moments = torch.zeros_like(moments)
-        for part, features, counts in zip(x.split(size), latents.features.split(size), weights.split(size)):
-            moments.index_add_(0, torch.cdist(part, centres).argmin(-1), features * counts[:, None])
-        means = moments[:, 1 : dim + 1] / moments[:, :1].clamp_min(1e-12)
-        centres = torch.where(moments[:, :1] > 0, means * scale, centres)
-    return maximise(moments, strength)
+def without_empty(
+    latents: Latents,
+    mixture: Components,
+    strength: float,
+    max_iter: int,
+    tol: float,
+    live: int | None = None,
+    least: float = 1 - 1e-6,
+    assigned: bool = True,
+) -> Components:
+    """Drop components that hold fewer than `least` latents, and repeat EM until every component holds as many.
+
+    The latents of a component are the sum of its responsibilities. The components with the fewest latents are dropped
+    first, a quarter at a time, as their latents can fill their neighbours.
+
+    Parameters
+    ----------
+    latents : Latents
+        Latents to which the mixture was fitted.
+    mixture : Components
+        Mixture with C components.
+    strength, max_iter, tol, live : float, int, float, int
+        As in `maximise` and `expectation_maximisation`.
+    least : float
+        Minimum number of latents.
+    assigned : bool
+        Also drop components that are the most likely component of no latent.
+    """
+    unit = float(latents.weights[latents.weights > 0].mean())  # weights with another sum count the same latents
+    while True:
+        held = latents.expect(mixture)[0][:, 0] / unit
+        if assigned:
+            held[latents.assigned(mixture) == 0] = 0
+        few = int((held < least).sum())
+        if not few or len(held) == 1:
+            return mixture
+        kept = held.argsort(descending=True)[: min(-1, -few // 4)].sort().values
+        smaller = Components(mixture.weights[kept], mixture.means[kept], mixture.covariances[kept])
+        smaller = smaller._replace(weights=smaller.weights / smaller.weights.sum())
+        mixture, _ = expectation_maximisation(latents, smaller, strength, max_iter, tol, live)
 
 
 def _outer(x: Tensor) -> Tensor:
@@ -173,10 +211,3 @@ def _log_joint_coefficients(mixture: Components) -> Tensor:
     square = (linear * mixture.means).sum(-1)
     constant = mixture.weights.log() - 0.5 * (log_det + square + mixture.means.shape[1] * math.log(2 * math.pi))
     return torch.cat([constant[:, None], linear, -0.5 * precision.flatten(1)], dim=1)
-
-
-def _draw(weights: Tensor, generator: torch.Generator) -> int:
-    """Draw one index with probability proportional to `weights` (torch.multinomial accepts at most 2^24 of them)."""
-    cumulative = weights.cumsum(0)
-    level = torch.rand((), dtype=torch.float64, generator=generator).to(cumulative) * cumulative[-1]
-    return min(int(torch.searchsorted(cumulative, level)), len(weights) - 1)

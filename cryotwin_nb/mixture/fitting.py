@@ -2,15 +2,13 @@
 
 Expectation-maximisation (EM) cannot choose the number of components: with too many, a mixture overfits the sample.
 `fit_components` scores mixtures on held-out latents, for a geometric series of component numbers and several strengths
-of the covariance prior, and refits the best combination to all latents. All computations use coordinates in which
-the latents have unit covariance, so the result does not depend on the units of the latents.
+of the covariance prior, and refits the most parsimonious good combination to all latents. All computations use
+coordinates in which the latents have unit variance, so the result does not depend on the units of the latents.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -18,13 +16,15 @@ import torch
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.mixture.components import Components, halves
-from cryotwin_nb.mixture.em import Latents, NoisyLatents, clusters, expectation_maximisation
-from cryotwin_nb.mixture.groups import arrange, number_groups
+from cryotwin_nb.mixture.components import Components
+from cryotwin_nb.mixture.em import Latents, NoisyLatents, expectation_maximisation, without_empty
+from cryotwin_nb.mixture.groups import number_groups
 from cryotwin_nb.mixture.isolated import set_aside
+from cryotwin_nb.mixture.live import component_width, live_axes, local_spread
 from cryotwin_nb.mixture.points import as_numbers, require_points
+from cryotwin_nb.mixture.selection import Search
 
-_STRENGTHS = (0.5, 2.0, 8.0, 32.0)  # strengths to try for the covariance prior, in units of d latents
+_AGAIN = 10  # EM iterations after components without latents are dropped, as a divisor of `max_iter`
 
 
 class FitOptions(NamedTuple):
@@ -58,21 +58,26 @@ def fit_components(
         z, weights, number = z[kept], weights[kept], number_groups(number[kept.cpu()], int(kept.sum()))
         noise = None if noise is None else noise[kept]
         n_components = min(n_components, len(z))
-    frame = _Frame.of(z, weights)
-    x = frame.forward(z)
-    exact = Latents(x, weights)
+    frame = _Frame.of(z, weights, start)
+    x, live, brief = frame.forward(z), frame.live, max(1, max_iter // _AGAIN)
+    exact, latents, tol_here = Latents(x, weights), Latents(x, weights), tol
+    if noise is not None:
+        latents, tol_here = NoisyLatents(x, weights, frame.forward_covariance(noise)), 10 * tol
     if start is not None:
         mixture = frame.forward_mixture(Components(*(part.to(z.device) for part in start)))
     else:
-        search = _Search(frame.deviation, torch.Generator().manual_seed(seed), n_init, max_iter, tol)
+        leading = Latents(x[:, :live], weights)
+        search = Search(frame.deviation[:live], torch.Generator().manual_seed(seed), n_init, max_iter, tol)
         if select:
-            n_components, strength = search.select(exact, number, n_components, progress)
-        mixture = search.best(exact, n_components, strength)
-    if noise is not None:
-        noisy = NoisyLatents(x, weights, frame.forward_covariance(noise))
-        mixture, _ = expectation_maximisation(noisy, mixture, strength, max_iter, 10 * tol)
-    elif start is not None:
-        mixture, _ = expectation_maximisation(exact, mixture, strength, max_iter, tol)
+            n_components, strength = search.select(leading, number, n_components, progress)
+        mixture = search.best(leading, n_components, strength)
+        least = min(live + 1.0, len(x)) if select else 1 - 1e-6  # fewer latents do not determine a covariance
+        mixture = without_empty(leading, mixture, strength, brief, 10 * tol, None, least, assigned=select)
+        mixture = mixture if live == x.shape[1] else exact.lifted(mixture, strength)
+    if noise is not None or start is not None:
+        mixture, _ = expectation_maximisation(latents, mixture, strength, max_iter, tol_here, live)
+    if not (weighted and start is not None):  # draws of a bootstrap keep the indices of components
+        mixture = without_empty(latents, mixture, strength, brief, tol_here, live, assigned=select)
     if start is None:
         order = mixture.weights.argsort(descending=True)
         mixture = Components(mixture.weights[order], mixture.means[order], mixture.covariances[order])
@@ -86,22 +91,36 @@ def fit_components(
 
 @dataclass(frozen=True)
 class _Frame:
-    """Whitened coordinates x = (z - centre) @ whitener, in which the latents have unit covariance."""
+    """Coordinates x = (z - centre) @ whitener, in which the latents have unit variance along every axis.
+
+    The axes are the principal axes of the latents, those of largest variance first. If a fit starts from a density with
+    dead axes, they are those of this density, which do not depend on the errors or the weights of the latents.
+    """
 
     centre: Tensor
     whitener: Tensor
     inverse: Tensor
     deviation: Tensor  # standard deviations (d,) of the latents along the axes of x
+    live: int  # number of axes that are not dead
 
     @classmethod
-    def of(cls, z: Tensor, weights: Tensor) -> _Frame:
+    def of(cls, z: Tensor, weights: Tensor, start: Components | None = None) -> _Frame:
         share = weights / weights.sum()
         centre = share @ z
         spread = (z - centre).T @ ((z - centre) * share[:, None])
         floor = 1e-9 * spread.diagonal().mean() + 1e-18 * centre.square().mean() + 1e-30
         values, axes = torch.linalg.eigh(spread)
-        deviation = values.clamp_min(floor).sqrt()
-        return cls(centre, axes / deviation, (axes * deviation).T, deviation)
+        deviation, live = values.clamp_min(floor).sqrt(), len(values)
+        if start is not None:
+            of_start, axes_of_start = torch.linalg.eigh(start.covariance().to(spread))
+            live = live_axes(of_start.clamp_min(0).sqrt().flip(0), component_width(start))
+            if live < len(values):
+                axes = axes_of_start
+                deviation = (axes * (spread @ axes)).sum(0).clamp_min(floor).sqrt()
+        elif len(values) > 1:
+            live = live_axes(deviation.flip(0), local_spread(z))
+        axes, deviation = axes.flip(1), deviation.flip(0)
+        return cls(centre, axes / deviation, (axes * deviation).T, deviation, live)
 
     def forward(self, z: Tensor) -> Tensor:
         return (z - self.centre) @ self.whitener
@@ -117,89 +136,6 @@ class _Frame:
         means = mixture.means @ self.inverse + self.centre
         covariances = self.inverse.T @ mixture.covariances @ self.inverse
         return Components(mixture.weights, means, (covariances + covariances.mT) / 2)
-
-
-@dataclass(frozen=True)
-class _Search:
-    """Search for the best mixture for a set of latents."""
-
-    deviation: Tensor  # standard deviations (d,) of the latents along the axes of x, as in `_Frame`
-    generator: torch.Generator
-    n_init: int
-    max_iter: int
-    tol: float
-
-    def best(self, latents: Latents, count: int, strength: float) -> Components:
-        """Return the best mixture from several starts: run each briefly, then the most likely one to convergence.
-
-        Half of the starts use k-means in the original coordinates, the other half in whitened coordinates.
-        """
-        results, brief = [], max(1, self.max_iter // 10)
-        for k in range(self.n_init):
-            start = clusters(latents, count, self.deviation ** (k % 2), strength, self.generator)
-            results.append(expectation_maximisation(latents, start, strength, brief, 10 * self.tol))
-        best = max(results, key=lambda result: result[1])[0]
-        best = _revive(best, float(latents.weights.sum()))
-        return expectation_maximisation(latents, best, strength, self.max_iter, self.tol)[0]
-
-    def select(self, latents: Latents, number: Tensor, bound: int, progress: bool) -> tuple[int, float]:
-        """Return the number of components and the prior strength with the highest held-out likelihood.
-
-        Latents of one group, by its `number` (n,), are held out together.
-
-        First the number of components increases at a fixed strength until two successive steps bring no improvement.
-        Then the number and the strength are varied until no neighbour on the grid is better.
-        """
-        n = int(number.max()) + 1
-        if n < 8:
-            return 1, _STRENGTHS[1]
-        rows, place = (t.to(latents.x.device) for t in arrange(number, torch.randperm(n, generator=self.generator)))
-        fold, n_folds = place % 4, min(4, max(1, round(10_000 / n)))
-        folds = [(latents.subset(rows[fold == i]), latents.subset(rows[fold != i])) for i in range(n_folds)]
-        brief = replace(self, n_init=max(2, self.n_init // 2), max_iter=max(1, self.max_iter // 3), tol=10 * self.tol)
-        rungs = _ladder(min(bound, n // 2))
-        jacobian = float(self.deviation.log().sum())
-
-        @cache
-        def score(rung: int, level: int) -> float:
-            if not (0 <= rung < len(rungs) and 0 <= level < len(_STRENGTHS)):
-                return -math.inf
-            count, strength = rungs[rung], _STRENGTHS[level]
-            scores = [test.expect(brief.best(train, count, strength))[1] for test, train in folds]
-            mean = sum(scores) / len(scores) - jacobian
-            if progress:
-                trial = f"{count} components, prior strength {strength:g}"
-                print(f"{trial}: held-out log-likelihood {mean:.3f} nats per latent")
-            return mean
-
-        best, level = 0, 1
-        for rung in range(len(rungs)):
-            best = max(best, rung, key=lambda r: score(r, level))
-            if rung == best + 2:
-                break
-        while True:
-            steps = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0), (1, 1))
-            top = max(((best + i, level + j) for i, j in steps), key=lambda place: score(*place))
-            if top == (best, level):
-                return rungs[best], _STRENGTHS[level]
-            best, level = top
-
-
-def _ladder(bound: int) -> list[int]:
-    """Return the numbers of components to try: 1, 2, 3, 4, 6, 8, 11, 16, ... and the bound."""
-    rungs = sorted({round(2 ** (k / 2)) for k in range(64)})
-    return [count for count in rungs if count < bound] + [bound]
-
-
-def _revive(mixture: Components, n: float) -> Components:
-    """Replace each component whose mass is below one latent by half of the component with the largest weight."""
-    weights, means, covariances = mixture.weights.clone(), mixture.means.clone(), mixture.covariances.clone()
-    for dead in (weights * n < 1).nonzero().flatten().tolist():
-        heaviest = int(weights.argmax())
-        weights[[heaviest, dead]] = (weights[heaviest] + weights[dead]) / 2
-        means[[heaviest, dead]], narrower = halves(means[heaviest], covariances[heaviest], 0.5)
-        covariances[[heaviest, dead]] = narrower
-    return Components(weights, means, covariances)
 
 
 def _require_data(

@@ -1,6 +1,6 @@
 """Gaussian mixtures on a latent space: density, window mass Q_z, modes and samples.
 
-A `GaussianMixture` is immutable. Training builds one at each step (`moments`) and fits the final one to all latents.
+Training builds one at each step (`moments`) and fits the final one to all latents.
 Parameters and computations are float64. Densities are differentiable with respect to parameters that need a gradient.
 """
 
@@ -90,7 +90,7 @@ class GaussianMixture:
         z : (n, d) float
             Latents.
         n_components : int
-            Maximum number of components C; held-out likelihood determines how many are used.
+            Maximum number of components C; by held-out likelihood, as few as are good are used.
         noise_covariances : (n, d, d) float, optional
             Error covariance S_i of each latent. The mixture then models the density *before* that error was added:
             latent i is distributed as N(mu_c, Sigma_c + S_i) (extreme deconvolution, Bovy, Hogg and Roweis 2011).
@@ -102,11 +102,11 @@ class GaussianMixture:
         groups : (n,) int, optional
             Group of each latent, such as `particles.identity`; the latents of one group are held out together.
         select : bool
-            Select the number of components and `strength` by held-out likelihood; False uses both as given.
+            Select the number of components and `strength`; False uses both as given.
         strength : float
             Shrinkage of covariances towards a common shape, in units of d latents per component; unused if `select`.
         start : GaussianMixture, optional
-            Initial mixture, whose number of components is kept; nothing is initialised or selected.
+            Initial mixture; nothing is initialised or selected. With `weights`, all of its components are kept.
         n_init : int
             Number of initialisations; the one with the highest likelihood is kept.
         max_iter : int
@@ -129,6 +129,7 @@ class GaussianMixture:
         Notes
         -----
         Selection uses four-fold cross-validation (one fold from 7,000 latents on), and ignores `noise_covariances`.
+        Components without a latent are dropped. In dead directions (`mixture.live`), all have a common covariance.
 
         Examples
         --------

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from cryotwin_nb.errors import warn_user
-from cryotwin_nb.mixture.em import Latents, clusters, expectation_maximisation
+from cryotwin_nb.mixture.clusters import clusters
+from cryotwin_nb.mixture.em import Latents, expectation_maximisation
 
 _NEIGHBOUR = 5  # groups of at most this many latents are isolated if they are far from all others
 _APART = 8.0  # distance to that neighbour, relative to its 90th percentile, from which a latent is examined

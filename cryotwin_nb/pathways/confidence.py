@@ -14,10 +14,11 @@ from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.groups import bootstrap_weights, number_groups
 from cryotwin_nb.mixture.isolated import set_aside
 from cryotwin_nb.mixture.points import require_points
+from cryotwin_nb.pathways.dead import without_dead
 from cryotwin_nb.pathways.landscape import Landscape
-from cryotwin_nb.pathways.maxflux import relax
-from cryotwin_nb.pathways.network import typical_width
+from cryotwin_nb.pathways.populations import typical_width
 from cryotwin_nb.pathways.profile import line_barrier
+from cryotwin_nb.pathways.relaxation import relax
 from cryotwin_nb.pathways.ridgeline import Pathway, densify, equidistant, log_resistance, pathway_from_knots
 
 _STEPS = 10  # EM iterations per draw, starting from the fitted mixture
@@ -137,13 +138,14 @@ def bootstrap_path(
     around = (landscape or Landscape.of(prior)).near(curve, _REACH * width, path.log_cost + _EXCESS)
 
     def again(counts: Tensor) -> tuple[Pathway, float]:
-        mixture = GaussianMixture.fit(
+        fitted = GaussianMixture.fit(
             latents, noise_covariances=noise_covariances, weights=kept * counts, start=prior, max_iter=_STEPS, tol=0.0
         )
+        mixture = without_dead(fitted)
         ends = curve[[0, -1]]
         for side, component in enumerate((path.start, path.end)):
             if component is not None:
-                ends[side] = mixture.means[component]
+                ends[side] = fitted.means[component]
         candidates = [torch.cat([ends[:1], equidistant(curve, _KNOTS)[1:-1], ends[1:]])]
         way = around.on(mixture).shortest(*torch.cdist(curve[[0, -1]], around.points).argmin(1).tolist())
         if way is not None:
@@ -168,6 +170,6 @@ def bootstrap_path(
         points,
         np.array([d.log_cost for d in draws]) - moved.log_cost + path.log_cost,
         np.array([d.barrier for d in draws]) - moved.barrier + path.barrier,
-        np.array(lines) - moved_line + line_barrier(prior, curve, width),
+        np.array(lines) - moved_line + line_barrier(without_dead(prior), curve, width),
         apart.quantile(0.9, dim=1).numpy(),
     )

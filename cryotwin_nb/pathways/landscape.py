@@ -19,6 +19,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.pathways.dead import without_dead
 
 _PARTNERS = 10  # number of components to which each component is joined by a ridge curve
 _SHARES = (0.08, 0.2, 0.32, 0.44, 0.5, 0.56, 0.68, 0.8, 0.92)  # positions of the points on a ridge curve
@@ -34,7 +35,7 @@ class Landscape:
     Attributes
     ----------
     mixture : GaussianMixture
-        Density P.
+        Density P, with one broad Gaussian in dead directions (`without_dead`).
     points : (N, d) float64
         Vertices. The means come first, in the order of the components, except in the result of `near`.
     energy : (N,) float64
@@ -60,7 +61,7 @@ class Landscape:
     @classmethod
     def of(cls, mixture: GaussianMixture, exponent: float = 1.0) -> Landscape:
         """Build the landscape of `mixture`, with resistances ∫ |dz| / P^`exponent`."""
-        mixture = mixture.detach()
+        mixture = without_dead(mixture.detach())
         curves = _ridge_curves(mixture)
         points = torch.cat([mixture.means, mixture.modes(), curves.flatten(0, 1)])
         near = cKDTree(points.numpy()).query(points.numpy(), k=min(_NEIGHBOURS + 1, len(points)))[1]

@@ -12,7 +12,7 @@ and Vanden-Eijnden 2009).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, pairwise
@@ -25,17 +25,25 @@ from torch import Tensor
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.groups import bootstrap_weights
 from cryotwin_nb.mixture.points import require_points
+from cryotwin_nb.pathways.dead import without_dead
 from cryotwin_nb.pathways.landscape import Landscape
-from cryotwin_nb.pathways.maxflux import relax
+from cryotwin_nb.pathways.populations import (
+    Evidence,
+    fits,
+    of_states,
+    relative,
+    shares_of,
+    tube,
+    tube_width,
+    typical_width,
+)
+from cryotwin_nb.pathways.relaxation import relax
 from cryotwin_nb.pathways.ridgeline import equidistant
 from cryotwin_nb.pathways.states import State
 
-Evidence = Callable[[Tensor], Tensor]
-"""Maps points (m, d) to the log-likelihood (n, m) of each particle at each point, relative to its maximum, nats."""
-
-_POINTS = 24  # number of points on a passage, excluding its ends
 _OUTLIER = 4.5  # nats per dimension at which a particle is an outlier: three standard deviations in each dimension
 _FLOOR = 1e-6  # minimum population, so that no passage has zero conductance
+_LEAST = 0.5  # number of particles below which nothing flows through a passage
 _NOTHING = 1e-12  # smaller shares are rounding errors
 _STEPS, _STEPS_AGAIN = 400, 60  # EM iterations from scratch and for a draw of the bootstrap
 
@@ -56,12 +64,18 @@ class Network:
         Relative likelihood of each particle in each state, in each passage and as an outlier.
     weights : (S + P + 1,) float64
         Share of the particles in each state, in each passage and among the outliers.
+    width : float
+        Standard deviation of the tubes, or of a typical component if the evidence is a function, latent units.
+    least : float
+        Population below which nothing flows through a passage; negative if all passages count.
     """
 
     states: tuple[State, ...]
     curves: dict[tuple[int, int], Tensor]
     fit: Tensor
     weights: Tensor
+    width: float = 1.0
+    least: float = 0.0
 
     @classmethod
     def of(
@@ -85,30 +99,33 @@ class Network:
         seed : int
             Seed for drawing these latents.
         """
-        prior = prior.detach()
         if evidence is None:
-            evidence = prior.sample(10_000, seed)
+            evidence = prior.detach().sample(10_000, seed)
+        prior = without_dead(prior.detach())
+        width = typical_width(prior)
         if not callable(evidence):
-            evidence = tube(require_points(evidence, prior.latent_dim, "evidence"), typical_width(prior))
-        places = require_points(evidence(torch.stack([s.latent for s in states])), len(states), "evidence").double()
+            points = require_points(evidence, prior.latent_dim, "evidence")
+            width = tube_width(prior, states, points, _straight(states), width)
+            evidence = tube(points, width)
+        places = of_states(prior, states, evidence, width)
         straight, bent = _straight(states), _bent(prior, states)
-        fit_straight, fit_bent = _fits(evidence, straight), _fits(evidence, bent)
+        fit_straight, fit_bent = fits(evidence, straight), fits(evidence, bent)
         nowhere = torch.full_like(places[:, :1], -_OUTLIER * prior.latent_dim)
-        first = _relative(torch.cat([places, *fit_straight.values(), *fit_bent.values(), nowhere], dim=1))
-        populations = _shares(first, _STEPS)[len(states) : -1].split([len(straight), len(bent)])
+        first = relative(torch.cat([places, *fit_straight.values(), *fit_bent.values(), nowhere], dim=1))
+        populations = shares_of(first, _STEPS)[len(states) : -1].split([len(straight), len(bent)])
         of_straight, of_bent = (
             dict(zip(curves, p.tolist(), strict=True)) for curves, p in zip((straight, bent), populations, strict=True)
         )
         chosen = {pair for pair in bent if of_bent[pair] > of_straight[pair]}
         curves = straight | {pair: bent[pair] for pair in chosen}
         columns = fit_straight | {pair: fit_bent[pair] for pair in chosen}
-        fit = _relative(torch.cat([places, *columns.values(), nowhere], dim=1))
-        return cls(tuple(states), curves, fit, _shares(fit, _STEPS))
+        fit = relative(torch.cat([places, *columns.values(), nowhere], dim=1))
+        return cls(tuple(states), curves, fit, shares_of(fit, _STEPS), width, _LEAST / len(fit))
 
     def resampled(self, generator: torch.Generator, number: Tensor) -> Network:
         """Return the network for `bootstrap_weights`, drawn with `generator`, of particles in groups `number` (n,)."""
         counts = bootstrap_weights(number, generator)
-        return replace(self, weights=_shares(self.fit, _STEPS_AGAIN, self.weights.clamp_min(1e-4), counts))
+        return replace(self, least=0.0, weights=shares_of(self.fit, _STEPS_AGAIN, self.weights.clamp_min(1e-4), counts))
 
     @property
     def populations(self) -> np.ndarray:
@@ -143,6 +160,9 @@ class Network:
         if first > last:  # ties are broken in the same way in both directions
             return [(way[::-1], width) for way, width in self.ways(last, first, max_ways, least_share)]
         flux = self.flux(first, last)
+        for pair, population in zip(self.curves, self.populations, strict=True):
+            if self.least >= 0 and population < max(_FLOOR, self.least):
+                flux[pair] = flux[pair[::-1]] = 0.0
         ways: list[tuple[tuple[int, ...], float]] = []
         while len(ways) < max_ways:
             way, width = _widest(flux, first, last)
@@ -156,20 +176,6 @@ class Network:
     def corners(self, way: Sequence[int]) -> list[Tensor]:
         """Return the passages (m, d) along `way`, a sequence of state indices."""
         return [self.curves[i, j] if i < j else self.curves[j, i].flip(0) for i, j in pairwise(way)]
-
-
-def tube(latents: Tensor | np.ndarray, width: float) -> Evidence:
-    """Return the evidence of `latents` (n, d) with Gaussian errors of standard deviation `width`, latent units."""
-    latents = torch.as_tensor(latents).double()
-    return lambda points: torch.cdist(latents, points.double()).square() / (-2 * width**2)
-
-
-def typical_width(prior: GaussianMixture) -> float:
-    """Return the median, weighted by mass, of the components' standard deviations along their longest axes."""
-    longest = torch.linalg.eigvalsh(prior.covariances)[:, -1].sqrt()
-    order = longest.argsort()
-    middle = torch.searchsorted(prior.weights[order].cumsum(0), 0.5)
-    return float(longest[order[middle.clamp_max(len(order) - 1)]])
 
 
 def _straight(states: Sequence[State]) -> dict[tuple[int, int], Tensor]:
@@ -202,33 +208,10 @@ def _bent(prior: GaussianMixture, states: Sequence[State]) -> dict[tuple[int, in
     return bent
 
 
-def _fits(evidence: Evidence, curves: dict[tuple[int, int], Tensor]) -> dict[tuple[int, int], Tensor]:
-    """Return, for each curve, the log of each particle's likelihood averaged over the curve, (n, 1)."""
-    fits = {}
-    for pair, curve in curves.items():
-        at = evidence(equidistant(curve, _POINTS + 2)[1:-1]).double()
-        fits[pair] = at.logsumexp(1, keepdim=True) - np.log(_POINTS)
-    return fits
-
-
-def _relative(log_fit: Tensor) -> Tensor:
-    return (log_fit - log_fit.amax(1, keepdim=True)).exp()
-
-
 def distance(first: Tensor, second: Tensor, n: int = 64) -> float:
     """Return the mean distance from points on one curve (m, d) to the other curve: the larger of both directions."""
     apart = torch.cdist(equidistant(first, n), equidistant(second, n))
     return float(torch.maximum(apart.amin(0).mean(), apart.amin(1).mean()))
-
-
-def _shares(fit: Tensor, steps: int, start: Tensor | None = None, counts: Tensor | None = None) -> Tensor:
-    """Return the weights (m,) of a mixture with known components, by EM on relative likelihoods (n, m)."""
-    counts = torch.ones(len(fit), dtype=fit.dtype) if counts is None else counts
-    shares = torch.ones(fit.shape[1], dtype=fit.dtype) if start is None else start
-    counts, shares = counts / counts.sum(), shares / shares.sum()
-    for _ in range(steps):
-        shares = shares * (fit.T @ (counts / (fit @ shares)))
-    return shares
 
 
 def _widest(flux: np.ndarray, first: int, last: int) -> tuple[tuple[int, ...], float]:

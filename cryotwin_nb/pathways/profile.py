@@ -11,7 +11,8 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from cryotwin_nb.mixture.gaussian import GaussianMixture
-from cryotwin_nb.pathways.network import typical_width
+from cryotwin_nb.pathways.dead import without_dead
+from cryotwin_nb.pathways.populations import typical_width
 from cryotwin_nb.pathways.ridgeline import Pathway, densify
 
 
@@ -69,7 +70,7 @@ def profile(path: Pathway, prior: GaussianMixture, latents: Tensor, radius: floa
     -------
     PathProfile
     """
-    prior, latents = prior.detach(), torch.as_tensor(latents).double()
+    prior, latents = without_dead(prior.detach()), torch.as_tensor(latents).double()
     curve = densify(prior, path.curve.to(prior.means), 400, 2000)
     width = typical_width(prior)
     radius = 3 * width if radius is None else float(radius)

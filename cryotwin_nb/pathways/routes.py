@@ -14,13 +14,17 @@ from tqdm.auto import tqdm
 from cryotwin_nb.errors import InputError, guarded
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.groups import number_groups
+from cryotwin_nb.pathways.ends import End, end_point
 from cryotwin_nb.pathways.landscape import Landscape
-from cryotwin_nb.pathways.maxflux import End, end_point, path_of_knots, relax
-from cryotwin_nb.pathways.network import Evidence, Network, distance, typical_width
+from cryotwin_nb.pathways.network import Network, distance
+from cryotwin_nb.pathways.populations import Evidence
+from cryotwin_nb.pathways.relaxation import path_of_knots, relax
 from cryotwin_nb.pathways.ridgeline import Pathway, densify, log_resistance
 from cryotwin_nb.pathways.states import State, assign, find_states
 
 _LEAST_MASS = 0.01  # minimum mass of an intermediate state
+_MOST, _LEAST_SHARE = 8, 0.02
+_WIDER = 1.35  # intervals: draws vary populations, not the fitted states and passages (benchmarks/shares.py)
 _ALIKE = 2.0  # mean distance, in typical component widths, below which two routes are merged
 
 
@@ -37,7 +41,7 @@ class Route(Pathway):
     populations : tuple of float
         Share of all particles in each passage of the route, in order from start to end.
     share_interval : tuple of float
-        90 % interval of the share (Bayesian bootstrap); NaN if there were no draws.
+        90 % interval of the share (Bayesian bootstrap of populations, widened); NaN if there were no draws.
     frequency : float
         Fraction of the draws in which the route is found; NaN if there were no draws.
     """
@@ -54,11 +58,11 @@ def find_routes(
     prior: GaussianMixture,
     start: End,
     end: End,
-    max_routes: int = 8,
+    max_routes: int = _MOST,
     n_steps: int = 11,
     evidence: Tensor | Evidence | None = None,
     states: Sequence[State] | None = None,
-    least_share: float = 0.02,
+    least_share: float = _LEAST_SHARE,
     n_draws: int = 0,
     seed: int = 0,
     progress: bool = False,
@@ -99,12 +103,13 @@ def find_routes(
     Returns
     -------
     list of Route
-        The shares add up to 1 minus the share of omitted routes. Routes that run alongside each other are merged.
+        The shares add up to 1 minus the share of omitted routes. Routes that run alongside each other are merged. A
+        passage with less than half a particle has no flux; if there is no other, a route with a share of 0 is returned.
 
     Raises
     ------
     InputError
-        If both ends belong to the same state, or an end, a setting or `groups` is invalid.
+        If both ends belong to the same state, or an argument is invalid.
 
     Examples
     --------
@@ -116,11 +121,10 @@ def find_routes(
     ends = torch.stack([end_point(prior, "start", start), end_point(prior, "end", end)])
     landscape = landscape or Landscape.of(prior)
     states, (first, last) = _states(prior, states, ends, landscape)
-    alike = _ALIKE * typical_width(prior)
     with tqdm(total=2 + n_draws, desc="routes", disable=not progress) as bar:
         network = Network.of(prior, states, evidence, seed)
         bar.update()
-        found = _distinct(network, network.ways(first, last, 2 * max_routes, least_share), alike)[:max_routes]
+        found = _ways(network, first, last, max_routes, least_share)
         passages = _Passages(network, landscape)
         routes = [_route(passages, ends, way, share, n_steps) for way, share in found]
         bar.update()
@@ -128,20 +132,41 @@ def find_routes(
         draws, generator = np.zeros((n_draws, len(found))), torch.Generator().manual_seed(seed)
         for row in draws:
             for way, share in network.resampled(generator, number).ways(first, last, 2 * max_routes, least_share):
-                known = _like(network, way, found, alike)
+                known = _like(network, way, found)
                 if known is not None:
                     row[known] += share
             bar.update()
     return [_with_confidence(*pair) for pair in zip(routes, draws.T, strict=True)] if n_draws else routes
 
 
+def first_route(
+    prior: GaussianMixture, ends: Tensor, evidence: Tensor | Evidence, seed: int, landscape: Landscape | None
+) -> Tensor | None:
+    """Return the knots (m, d) of the first route of `find_routes` between two points (2, d); None within a state."""
+    landscape = landscape or Landscape.of(prior)
+    if len({*assign(prior, find_states(prior, landscape=landscape), ends).tolist()}) == 1:
+        return None
+    states, (first, last) = _states(prior, None, ends, landscape)
+    network = Network.of(prior, states, evidence, seed)
+    return _knots(_Passages(network, landscape), ends, _ways(network, first, last, _MOST, _LEAST_SHARE)[0][0])
+
+
+def _ways(
+    network: Network, first: int, last: int, max_routes: int, least_share: float
+) -> list[tuple[tuple[int, ...], float]]:
+    """Return the distinct routes between two states with their shares; if all are empty, one without a share."""
+    found = _distinct(network, network.ways(first, last, 2 * max_routes, least_share))
+    if not found and not network.ways(first, last, 1, 0.0):  # no particle between the ends
+        found = [(network.ways(first, last, 1, 0.0)[0][0], 0.0) for network in [replace(network, least=-1.0)]]
+    return found[:max_routes]
+
+
 def _states(
     prior: GaussianMixture, states: Sequence[State] | None, ends: Tensor, landscape: Landscape
 ) -> tuple[list[State], tuple[int, int]]:
     """Return the states that routes may visit, including the end states, and the indices of the two end states."""
-    if states is not None and not (
-        isinstance(states, (list, tuple)) and states and all(isinstance(s, State) for s in states)
-    ):
+    listed = isinstance(states, (list, tuple)) and states and all(isinstance(s, State) for s in states)
+    if states is not None and not listed:
         found = f"{type(states).__name__} {states!r:.40}"
         raise InputError("states", found, "a list of states", "Pass states from find_states, or omit them.")
     everything = list(states) if states is not None else find_states(prior, landscape=landscape)
@@ -154,13 +179,11 @@ def _states(
     return [everything[i] for i in kept], (kept.index(first), kept.index(last))
 
 
-def _distinct(
-    network: Network, ways: Sequence[tuple[tuple[int, ...], float]], alike: float
-) -> list[tuple[tuple[int, ...], float]]:
+def _distinct(network: Network, ways: Sequence[tuple[tuple[int, ...], float]]) -> list[tuple[tuple[int, ...], float]]:
     """Merge paths that run alongside each other, adding their shares; return them in order of decreasing share."""
     kept: list[tuple[tuple[int, ...], float]] = []
     for way, share in ways:
-        known = _like(network, way, kept, alike)
+        known = _like(network, way, kept)
         if known is None:
             kept.append((way, share))
         else:
@@ -168,16 +191,14 @@ def _distinct(
     return sorted(kept, key=lambda pair: -pair[1])
 
 
-def _like(
-    network: Network, way: Sequence[int], known: Sequence[tuple[tuple[int, ...], float]], alike: float
-) -> int | None:
+def _like(network: Network, way: Sequence[int], known: Sequence[tuple[tuple[int, ...], float]]) -> int | None:
     """Return the index of the known path that `way` equals or runs alongside, or None."""
     ways = [w for w, _ in known]
     if way in ways:
         return ways.index(way)
     curve = torch.cat(network.corners(way))
     apart = [distance(curve, torch.cat(network.corners(w))) for w in ways]
-    return int(np.argmin(apart)) if apart and min(apart) < alike else None
+    return int(np.argmin(apart)) if apart and min(apart) < _ALIKE * network.width else None
 
 
 class _Passages:
@@ -206,9 +227,7 @@ class _Passages:
 def _route(passages: _Passages, ends: Tensor, way: tuple[int, ...], share: float, n_steps: int) -> Route:
     """Return the route along a sequence of states."""
     network = passages.network
-    knots = torch.cat([ends[:1], *(passages(*pair) for pair in pairwise(way)), ends[1:]])
-    moved = torch.cat([torch.ones(1, dtype=torch.bool), knots.diff(dim=0).norm(dim=1) > 1e-12])
-    path = path_of_knots(passages.prior, knots[moved], n_steps, 1.0, "length", None, None)
+    path = path_of_knots(passages.prior, _knots(passages, ends, way), n_steps, 1.0, "length", None, None)
     of_pair = dict(zip(network.curves, network.populations.tolist(), strict=True))
     return Route(
         **{field.name: getattr(path, field.name) for field in fields(Pathway)} | {"method": "route"},
@@ -218,7 +237,13 @@ def _route(passages: _Passages, ends: Tensor, way: tuple[int, ...], share: float
     )
 
 
+def _knots(passages: _Passages, ends: Tensor, way: tuple[int, ...]) -> Tensor:
+    """Return the knots (m, d) from end to end along a sequence of states."""
+    knots = torch.cat([ends[:1], *(passages(*pair) for pair in pairwise(way)), ends[1:]])
+    return knots[torch.cat([torch.ones(1, dtype=torch.bool), knots.diff(dim=0).norm(dim=1) > 1e-12])]
+
+
 def _with_confidence(route: Route, shares: np.ndarray) -> Route:
     """Return the route with its share interval and frequency, computed from its `shares` (n,) in the draws."""
-    low, high = np.quantile(shares, [0.05, 0.95]).tolist()
+    low, high = np.clip(route.share + _WIDER * (np.quantile(shares, [0.05, 0.95]) - route.share), 0, 1).tolist()
     return replace(route, share_interval=(low, high), frequency=float((shares > 0).mean()))

@@ -9,8 +9,15 @@ import torch
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError, guarded
+from cryotwin_nb.mixture.components import Components
 from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.mixture.live import live_dim
+from cryotwin_nb.mixture.points import require_points
+from cryotwin_nb.pathways.dead import expected_there, without_dead
 from cryotwin_nb.pathways.landscape import Landscape
+
+_ERRORS = 1.5  # depth of the saddle beside a small state, in units of d / sqrt(N - d): three standard errors
+_EMPTY = 1e-9  # mass below which no set of particles has a particle in the state
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +47,17 @@ class State:
 
 @guarded()
 def find_states(
-    prior: GaussianMixture, threshold: float = 0.2, least_mass: float = 0.0, landscape: Landscape | None = None
+    prior: GaussianMixture,
+    threshold: float = 0.2,
+    least_mass: float = 0.0,
+    landscape: Landscape | None = None,
+    latents: Tensor | np.ndarray | None = None,
 ) -> list[State]:
     """Return the states of a density, in order of decreasing mass.
 
     Two groups of modes form one state if the ratio of the density at the saddle between them to the density at the
-    lower of their maxima is above `threshold`.
+    lower of their maxima is above `threshold`. States without particles are omitted: those whose mass is zero, those
+    whose own maximum belongs to another state, and, if `latents` are given, those to which no latent belongs.
 
     Parameters
     ----------
@@ -57,6 +69,9 @@ def find_states(
         Minimum mass; states with a smaller mass are omitted.
     landscape : Landscape, optional
         Landscape of `prior`, if already computed.
+    latents : (n, d) float, optional
+        Latents of the particles to which `prior` was fitted. A small state then also needs a deeper saddle, because the
+        log density at a maximum fitted to N latents has an error: in d live axes, about d / (2 sqrt(N - d)) nats.
 
     Returns
     -------
@@ -65,7 +80,7 @@ def find_states(
     Raises
     ------
     InputError
-        If the threshold is not between 0 and 1.
+        If the threshold is not between 0 and 1, or the latents do not have the dimension of `prior`.
 
     Notes
     -----
@@ -81,8 +96,10 @@ def find_states(
     """
     if not 0 < threshold < 1:
         raise InputError("threshold", f"{threshold}", "a number between 0 and 1", "Start with 0.2 (Hennig 2010).")
+    prior = prior.detach()
     landscape = landscape or Landscape.of(prior)
-    group = _merged(landscape, -float(np.log(threshold)))
+    points = None if latents is None else require_points(latents, prior.latent_dim).to(prior.means)
+    group = _merged(landscape, -float(np.log(threshold)), np.inf if points is None else len(points))
     owner = group[: prior.n_components]
     energy, states = landscape.energy.numpy(), []
     for root in np.unique(owner):
@@ -90,9 +107,20 @@ def find_states(
         mass = float(prior.weights[list(components)].sum())
         members = np.flatnonzero(group == root)
         peak = int(members[energy[members].argmin()])
-        states.append(State("", landscape.points[peak], components, mass, -float(energy[peak])))
+        latent = expected_there(prior, landscape.points[peak, None])[0]
+        states.append(State("", latent, components, mass, float(prior.log_prob(latent[None]))))
+    states = _occupied(prior, states, points)
     states = sorted((s for s in states if s.mass >= least_mass), key=lambda s: -s.mass)
     return [State(f"S{i + 1}", s.latent, s.components, s.mass, s.log_prob) for i, s in enumerate(states)]
+
+
+def _occupied(prior: GaussianMixture, states: list[State], points: Tensor | None) -> list[State]:
+    """Return the states that hold particles; see `find_states`."""
+    places = assign(prior, states, torch.stack([s.latent for s in states]))
+    kept = (places == np.arange(len(states))) & np.array([s.mass >= _EMPTY for s in states])
+    if points is not None:
+        kept &= np.bincount(assign(prior, states, points), minlength=len(states)) > 0
+    return [s for s, k in zip(states, kept, strict=True) if k]
 
 
 def assign(prior: GaussianMixture, states: list[State], z: Tensor) -> np.ndarray:
@@ -111,14 +139,20 @@ def assign(prior: GaussianMixture, states: list[State], z: Tensor) -> np.ndarray
     -------
     (n,) int64 array
     """
-    shares = prior.responsibilities(torch.as_tensor(z))
+    shares = without_dead(prior).responsibilities(torch.as_tensor(z))
     return torch.stack([shares[:, list(s.components)].sum(1) for s in states], dim=1).argmax(1).cpu().numpy()
 
 
-def _merged(landscape: Landscape, depth: float) -> np.ndarray:
-    """Return the index of the densest point in each point's group; groups are separated by `depth` nats or more."""
-    energy = landscape.energy.numpy()
-    parent = np.arange(len(energy))
+def _merged(landscape: Landscape, depth: float, n: float) -> np.ndarray:
+    """Return the index of the densest point in each point's group.
+
+    Groups are separated by `depth` nats or more, in addition to the error of the lower maximum if it is fitted to the
+    group's share of `n` latents.
+    """
+    energy, mixture = landscape.energy.numpy(), landscape.mixture
+    parent, latents = np.arange(len(energy)), np.zeros(len(energy))
+    latents[: mixture.n_components] = n * mixture.weights.numpy()
+    dim = live_dim(Components(mixture.weights, mixture.means, mixture.covariances))
 
     def summit(i: int) -> int:
         while parent[i] != i:
@@ -130,6 +164,7 @@ def _merged(landscape: Landscape, depth: float) -> np.ndarray:
     for e in order:
         (i, j), barrier = landscape.edges[e], landscape.ceiling[e]
         a, b = sorted((summit(int(i)), summit(int(j))), key=lambda s: (energy[s], s))
-        if a != b and barrier - energy[b] < depth:
+        if a != b and barrier - energy[b] < depth + _ERRORS * dim / max(latents[b] - dim, 0.25) ** 0.5:
             parent[b] = a
+            latents[a] += latents[b]
     return np.array([summit(i) for i in range(len(energy))])
