@@ -51,7 +51,8 @@ def images_of(options: argparse.Namespace, model: CryoTwin, check: Callable[[Any
     """Return the images given by --particles or --latents; `check` is called with the particles before any work."""
     from cryotwin_nb.particles.particles import Particles
 
-    particles, latents = None, None
+    particles: Particles | None = None
+    latents: Any = None
     if options.particles is not None:
         reading = values_of(options, reading_options(_SKIPPED))
         particles = Particles.read(options.particles, **reading, images=options.latents is None)

@@ -59,7 +59,8 @@ class Latents:
         """Return a mixture of all axes, given the `mixture` of the first ones, the live axes; see `maximise`."""
         live = mixture.means.shape[1]
         leading = Latents(self.x[:, :live], self.weights)
-        coefficients, moments = _log_joint_coefficients(mixture), 0.0
+        coefficients = _log_joint_coefficients(mixture)
+        moments = coefficients.new_zeros(len(coefficients), self.features.shape[1])
         size = max(1, _AT_ONCE // len(mixture.weights))
         parts = (t.split(size) for t in (leading.features, self.features, self.weights))
         for few, features, weights in zip(*parts, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -140,7 +141,7 @@ def find_routes(
 
 
 def first_route(
-    prior: GaussianMixture, ends: Tensor, evidence: Tensor | Evidence, seed: int, landscape: Landscape | None
+    prior: GaussianMixture, ends: Tensor, evidence: Any, seed: int, landscape: Landscape | None
 ) -> Tensor | None:
     """Return the knots (m, d) of the first route of `find_routes` between two points (2, d); None within a state."""
     landscape = landscape or Landscape.of(prior)
