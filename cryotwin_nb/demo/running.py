@@ -79,7 +79,7 @@ def run(
         simulated.write(star)
         particles = Particles.read(star, contrast="dark")
     with stage("train"):
-        fixed = {"contrast": False} if architecture == "subspace" else {}  # as simulated
+        fixed: dict[str, Any] = {"contrast": False} if architecture == "subspace" else {}  # as simulated
         model = CryoTwin(particles.box_size, architecture, latent_dim=8, n_components=60, seed=seed, **fixed)
         fit(model, particles, TrainingConfig(epochs=epochs, seed=seed, checkpoint=output / "checkpoint.pt"))
         model.save(output / "model.safetensors")
