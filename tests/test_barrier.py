@@ -63,8 +63,8 @@ def test_live_directions_are_those_in_which_structures_differ():
     assert basis.shape == (5, 2) and np.abs(basis[2:]).max() < 0.05
 
 
-def test_a_passage_twice_as_wide_as_the_states_is_counted_in_full():
-    narrow, wide = (Planted(2.0, live=3, widening=w, error=(0.02, 0.1)) for w in (1.0, 2.0))
+def test_a_passage_wider_than_the_states_is_counted_in_full():
+    narrow, wide = (Planted(2.0, live=3, widening=w, error=(0.02, 0.1)) for w in (1.0, 3.0))
     barriers = [planted.measured(20_000, seed=2, n_draws=2).value for planted in (narrow, wide)]
     assert barriers[1] == pytest.approx(barriers[0], abs=0.25)
 
@@ -116,13 +116,13 @@ def test_the_result_is_read_as_one_line():
 
 
 def test_copies_of_an_image_do_not_narrow_the_interval():
-    planted = Planted(2.0, live=1)
+    planted = Planted(2.0, live=1, wells="gaussian")
     x, noise = planted.sample(1_500, seed=4)
     four, errors, groups = np.repeat(x, 4, 0), np.repeat(noise, 4, 0), np.repeat(np.arange(1_500), 4)
     once = np.ptp(ct.measure_barrier(planted.curve(), x, noise, n_draws=40).interval)
     together = np.ptp(ct.measure_barrier(planted.curve(), four, errors, groups=groups, n_draws=40).interval)
     apart = np.ptp(ct.measure_barrier(planted.curve(), four, errors, n_draws=40).interval)
-    assert together == pytest.approx(once, rel=0.35) and apart < 0.85 * once
+    assert together == pytest.approx(once, rel=0.25) and apart < 0.7 * once
 
 
 def test_intervals_contain_the_truth():
