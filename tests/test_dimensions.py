@@ -133,6 +133,7 @@ def test_noise_alone_supports_no_direction():
     lone = ct.Particles(noise, particles.rotations, particles.shifts, particles.ctf, pixel_size=particles.pixel_size)
     model = fitted(lone, 1)
     assert model.spectrum.n_live == 0 and "support no direction" in found_directions(model)
+    assert float(model.networks.contrast_spread) == 0
     assert model.latent_dim == 1 and bool(model.volumes(model.embed(lone[:2])).isfinite().all())
 
 

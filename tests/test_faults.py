@@ -296,7 +296,7 @@ def test_latents_of_another_training_are_refused(folder, capsys):
     for arguments in (
         ["select", f"{model}", f"{star}", *given, "--state", "S1", "--output", f"{folder / 's.star'}"],
         ["support", f"{model}", f"{star}", *given, "--path", f"{folder / 'points.npy'}"],
-        ["routes", f"{model}", *given, "--start", "0", "--end", "1"],
+        ["routes", f"{model}", *given, "--start", "0", "--end", "0"],
     ):
         assert main(arguments) == 2
         expected = f"{latents} holds latents of {folder / 'b/model.safetensors'}, not of {model}."

@@ -95,8 +95,9 @@ def test_every_imported_package_is_declared(project, bounds):
     run = set(by_name([*project["dependencies"], *extras["notebooks"]]))
     for path in (ROOT / "cryotwin_nb").rglob("*.py"):
         assert distributions(imports(path)) <= run, path
+    own = {path.stem for folder in ("tests", "benchmarks") for path in (ROOT / folder).glob("*.py")}
     for path in [*NOTEBOOKS, *(ROOT / "tests").glob("*.py")]:
-        assert distributions(imports(path) - {p.stem for p in (ROOT / "tests").glob("*.py")}) <= set(bounds), path
+        assert distributions(imports(path) - own) <= set(bounds), path
 
 
 def test_what_an_extra_brings_is_known_where_its_absence_is_told(project):

@@ -15,6 +15,7 @@ from torch import Tensor
 from cryotwin_nb.mixture.components import Components
 from cryotwin_nb.mixture.maximisation import maximise
 
+_BROADEST = 1e6  # largest variance of an error, in units of the overall variance
 _REFRESH = 20  # EM iterations between evaluations of all (latent, component) pairs, for noisy latents
 _AT_ONCE = 2**23  # responsibilities held in memory at once
 _NEGLIGIBLE = 1e-6  # pairs with smaller responsibilities are skipped between these evaluations of all pairs
@@ -76,6 +77,17 @@ class Latents:
         return torch.zeros_like(mixture.weights).index_add_(0, chosen, self.weights)
 
 
+def _bounded(noise: Tensor) -> Tensor:
+    """Return error covariances (n, d, d) without variances so large that expectations are lost in rounding."""
+    large = (noise.diagonal(dim1=-2, dim2=-1).amax(-1) > _BROADEST).nonzero().flatten()
+    if not len(large):
+        return noise
+    values, axes = torch.linalg.eigh(noise[large])
+    bounded = noise.clone()
+    bounded[large] = (axes * values.clamp(0, _BROADEST)[:, None]) @ axes.mT
+    return bounded
+
+
 class NoisyLatents(Latents):
     """Latents with known error covariances `noise` (n, d, d): extreme deconvolution (Bovy et al. 2011).
 
@@ -84,7 +96,7 @@ class NoisyLatents(Latents):
     """
 
     def __init__(self, x: Tensor, weights: Tensor, noise: Tensor) -> None:
-        self.x, self.weights, self.noise = x, weights, noise
+        self.x, self.weights, self.noise = x, weights, _bounded(noise)
         self._active = torch.ones(len(x), 0, dtype=torch.bool, device=x.device)
         self._calls = 0
 

@@ -32,6 +32,7 @@ _SAMPLE = 5000  # images used to fit the density of the coefficients and to choo
 _COMPONENTS = 32  # maximum number of components of that density
 _CONTRAST_SPREAD = 0.1  # initial standard deviation of the contrasts
 _LEAST_SPREAD = 0.03  # smaller spreads are not fitted, unless asked for
+_ERRORS = 5.0  # standard errors of the spread below which it is not fitted either
 _DECIDED = 6  # pass from which this is decided
 _SPARE = {4: 4, 6: 2, len(_RADII): 0}  # directions kept after some passes, in addition to those found to be live
 
@@ -77,7 +78,8 @@ def _tighten(networks: Any) -> None:
 
 def _decided(networks: Any, found: Eigenvolumes) -> Eigenvolumes:
     """Return the result of a pass, with all contrasts 1 if the images do not show that they vary."""
-    off = networks.options.contrast == "auto" and found.contrast_spread < _LEAST_SPREAD
+    least = max(_LEAST_SPREAD, _ERRORS * found.contrast_error)
+    off = networks.options.contrast == "auto" and found.contrast_spread < least
     return replace(found, contrast_spread=0.0) if off else found
 
 

@@ -63,8 +63,8 @@ class Eigenvolumes:
         Posterior covariance of the Fourier coefficients of V_0 and the U_k at one frequency, averaged over each shell.
     mask : (D, D, D) float32
         Soft support of all maps.
-    contrast_spread : float
-        Standard deviation of the image contrasts; 0 if all contrasts are assumed to be 1.
+    contrast_spread, contrast_error : float
+        Standard deviation of the image contrasts, 0 if all are assumed to be 1, and its standard error.
     """
 
     mean: Tensor
@@ -74,6 +74,7 @@ class Eigenvolumes:
     uncertainty: Tensor
     mask: Tensor
     contrast_spread: float = 0.0
+    contrast_error: float = 0.0
 
     @property
     def prior(self) -> GaussianMixture:
@@ -242,6 +243,7 @@ def iterate(
         power=_continued(power, before.power[:, 0], radius),
         uncertainty=uncertainty,
         contrast_spread=accelerated(before.contrast_spread, spread, known / step.count) if varying else 0.0,
+        contrast_error=before.contrast_spread**3 / (2 * max(known, 1e-300)) ** 0.5,
     )
     average = change[0, 1:] / change[0, 0]
     return new, evidence / step.count, (change[0, 0] * torch.linalg.inv(change[1:, 1:]).T, average)

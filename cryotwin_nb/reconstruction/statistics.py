@@ -15,6 +15,8 @@ from cryotwin_nb.imaging.lattice import HalfBall
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.particles.formation import ImageBatch
 
+_FAINTEST = 0.25  # lowest contrast: the image of a fainter particle does not show its structure
+
 
 class Statistics(NamedTuple):
     """Weighted inner products of images with the slices A of (V_0, U_1, ..., U_K), times CTF / sigma.
@@ -188,9 +190,9 @@ def contrasts(full: Statistics, prior: GaussianMixture, spread: float) -> Contra
     `spread`^2 of a, integration over a leaves a Gaussian likelihood of c, wider than for a known contrast.
     """
     gamma, means, covariances, _ = _by_component(full.b.double(), full.G.double(), with_contrast(prior, spread))
-    a = (gamma * means[..., 0]).sum(1, keepdim=True)
+    a = (gamma * means[..., 0]).sum(1, keepdim=True).clamp_min(_FAINTEST)
     variance = (gamma * (covariances[..., 0, 0] + (means[..., 0] - a).square())).sum(1)
-    expected = (gamma[..., None] * means[..., 1:] / means[..., :1]).sum(1)
+    expected = (gamma[..., None] * means[..., 1:] / means[..., :1].clamp_min(_FAINTEST)).sum(1)
     known = full.given(a[:, 0])
     b, G = known.b.double(), known.G.double()
     image = torch.cat([torch.ones_like(a), expected], dim=1)  # change of the coefficients of (V_0, U) with a
