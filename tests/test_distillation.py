@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 N = 120
 SETTINGS = {"latent_dim": 2, "n_components": 6}
 SOURCE = SETTINGS | {"n_basis": 4, "width": 16}
-SMALL = SETTINGS | {"architecture": "coordinate", "width": 32, "depth": 1, "n_features": 32}
+SMALL = SETTINGS | {"architecture": "coordinate", "n_components": 8, "width": 32, "depth": 1, "n_features": 32}
 ENOUGH = {"epochs": 40, "learning_rate": 0.03, "progress": False}
 
 
@@ -100,11 +100,11 @@ def test_the_encoder_assigns_images_as_the_prior_does(warm, source, particles, l
         shares = warm.encode(warm.imaging.batch(particles, np.arange(N)))[1].softmax(-1)
     expected = source.prior.responsibilities(latents)
     used = expected.shape[1]
-    assert 1 < used <= shares.shape[1]
+    assert used > 1 and shares.shape[1] > used
     right = float((shares.argmax(1) == expected.argmax(1)).double().mean())
     most = float(expected.argmax(1).bincount().max()) / N
     assert right > 0.9 > most + 0.2  # better than always naming the largest component
-    assert shares[:, used:].sum(1).mean() < 0.01
+    assert shares[:, used:].mean() < 0.01
 
 
 def test_the_prior_is_that_of_the_source_and_changes_slowly(warm, source):
@@ -115,8 +115,8 @@ def test_the_prior_is_that_of_the_source_and_changes_slowly(warm, source):
     assert (warm.moments.mass[source.prior.n_components :] == 0).all()
     before, moments = warm.moments.mass.clone(), warm.moments.state_dict()
     moments = {name: value.clone() for name, value in moments.items()}
-    warm.moments.update(torch.zeros(16, 2), 50 * torch.eye(6)[:1].expand(16, 6))  # a batch of one component only
-    torch.testing.assert_close(warm.moments.mass, 0.9 * before + 0.1 * torch.eye(6)[0], rtol=1e-3, atol=1e-6)
+    warm.moments.update(torch.zeros(16, 2), 50 * torch.eye(8)[:1].expand(16, 8))  # a batch of one component only
+    torch.testing.assert_close(warm.moments.mass, 0.9 * before + 0.1 * torch.eye(8)[0], rtol=1e-3, atol=1e-6)
     warm.moments.load_state_dict(moments)
 
 

@@ -19,7 +19,7 @@ N = 500
 @pytest.fixture(scope="module")
 def trained() -> tuple[ct.Particles, ct.CryoTwin]:
     particles = ct.simulate.assembly(N, 32, seed=0, junk=0.1, contrast_std=0.2, snr=2.0, progress=False)
-    model = ct.CryoTwin(32, latent_dim=4, n_components=2, width=8, n_basis=4)
+    model = ct.CryoTwin(32, contrast=False, latent_dim=4, n_components=2, width=8, n_basis=4)
     ct.fit(model, particles, ct.TrainingConfig(epochs=1), progress=False)
     return particles, model
 
@@ -57,10 +57,7 @@ def test_contrast_and_residual_are_those_of_the_images(trained, scores):
     particles, model = trained
     good = particles.truth.labels != "junk"
     assert np.median(scores.residual[good]) == pytest.approx(1, abs=0.05)
-    fitted = model.contrasts(particles).contrast.numpy()  # relative to the mean of all images, junk included
-    assert np.mean(fitted) == pytest.approx(1, abs=0.02)
-    assert np.corrcoef(scores.contrast, fitted)[0, 1] > 0.9
-    assert np.median(scores.contrast[~good]) < 0.7 < 0.9 < np.median(scores.contrast[good]) < 1.2
+    assert np.median(scores.contrast[good]) == pytest.approx(1, abs=0.1)
     rows = np.flatnonzero(good)[:50]
     batch = model.imaging.batch(particles, rows)
     seen = model.predict(batch, model.encode(batch)[0]).detach()[:, 1:]
