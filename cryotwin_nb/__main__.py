@@ -1,6 +1,6 @@
 """Entry point of the `cryotwin` command and of `python -m cryotwin_nb`."""
 
-import os
+import signal
 import sys
 
 from cryotwin_nb.cli.interruption import end_at_once, handled_by
@@ -15,7 +15,7 @@ def run() -> int:
         status = main()
     except KeyboardInterrupt:  # in the moment before the return
         end_at_once(2)
-    handled_by(lambda *_: os._exit(status))  # the work is complete
+    handled_by(signal.SIG_IGN)  # the work is complete; Python resets every handler but this one while it ends
     return status
 
 

@@ -122,3 +122,19 @@ run()
     done = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, timeout=50)
     assert done.returncode == 130 and done.stderr.endswith(LINE) and done.stderr.count("Interrupted") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_python_ends_does_not_change_the_status_of_complete_work(number):
+    program = f"""
+import os, sys
+from cryotwin_nb.__main__ import run
+class Late:
+    def __del__(self, kill=os.kill, process=os.getpid()):
+        kill(process, {int(number)})
+late = Late()  # deleted when Python has taken back its own handlers
+sys.argv = ["cryotwin", "--version"]
+sys.exit(run())
+"""
+    done = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0 and done.stdout and not done.stderr

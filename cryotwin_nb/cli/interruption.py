@@ -46,7 +46,7 @@ def end_at_once(number: int, frame: FrameType | None = None) -> NoReturn:
     os._exit(_status(number))
 
 
-def handled_by(handler: Callable[[int, FrameType | None], Any]) -> dict[int, Any]:
+def handled_by(handler: Callable[[int, FrameType | None], Any] | signal.Handlers) -> dict[int, Any]:
     """Set the handler of both signals, where possible, and return the former ones; ignored signals stay ignored."""
     former: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
