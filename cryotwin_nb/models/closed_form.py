@@ -8,8 +8,9 @@ mixture as the density of the coefficients.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -60,13 +61,18 @@ def passes(
                 _choose(networks, chunks, share * radius, _SPARE[number])
             networks.density.set(networks.eigenvolumes.prior)
         else:
-            first = number == len(_RADII) + 1
-            density = _density(networks, _sample(networks, chunks), groups) if first else networks.density.mixture
+            if number == len(_RADII) + 1:
+                records = _sample(networks, chunks)
+                start = partial(_start, networks, records, groups)
+                networks.density.set(_deconvolved(networks, records, start))
+            density = networks.density.mixture
             moments = networks.eigenvolumes.moments(density)
             found, evidence, frame = iterate(networks.eigenvolumes, networks.imaging, chunks(), radius, moments)
             networks.eigenvolumes = _decided(networks, found)
             networks.density.set(transformed(density, *frame))
-            networks.scale.fill_(_scale(networks, chunks, beta))
+            records = _sample(networks, chunks)
+            networks.density.set(_deconvolved(networks, records, lambda: networks.density.mixture))
+            networks.scale.fill_(_scale(networks, records, beta))
         yield share * radius, evidence, time.perf_counter() - started
 
 
@@ -98,14 +104,18 @@ def _choose(networks: Any, chunks: Chunks, radius: float, spare: int) -> None:
     networks.resize(n_basis if networks.chooses_dim else networks.latent_dim, n_basis)
 
 
-def _density(networks: Any, records: Records, groups: np.ndarray | None) -> GaussianMixture:
+def _start(networks: Any, records: Records, groups: np.ndarray | None) -> GaussianMixture:
+    """Return a mixture fitted to the coefficients of images, with which the deconvolution starts."""
+    n, own = len(records.b), None if groups is None else groups[: len(records.b)]
+    with unnamed():
+        return GaussianMixture.fit(records.expected, min(_COMPONENTS, n), seed=networks.seed, groups=own)
+
+
+def _deconvolved(networks: Any, records: Records, start: Callable[[], GaussianMixture]) -> GaussianMixture:
     """Return the density that the coefficients would have without image noise (extreme deconvolution)."""
 
     def fitted() -> GaussianMixture:
-        n, own = len(records.b), None if groups is None else groups[: len(records.b)]
-        with unnamed():
-            start = GaussianMixture.fit(records.expected, min(_COMPONENTS, n), seed=networks.seed, groups=own)
-        return deconvolved(records.b, unpack(records.precision), networks.variances, start).to("cpu")
+        return deconvolved(records.b, unpack(records.precision), networks.variances, start()).to("cpu")
 
     return distributed.first(fitted).to(networks.mask.device)  # each process has its own GPU
 
@@ -117,8 +127,8 @@ def _sample(networks: Any, chunks: Chunks) -> Records:
     return Records(*(distributed.gather(part, n) for part in tuple(mine)))
 
 
-def _scale(networks: Any, chunks: Chunks, beta: float) -> float:
+def _scale(networks: Any, records: Records, beta: float) -> float:
     """Return the scale s in c = s z at which noise of width T adds beta/2 to the distortion in each dimension."""
-    weighted = unpack(_sample(networks, chunks).G_weighted)
-    ratio = float(weighted.diagonal(dim1=-2, dim2=-1)[:, : networks.latent_dim].mean())
+    diagonal = unpack(records.G_weighted).diagonal(dim1=-2, dim2=-1)
+    ratio = float(diagonal[:, : networks.latent_dim].mean())
     return (6 * beta / networks.noise_width**2 / ratio) ** 0.5
