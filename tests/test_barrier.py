@@ -13,7 +13,8 @@ from scipy import stats
 
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.models.records import ImageLikelihood, pack
+from cryotwin_nb.models.likelihood import ImageLikelihood
+from cryotwin_nb.models.records import Records, pack
 from cryotwin_nb.pathways.corridor import live_directions
 from cryotwin_nb.pathways.counting import highest
 from cryotwin_nb.pathways.deconvolution import LineCounts, LineDensity
@@ -220,9 +221,11 @@ def test_the_points_of_images_are_their_estimates_without_a_prior():
     G, truth = root @ root.mT + torch.eye(4), torch.randn(30, 2, generator=generator)
     b = (G @ (truth @ matrix.T)[..., None])[..., 0]
     coefficients = lambda z: (z @ matrix.T, matrix.expand(len(z), -1, -1))  # noqa: E731
-    likelihood = ImageLikelihood(coefficients, torch.ones(4), b, pack(G), latents=0.5 * truth)
+    none = torch.zeros(30, 0)
+    records = [Records(none, none, none, b, pack(G), none, none, none, none, none)]
+    likelihood = ImageLikelihood(coefficients, torch.ones(4), records, latents=0.5 * truth)
     points, errors = likelihood.points()
     torch.testing.assert_close(points, truth.double(), rtol=0, atol=0.02)
     torch.testing.assert_close(errors, torch.linalg.inv(matrix.T @ G @ matrix).double(), rtol=0.05, atol=1e-3)
     with pytest.raises(InputError, match="points: found no latents"):
-        ImageLikelihood(coefficients, torch.ones(4), b, pack(G)).points()
+        ImageLikelihood(coefficients, torch.ones(4), records).points()

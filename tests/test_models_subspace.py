@@ -19,7 +19,8 @@ from cryotwin_nb.imaging.masks import spherical_mask
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.models import closed_form
 from cryotwin_nb.models import records as records_module
-from cryotwin_nb.models.records import Curve, ImageLikelihood, Records, deconvolved, pack, transformed, unpack
+from cryotwin_nb.models.likelihood import ImageLikelihood
+from cryotwin_nb.models.records import Curve, Records, deconvolved, pack, transformed, unpack
 from cryotwin_nb.models.subspace import SubspaceNetworks
 from cryotwin_nb.reconstruction.statistics import posterior
 from cryotwin_nb.training import TrainingConfig, fit
@@ -207,7 +208,7 @@ def test_latents_tell_the_true_coordinates(trained):
 def test_an_encoder_without_training_gives_the_posterior_mean_in_units_of_the_scale():
     networks = networks_of(2, 4)
     expected = torch.randn(6, 4, generator=torch.Generator().manual_seed(5))
-    records = Records(expected, *[torch.zeros(0)] * 7)
+    records = Records(expected, *[torch.zeros(0)] * 9)
     torch.testing.assert_close(networks.encode(records)[0], expected[:, :2] / 0.7)
 
 
@@ -592,10 +593,37 @@ def test_the_best_of_an_image_has_likelihood_one():
     G = root @ root.mT + torch.eye(3)
     best = torch.randn(6, 3, generator=generator)
     b = (G @ best[..., None])[..., 0]
-    likelihood = ImageLikelihood(networks.coefficients, networks.variances, b, pack(G))
+    none = torch.zeros(6, 0)
+    records = Records(none, none, none, b, pack(G), none, none, none, none, none)
+    likelihood = ImageLikelihood(networks.coefficients, networks.variances, [records])
     at_best = likelihood(best / networks.scale.float())
     torch.testing.assert_close(at_best.diagonal(), torch.zeros(6).double(), rtol=0, atol=1e-3)
     assert (likelihood(3 * torch.randn(200, 3, generator=generator)) < 1e-3).all()
+
+
+@pytest.mark.parametrize("spread", [0.1, 0.5])
+def test_the_likelihood_is_integrated_over_the_contrast(spread):
+    """As by numerical integration, except for structures that would need a negative contrast."""
+    networks, generator = networks_of(3, 3), torch.Generator().manual_seed(13)
+    root = torch.randn(5, 4, 4, generator=generator)
+    G, c = 20 * (root @ root.mT + torch.eye(4)), torch.randn(7, 3, generator=generator)
+    a = torch.tensor([0.4, 0.8, 1.0, 1.3, 1.8])
+    b = a[:, None] * (G @ torch.cat([torch.ones(5, 1), c[:5]], dim=1)[..., None])[..., 0]
+    none = torch.zeros(5, 0)
+    records = Records(none, none, none, none, none, b, pack(G), none, none, none)
+    found = ImageLikelihood(networks.coefficients, networks.variances, [records], spread)(c / networks.scale.float())
+    grid = torch.linspace(-3, 5, 40_001).double()
+    tilde = torch.cat([torch.ones(7, 1), c], dim=1).double()
+    linear, square = b.double() @ tilde.T, torch.einsum("kp,npq,kq->nk", tilde, G.double(), tilde)
+    exponent = linear[..., None] * grid - square[..., None] * grid**2 / 2 - ((grid - 1) / spread) ** 2 / 2
+    expected = exponent.logsumexp(-1)
+    plain = linear > -(spread**-2)
+    for i in range(5):
+        rows = plain[i]
+        torch.testing.assert_close(
+            (found[i] - found[i, i])[rows], (expected[i] - expected[i, i])[rows], rtol=0, atol=0.02
+        )
+    assert (found.argmax(1) == torch.arange(5)).all()
 
 
 def test_the_likelihood_needs_a_trained_model_of_this_architecture(few):

@@ -2,6 +2,6 @@
 
 from cryotwin_nb.models.cryotwin import CryoTwin
 from cryotwin_nb.models.history import History
-from cryotwin_nb.models.records import ImageLikelihood
+from cryotwin_nb.models.likelihood import ImageLikelihood
 
 __all__ = ["CryoTwin", "History", "ImageLikelihood"]

@@ -63,8 +63,7 @@ def passes(
         else:
             if number == len(_RADII) + 1:
                 records = _sample(networks, chunks)
-                start = partial(_start, networks, records, groups)
-                networks.density.set(_deconvolved(networks, records, start))
+                networks.density.set(_deconvolved(networks, records, partial(_start, networks, records, groups)))
             density = networks.density.mixture
             moments = networks.eigenvolumes.moments(density)
             found, evidence, frame = iterate(networks.eigenvolumes, networks.imaging, chunks(), radius, moments)

@@ -16,9 +16,10 @@ from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.moments import MixtureMoments, StoredMixture
 from cryotwin_nb.models.configuration import ARCHITECTURES, checked
 from cryotwin_nb.models.history import History
+from cryotwin_nb.models.likelihood import ImageLikelihood
 from cryotwin_nb.models.networks import AUTO, require_records
 from cryotwin_nb.models.payload import FORMAT, read_payload, require_stored
-from cryotwin_nb.models.records import ImageContrasts, ImageLikelihood, require_fitted, require_latents
+from cryotwin_nb.models.records import ImageContrasts, require_fitted, require_latents
 from cryotwin_nb.models.storage import REMEDY, read_model, write_model
 from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
 from cryotwin_nb.particles.particles import Particles

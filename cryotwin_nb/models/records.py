@@ -1,10 +1,9 @@
-"""Per-image sufficient statistics for a fixed subspace basis, the likelihood they define, and curves in that basis."""
+"""Per-image sufficient statistics for a fixed subspace basis, and curves in that basis."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
 from math import isqrt
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,8 +12,6 @@ from torch import Tensor, nn
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.isolated import unnamed
-
-_AT_ONCE = 2**14  # images whose likelihoods are computed at once
 
 
 class Records(NamedTuple):
@@ -27,7 +24,11 @@ class Records(NamedTuple):
     contrast, contrast_error : (m,) float32
         Contrast of the image and its standard error.
     b, precision : (m, K), (m, K (K + 1) / 2) float32
-        Likelihood exp(b.c - c.Gc / 2), with G stored as its lower triangle.
+        Likelihood exp(b.c - c.Gc / 2), with G stored as its lower triangle. If contrasts vary, it is the Gaussian
+        approximation after integration over the contrast.
+    b_full, G_full : (m, Q), (m, Q (Q + 1) / 2) float32
+        `Statistics` of c~ = a (1, c), Q = K + 1, from which the exact likelihood follows; of width 0 if all contrasts
+        are 1.
     b_weighted, G_weighted, energy : (m, K), (m, K (K + 1) / 2), (m,) float32
         Distortion energy - 2 c.b + c.Gc of the objective (Eq. 3 of the cryoTWIN paper).
     """
@@ -37,6 +38,8 @@ class Records(NamedTuple):
     contrast_error: Tensor
     b: Tensor
     precision: Tensor
+    b_full: Tensor
+    G_full: Tensor
     b_weighted: Tensor
     G_weighted: Tensor
     energy: Tensor
@@ -72,89 +75,6 @@ def unpack(packed: Tensor) -> Tensor:
     row, column = torch.tril_indices(size, size)
     index[row, column] = index[column, row] = torch.arange(len(row))
     return packed[:, index.flatten().to(packed.device)].view(-1, size, size)
-
-
-class ImageLikelihood:
-    """Log-likelihood of structures given images, relative to the maximum for each image; never above 0.
-
-    A call with latents (m, d) returns (n, m) float64: -(c - x)^T G (c - x) / 2, where c are the coefficients at the
-    latents, x = G^-1 b is the maximum-likelihood estimate for the image and G^-1 its error covariance. Unlike a latent,
-    x is not shrunk towards other images by a prior. `find_routes` accepts an `ImageLikelihood` as evidence.
-
-    Parameters
-    ----------
-    coefficients : callable
-        Maps latents (m, d) to coefficients (m, K) and their Jacobians (m, K, d).
-    variances : (K,)
-        Variances of the coefficients.
-    b, precision : (n, K), (n, K (K + 1) / 2)
-        Likelihood of each image, as in `Records`.
-    groups : (n,) int, optional
-        Number of each image; copies of an image have the same number (`Particles.identity`).
-    latents : (n, d) float, optional
-        Latents of the images, at which `points` linearises the coefficients; required for it.
-    """
-
-    def __init__(
-        self,
-        coefficients: Callable[[Tensor], tuple[Tensor, Tensor]],
-        variances: Tensor,
-        b: Tensor,
-        precision: Tensor,
-        groups: np.ndarray | None = None,
-        latents: Tensor | None = None,
-    ) -> None:
-        self.groups, self.latents = groups, latents
-        self._coefficients, self._b, self._precision = coefficients, b, precision
-        weak = (1e-6 / variances).diag()
-        best = [(b[:, None] @ torch.linalg.inv(G + weak) @ b[..., None])[:, 0, 0] / 2 for b, G in self._parts()]
-        self._best = torch.cat(best)
-
-    @classmethod
-    def of(cls, networks: Any, records: Iterable[Records], groups: np.ndarray) -> ImageLikelihood:
-        """Return the likelihood that `records` of images define for the coefficients of `networks`."""
-        parts = [(r.b, r.precision, networks.encode(r)[0]) for r in records]
-        b, precision, latents = map(torch.cat, zip(*parts, strict=True))
-        return cls(networks.coefficients, networks.variances, b, precision, groups, latents)
-
-    def __len__(self) -> int:
-        return len(self._b)
-
-    def _parts(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield b (m, K) and G (m, K, K) float64 for blocks of images, as all at once would need too much memory."""
-        for b, precision in zip(self._b.split(_AT_ONCE), self._precision.split(_AT_ONCE), strict=True):
-            yield b.double(), unpack(precision).double()
-
-    @torch.no_grad()
-    def __call__(self, z: Tensor) -> Tensor:
-        c = self._coefficients(torch.as_tensor(z, dtype=torch.float32).to(self._b.device))[0].double()
-        squares = (c[:, :, None] * c[:, None]).flatten(1).T
-        values = torch.cat([(b @ c.T - G.flatten(1) @ squares / 2).cpu() for b, G in self._parts()])
-        return values - self._best.cpu()[:, None]
-
-    @torch.no_grad()
-    def points(self) -> tuple[Tensor, Tensor]:
-        """Return the maximum-likelihood latent of each image and its error covariance: (n, d) and (n, d, d) float64.
-
-        Coefficients are linearised at the latents of the images, so the error includes only noise. In directions that
-        an image does not constrain, its error is set to 1,000 times the variance of all latents instead of infinity.
-
-        Raises
-        ------
-        InputError
-            If the likelihood was made without latents.
-        """
-        latents = self.latents
-        if latents is None:
-            raise InputError("points", "no latents", "the latents of the images", "Use model.likelihood(particles).")
-        weak = (1e-3 / latents.double().var(0).clamp_min(1e-12)).diag()
-        points, errors = [], []
-        for z, (b, G) in zip(latents.split(_AT_ONCE), self._parts(), strict=True):
-            pull, precision = linearised(b, G, z, *self._coefficients(z))
-            error = torch.linalg.inv(precision + weak)
-            points.append((error @ pull[..., None])[..., 0].cpu())
-            errors.append(((error + error.mT) / 2).cpu())
-        return torch.cat(points), torch.cat(errors)
 
 
 def deconvolved(b: Tensor, G: Tensor, variances: Tensor, start: GaussianMixture) -> GaussianMixture:

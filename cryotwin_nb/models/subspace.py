@@ -157,8 +157,11 @@ class SubspaceNetworks(Networks):
         weighted = projections(ball, lattice, batch, imaging.frequencies, weights).statistics()
         given = found.given(full, self.density.mixture)
         a, objective = given.mean, weighted.given(given.mean)
-        parts = (given.b.float(), pack(given.G.float()), objective.b, pack(objective.G), objective.energy)
-        return Records(given.expected.float(), a.float(), given.error.float(), *parts)
+        likelihood = (given.b.float(), pack(given.G.float()))
+        kept = slice(None) if found.contrast_spread else slice(0)
+        exact = (full.b[:, kept], pack(full.G)[:, kept])
+        distortion = (objective.b, pack(objective.G), objective.energy)
+        return Records(given.expected.float(), a.float(), given.error.float(), *likelihood, *exact, *distortion)
 
     def encode(self, batch: ImageBatch | Records) -> tuple[Tensor, Tensor]:
         """Return latents z (m, d) and component scores w (m, C) of images or records."""

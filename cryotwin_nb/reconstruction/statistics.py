@@ -15,7 +15,7 @@ from cryotwin_nb.imaging.lattice import HalfBall
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.particles.formation import ImageBatch
 
-_FAINTEST = 0.25  # lowest contrast: the image of a fainter particle does not show its structure
+FAINTEST = 0.25  # lowest contrast: the image of a fainter particle does not show its structure
 
 
 class Statistics(NamedTuple):
@@ -163,6 +163,16 @@ def with_contrast(prior: GaussianMixture, spread: float) -> GaussianMixture:
     return GaussianMixture.unchecked(prior.weights, means, covariances)
 
 
+def over_contrasts(linear: Tensor, square: Tensor, spread: float) -> Tensor:
+    """Return log of the integral of exp(a linear - a^2 square / 2) over contrasts a of mean 1 and deviation `spread`.
+
+    For a structure c~ = (1, c), `linear` is c~.b and `square` c~.G c~. Structures that are most likely at a negative
+    contrast count as at contrast 0.
+    """
+    known = spread**-2
+    return ((linear + known).clamp_min(0).square() / (square + known) - known) / 2 - (spread**2 * square).log1p() / 2
+
+
 class Contrasts(NamedTuple):
     """Contrasts of images, and the likelihood of the coefficients after integration over the contrast.
 
@@ -190,9 +200,9 @@ def contrasts(full: Statistics, prior: GaussianMixture, spread: float) -> Contra
     `spread`^2 of a, integration over a leaves a Gaussian likelihood of c, wider than for a known contrast.
     """
     gamma, means, covariances, _ = _by_component(full.b.double(), full.G.double(), with_contrast(prior, spread))
-    a = (gamma * means[..., 0]).sum(1, keepdim=True).clamp_min(_FAINTEST)
+    a = (gamma * means[..., 0]).sum(1, keepdim=True).clamp_min(FAINTEST)
     variance = (gamma * (covariances[..., 0, 0] + (means[..., 0] - a).square())).sum(1)
-    expected = (gamma[..., None] * means[..., 1:] / means[..., :1].clamp_min(_FAINTEST)).sum(1)
+    expected = (gamma[..., None] * means[..., 1:] / means[..., :1].clamp_min(FAINTEST)).sum(1)
     known = full.given(a[:, 0])
     b, G = known.b.double(), known.G.double()
     image = torch.cat([torch.ones_like(a), expected], dim=1)  # change of the coefficients of (V_0, U) with a
