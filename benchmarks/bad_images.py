@@ -4,6 +4,8 @@
 constant images. The number of components, the held-out R^2 of the hinge angles and the named images are compared with
 those of the good images. Half of the images are also multiplied by a factor, with and without an optics group of their
 own. The first look is compared in the same way, and standard sets are searched for good images that are set aside.
+The purity of components and the number of states are compared with one bad image among 3,000 of `assembly`; and
+mixtures of latents with and without some that are far from all others.
 
 Writes benchmarks/results/bad_images.json.
 """
@@ -15,10 +17,12 @@ import json
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from common import RESULTS, machine, write_results
 
 import cryotwin_nb as ct
@@ -217,6 +221,77 @@ def looks(seeds: range) -> Iterator[tuple[str, dict]]:
         yield name, {"added findings": changed}
 
 
+def purities(seeds: range) -> Iterator[tuple[str, dict]]:
+    """Yield the purity of components and the number of states with one bad image among 3,000 of `assembly`."""
+    kinds = {"x 4": times(4), "x 10": times(10), "block of 16 pixels, 100 sigma": pixel(100, (14, 14), 4)}
+    for seed in seeds:
+        good = ct.simulate.assembly(3000, 32, seed=seed, snr=1.0, progress=False)
+        base = pure(good, seed)
+        for name, spoil in kinds.items():
+            found = pure(spoiled(good, np.array([700 + seed]), [spoil]), seed)
+            yield (
+                f"{name}, seed {seed}",
+                {
+                    "components": [base[0], found[0]],
+                    "purity": [round(base[1], 4), round(found[1], 4)],
+                    "states": [base[2], found[2]],
+                },
+            )
+
+
+def pure(particles: ct.Particles, seed: int) -> tuple[int, float, int]:
+    """Return the number of components, the share of images of their component's commonest state, and the states."""
+    model = ct.CryoTwin(particles.box_size, n_components=60, seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ct.fit(model, particles, ct.TrainingConfig(epochs=10, device="cpu", seed=seed), progress=False)
+        z = model.embed(particles)
+    truth = particles.require_truth()
+    rows = ~truth.between & ct.image_quality(particles).kept
+    own, labels = model.prior.responsibilities(z).argmax(1).numpy()[rows], truth.labels[rows]
+    common = sum(Counter(labels[own == component]).most_common(1)[0][1] for component in np.unique(own))
+    return model.prior.n_components, common / len(labels), len(ct.find_states(model.prior, latents=z))
+
+
+def far(seeds: range) -> Iterator[tuple[str, dict]]:
+    """Yield the mixtures of 3,000 latents of 13 clusters, with and without latents far from all others."""
+    for bound in (40, 60):
+        rows = []
+        for seed in seeds:
+            rng = np.random.default_rng(seed)
+            centres = rng.normal(0, 1.5, (13, 8))
+            own = rng.integers(13, size=3000)
+            points = centres[own] + rng.normal(0, 0.12, (3000, 8))
+            base = ct.GaussianMixture.fit(points, bound, seed=seed)
+            for number, distance in ((1, 14), (1, 1000), (8, 30), (40, 100)):
+                away = rng.normal(size=(number, 8))
+                away *= distance / np.linalg.norm(away, axis=1, keepdims=True)
+                with warnings.catch_warnings(record=True) as said:
+                    warnings.simplefilter("always")
+                    found = ct.GaussianMixture.fit(np.concatenate([points, away]), bound, seed=seed)
+                masses = [masses_of(mixture, points, own) for mixture in (base, found)]
+                named = any(f"{number} " in str(w.message) or "3000" in str(w.message) for w in said)
+                change = found.n_components - base.n_components
+                rows.append((abs(change), np.abs(masses[1] - masses[0]).max(), named))
+        table = np.array(rows, dtype=float)
+        yield (
+            f"at most {bound} components",
+            {
+                "runs": len(table),
+                "largest change of components": int(table[:, 0].max()),
+                "largest change of the mass of a cluster": round(float(table[:, 1].max()), 5),
+                "far latents named": int(table[:, 2].sum()),
+            },
+        )
+
+
+def masses_of(mixture: ct.GaussianMixture, points: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Return the mass (13,) that a mixture gives to each cluster."""
+    share = mixture.responsibilities(torch.as_tensor(points)).numpy()
+    of_cluster = np.stack([share[own == cluster].sum(0) for cluster in range(13)])
+    return (of_cluster / of_cluster.sum(0).clip(1e-9)) @ mixture.weights.detach().numpy()
+
+
 def standard() -> Iterator[tuple[str, dict]]:
     """Yield the number of good images set aside or mended in standard sets."""
     sets = {
@@ -262,6 +337,8 @@ def main() -> None:
         "scales": scales(few),
         "first look": looks(few),
         "one image": single(seeds, options.images),
+        "states": purities(seeds),
+        "far latents": far(range(10)),
     }
     stored = RESULTS / "bad_images.json"
     results: dict = json.loads(stored.read_text()) if options.only and stored.exists() else {}

@@ -517,7 +517,7 @@ def test_the_density_of_latents_follows_the_scale():
     expected = posterior(b, G, networks.density.mixture).mean.float()
     packed = pack(G).float()
     one, zero = torch.ones(2000), torch.zeros(2000)
-    records = Records(expected, one, zero, b.float(), packed, b.float(), packed, zero)
+    records = Records(expected, one, zero, b.float(), packed, *[zero[:, None]] * 2, b.float(), packed, zero)
     z = networks.encode(records)[0].detach()
     found = networks.deconvolve(records, GaussianMixture.fit(z, 3, seed=0), seed=0)
     matrix = torch.eye(2).double() / 0.7
