@@ -137,6 +137,34 @@ def test_noise_alone_supports_no_direction():
     assert model.latent_dim == 1 and bool(model.volumes(model.embed(lone[:2])).isfinite().all())
 
 
+def test_contrasts_that_depend_on_the_optics_group_are_fitted_and_reported(even, tmp_path, capsys):
+    group = np.arange(N) % 2
+    clean = images(snr=1e9).images(np.arange(N))
+    changed = even.images(np.arange(N)) + np.where(group, 0.25, -0.25).astype(np.float32)[:, None, None] * clean
+    views = even.rotations, even.shifts, even.ctf
+    ct.Particles(changed, *views, pixel_size=even.pixel_size, optics_group=group).write(tmp_path / "p.star")
+    options = ["--contrast", "dark", "--n-components", "10", "--epochs", "1", "--device", "cpu"]
+    assert main(["train", f"{tmp_path / 'p.star'}", "--output", f"{tmp_path / 'run'}", *options]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "differs between optics groups" in line)
+    low, high = (float(part.split()[0]) for part in line.split(": ")[1].split(", "))
+    shrunk = 0.25 * (1 - 0.25**2)  # by the prior: its deviation is 0.25, that of an estimate is 0.06
+    assert low == pytest.approx(1 - shrunk, abs=0.03) and high == pytest.approx(1 + shrunk, abs=0.03)
+
+
+def test_groups_of_equal_contrasts_are_not_reported(with_contrasts, uneven):
+    assert with_contrasts.contrasts(uneven).of_groups(np.arange(N) % 3) == {}
+
+
+def test_a_direction_along_the_average_map_is_reported(uneven):
+    model = fitted(uneven, 1, latent_dim=6, contrast=False)
+    flat, average = model.networks.basis.flatten(1), model.networks.mean.flatten()
+    cosines = flat @ average / average.norm()
+    found = found_directions(model)
+    assert float(cosines.abs().max()) > 0.7
+    number = int(cosines.abs().argmax()) + 1
+    assert f"Direction {number} is nearly parallel to the average map" in found and found.count("parallel") == 1
+
+
 def test_the_coordinate_networks_keep_the_dimension_of_the_paper():
     assert ct.CryoTwin(16, "coordinate").latent_dim == 8
 

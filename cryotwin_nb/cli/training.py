@@ -147,6 +147,9 @@ def _train(options: argparse.Namespace, is_main: bool) -> None:
             save_latents(latents_file, latents, particles, fingerprint(model.state_dict()), model_file, contrasts)
         if checkpoint != _checkpoint(options):
             os.replace(checkpoint, _checkpoint(options))
+        if contrasts is not None and (means := contrasts.of_groups(particles.optics_group)):
+            shown = ", ".join(f"{mean:.2f} in group {group}" for group, mean in means.items())
+            print(f"The mean contrast differs between optics groups: {shown}. It is fitted for each image.")
         print(f"{options.output}: {model.prior.n_components} components in {model.latent_dim} dimensions")
 
 

@@ -61,6 +61,19 @@ class ImageContrasts(NamedTuple):
     contrast: Tensor
     error: Tensor
 
+    def of_groups(self, groups: np.ndarray) -> dict[int, float]:
+        """Return the mean contrast of each group, by its number in `groups` (n,); empty if they do not differ.
+
+        Means differ if one is at least 3 % from the mean of all images, and at least five of its standard errors.
+        """
+        values, means = self.contrast.double().numpy(), {}
+        differs = False
+        for group in np.unique(groups):
+            own = values[groups == group]
+            means[int(group)], away = float(own.mean()), abs(float(own.mean() - values.mean()))
+            differs |= away > max(0.03, 5 * float(own.std()) / len(own) ** 0.5)
+        return means if differs else {}
+
 
 def pack(matrices: Tensor) -> Tensor:
     """Return the lower triangles (m, K (K + 1) / 2) of symmetric matrices (m, K, K)."""

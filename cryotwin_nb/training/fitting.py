@@ -26,6 +26,8 @@ from cryotwin_nb.training.config import TrainingConfig
 from cryotwin_nb.training.failures import failures_explained, require_device, require_memory, require_values
 from cryotwin_nb.training.trainer import Trainer
 
+_PARALLEL = 0.7  # cosine with the average map above which a direction is reported
+
 
 def fit(
     model: CryoTwin,
@@ -119,7 +121,16 @@ def found_directions(model: CryoTwin) -> str:
     elif basis > dim:
         text += f" and trace a curved surface in {basis} directions"
     spread = float(model.networks.contrast_spread)
-    return f"{text}. " + (f"The contrasts vary by {spread:.1%}." if spread else "The contrasts do not vary.")
+    text += f". The contrasts vary by {spread:.1%}." if spread else ". The contrasts do not vary."
+    average = model.networks.mean.flatten()
+    cosines = (model.networks.basis[:dim].flatten(1) @ average).abs() / average.norm().clamp_min(1e-30)
+    for number, cosine in enumerate(cosines.tolist(), start=1):
+        if cosine > _PARALLEL:
+            text += (
+                f" Direction {number} is nearly parallel to the average map (cosine {cosine:.2f}): along it, "
+                "brightness changes more than structure."
+            )
+    return text
 
 
 def _run(
