@@ -195,6 +195,23 @@ def test_states_are_the_groups_that_passages_separate():
         find_states(mixture, threshold=1.0)
 
 
+@pytest.mark.parametrize(
+    ("place", "n_clump", "n_states"),
+    [((5.0, 0.0), 12, 2), ((5.0, 0.0), 60, 3), ((5.0, 12.0), 12, 3)],
+    ids=["few between two states", "many between two states", "few elsewhere"],
+)
+def test_a_few_particles_on_a_passage_are_not_a_state(place, n_clump, n_states):
+    rng = np.random.default_rng(0)
+    ends = np.repeat([[0.0, 0.0], [10.0, 0.0]], 400, axis=0) + 0.5 * rng.normal(size=(800, 2))
+    passage = np.column_stack([rng.uniform(1, 9, 10), 0.3 * rng.normal(size=10)])
+    clump = np.array(place) + 0.3 * rng.normal(size=(n_clump, 2))
+    covariances = torch.tensor([0.25, 0.25, 0.09])[:, None, None] * torch.eye(2)
+    weights = torch.tensor([400.0, 400.0, n_clump])
+    mixture = GaussianMixture(weights / weights.sum(), torch.tensor([[0.0, 0.0], [10.0, 0.0], place]), covariances)
+    assert len(find_states(mixture)) == 3
+    assert len(find_states(mixture, latents=np.concatenate([ends, passage, clump]))) == n_states
+
+
 def test_states_without_particles_are_omitted():
     """A component of no weight, one whose mean belongs to the broad one around it, and one without a latent."""
     means = torch.tensor([[0.0, 0.0], [40.0, 0.0], [20.0, 30.0], [0.0, 60.0]])

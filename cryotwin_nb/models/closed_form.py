@@ -63,14 +63,14 @@ def passes(
         else:
             if number == len(_RADII) + 1:
                 records = _sample(networks, chunks)
-                networks.density.set(_deconvolved(networks, records, partial(_start, networks, records, groups)))
+                networks.density.set(_deconvolved(networks, records, partial(_start, networks, records, groups), 60))
             density = networks.density.mixture
             moments = networks.eigenvolumes.moments(density)
             found, evidence, frame = iterate(networks.eigenvolumes, networks.imaging, chunks(), radius, moments)
             networks.eigenvolumes = _decided(networks, found)
             networks.density.set(transformed(density, *frame))
             records = _sample(networks, chunks)
-            networks.density.set(_deconvolved(networks, records, lambda: networks.density.mixture))
+            networks.density.set(_deconvolved(networks, records, lambda: networks.density.mixture, 20))
             networks.scale.fill_(_scale(networks, records, beta))
         yield share * radius, evidence, time.perf_counter() - started
 
@@ -110,11 +110,13 @@ def _start(networks: Any, records: Records, groups: np.ndarray | None) -> Gaussi
         return GaussianMixture.fit(records.expected, min(_COMPONENTS, n), seed=networks.seed, groups=own)
 
 
-def _deconvolved(networks: Any, records: Records, start: Callable[[], GaussianMixture]) -> GaussianMixture:
+def _deconvolved(
+    networks: Any, records: Records, start: Callable[[], GaussianMixture], max_iter: int
+) -> GaussianMixture:
     """Return the density that the coefficients would have without image noise (extreme deconvolution)."""
 
     def fitted() -> GaussianMixture:
-        return deconvolved(records.b, unpack(records.precision), networks.variances, start()).to("cpu")
+        return deconvolved(records.b, unpack(records.precision), networks.variances, start(), max_iter).to("cpu")
 
     return distributed.first(fitted).to(networks.mask.device)  # each process has its own GPU
 

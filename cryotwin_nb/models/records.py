@@ -90,17 +90,18 @@ def unpack(packed: Tensor) -> Tensor:
     return packed[:, index.flatten().to(packed.device)].view(-1, size, size)
 
 
-def deconvolved(b: Tensor, G: Tensor, variances: Tensor, start: GaussianMixture) -> GaussianMixture:
+def deconvolved(b: Tensor, G: Tensor, variances: Tensor, start: GaussianMixture, max_iter: int = 60) -> GaussianMixture:
     """Fit the density that the points x = G^-1 b would have without their errors (extreme deconvolution).
 
-    The errors have the covariance G^-1. `start` is the initial mixture. In directions that an image does not
-    constrain, the error variance is set to 1,000 times `variances` instead of infinity.
+    The errors have the covariance G^-1. `start` is the initial mixture, `max_iter` the largest number of
+    iterations. In directions that an image does not constrain, the error variance is set to 1,000 times `variances`
+    instead of infinity.
     """
     precision = G.double() + (1e-3 / variances).diag()
     errors = torch.linalg.inv(precision)
     points = (errors @ b.double()[..., None])[..., 0]
     with unnamed():
-        return GaussianMixture.fit(points, noise_covariances=(errors + errors.mT) / 2, start=start, max_iter=60)
+        return GaussianMixture.fit(points, noise_covariances=(errors + errors.mT) / 2, start=start, max_iter=max_iter)
 
 
 class Curve(nn.Module):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.stats import chi2
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError, guarded
@@ -17,6 +18,8 @@ from cryotwin_nb.pathways.dead import expected_there, without_dead
 from cryotwin_nb.pathways.landscape import Landscape
 
 _ERRORS = 1.5  # depth of the saddle beside a small state, in units of d / sqrt(N - d): three standard errors
+_CHANCE = 4.0  # standard errors below which the largest difference of counts is attributed to chance
+_PLACES = 17  # number of points on an edge among which the saddle is searched
 _EMPTY = 1e-9  # mass below which no set of particles has a particle in the state
 
 
@@ -71,7 +74,9 @@ def find_states(
         Landscape of `prior`, if already computed.
     latents : (n, d) float, optional
         Latents of the particles to which `prior` was fitted. A small state then also needs a deeper saddle, because the
-        log density at a maximum fitted to N latents has an error: in d live axes, about d / (2 sqrt(N - d)) nats.
+        log density at a maximum fitted to N latents has an error: in d live axes, about d / (2 sqrt(N - d)) nats. And
+        a clump of particles on the straight line between two larger states is only a state if there are significantly
+        fewer particles at the saddle.
 
     Returns
     -------
@@ -99,7 +104,8 @@ def find_states(
     prior = prior.detach()
     landscape = landscape or Landscape.of(prior)
     points = None if latents is None else require_points(latents, prior.latent_dim).to(prior.means)
-    group = _merged(landscape, -float(np.log(threshold)), np.inf if points is None else len(points))
+    dips = None if points is None else _Dips(prior, points)
+    group = _merged(landscape, -float(np.log(threshold)), dips)
     owner = group[: prior.n_components]
     energy, states = landscape.energy.numpy(), []
     for root in np.unique(owner):
@@ -143,12 +149,52 @@ def assign(prior: GaussianMixture, states: list[State], z: Tensor) -> np.ndarray
     return torch.stack([shares[:, list(s.components)].sum(1) for s in states], dim=1).argmax(1).cpu().numpy()
 
 
-def _merged(landscape: Landscape, depth: float, n: float) -> np.ndarray:
+class _Dips:
+    """Numbers of particles at the maximum of a group of modes and on the way from there to the saddle.
+
+    Particles are counted in four equal cylinders along the line from the maximum to the saddle, in the metric of the
+    average covariance of the components.
+    """
+
+    def __init__(self, prior: GaussianMixture, points: Tensor) -> None:
+        covariance = (prior.weights[:, None, None] * prior.covariances).sum(0)
+        self._whiten = torch.linalg.inv(torch.linalg.cholesky(covariance)).T
+        self._points = points @ self._whiten
+        self._wide = float(chi2.ppf(0.99, max(1, points.shape[1] - 1)))
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def are_between(self, top: Tensor, neighbour: Tensor, others: Tensor) -> bool:
+        """Return whether a maximum lies on a straight line from a neighbouring one to another one of `others`."""
+        lines, away = (others - neighbour) @ self._whiten, (top - neighbour) @ self._whiten
+        square = lines.square().sum(1).clamp_min(1e-18)
+        share = lines @ away / square
+        off = (away - share[:, None] * lines).square().sum(1)
+        return bool(((share > 0) & (share < 1) & (off < 4 * self._wide)).any())
+
+    def are_chance(self, top: Tensor, saddle: Tensor) -> bool:
+        """Return whether the smallest of the numbers is not significantly below that at the maximum."""
+        line = (saddle - top) @ self._whiten
+        length = float(line.norm())
+        if length < 1e-9:
+            return True
+        away = self._points - top @ self._whiten
+        along = away @ line / length
+        inside = away.square().sum(1) - along.square() < self._wide
+        share = (along / length)[inside]
+        at_top, *beside = (int(((share - place / 3).abs() < 1 / 6).sum()) for place in range(4))
+        return at_top - min(beside) < _CHANCE * (at_top + min(beside)) ** 0.5
+
+
+def _merged(landscape: Landscape, depth: float, dips: _Dips | None) -> np.ndarray:
     """Return the index of the densest point in each point's group.
 
     Groups are separated by `depth` nats or more, in addition to the error of the lower maximum if it is fitted to the
-    group's share of `n` latents.
+    group's share of the particles in `dips`. A group between two heavier ones also needs a significant dip in the
+    number of particles.
     """
+    n = np.inf if dips is None else len(dips)
     energy, mixture = landscape.energy.numpy(), landscape.mixture
     parent, latents = np.arange(len(energy)), np.zeros(len(energy))
     latents[: mixture.n_components] = n * mixture.weights.numpy()
@@ -160,11 +206,28 @@ def _merged(landscape: Landscape, depth: float, n: float) -> np.ndarray:
             i = parent[i]
         return i
 
+    apart: set[tuple[int, ...]] = set()
     order = np.argsort(landscape.ceiling, kind="stable")
     for e in order:
         (i, j), barrier = landscape.edges[e], landscape.ceiling[e]
         a, b = sorted((summit(int(i)), summit(int(j))), key=lambda s: (energy[s], s))
-        if a != b and barrier - energy[b] < depth + _ERRORS * dim / max(latents[b] - dim, 0.25) ** 0.5:
+        if a == b:
+            continue
+        merges = barrier - energy[b] < depth + _ERRORS * dim / max(latents[b] - dim, 0.25) ** 0.5
+        if not merges and dips is not None and (a, b) not in apart and (b, a) not in apart:
+            heavier = [root for root in np.unique(parent) if parent[root] == root and latents[root] > latents[b]]
+            on_passage = dips.are_between(landscape.points[b], landscape.points[a], landscape.points[heavier])
+            merges = on_passage and dips.are_chance(landscape.points[b], _highest(landscape, int(i), int(j)))
+            apart |= set() if merges else {(a, b)}  # other edges between the two have higher saddles
+        if merges:
             parent[b] = a
             latents[a] += latents[b]
+            apart = {tuple(a if root == b else root for root in pair) for pair in apart}
     return np.array([summit(i) for i in range(len(energy))])
+
+
+def _highest(landscape: Landscape, i: int, j: int) -> Tensor:
+    """Return the point (d,) of lowest density on the edge between two points."""
+    share = torch.linspace(0, 1, _PLACES).to(landscape.points)[:, None]
+    places = (1 - share) * landscape.points[i] + share * landscape.points[j]
+    return places[landscape.mixture.log_prob(places).argmin()]
