@@ -29,7 +29,8 @@ class MeasuredBarrier:
         -log of the images per unit length at the narrowest place, less that at the densest place of the state where
         the path starts, nats; NaN if not measured. A place is a stretch of 5 % of the arc length.
     interval : tuple of float
-        90 % interval of `value` (Bayesian bootstrap), nats; NaN without images.
+        90 % interval of `value`, nats; NaN without images. Bayesian bootstrap, whose lower end is corrected for the bias
+        of the narrowest place: where images are few, the place that happens to have fewest is chosen.
     n_narrowest : int
         Number of images in the 5 % of the arc length around the narrowest place, without the spill of neighbouring
         places by errors (deconvolution); 0 without images.
@@ -124,7 +125,8 @@ def count_images(
         weights = once * bootstrap_weights(number, generator).numpy()
         drawn = density.drawn(weights, third, kernel)
         draws.append(highest(counts.grid, -averaged(counts.grid, drawn.log_density, length), length)[0])
-    low, high = np.quantile(draws, [0.05, 0.95]).tolist()
+    low, middle, high = np.quantile(draws, [0.05, 0.5, 0.95]).tolist()
+    low = max(0.0, low - max(0.0, middle - value))  # chance deepens the narrowest place, in a draw once again
     there = float(np.exp(-np.interp(narrowest, counts.grid, energy))) * _GAP * length * len(position)
     profile = energy - np.interp(densest, counts.grid, energy)
     interval = min(low, value), max(high, value)
