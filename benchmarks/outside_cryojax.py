@@ -2,11 +2,11 @@
 
 Runs in an environment of its own, which `outside.py` creates; it does not import this package.
 
-The structures are the 98 frames of the transition from closed to open that MDAnalysisTests contains (dynamic importance
-sampling), superposed on the core domain. 45 % of the images are near the closed end, 30 % near the open end, the others
-evenly between. They have 64² pixels of 1.8 Å, SNR 0.1, three optics groups, astigmatic defocus of 0.8 to 2.5 µm, and
-shifts of 3.6 Å. Three STAR files have the same noise: `base`; `contrast`, with contrasts uniform in 0.7 to 1.3; `poses`,
-the images of `base` with rotations wrong by 2.5° and shifts by 0.9 Å an axis (root mean square).
+The structures are the 98 frames of the transition from closed to open that MDAnalysisTests contains (dynamic
+importance sampling), superposed on the core domain. 45 % of the images are near the closed end, 30 % near the open end,
+the others evenly between. They have 64² pixels of 1.8 Å, SNR 0.1, three optics groups, astigmatic defocus of 0.8 to
+2.5 µm, and shifts of 3.6 Å. Three STAR files have the same noise: `base`; `contrast`, with contrasts uniform in 0.7 to
+1.3; `poses`, the images of `base` with rotations wrong by 2.5° and shifts by 0.9 Å an axis (root mean square).
 """
 
 from __future__ import annotations
@@ -111,7 +111,11 @@ class Imaging:
             pose = cxs.EulerAnglePose(*self.shifts[row], *self.angles[row])
             ctf = cxs.AstigmaticCTF(*self.defocus[row], 2.7)
             theory = cxs.ContrastTransferTheory(ctf, amplitude_contrast_ratio=0.1)
-            own = {"pose": pose, "transfer_theory": theory, "image_config": cxs.BasicImageConfig((BOX, BOX), PIXEL, 300.0)}
+            own = {
+                "pose": pose,
+                "transfer_theory": theory,
+                "image_config": cxs.BasicImageConfig((BOX, BOX), PIXEL, 300.0),
+            }
             clean = self.image(own, jnp.float32(0), (self.frame[row], 1.0, jax.random.key(0)))
             powers.append(np.asarray(clean)[inside].var())
         return float(np.sqrt(np.mean(powers)))

