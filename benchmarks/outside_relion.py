@@ -114,19 +114,8 @@ def projected(volume: np.ndarray, optics: pd.DataFrame, table: pd.DataFrame) -> 
         with mrcfile.new(folder / "map.mrc", volume) as file:
             file.voxel_size = PIXEL
         starfile.write({"optics": optics, "particles": table}, folder / "in.star")
-        command = [
-            "relion_project",
-            "--i",
-            "map.mrc",
-            "--ang",
-            "in.star",
-            "--o",
-            "out",
-            "--ctf",
-            "--angpix",
-            f"{PIXEL}",
-        ]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        command = ["relion_project", "--i", "map.mrc", "--ang", "in.star", "--o", "out", "--ctf", "--angpix"]
+        subprocess.run([*command, f"{PIXEL}"], cwd=folder, check=True, capture_output=True)
         return mrcfile.read(folder / "out.mrcs").reshape(-1, BOX, BOX)
 
 
