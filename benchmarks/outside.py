@@ -36,9 +36,9 @@ from cryotwin_nb.pathways.states import assign
 
 SETS: dict[str, tuple[str | int, ...]] = {
     "adk/base": ("auto", 2, 4, 8),
-    "adk/contrast": ("auto", 8),
+    "adk/contrast": ("auto", 2, 4, 8),
     "adk/poses": ("auto",),
-    "glua3/particles": ("auto", 8),
+    "glua3/particles": ("auto", 2, 4, 8),
 }
 """Latent dimensions of the models of each set."""
 PACKAGES = ("MDAnalysis==2.11.0", "MDAnalysisTests==2.11.0", "cryojax==0.6.0", "cryospax==0.2.1", "starfile==0.5.13")
@@ -78,12 +78,15 @@ class OutsideSet:
     @cached_property
     def arc_length(self) -> np.ndarray:
         """Arc length along the true maps at which each image lies, as a fraction of the whole."""
-        steps = np.linalg.norm(np.diff(self.maps, axis=0), axis=(1, 2, 3))
+        steps = np.linalg.norm(np.diff(self.maps.reshape(len(self.maps), -1), axis=0), axis=1)
         return np.append(0, steps.cumsum() / steps.sum())[self.frame]
 
-    def counted_barrier(self) -> float:
-        """Barrier by counting images in bins of 5 % of the true arc length, nats: first state to narrowest bin."""
-        count = np.histogram(self.arc_length, 20, (0, 1))[0]
+    def counted_barrier(self, place: np.ndarray | None = None) -> float:
+        """Barrier by counting images in 20 bins of a place (n,), nats: first state to narrowest bin.
+
+        By default, the place is the arc length along the true maps.
+        """
+        count = np.histogram(self.arc_length if place is None else place, 20, (0, 1))[0]
         narrowest = int(count.argmin())
         return float(np.log(count[:narrowest].max() / max(count[narrowest], 1)))
 
@@ -235,9 +238,10 @@ def main() -> None:
             simulate(folder, args.python, args.n)
         truth = OutsideSet.read(folder, Path(name).name)
         own = {"images": len(truth.coordinate), "planted spread of contrasts": float(truth.contrast.std())}
-        found[name] = own | {"barrier, counted": truth.counted_barrier()}
+        own |= {"barrier, counted along the true maps": truth.counted_barrier()}
+        found[name] = own | {"barrier, counted along the coordinate": truth.counted_barrier(truth.coordinate)}
         for dimension in SETS[name]:
-            row = scores(truth, dimension, args.folder / f"{name}-{SIZE}-d-{dimension}.pt")
+            row = scores(truth, dimension, args.folder / f"{name}-{SIZE}-d-{dimension}.safetensors")
             print(line(name, str(dimension), row, truth.counted_barrier()), flush=True)
             found[name][f"d = {dimension}"] = row
             write_results("outside", rounded(found))
