@@ -87,7 +87,8 @@ def row(particles: ct.Particles, directions: list[int]) -> dict[str, Any]:
     ct.fit(model, particles, ct.TrainingConfig(device="cpu"), progress=False)
     own, z = model.networks.eigenvolumes, model.embed(particles)
     truth = particles.require_truth()
-    found = {"FSC": round(float(fsc_of_images(model.volumes, z, truth).mean()), 4), "R2": coordinate_r2(z, truth)}
+    r2 = {name: round(float(value), 4) for name, value in coordinate_r2(z, truth).items()}
+    found = {"FSC": round(float(fsc_of_images(model.volumes, z, truth).mean()), 4), "R2": r2}
     result: dict[str, Any] = {"dimensions found": model.latent_dim, "found from the images": found}
     for n_basis in [len(own.basis), *directions]:
         maps, true = best(own, particles, n_basis)
