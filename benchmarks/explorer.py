@@ -43,8 +43,8 @@ def finer(maps):
 if SIZE == 32:
     decode = model.volumes
 else:
-    average = model.volumes(torch.zeros(1, 8))
-    fine_average, fine_basis = finer(average), finer(model.volumes(torch.eye(8)) - average)
+    average = model.volumes(torch.zeros(1, model.latent_dim))
+    fine_average, fine_basis = finer(average), finer(model.volumes(torch.eye(model.latent_dim)) - average)
     decode = lambda z: fine_average + torch.tensordot(torch.as_tensor(z), fine_basis, 1)
 
 explorer = ct.PathwayExplorer(

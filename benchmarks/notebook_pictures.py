@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from PIL import Image
+from PIL import Image, ImageChops
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 PICTURES = {
@@ -27,6 +27,7 @@ PICTURES = {
     "fig6_routes": ("04_pathways", 4),
     "theory": ("01_images_and_training", 6),
 }
+MOST_CHANGE = 64  # largest change of a colour channel by the reduction to 256 colours, of 255
 
 
 def pictures(name: str) -> list[bytes]:
@@ -49,10 +50,16 @@ def run(path: Path) -> None:
 
 
 def smaller(encoded: str) -> str:
-    """Return a picture with 256 colours if that halves its size: rendered surfaces have few of them."""
-    out = io.BytesIO()
-    Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB").quantize(256).save(out, "png", optimize=True)
-    return base64.b64encode(out.getvalue()).decode() if 2 * len(out.getvalue()) < len(encoded) * 3 / 4 else encoded
+    """Return a picture with 256 colours if that halves its size and changes no colour much.
+
+    Rendered surfaces have few colours; the markers of a legend could take the colour of their neighbours.
+    """
+    out, picture = io.BytesIO(), Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
+    reduced = picture.quantize(256)
+    reduced.save(out, "png", optimize=True)
+    change = max(high for _, high in ImageChops.difference(picture, reduced.convert("RGB")).getextrema())
+    much_smaller = 2 * len(out.getvalue()) < len(encoded) * 3 / 4
+    return base64.b64encode(out.getvalue()).decode() if much_smaller and change < MOST_CHANGE else encoded
 
 
 if __name__ == "__main__":

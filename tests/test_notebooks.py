@@ -103,6 +103,22 @@ def test_your_own_data_are_a_star_file_by_one_edit(tmp_path):
     assert len(ct.Particles.read(tmp_path / "end_of_path.star", contrast="dark")) > 20
 
 
+@pytest.mark.notebooks
+def test_your_own_data_with_a_single_state_have_no_path(tmp_path):
+    (path,) = numbered("06")
+    notebook, star = notebook_without_outputs(path), tmp_path / "run_data.star"
+    particles = ct.simulate.assembly(600, 48, snr=1.0, seed=1, progress=False)
+    particles.truth = None
+    particles.write(star, progress=False)
+    replace_once(notebook, 'DATASET = "empiar-10076"', f"DATASET = {str(star)!r}")
+    replace_once(notebook, "BOX = 128", "BOX = 32")
+    replace_once(notebook, "N_COMPONENTS = 100", "N_COMPONENTS = 1")
+    printed = execute(notebook, tmp_path)
+    assert "mass: S1\n" in printed and "only one state, so there is no path" in printed
+    assert "point 0:" in printed and "point 1:" not in printed and "bit for bit: True" in printed
+    assert not (tmp_path / "own-data" / "pathway").exists()
+
+
 def on_recorded_images(path: Path) -> nbformat.NotebookNode:
     notebook = notebook_without_outputs(path)
     replace_once(notebook, 'DATASET = "assembly-small"', 'DATASET = "empiar-10076"')

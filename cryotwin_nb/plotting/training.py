@@ -68,7 +68,9 @@ def spectrum(found: Spectrum, ax: Axes | None = None) -> Axes:
         ax.axhline(100 * found.noise_floor, color=GREY, lw=0.8, ls="--", label="noise floor")
     ax.set(xlabel="direction", ylabel="variance (% of the average map)", xlim=(0.5, len(place) + 1), yscale="log")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend()
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend
+    ax.legend(loc="upper right")
     return ax
 
 
