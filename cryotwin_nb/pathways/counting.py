@@ -29,8 +29,8 @@ class MeasuredBarrier:
         -log of the images per unit length at the narrowest place, less that at the densest place of the state where
         the path starts, nats; NaN if not measured. A place is a stretch of 5 % of the arc length.
     interval : tuple of float
-        90 % interval of `value`, nats; NaN without images. Bayesian bootstrap; the lower end is corrected for the choice
-        of the narrowest place, which where images are few is the one that happens to have fewest.
+        90 % interval of `value`, nats; NaN without images. Bayesian bootstrap; the lower end is corrected for the
+        choice of the narrowest place, which where images are few is the one that happens to have fewest.
     n_narrowest : int
         Number of images in the 5 % of the arc length around the narrowest place, without the spill of neighbouring
         places by errors (deconvolution); 0 without images.
