@@ -223,7 +223,7 @@ COLUMNS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="*", default=list(SETS), metavar="SET", help=f"of {', '.join(SETS)}")
-    parser.add_argument("--folder", type=Path, default=Path("outside"), help="simulated data, new or existing")
+    parser.add_argument("--folder", type=Path, default=Path("results/outside"), help="simulated data, new or existing")
     parser.add_argument("--python", help="Python of an environment with cryojax")
     parser.add_argument("--n", type=int, default=N, help="number of images of a new set")
     args = parser.parse_args()
