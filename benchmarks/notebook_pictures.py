@@ -27,7 +27,7 @@ PICTURES = {
     "fig6_routes": ("04_pathways", 4),
     "theory": ("01_images_and_training", 6),
 }
-MOST_CHANGE = 64  # largest change of a colour channel by the reduction to 256 colours, of 255
+MOST_CHANGE = 24  # largest change of a colour channel by the reduction to 256 colours, of 255
 
 
 def pictures(name: str) -> list[bytes]:
