@@ -151,7 +151,7 @@ def bad_rows(particles: Particles, rows: np.ndarray) -> np.ndarray:
     """
     if particles._quality is None and len(rows) == len(particles):
         image_quality(particles)
-    return np.setdiff1d(rows, rows[_kept(particles[rows])])
+    return np.setdiff1d(rows, rows[_kept(particles[rows])]) if len(rows) else rows
 
 
 def _kept(particles: Particles, progress: bool = False) -> np.ndarray:
