@@ -106,6 +106,11 @@ def test_support_drops_where_no_route_passes(route, gap):
     assert gap.flagged == (1,) and "hardly any images" in gap.summary()
 
 
+def test_points_without_any_image_nearby_are_flagged(decode, particles, latents, imaging):
+    support = pathway_support(decode, particles, torch.full((2, 5), 100.0), latents=latents, imaging=imaging)
+    assert (np.asarray(support.n_effective) < 1e-3).all() and support.flagged == (0, 1)
+
+
 def test_maps_are_those_of_the_images_near_a_point(route, decode, particles, latents, imaging):
     metric = information(decode, route.latents[:1], 0.1, imaging)
     distance = distances(metric, route.latents[:1], latents)[0].numpy()
