@@ -1,6 +1,6 @@
 """Time to evaluate 20,000 latents: python benchmarks/evaluation_speed.py.
 
-The latents are samples of the stored model of assembly-small, d = 8. Writes benchmarks/results/evaluation_speed.json.
+The latents are samples of the stored model of assembly-small. Writes benchmarks/results/evaluation_speed.json.
 """
 
 from __future__ import annotations
