@@ -322,6 +322,10 @@ def test_a_record_of_an_earlier_build_is_read(folder):
         arrays = {name: stored[name] for name in stored if name != "notes"}
     np.savez(record, **arrays)
     assert select(folder) == 0
+    other = ct.CryoTwin.load(folder / "a/model.safetensors")
+    with torch.no_grad():
+        other.networks.mean[8, 8, 8] += 1e-3
+    other.save(folder / "b/model.safetensors")
     assert select(folder, run="b") == 0  # names no model
 
 

@@ -70,7 +70,8 @@ def passes(
             networks.eigenvolumes = _decided(networks, found)
             networks.density.set(transformed(density, *frame))
             records = _sample(networks, chunks)
-            networks.density.set(_deconvolved(networks, records, lambda: networks.density.mixture, 20))
+            if float(networks.contrast_spread):  # the contrasts' errors depend on the density
+                networks.density.set(_deconvolved(networks, records, lambda: networks.density.mixture, 20))
             networks.scale.fill_(_scale(networks, records, beta))
         yield share * radius, evidence, time.perf_counter() - started
 
