@@ -79,8 +79,7 @@ def run(
         simulated.write(star)
         particles = Particles.read(star, contrast="dark")
     with stage("train"):
-        fixed: dict[str, Any] = {"contrast": False} if architecture == "subspace" else {}  # as simulated
-        model = CryoTwin(particles.box_size, architecture, latent_dim=8, n_components=60, seed=seed, **fixed)
+        model = CryoTwin(particles.box_size, architecture, n_components=60, seed=seed)
         fit(model, particles, TrainingConfig(epochs=epochs, seed=seed, checkpoint=output / "checkpoint.pt"))
         model.save(output / "model.safetensors")
     with stage("embed"):
