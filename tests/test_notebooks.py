@@ -88,15 +88,7 @@ def test_notebook_runs_on_recorded_images_by_one_edit(path, tmp_path):
 @pytest.mark.notebooks
 def test_your_own_data_are_a_star_file_by_one_edit(tmp_path):
     """Without a ground truth, states are numbered and junk is not counted; particles are written back unchanged."""
-    (path,) = numbered("06")
-    notebook, star = notebook_without_outputs(path), tmp_path / "run_data.star"
-    particles = ct.simulate.assembly(600, 48, snr=1.0, seed=1, progress=False)
-    particles.truth = None
-    particles.write(star, progress=False)
-    replace_once(notebook, 'DATASET = "empiar-10076"', f"DATASET = {str(star)!r}")
-    replace_once(notebook, "BOX = 128", "BOX = 32")
-    replace_once(notebook, "N_COMPONENTS = 100", "N_COMPONENTS = 20")
-    printed = execute(notebook, tmp_path)
+    printed = on_own_data(tmp_path, n_components=20)
     assert "missing" not in printed and "show no molecule" not in printed
     assert "600 images, box 32 px at 10" in printed and "bit for bit: True" in printed
     assert len(list((tmp_path / "own-data" / "pathway").glob("map_*.mrc"))) == 12
@@ -105,18 +97,23 @@ def test_your_own_data_are_a_star_file_by_one_edit(tmp_path):
 
 @pytest.mark.notebooks
 def test_your_own_data_with_a_single_state_have_no_path(tmp_path):
+    printed = on_own_data(tmp_path, n_components=1)
+    assert "mass: S1\n" in printed and "only one state, so there is no path" in printed
+    assert "point 0:" in printed and "point 1:" not in printed and "bit for bit: True" in printed
+    assert not (tmp_path / "own-data" / "pathway").exists()
+
+
+def on_own_data(folder: Path, n_components: int) -> str:
+    """Run notebook 06 on a STAR file without a ground truth; return what it prints."""
     (path,) = numbered("06")
-    notebook, star = notebook_without_outputs(path), tmp_path / "run_data.star"
+    notebook, star = notebook_without_outputs(path), folder / "run_data.star"
     particles = ct.simulate.assembly(600, 48, snr=1.0, seed=1, progress=False)
     particles.truth = None
     particles.write(star, progress=False)
     replace_once(notebook, 'DATASET = "empiar-10076"', f"DATASET = {str(star)!r}")
     replace_once(notebook, "BOX = 128", "BOX = 32")
-    replace_once(notebook, "N_COMPONENTS = 100", "N_COMPONENTS = 1")
-    printed = execute(notebook, tmp_path)
-    assert "mass: S1\n" in printed and "only one state, so there is no path" in printed
-    assert "point 0:" in printed and "point 1:" not in printed and "bit for bit: True" in printed
-    assert not (tmp_path / "own-data" / "pathway").exists()
+    replace_once(notebook, "N_COMPONENTS = 100", f"N_COMPONENTS = {n_components}")
+    return execute(notebook, folder)
 
 
 def on_recorded_images(path: Path) -> nbformat.NotebookNode:

@@ -90,8 +90,9 @@ class ImageLikelihood:
         squares, values = (c[:, :, None] * c[:, None]).flatten(1).T, []
         for b, G in self._parts():
             linear, square = b @ c.T, G.flatten(1) @ squares
-            values.append(over_contrasts(linear, square, self._spread) if self._spread else linear - square / 2)
-        return (torch.cat(values) - self._best[:, None]).cpu()
+            part = over_contrasts(linear, square, self._spread) if self._spread else linear - square / 2
+            values.append(part.cpu())
+        return torch.cat(values) - self._best.cpu()[:, None]
 
     @torch.no_grad()
     def points(self) -> tuple[Tensor, Tensor]:

@@ -124,8 +124,8 @@ def found_directions(model: CryoTwin) -> str:
     text += f". The contrasts vary by {spread:.1%}." if spread else ". The contrasts do not vary."
     average = model.networks.mean.flatten()
     cosines = (model.networks.basis[:dim].flatten(1) @ average).abs() / average.norm().clamp_min(1e-30)
-    for number, cosine in enumerate(cosines.tolist(), start=1):
-        if cosine > _PARALLEL:
+    for number, (cosine, live) in enumerate(zip(cosines.tolist(), model.spectrum.live, strict=False), start=1):
+        if live and cosine > _PARALLEL:
             text += (
                 f" Direction {number} is nearly parallel to the average map (cosine {cosine:.2f}): along it, "
                 "brightness changes more than structure."
