@@ -12,6 +12,7 @@ from cryotwin_nb.cli.main import main
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation import coordinate_r2
 from cryotwin_nb.models import closed_form
+from cryotwin_nb.particles.streaming import batches
 from cryotwin_nb.reconstruction.spectrum import gains
 from cryotwin_nb.reconstruction.statistics import Statistics, posterior, with_contrast
 from cryotwin_nb.training.fitting import found_directions
@@ -169,6 +170,18 @@ def test_the_coordinate_networks_keep_the_dimension_of_the_paper():
     assert ct.CryoTwin(16, "coordinate").latent_dim == 8
 
 
+def test_the_coordinate_networks_report_live_dimensions_and_that_they_fit_no_contrasts(even, capsys):
+    model = ct.CryoTwin(SIZE, "coordinate", latent_dim=3, n_components=4, width=16, depth=1, n_features=16)
+    ct.fit(model, even[:300], ct.TrainingConfig(epochs=1, device="cpu"))
+    shown = capsys.readouterr().out
+    assert "of 3 dimensions. The coordinate architecture does not fit contrasts" in shown
+    cigar = torch.diag(torch.tensor([4.0, 1.0, 1e-6])).double()
+    model.prior = ct.GaussianMixture([1.0], torch.zeros(1, 3), cigar[None])
+    assert "vary in 2 of 3 dimensions" in found_directions(model)
+    with pytest.raises(InputError, match="contrast"):
+        ct.CryoTwin(SIZE, "coordinate", contrast=True)
+
+
 def test_gains_are_differences_of_log_evidence():
     """Against the evidence of nested models by `posterior`, with and without contrasts."""
     generator = torch.Generator().manual_seed(0)
@@ -209,6 +222,17 @@ def test_latents_are_free_of_the_contrasts(uneven, with_contrasts):
     assert 1 - rest.var() / contrast.var() < 0.1
     assert 1 - ((contrast[half:] - near) ** 2).mean() / contrast[half:].var() < 0.1
     assert min(coordinate_r2(with_contrasts.embed(uneven), uneven.truth).values()) > 0.9
+
+
+def test_directions_that_carry_nothing_do_not_enter_the_latents(uneven, with_contrasts):
+    """Posterior means in dead directions are tiny, but scaled to unit variance they reveal the contrast."""
+    dead = [k for k, live in enumerate(with_contrasts.spectrum.live) if not live]
+    assert len(dead) == 3
+    batch = next(iter(batches(with_contrasts.imaging, uneven, 100, None)))
+    records = with_contrasts.networks.prepare(batch)
+    changed = records.expected.clone()
+    changed[:, dead] += torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(with_contrasts.encode(records)[0], with_contrasts.encode(records._replace(expected=changed))[0])
 
 
 def test_contrasts_have_errors_that_cover(uneven, with_contrasts):

@@ -17,12 +17,13 @@ from cryotwin_nb.runtime import distributed
 
 MODELS = {
     "subspace": dict(latent_dim=5, n_components=8),
+    "auto": dict(n_components=8),
     "coordinate": dict(architecture="coordinate", latent_dim=2, n_components=4, width=16, depth=1, n_features=16),
 }
 # 16 x 16 + 1 images: the first process has no image in the last batch of each epoch
-NUMBERS = {"subspace": 400, "coordinate": 257}
+NUMBERS = {"subspace": 400, "auto": 400, "coordinate": 257}
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{Path(ct.__file__).parents[1]}"}
-BATCH = {"subspace": 64, "coordinate": 16}
+BATCH = {"subspace": 64, "auto": 64, "coordinate": 16}
 
 
 def data(kind: str) -> ct.Particles:

@@ -94,14 +94,16 @@ def _choose(networks: Any, chunks: Chunks, radius: float, spare: int) -> None:
     found = Spectrum.of(networks.eigenvolumes, chunks(_SAMPLE), networks.imaging, radius)
     networks.spectrum = found = distributed.first(lambda: found)
     networks.chosen |= not spare
-    if not networks.chooses_basis:
-        if networks.chooses_dim and not spare:
-            networks.resize(max(1, found.n_live), len(networks.basis))
-        return
-    last = max((i + 1 for i, live in enumerate(found.live) if live), default=0)
-    least = 1 if networks.chooses_dim else networks.latent_dim
-    n_basis = min(len(networks.basis), max(least, last + spare if spare else found.n_live))
-    networks.resize(n_basis if networks.chooses_dim else networks.latent_dim, n_basis)
+    if networks.chooses_basis:
+        last = max((i + 1 for i, live in enumerate(found.live) if live), default=0)
+        least = 1 if networks.chooses_dim else networks.latent_dim
+        n_basis = min(len(networks.basis), max(least, last + spare if spare else found.n_live))
+        networks.resize(n_basis if networks.chooses_dim else networks.latent_dim, n_basis)
+    elif networks.chooses_dim and not spare:
+        networks.resize(max(1, found.n_live), len(networks.basis))
+    if not spare:
+        live = torch.tensor(found.live[: len(networks.basis)], device=networks.mask.device)
+        networks.ignore(~live)
 
 
 def _start(networks: Any, records: Records, groups: np.ndarray | None) -> GaussianMixture:

@@ -167,7 +167,16 @@ class SubspaceNetworks(Networks):
         """Return latents z (m, d) and component scores w (m, C) of images or records."""
         return self._encode((batch if isinstance(batch, Records) else self.prepare(batch)).expected)
 
+    def ignore(self, directions: Tensor) -> None:
+        """Keep directions (K,) bool out of the latents; contrasts could enter through them."""
+        with torch.no_grad():
+            self.get_parameter("hidden.0.weight")[:, directions] = 0
+
     def _encode(self, expected: Tensor) -> tuple[Tensor, Tensor]:
+        seen = (self.get_parameter("hidden.0.weight").detach() != 0).any(
+            0
+        )  # a weight of 0 then has no gradient and stays 0
+        expected = expected * seen
         out = self.last(self.hidden(expected / self.variances.sqrt().float()))
         z = expected[:, : self.latent_dim] / self.scale.float() + self.noise_width * out[:, : self.latent_dim]
         return z, out[:, self.latent_dim :]

@@ -10,7 +10,6 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError, guarded
-from cryotwin_nb.mixture.components import Components
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.live import live_dim
 from cryotwin_nb.mixture.points import require_points
@@ -198,7 +197,7 @@ def _merged(landscape: Landscape, depth: float, dips: _Dips | None) -> np.ndarra
     energy, mixture = landscape.energy.numpy(), landscape.mixture
     parent, latents = np.arange(len(energy)), np.zeros(len(energy))
     latents[: mixture.n_components] = n * mixture.weights.numpy()
-    dim = live_dim(Components(mixture.weights, mixture.means, mixture.covariances))
+    dim = live_dim(mixture)
 
     def summit(i: int) -> int:
         while parent[i] != i:

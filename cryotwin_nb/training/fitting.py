@@ -14,6 +14,7 @@ from cryotwin_nb.errors import InputError, warn_user
 from cryotwin_nb.formats.files import require_suffix, require_writable
 from cryotwin_nb.formats.outputs import refuse_inputs
 from cryotwin_nb.imaging.optics import implausible
+from cryotwin_nb.mixture.live import live_dim
 from cryotwin_nb.models.cryotwin import CryoTwin
 from cryotwin_nb.models.history import History
 from cryotwin_nb.particles.particles import Particles
@@ -112,6 +113,12 @@ def fit(
 
 def found_directions(model: CryoTwin) -> str:
     """Return what the images support: directions, dimensions of the latents and contrasts, as text."""
+    if not model.networks.makes_records:
+        dim, live = model.networks.latent_dim, live_dim(model.prior)
+        return (
+            f"The latents vary in {live} of {dim} {'dimension' if dim == 1 else 'dimensions'}. The coordinate "
+            "architecture does not fit contrasts: if these vary, so do the latents."
+        )
     if not model.history.gains:  # resumed from a checkpoint of an earlier build
         return ""
     live, dim, basis = model.spectrum.n_live, model.networks.latent_dim, model.config["n_basis"]
@@ -165,4 +172,6 @@ def _run(
         if progress:
             used, bound = trainer.history.n_components, model.config["n_components"]
             tqdm.write(f"The prior uses {used} of at most {bound} components.")
+            if not model.networks.makes_records:
+                tqdm.write(found_directions(model))
     return trainer.history
