@@ -7,15 +7,10 @@ their variance given the live axes is tiny and differs from component to compone
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from cryotwin_nb.mixture.components import Components
-
-if TYPE_CHECKING:
-    from cryotwin_nb.mixture.gaussian import GaussianMixture
 
 _OF_WIDEST = 0.02  # standard deviation of a dead axis, relative to that of the widest axis ...
 _OF_LOCAL = 0.25  # ... and relative to the spread within a state
@@ -52,9 +47,9 @@ def component_width(mixture: Components) -> float:
     return float(longest[order[middle.clamp_max(len(order) - 1)]])
 
 
-def live_dim(mixture: Components | GaussianMixture) -> int:
-    """Return the number of live axes of a mixture."""
-    return _axes(Components(mixture.weights, mixture.means, mixture.covariances))[2]
+def live_dim(weights: Tensor, means: Tensor, covariances: Tensor) -> int:
+    """Return the number of live axes of a mixture with weights (C,), means (C, d) and covariances (C, d, d)."""
+    return _axes(Components(weights, means, covariances))[2]
 
 
 def flattened(mixture: Components) -> Components:

@@ -78,7 +78,7 @@ def tube_width(
     change the shares of routes. The likelihood of at most 4,000 latents is compared for several multiples of `typical`.
     """
     some = latents[:: max(1, len(latents) // 4000)]
-    dim = live_dim(prior)
+    dim = live_dim(prior.weights, prior.means, prior.covariances)
 
     def log_likelihood(width: float) -> float:
         evidence = tube(some, width)

@@ -197,7 +197,7 @@ def _merged(landscape: Landscape, depth: float, dips: _Dips | None) -> np.ndarra
     energy, mixture = landscape.energy.numpy(), landscape.mixture
     parent, latents = np.arange(len(energy)), np.zeros(len(energy))
     latents[: mixture.n_components] = n * mixture.weights.numpy()
-    dim = live_dim(mixture)
+    dim = live_dim(mixture.weights, mixture.means, mixture.covariances)
 
     def summit(i: int) -> int:
         while parent[i] != i:

@@ -114,7 +114,8 @@ def fit(
 def found_directions(model: CryoTwin) -> str:
     """Return what the images support: directions, dimensions of the latents and contrasts, as text."""
     if not model.networks.makes_records:
-        dim, live = model.networks.latent_dim, live_dim(model.prior)
+        prior, dim = model.prior, model.networks.latent_dim
+        live = live_dim(prior.weights, prior.means, prior.covariances)
         return (
             f"The latents vary in {live} of {dim} {'dimension' if dim == 1 else 'dimensions'}. The coordinate "
             "architecture does not fit contrasts: if these vary, so do the latents."
