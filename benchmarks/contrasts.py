@@ -1,10 +1,10 @@
-"""Contrasts and dimensions that the images choose: python benchmarks/contrasts.py [--seeds 3] [--sizes 32] [--n 8000].
+"""Contrasts and dimensions that the images choose: python benchmarks/contrasts.py [--sizes N ...] [--dimensions D ...].
 
-Simulated sets with contrasts of several spreads are fitted at the defaults, and with eight dimensions, so that there
-are more directions than motions. Printed: the spread found; linear and nearest-neighbour R^2 of the true contrast from
-the latents; R^2 of the true coordinates; FSC with the truth; the number of dimensions; how many true contrasts lie
-within the 68 % intervals; the error of the contrasts, and what it is for known structures (the Cramer-Rao bound with
-the prior).
+Simulated sets with contrasts of several spreads are fitted at the defaults, and with other numbers of dimensions, such
+as eight, so that there are more directions than motions. Printed: the spread found; linear and nearest-neighbour R^2 of
+the true contrast from the latents; R^2 of the true coordinates; FSC with the truth; the number of dimensions; how many
+true contrasts lie within the 68 % intervals; the error of the contrasts, and what it is for known structures (the
+Cramer-Rao bound with the prior).
 
 Writes benchmarks/results/contrasts.json.
 """
@@ -12,13 +12,15 @@ Writes benchmarks/results/contrasts.json.
 from __future__ import annotations
 
 import argparse
+import json
 import time
+from itertools import product
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
-from common import machine, write_results
+from common import RESULTS, machine, write_results
 from sklearn.neighbors import KNeighborsRegressor
 
 import cryotwin_nb as ct
@@ -28,7 +30,7 @@ from cryotwin_nb.particles.streaming import batches
 from cryotwin_nb.reconstruction.backprojection import MARGIN
 from cryotwin_nb.simulate import images as simulation
 
-SPREADS = (0.0, 0.1, 0.173, 0.25)
+SPREADS = (0.0, 0.1, 0.173, 0.2, 0.25)
 
 
 def simulated(kind: str, n: int, size: int, spread: float, seed: int) -> tuple[ct.Particles, np.ndarray]:
@@ -72,10 +74,12 @@ def least_error(model: ct.CryoTwin, particles: ct.Particles, spread: float) -> f
     return float(torch.cat(errors).mean().sqrt())
 
 
-def row(kind: str, n: int, size: int, spread: float, seed: int, **options: Any) -> dict[str, float]:
+def row(
+    kind: str, n: int, size: int, spread: float, seed: int, epochs: int | None = None, **options: Any
+) -> dict[str, float]:
     particles, contrast = simulated(kind, n, size, spread, seed)
     model, started = ct.CryoTwin(size, n_components=60, **options), time.perf_counter()
-    ct.fit(model, particles, ct.TrainingConfig(device="cpu", seed=seed), progress=False)
+    ct.fit(model, particles, ct.TrainingConfig(device="cpu", seed=seed, epochs=epochs), progress=False)
     seconds, latents = time.perf_counter() - started, model.embed(particles)
     z, found = latents.numpy(), model.contrasts(particles)
     r2 = coordinate_r2(latents, particles.truth)
@@ -108,17 +112,25 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="seeds of images and training")
     parser.add_argument("--sizes", type=int, nargs="+", default=[32], help="box sizes")
     parser.add_argument("--n", type=int, default=8000, help="images of each set")
+    parser.add_argument("--dimensions", nargs="+", default=["auto", "8"], help="latent dimensions")
+    parser.add_argument(
+        "--epochs", type=int, help="the contrasts are found before training: 1 is enough for the spread"
+    )
+    parser.add_argument(
+        "--spreads", type=float, nargs="+", default=SPREADS, help="standard deviations of the contrasts"
+    )
     args = parser.parse_args()
-    found: dict[str, Any] = {"machine": machine(), "n": args.n, "seeds": args.seeds}
-    for size in args.sizes:
-        for kind in ("assembly", "hinge"):
-            for title, options in {"auto": {}, "d = 8": {"latent_dim": 8}}.items():
-                for spread in SPREADS:
-                    rows = [row(kind, args.n, size, spread, seed, **options) for seed in range(args.seeds)]
-                    name = f"{kind}, {size} px, {title}, spread {spread}"
-                    found[name] = {key: round(float(np.median([r[key] for r in rows])), 4) for key in rows[0]}
-                    print(name, found[name], flush=True)
-    write_results("contrasts", found)
+    stored = RESULTS / "contrasts.json"
+    found: dict[str, Any] = json.loads(stored.read_text()) if stored.exists() else {}
+    found["machine"] = machine()
+    for size, kind, dimension, spread in product(args.sizes, ("assembly", "hinge"), args.dimensions, args.spreads):
+        options = {} if dimension == "auto" else {"latent_dim": int(dimension)}
+        rows = [row(kind, args.n, size, spread, seed, args.epochs, **options) for seed in range(args.seeds)]
+        name = f"{kind}, {size} px, d = {dimension}, spread {spread}" + f", {args.epochs} epochs" * bool(args.epochs)
+        medians = {key: round(float(np.median([r[key] for r in rows])), 4) for key in rows[0]}
+        found[name] = {"n": args.n, "seeds": args.seeds} | medians
+        print(name, found[name], flush=True)
+        write_results("contrasts", found)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from cryotwin_nb.particles.streaming import batches
 from cryotwin_nb.truth.truth import Truth
 
 MANY = 16_000
+LEAST_MASS = 0.02  # of a state; the same routes are found with more images if small states are left out
 
 
 def likelihood_of_truth(model: ct.CryoTwin, particles: ct.Particles, truth: Truth, seed: int) -> ImageLikelihood:
@@ -57,7 +58,7 @@ def run(seed: int, n: int, n_draws: int = 100) -> list[dict[str, Any]]:
     z, likelihood = model.embed(particles), model.likelihood(particles)
     truth = particles.require_truth()
     ends = [component_of_state(model.prior, z, truth.labels, state) for state in ("B", "E5")]
-    states = ct.find_states(model.prior, latents=z)
+    states = ct.find_states(model.prior, least_mass=LEAST_MASS, latents=z)
     options = {"states": states, "evidence": likelihood}
     routes = ct.find_routes(model.prior, *ends, n_draws=n_draws, **options)
     many = ct.simulate.assembly(MANY, 32, seed=seed + 10_000, images=False, progress=False).require_truth()
