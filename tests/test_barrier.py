@@ -126,6 +126,21 @@ def test_copies_of_an_image_do_not_narrow_the_interval():
     assert together == pytest.approx(once, rel=0.25) and apart < 0.7 * once
 
 
+@pytest.mark.parametrize("spacing, few", [(0.45, True), (0.02, False)])
+def test_few_images_at_the_narrowest_place_have_the_interval_of_their_number(spacing, few):
+    """A bootstrap of two images does not know that there could have been five."""
+    states = np.random.default_rng(0).normal(0, 0.3, 4000) + np.repeat([0.0, 10.0], 2000)
+    x = np.concatenate([states, np.arange(1, 9, spacing)])[:, None]
+    found = ct.measure_barrier(np.array([[0.0], [10.0]]), x, n_draws=20)
+    count, low = found.n_narrowest, found.interval[0]
+    upper = next(m for m in np.arange(0, 100, 0.01) if stats.poisson.cdf(count, m) < 0.05)
+    assert (count <= 2) == few
+    if few:
+        assert found.value - low > np.log(upper / (count + 0.5))
+    else:
+        assert found.value - low < np.log(upper / count)
+
+
 def test_intervals_contain_the_truth():
     """Six simulations: with a coverage of 90 %, fewer than four hits have a probability of 0.1 %."""
     planted = Planted(2.0, live=1, wells="gaussian")
