@@ -126,7 +126,7 @@ def test_copies_of_an_image_do_not_narrow_the_interval():
     assert together == pytest.approx(once, rel=0.25) and apart < 0.7 * once
 
 
-@pytest.mark.parametrize("spacing, few", [(0.45, True), (0.02, False)])
+@pytest.mark.parametrize(("spacing", "few"), [(0.45, True), (0.02, False)])
 def test_few_images_at_the_narrowest_place_have_the_interval_of_their_number(spacing, few):
     """A bootstrap of two images does not know that there could have been five."""
     states = np.random.default_rng(0).normal(0, 0.3, 4000) + np.repeat([0.0, 10.0], 2000)
