@@ -11,6 +11,7 @@ Writes benchmarks/results/whole_fits.json.
 from __future__ import annotations
 
 import argparse
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,12 @@ from cryotwin_nb.evaluation.truth_scores import component_of_state
 from cryotwin_nb.models.likelihood import ImageLikelihood
 from cryotwin_nb.models.records import Records, unpack
 from cryotwin_nb.particles.streaming import batches
+from cryotwin_nb.pathways.network import distance
 from cryotwin_nb.truth.truth import Truth
 
 MANY = 16_000
 LEAST_MASS = 0.02  # of a state; the same routes are found with more images if small states are left out
+SAME = 0.02  # distance of the curves of one route, relative to its length; other routes are at 4 % or more
 
 
 def likelihood_of_truth(model: ct.CryoTwin, particles: ct.Particles, truth: Truth, seed: int) -> ImageLikelihood:
@@ -64,12 +67,12 @@ def run(seed: int, n: int, n_draws: int = 100) -> list[dict[str, Any]]:
     many = ct.simulate.assembly(MANY, 32, seed=seed + 10_000, images=False, progress=False).require_truth()
     exact = likelihood_of_truth(model, particles, many, seed)
     expected = ct.find_routes(model.prior, *ends, n_draws=0, **(options | {"evidence": exact}))
-    of_states = {tuple(s.components for s in route.states): route for route in expected}
     rows = []
     for route in routes:
         row: dict[str, Any] = {"share": route.share, "share interval": route.share_interval}
-        same = of_states.get(tuple(s.components for s in route.states))
-        row["true share"] = 0.0 if same is None else same.share
+        apart, same = min(((distance(route.curve, other.curve), other) for other in expected), key=itemgetter(0))
+        length = float(route.curve.diff(dim=0).norm(dim=1).sum())
+        row["true share"] = same.share if apart < SAME * length else 0.0
         measured = ct.measure_barrier(route, likelihood, n_draws=n_draws)
         known = ct.measure_barrier(route, exact, n_draws=1)
         row |= {"barrier": measured.value, "barrier interval": measured.interval, "true barrier": known.value}
