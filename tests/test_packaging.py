@@ -236,7 +236,7 @@ def test_defaults_are_the_papers_where_it_has_them_and_otherwise_as_documented()
         ct.CryoTwin: dict(latent_dim="auto", n_components=100, noise_width=3.0, weighting="volume"),
         ct.ridgeline: dict(n_steps=11, omega=2.0, n_samples=1000, concentration=1.0, seed=0),
         ct.max_flux: dict(n_steps=11, exponent=1.0, spacing="length", seed=0),
-        ct.find_routes: dict(max_routes=8, n_steps=11, least_share=0.02, n_draws=0),
+        ct.find_routes: dict(max_routes=8, n_steps=11, least_share=0.02, n_draws=100, least_frequency=0.9),
         ct.warm_start: dict(epochs=12, batch_size=16, learning_rate=1e-3, seed=0),
         ct.prepare: dict(dtype=None, whiten=None, for_relion=False, resume=True, box_size=None),
         ct.first_look: dict(n_images=2000, seed=0),

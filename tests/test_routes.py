@@ -15,9 +15,9 @@ from torch import Tensor
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways import Landscape, Network, State, find_routes, find_states, max_flux, tube
+from cryotwin_nb.pathways.distinct import _merged
 from cryotwin_nb.pathways.network import _widest, distance, typical_width
 from cryotwin_nb.pathways.populations import shares_of
-from cryotwin_nb.pathways.routes import _distinct
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -171,8 +171,8 @@ def test_ways_beside_one_another_count_as_one():
     curves = {(i, j): latents[[i, j]] for i, j in combinations(range(5), 2)}
     network = Network(named(latents), curves, torch.ones(1, 16).double(), torch.ones(16).double() / 16)
     ways = [((0, 1, 4), 0.35), ((0, 3, 4), 0.4), ((0, 2, 4), 0.25)]
-    assert _distinct(replace(network, width=0.5), ways) == [((0, 1, 4), pytest.approx(0.6)), ((0, 3, 4), 0.4)]
-    assert len(_distinct(replace(network, width=0.05), ways)) == 3
+    assert _merged(replace(network, width=0.5), ways) == [((0, 1, 4), pytest.approx(0.6)), ((0, 3, 4), 0.4)]
+    assert len(_merged(replace(network, width=0.05), ways)) == 3
 
 
 # Populations
@@ -265,7 +265,9 @@ def test_routes_have_the_shares_of_their_particles(diamond):
         assert route.latents.shape == (8, 2) and route.method == "route"
         assert route.populations == pytest.approx([(900, 300)[corner - 1] / len(z)] * 2, rel=0.1)
         assert distance(route.curve, DIAMOND[[0, corner, 3]]) < 0.1
-        assert np.isnan(route.frequency) and np.isnan(route.share_interval).all()
+        assert route.frequency == 1 and route.share_interval[0] < (0.75, 0.25)[corner - 1] < route.share_interval[1]
+    without = find_routes(prior, 0, 3, n_steps=7, evidence=z, n_draws=0)[0]
+    assert without.share == routes[0].share and np.isnan(without.frequency) and np.isnan(without.share_interval).all()
     assert len(find_routes(prior, 0, 3, max_routes=1, evidence=z)) == 1
     assert len(find_routes(prior, 0, 3, least_share=0.5, evidence=z)) == 1
 
@@ -345,10 +347,12 @@ def test_bootstrap_intervals_hold_the_truth_about_as_often_as_they_say():
     assert np.mean(widths) == pytest.approx(1.35 * 2 * 1.645 * spread, rel=0.2)
 
 
-def test_a_route_on_the_edge_is_found_in_some_draws_only():
+def test_a_route_on_the_edge_is_found_in_some_draws_only_and_omitted():
     """A few particles on the second route, at the minimum share."""
     z = particles(DIAMOND, dict(zip(SIDES, (400, 400, 16, 16), strict=True)), in_states=200, seed=3)
-    routes = find_routes(wells(DIAMOND), 0, 3, evidence=z, n_draws=60, least_share=0.036)
+    options = {"evidence": z, "n_draws": 60, "least_share": 0.036}
+    assert len(find_routes(wells(DIAMOND), 0, 3, **options)) == 1
+    routes = find_routes(wells(DIAMOND), 0, 3, **options, least_frequency=0.0)
     assert len(routes) == 2 and routes[0].frequency == 1.0
     assert 0.1 < routes[1].frequency < 0.95
     assert routes[1].share_interval[0] == 0 and routes[1].share_interval[1] < 0.12

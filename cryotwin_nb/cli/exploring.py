@@ -191,11 +191,20 @@ def _routes(options: argparse.Namespace) -> int:
     found = find_routes(model.prior, start, end, evidence=evidence, progress=True, **given)
     barriers = [images.barrier_of(route, model.prior) for route in found]
     listed: list[dict[str, Any]] = [
-        {"share": r.share, "states": [s.name for s in r.states], "barrier_nats": float(r.barrier)} for r in found
+        {
+            "share": route.share,
+            "share_interval": list(route.share_interval) if route.frequency > 0 else None,
+            "states": [s.name for s in route.states],
+            "barrier_nats": float(route.barrier),
+            "measured_barrier": barrier.summary(),
+        }
+        for route, barrier in zip(found, barriers, strict=True)
     ]
-    lines = [f"{r['share']:6.1%}  {' -> '.join(r['states'])}  {b}" for r, b in zip(listed, barriers, strict=True)]
+    lines = []
     for entry, barrier in zip(listed, barriers, strict=True):
-        entry["measured_barrier"] = barrier.summary()
+        low, high = entry["share_interval"] or (None, None)
+        interval = "" if low is None else f" ({low:.0%}-{high:.0%})"
+        lines.append(f"{entry['share']:6.1%}{interval}  {' -> '.join(entry['states'])}  {barrier}")
     print_result(options, {"routes": listed}, "\n".join(lines) or "no route")
     if options.output:
         for number, (route, barrier) in enumerate(zip(found, barriers, strict=True), 1):

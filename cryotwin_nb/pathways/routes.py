@@ -15,18 +15,18 @@ from tqdm.auto import tqdm
 from cryotwin_nb.errors import InputError, guarded
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.groups import number_groups
+from cryotwin_nb.pathways.distinct import alike, distinct_ways
 from cryotwin_nb.pathways.ends import End, end_point
 from cryotwin_nb.pathways.landscape import Landscape
-from cryotwin_nb.pathways.network import Network, distance
+from cryotwin_nb.pathways.network import Network
 from cryotwin_nb.pathways.populations import Evidence
 from cryotwin_nb.pathways.relaxation import path_of_knots, relax
 from cryotwin_nb.pathways.ridgeline import Pathway, densify, log_resistance
 from cryotwin_nb.pathways.states import State, assign, find_states
 
 _LEAST_MASS = 0.01  # minimum mass of an intermediate state
-_MOST, _LEAST_SHARE = 8, 0.02
+_MOST, _LEAST_SHARE, _LEAST_FREQUENCY = 8, 0.02, 0.9
 _WIDER = 1.35  # intervals: draws vary populations, not the fitted states and passages (benchmarks/shares.py)
-_ALIKE = 2.0  # mean distance, in typical component widths, below which two routes are merged
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,13 @@ class Route(Pathway):
     frequency: float = np.nan
 
 
-@guarded(max_routes=(1, 10**6), n_steps=(2, 100_000), least_share=(0, 1 - 2**-53), n_draws=(0, 10**9))
+@guarded(
+    max_routes=(1, 10**6),
+    n_steps=(2, 100_000),
+    least_share=(0, 1 - 2**-53),
+    n_draws=(0, 10**9),
+    least_frequency=(0, 1),
+)
 def find_routes(
     prior: GaussianMixture,
     start: End,
@@ -64,7 +70,8 @@ def find_routes(
     evidence: Tensor | Evidence | None = None,
     states: Sequence[State] | None = None,
     least_share: float = _LEAST_SHARE,
-    n_draws: int = 0,
+    n_draws: int = 100,
+    least_frequency: float = _LEAST_FREQUENCY,
     seed: int = 0,
     progress: bool = False,
     landscape: Landscape | None = None,
@@ -90,7 +97,9 @@ def find_routes(
     least_share : float
         Minimum share of the flux; routes with a smaller share are omitted.
     n_draws : int
-        Number of draws of the Bayesian bootstrap for intervals and frequencies; 100 is a good choice.
+        Number of draws of the Bayesian bootstrap of `evidence` for intervals and frequencies; 0 omits both.
+    least_frequency : float
+        Minimum share of the draws in which a route is found; other routes are omitted, except the first.
     seed : int
         Seed of the samples and of the draws.
     progress : bool
@@ -122,10 +131,11 @@ def find_routes(
     ends = torch.stack([end_point(prior, "start", start), end_point(prior, "end", end)])
     landscape = landscape or Landscape.of(prior)
     states, (first, last) = _states(prior, states, ends, landscape)
+    n_draws = 0 if evidence is None else n_draws  # samples of the prior have no uncertainty of their own
     with tqdm(total=2 + n_draws, desc="routes", disable=not progress) as bar:
         network = Network.of(prior, states, evidence, seed)
         bar.update()
-        found = _ways(network, first, last, max_routes, least_share)
+        found = distinct_ways(network, first, last, max_routes, least_share)
         passages = _Passages(network, landscape)
         routes = [_route(passages, ends, way, share, n_steps) for way, share in found]
         bar.update()
@@ -133,11 +143,14 @@ def find_routes(
         draws, generator = np.zeros((n_draws, len(found))), torch.Generator().manual_seed(seed)
         for row in draws:
             for way, share in network.resampled(generator, number).ways(first, last, 2 * max_routes, least_share):
-                known = _like(network, way, found)
+                known = alike(network, way, found)
                 if known is not None:
                     row[known] += share
             bar.update()
-    return [_with_confidence(*pair) for pair in zip(routes, draws.T, strict=True)] if n_draws else routes
+    if n_draws:
+        routes = [_with_confidence(*pair) for pair in zip(routes, draws.T, strict=True)]
+        routes = [route for route in routes if route.frequency >= least_frequency] or routes[:1]
+    return routes
 
 
 def first_route(
@@ -149,17 +162,7 @@ def first_route(
         return None
     states, (first, last) = _states(prior, None, ends, landscape)
     network = Network.of(prior, states, evidence, seed)
-    return _knots(_Passages(network, landscape), ends, _ways(network, first, last, _MOST, _LEAST_SHARE)[0][0])
-
-
-def _ways(
-    network: Network, first: int, last: int, max_routes: int, least_share: float
-) -> list[tuple[tuple[int, ...], float]]:
-    """Return the distinct routes between two states with their shares; if all are empty, one without a share."""
-    found = _distinct(network, network.ways(first, last, 2 * max_routes, least_share))
-    if not found and not network.ways(first, last, 1, 0.0):  # no particle between the ends
-        found = [(network.ways(first, last, 1, 0.0)[0][0], 0.0) for network in [replace(network, least=-1.0)]]
-    return found[:max_routes]
+    return _knots(_Passages(network, landscape), ends, distinct_ways(network, first, last, _MOST, _LEAST_SHARE)[0][0])
 
 
 def _states(
@@ -178,28 +181,6 @@ def _states(
         raise InputError("find_routes", "one state", "ends in different states", remedy, sentence)
     kept = [i for i, s in enumerate(everything) if states is not None or s.mass >= _LEAST_MASS or i in (first, last)]
     return [everything[i] for i in kept], (kept.index(first), kept.index(last))
-
-
-def _distinct(network: Network, ways: Sequence[tuple[tuple[int, ...], float]]) -> list[tuple[tuple[int, ...], float]]:
-    """Merge paths that run alongside each other, adding their shares; return them in order of decreasing share."""
-    kept: list[tuple[tuple[int, ...], float]] = []
-    for way, share in ways:
-        known = _like(network, way, kept)
-        if known is None:
-            kept.append((way, share))
-        else:
-            kept[known] = (kept[known][0], kept[known][1] + share)
-    return sorted(kept, key=lambda pair: -pair[1])
-
-
-def _like(network: Network, way: Sequence[int], known: Sequence[tuple[tuple[int, ...], float]]) -> int | None:
-    """Return the index of the known path that `way` equals or runs alongside, or None."""
-    ways = [w for w, _ in known]
-    if way in ways:
-        return ways.index(way)
-    curve = torch.cat(network.corners(way))
-    apart = [distance(curve, torch.cat(network.corners(w))) for w in ways]
-    return int(np.argmin(apart)) if apart and min(apart) < _ALIKE * network.width else None
 
 
 class _Passages:
