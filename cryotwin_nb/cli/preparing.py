@@ -6,6 +6,7 @@ import argparse
 import math
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from cryotwin_nb.cli.options import Option, options_of, values_of
 from cryotwin_nb.cli.reading import (
@@ -115,8 +116,10 @@ def _look(options: argparse.Namespace) -> int:
         check_outputs(options, [options.output / name for name in _LOOK], options.output, particles)
     found = first_look(particles, progress=True, **values_of(options, _looking()))
     reach = found.resolution if math.isfinite(found.resolution) else None
-    numbers = {"n_images": found.n_images, "resolution_angstrom": reach, "gain_nats": found.gain}
-    numbers |= {"pose_error_degrees": found.pose_error, "shift_error_angstrom": found.shift_error}
+    numbers: dict[str, Any] = {"n_images": found.n_images, "resolution_angstrom": reach, "gain_nats": found.gain}
+    if (errors := found.errors) is not None:
+        numbers |= {"pose_error_degrees": errors.rotation, "pose_error_interval": errors.rotation_interval}
+        numbers |= {"shift_error_angstrom": errors.shift, "shift_error_interval": errors.shift_interval}
     print_result(options, numbers | {"findings": [vars(f) for f in found.findings]}, found.summary())
     if options.output:
         from cryotwin_nb.cli.looking import write_look

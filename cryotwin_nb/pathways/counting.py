@@ -16,7 +16,7 @@ from cryotwin_nb.pathways.deconvolution import LineCounts, LineDensity
 _GAP = 0.05  # a stretch of the path, as a fraction of its length, that must contain an image
 _WITHIN = 10  # points at which the density is averaged over such a stretch
 _SEPARATE = 0.5  # nats; a lower dip does not end a state
-_COUNTED = 5.0  # images at the narrowest place below which the bootstrap has too few to draw from
+_COUNTED, _POISSON = 5.0, 3.0  # images at the narrowest place: enough to draw from, too few; in between, both count
 _FEW, _CHANCE = 0.2, 1e-3  # share of near images, and probability of so few, below which images lie beside the path
 
 
@@ -31,8 +31,9 @@ class MeasuredBarrier:
         the path starts, nats; NaN if not measured. A place is a stretch of 5 % of the arc length.
     interval : tuple of float
         90 % interval of `value`, nats; NaN without images. Bayesian bootstrap; the lower end is corrected for the
-        choice of the narrowest place, which where images are few is the one that happens to have fewest. Below five
-        images there, it is at least as low as the upper 95 % limit of their number (Poisson; Garwood 1936) implies.
+        choice of the narrowest place, which where images are few is the one that happens to have fewest. Below three
+        images there, it is at least as low as the upper 95 % limit of their number (Poisson; Garwood 1936) implies; at
+        five, this has no effect.
     n_narrowest : int
         Number of images in the 5 % of the arc length around the narrowest place, without the spill of neighbouring
         places by errors (deconvolution); 0 without images.
@@ -130,9 +131,9 @@ def count_images(
     low, middle, high = np.quantile(draws, [0.05, 0.5, 0.95]).tolist()
     low -= max(0.0, middle - value)  # chance deepens the narrowest place, in a draw once again
     there = float(np.exp(-np.interp(narrowest, counts.grid, energy))) * _GAP * length * len(position)
-    if there < _COUNTED:
-        low = min(low, value - np.log(stats.chi2.ppf(0.95, 2 * (there + 1)) / 2 / there))
-    low = max(0.0, low)
+    few = float(np.clip((_COUNTED - there) / (_COUNTED - _POISSON), 0, 1))
+    least = value - float(np.log(stats.chi2.ppf(0.95, 2 * (there + 1)) / 2 / there))
+    low = max(0.0, low - few * max(0.0, low - least))
     profile = energy - np.interp(densest, counts.grid, energy)
     interval = min(low, value), max(high, value)
     return MeasuredBarrier(value, interval, round(there), len(position), None, narrowest, densest, counts.grid, profile)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 
 from torch import Tensor
 
 from cryotwin_nb.imaging.fsc import FscCurve
+from cryotwin_nb.reconstruction.pose_errors import PoseErrors
+
+_DEGREES = 1.5  # rotation error that is reported, if the interval excludes it
+_BLUR = 0.05  # same for the shift error, as a fraction of the resolution examined
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,20 @@ class Finding:
     is_problem: bool = True
 
 
+def inexact(errors: PoseErrors, finest: float) -> Iterator[Finding]:
+    """Yield findings on errors of rotations and shifts; `finest` is the resolution examined, Å."""
+    advice = "Refine the poses locally, or exclude the worst images."
+    low, high = errors.rotation_interval
+    if low > _DEGREES:
+        evidence = f"typical error {errors.rotation:.1f}° ({low:.1f} to {high:.1f}°), apart from motions"
+        yield Finding("rotations are inexact", evidence, advice)
+    low, high = errors.shift_interval
+    if low > _BLUR * finest:
+        evidence = f"typical error {errors.shift:.1f} Å along each axis ({low:.1f} to {high:.1f} Å)"
+        evidence += f", which blurs detail finer than {5.3 * errors.shift:.2g} Å"
+        yield Finding("shifts are inexact", evidence, advice)
+
+
 @dataclass(frozen=True)
 class FirstLook:
     """Result of `first_look`.
@@ -54,10 +73,9 @@ class FirstLook:
     scores : dict of str to float
         Change in `gain` under each alternative. An alternative with a value above 0 predicts the images better than the
         metadata in the file.
-    pose_error : float
-        Typical error of the rotations (root mean square), degrees; motions of the molecule also count as errors.
-    shift_error : float
-        Typical error of the shifts along each axis, Å.
+    errors : PoseErrors, optional
+        Typical errors of rotations and shifts, apart from motions of the molecule, with their intervals; None if the
+        metadata are wrong in another way, because the errors cannot be estimated then.
     findings : tuple of Finding
         Problems found, and what else is to be known of the particles, such as that they are a symmetry-expanded set;
         empty if the metadata in the file are consistent with the images.
@@ -70,9 +88,18 @@ class FirstLook:
     fsc: FscCurve
     gain: float
     scores: dict[str, float]
-    pose_error: float
-    shift_error: float
+    errors: PoseErrors | None
     findings: tuple[Finding, ...]
+
+    @property
+    def pose_error(self) -> float:
+        """Typical error of the rotations (root mean square), degrees; NaN if not estimated."""
+        return nan if self.errors is None else self.errors.rotation
+
+    @property
+    def shift_error(self) -> float:
+        """Typical error of the shifts along each axis, Å; NaN if not estimated."""
+        return nan if self.errors is None else self.errors.shift
 
     @property
     def resolution(self) -> float:
@@ -93,9 +120,9 @@ class FirstLook:
         lines = [
             f"{self.n_images:,} images examined to {limit:.3g} Å: {agree}; "
             f"each half map predicts the other half's images with a gain of {self.gain:.1f} nats per image",
-            f"typical error: rotations {self.pose_error:.1f}°, shifts {self.shift_error:.1f} Å per axis "
-            "(including motions of the molecule)",
         ]
+        if self.errors is not None:
+            lines.append(str(self.errors))
         for finding in self.findings:
             mark = "!" if finding.is_problem else "-"
             lines.append(f"{mark} {finding.name}: {finding.evidence}. {finding.advice}")

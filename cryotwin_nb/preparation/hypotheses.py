@@ -26,6 +26,7 @@ from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.quality import image_quality, usable
 from cryotwin_nb.preparation.cropping import cropped
 from cryotwin_nb.reconstruction.eigenvolumes import begin
+from cryotwin_nb.reconstruction.pose_errors import PoseErrors, pose_errors
 
 _READING = 2.5  # padding factor of the lattice from which slices are interpolated
 
@@ -132,11 +133,19 @@ class Sample:
         changed = torch.where(kind == 1, -torch.ones_like(ctf), torch.where(kind == 2, -ctf.abs(), -ctf.square()))
         return torch.where(kind == 0, ctf, changed) * self.whitening[rows]
 
+    def images(self, state: Assumption, rows: Tensor) -> ImageBatch:
+        """Return the images in `rows` with the poses, transfer functions and centres of an assumption."""
+        parts = self.data(state, rows), self.transfer(state, rows), state.rotations[rows], self.batch.group[rows]
+        return ImageBatch(*parts)
+
     def reconstruct(self, state: Assumption, rows: Tensor) -> Tensor:
         """Reconstruct a map (D, D, D) from the images in `rows`."""
-        parts = self.data(state, rows), self.transfer(state, rows), state.rotations[rows], self.batch.group[rows]
-        batch = ImageBatch(*parts)
-        return begin(self.imaging, [batch], self.mask, 1).mean
+        return begin(self.imaging, [self.images(state, rows)], self.mask, 1).mean
+
+    def pose_errors(self, state: Assumption, seed: int) -> PoseErrors:
+        """Return the typical errors of the poses of an assumption."""
+        batches = [self.images(state, rows) for rows in torch.arange(len(self)).split(200)]
+        return pose_errors(self.imaging, batches, self.mask, self.particles.pixel_size, seed)
 
     def halves(self) -> list[tuple[Tensor, Tensor]]:
         """Return the rows to reconstruct from and the rows to predict, for both directions of the cross-validation."""

@@ -21,17 +21,15 @@ from cryotwin_nb.preparation.changes import (
     pose_changes,
     shift_changes,
 )
-from cryotwin_nb.preparation.findings import Finding, FirstLook
+from cryotwin_nb.preparation.findings import Finding, FirstLook, inexact
 from cryotwin_nb.preparation.hypotheses import Assumption, Sample, without_ctf
 from cryotwin_nb.preparation.listing import listed
-from cryotwin_nb.preparation.pose_errors import typical_errors
 
 _LEAST, _LARGEST = 32, 48  # limits of the coarse box size, pixels: half the image box size, clipped to this range
 _CERTAIN = 6.0  # number of standard errors by which an alternative must predict better
 _IN_FOCUS = 500.0  # Å; no image is recorded closer to focus, so smaller values mean that the defocus is missing
 _PARTLY = 0.1  # relative increase in gain required before some images are assumed to have no CTF
-_DEGREES = 4.25  # rotation error above which results degrade: see benchmarks/pose_errors.py
-_BLUR = 0.19  # same for the shift error, as a fraction of the resolution examined, whose amplitude it halves
+_OTHER_UNIT = 0.2  # relative errors left by another unit of the shifts, above which the shifts are inexact instead
 _PART_WITHOUT, _PART_FLIPPED = "CTF missing in a part", "phases of a part flipped"
 
 _ADVICE = {
@@ -114,10 +112,11 @@ class _Look:
         if self._has_ctf():
             self._alternatives()
             self._contrast()
-        errors = typical_errors(self.sample, self.state)
-        self._errors(*errors)
+        errors = None if self.findings else self.sample.pose_errors(self.state, self.seed)
+        if errors is not None:
+            self.findings += inexact(errors, 2 * voxel)
         curve, n = sample.agreement(half_maps), len(sample)
-        return FirstLook(n, voxel, whole, half_maps, curve, gain, self.scores, *errors, tuple(self.findings))
+        return FirstLook(n, voxel, whole, half_maps, curve, gain, self.scores, errors, tuple(self.findings))
 
     def _gains(self, state: Assumption) -> Tensor:
         self.bar.update()
@@ -162,6 +161,8 @@ class _Look:
                 return
             if family == "pixel":
                 state, after = self._interpolated(state, better)
+            if family == "shift" and self._are_inexact(state):
+                return
             self.state = state
             self._note(best, family, float(gains.mean()), float(after.mean()))
 
@@ -236,15 +237,7 @@ class _Look:
         advice = f"Read the particles with contrast={other!r}."
         self.findings.append(Finding("contrast inverted", evidence, advice))
 
-    def _errors(self, degrees: float, shift: float) -> None:
-        """Report errors of poses and shifts that degrade maps and latents, if nothing else is wrong."""
-        if self.findings:
-            return
-        advice = "Refine the poses locally, or exclude the worst images; small motions look like pose errors."
-        if degrees > _DEGREES:
-            evidence = f"typical error {degrees:.1f}° (large motions of the molecule have the same effect)"
-            self.findings.append(Finding("rotations are inexact", evidence, advice))
-        finest = 2 * self.sample.particles.pixel_size
-        if shift > _BLUR * finest:
-            evidence = f"typical error {shift:.1f} Å along each axis, which blurs detail finer than {5.3 * shift:.2g} Å"
-            self.findings.append(Finding("shifts are inexact", evidence, advice))
+    def _are_inexact(self, state: Assumption) -> bool:
+        """Return whether shifts as in `state` are still inexact; inexact shifts predict better if made smaller."""
+        size = float(self.state.shifts.square().mean().sqrt())
+        return self.sample.pose_errors(state, self.seed).shift > _OTHER_UNIT * size
