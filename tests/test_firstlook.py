@@ -158,6 +158,11 @@ def test_errors_of_poses_are_estimated_and_told(degrees, angstroms):
         assert found == ["shifts are inexact"]
 
 
+def test_inexact_shifts_of_opposite_sign_are_still_named():
+    particles = simulate.assembly(500, 32, seed=5, shift_error=3.0, progress=False)
+    assert "shifts of opposite sign" in names(changed(particles, shifts=-particles.shifts))
+
+
 def test_a_motion_too_small_for_principal_directions_is_no_pose_error(monkeypatch):
     """Arms that swing by 10 degrees, in images too noisy for a subspace, and the same with real errors."""
     less = tuple((*hinge[:3], 10.0) for hinge in molecules._HINGES)

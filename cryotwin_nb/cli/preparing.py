@@ -117,9 +117,10 @@ def _look(options: argparse.Namespace) -> int:
     found = first_look(particles, progress=True, **values_of(options, _looking()))
     reach = found.resolution if math.isfinite(found.resolution) else None
     numbers: dict[str, Any] = {"n_images": found.n_images, "resolution_angstrom": reach, "gain_nats": found.gain}
-    if (errors := found.errors) is not None:
-        numbers |= {"pose_error_degrees": errors.rotation, "pose_error_interval": errors.rotation_interval}
-        numbers |= {"shift_error_angstrom": errors.shift, "shift_error_interval": errors.shift_interval}
+    errors = found.errors
+    numbers |= {"pose_error_degrees": errors and errors.rotation, "shift_error_angstrom": errors and errors.shift}
+    numbers["pose_error_interval"] = errors and errors.rotation_interval
+    numbers["shift_error_interval"] = errors and errors.shift_interval
     print_result(options, numbers | {"findings": [vars(f) for f in found.findings]}, found.summary())
     if options.output:
         from cryotwin_nb.cli.looking import write_look

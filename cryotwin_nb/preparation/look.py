@@ -238,6 +238,6 @@ class _Look:
         self.findings.append(Finding("contrast inverted", evidence, advice))
 
     def _are_inexact(self, state: Assumption) -> bool:
-        """Return whether shifts as in `state` are still inexact; inexact shifts predict better if made smaller."""
-        size = float(self.state.shifts.square().mean().sqrt())
-        return self.sample.pose_errors(state, self.seed).shift > _OTHER_UNIT * size
+        """Return whether smaller shifts as in `state` are still inexact; inexact shifts predict better if smaller."""
+        size, changed = (float(s.shifts.square().mean().sqrt()) for s in (self.state, state))
+        return changed < 0.99 * size and self.sample.pose_errors(state, self.seed).shift > _OTHER_UNIT * size
