@@ -95,6 +95,17 @@ def test_the_fractions_of_an_empty_stretch_are_those_of_the_path():
     assert ct.measure_barrier(np.array([[0.0], [10.0]]), x).gap == pytest.approx((0.2, 0.6), abs=0.01)
 
 
+def test_images_that_only_their_errors_brought_between_two_states_do_not_fill_the_gap():
+    generator = np.random.default_rng(2)
+    states = generator.normal(0, 0.1, 6_000) + np.repeat([0.0, 6.0], 3_000)
+    x = (states + generator.normal(0, 1, 6_000))[:, None]
+    assert np.diff(np.sort(x[(x > 0) & (x < 6)])).max() < 0.3  # no stretch of 5 % is empty
+    found = ct.measure_barrier(np.array([[0.0], [6.0]]), x, np.ones((6_000, 1, 1)), n_draws=2)
+    assert np.isnan(found.value) and found.n_narrowest == 0 and found.gap is not None
+    first, last = found.gap
+    assert 0.05 < first < 0.35 and 0.65 < last < 0.95
+
+
 def test_an_end_far_from_all_images_is_refused_with_the_distance():
     x, noise = BENT.sample(2_000, seed=1)
     away = BENT.curve() + np.linspace(0, 4, 200)[:, None] * np.array([0.0, 1.0])

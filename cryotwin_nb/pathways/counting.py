@@ -17,6 +17,7 @@ _GAP = 0.05  # a stretch of the path, as a fraction of its length, that must con
 _WITHIN = 10  # points at which the density is averaged over such a stretch
 _SEPARATE = 0.5  # nats; a lower dip does not end a state
 _COUNTED, _POISSON = 5.0, 3.0  # images at the narrowest place: enough to draw from, too few; in between, both count
+_IMAGE = 0.5  # fewer than half an image in 5 % of the path is none
 _FEW, _CHANCE = 0.2, 1e-3  # share of near images, and probability of so few, below which images lie beside the path
 
 
@@ -40,7 +41,8 @@ class MeasuredBarrier:
     n_on_path : int
         Number of images that lie on the path or on its straight prolongations.
     gap : tuple of float, optional
-        Longest stretch without an image, as fractions of the arc length, if it is longer than 5 %.
+        Longest stretch without an image, as fractions of the arc length, if it is longer than 5 %; or the stretch
+        around the narrowest place that no image is left in once the spill of neighbouring places is removed.
     narrowest, densest : float
         Arc length at the narrowest place, and at the densest place of the first state, latent units; NaN if not
         measured.
@@ -114,14 +116,16 @@ def count_images(
     stops = np.concatenate([[0.0], inside, [length]])
     widest = int(np.diff(stops).argmax())
     if stops[widest + 1] - stops[widest] > _GAP * length:
-        gap = float(stops[widest] / length), float(stops[widest + 1] / length)
-        nothing = np.zeros(0)
-        return MeasuredBarrier(np.nan, (np.nan, np.nan), 0, len(position), gap, np.nan, np.nan, nothing, nothing)
+        return _not_measured(len(position), (stops[widest] / length, stops[widest + 1] / length))
     counts = LineCounts.of(position, error)
     once = (int(number.max()) + 1) / len(number)  # copies of an image do not add information
     density = LineDensity.fitted(counts, np.full(len(position), once))
     energy = -averaged(counts.grid, density.log_density, length)
     value, narrowest, densest = highest(counts.grid, energy, length)
+    expected = np.exp(-energy) * _GAP * length * len(position)  # images in the 5 % of the length around each place
+    there = float(np.interp(narrowest, counts.grid, expected))
+    if there < _IMAGE:
+        return _not_measured(len(position), _empty_around(narrowest / length, counts.grid / length, expected))
     generator, third, kernel = torch.Generator().manual_seed(seed), np.random.default_rng(seed), counts.kernel
     draws = []
     for _ in range(n_draws):
@@ -130,13 +134,30 @@ def count_images(
         draws.append(highest(counts.grid, -averaged(counts.grid, drawn.log_density, length), length)[0])
     low, middle, high = np.quantile(draws, [0.05, 0.5, 0.95]).tolist()
     low -= max(0.0, middle - value)  # chance deepens the narrowest place, in a draw once again
-    there = float(np.exp(-np.interp(narrowest, counts.grid, energy))) * _GAP * length * len(position)
     few = float(np.clip((_COUNTED - there) / (_COUNTED - _POISSON), 0, 1))
     least = value - float(np.log(stats.chi2.ppf(0.95, 2 * (there + 1)) / 2 / there))
     low = max(0.0, low - few * max(0.0, low - least))
     profile = energy - np.interp(densest, counts.grid, energy)
     interval = min(low, value), max(high, value)
     return MeasuredBarrier(value, interval, round(there), len(position), None, narrowest, densest, counts.grid, profile)
+
+
+def _not_measured(n_on_path: int, gap: tuple[float, float]) -> MeasuredBarrier:
+    """Return the result of a path with a stretch, in fractions of its length, without an image."""
+    nothing = np.zeros(0)
+    first, last = gap
+    return MeasuredBarrier(
+        np.nan, (np.nan, np.nan), 0, n_on_path, (float(first), float(last)), np.nan, np.nan, nothing, nothing
+    )
+
+
+def _empty_around(place: float, position: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
+    """Return the ends of the stretch around a place, both as fractions, whose every 5 % has less than half an image."""
+    filled = position[expected >= _IMAGE]
+    before, after = filled[filled < place], filled[filled > place]
+    first = before.max(initial=0.0) - _GAP / 2
+    last = after.min(initial=1.0) + _GAP / 2
+    return max(0.0, first), min(1.0, last)
 
 
 def averaged(position: np.ndarray, log_density: np.ndarray, length: float) -> np.ndarray:
