@@ -17,8 +17,8 @@ from cryotwin_nb.formats.copies import describe_copies, effective_copies, point_
 from cryotwin_nb.formats.mrc_writing import write_stack
 from cryotwin_nb.imaging.fsc import noise_deviation
 from cryotwin_nb.imaging.masks import spherical_mask
+from cryotwin_nb.preparation.alternatives import Alternatives
 from cryotwin_nb.preparation.hypotheses import Sample
-from cryotwin_nb.preparation.look import _Look
 from cryotwin_nb.reconstruction.halves import measured
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -99,11 +99,11 @@ def test_pure_noise_has_no_resolution(tmp_path, kind, told, capsys):
             particles = ct.Particles.read(path, contrast="dark")
         made, look = ct.reconstruct(particles, seed=seed), ct.first_look(particles, seed=seed)
         assert made.resolution == look.resolution == np.inf
-        assert "half maps agree no better than those of noise" in look.summary()
+        assert "agreement of the half maps: none, no better than of noise" in look.summary()
         (finding,) = (finding for finding in look.findings if told in finding.evidence)
         assert finding.evidence.startswith(f"{len(particles)} rows list 300 images")
         assert finding.is_problem == (kind == "twice") == (finding in look.problems)
-        assert f"{'!' if kind == 'twice' else '-'} {finding.name}" in look.summary()
+        assert f"- {'must be mended' if kind == 'twice' else 'note'}: {finding.name}" in look.summary()
         for curve in (made.fsc, look.fsc):
             assert curve.noise == pytest.approx(once * (3**0.5 if kind == "C3" else 1))
             outside += int((np.abs(curve.correlation) > 3 * curve.noise)[3:].sum())
@@ -185,7 +185,7 @@ def test_the_first_look_keeps_copies_in_one_half_set(tmp_path):
     assert all(len(set(half[particles.identity == image])) == 1 for image in np.unique(particles.identity))
     assert 0 < half.mean() < 1
     gains = torch.arange(900.0)
-    assert _Look(sample, 0, None)._error(gains) == pytest.approx(float(gains.std()) / 300**0.5)
+    assert Alternatives(sample, 0, None)._error(gains) == pytest.approx(float(gains.std()) / 300**0.5)
     assert sample.part(torch.arange(900) < 300).copies == 1
 
 

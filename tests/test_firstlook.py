@@ -18,6 +18,7 @@ from cryotwin_nb.cli.main import main
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.imaging.fourier import fft2, grid, ifft2
 from cryotwin_nb.particles.particles import Particles
+from cryotwin_nb.preparation.alternatives import errors_of
 from cryotwin_nb.preparation.changes import pose_changes
 from cryotwin_nb.preparation.hypotheses import Sample
 from cryotwin_nb.simulate import images as images_module
@@ -57,11 +58,11 @@ def names(particles: Particles) -> list[str]:
 
 def test_clean_images_raise_no_finding(look):
     assert look.findings == ()
-    assert "nothing wrong" in look.summary()
+    assert look.summary().startswith("Ready for training: nothing wrong")
     assert max(look.scores.values()) <= 0
     assert look.gain > 50
     assert look.errors.rotation_interval[0] == look.errors.shift_interval[0] == 0
-    assert "apart from motions" in look.summary() and look.errors.n_modes == 0
+    assert "rotation errors, apart from motions: 0.0° (0.0 to" in look.summary() and look.errors.n_modes == 0
 
 
 @pytest.mark.parametrize(("kind", "box_size", "seed"), [("hinge", 32, 2), ("assembly", 64, 3), ("hinge", 64, 4)])
@@ -198,7 +199,7 @@ def test_exact_poses_have_no_error():
     all_present = np.zeros(len(particles), bool), *views, np.ones(len(particles), np.float32)
     images = images_module._stack(particles.truth, *all_present, 1.0, rng, False)
     sample = Sample(changed_images(particles, images), 300, 32, 0)
-    found = sample.pose_errors(sample.stated(), 0)
+    found = errors_of(sample, sample.stated(), 0)
     assert found.rotation < 0.2 and found.shift < 0.2 and found.rotation_interval[0] == found.shift_interval[0] == 0
 
 
@@ -232,8 +233,13 @@ def test_the_figure_and_the_command(clean, look, tmp_path, capsys):
     read_back(clean, tmp_path)
     options = ["--n-images", "120", "--contrast", "dark", "--output", str(tmp_path / "look")]
     assert main(["look", str(tmp_path / "p.star"), *options]) == 0
-    assert "120 images examined to 20 Å" in capsys.readouterr().out
-    assert {p.name for p in (tmp_path / "look").iterdir()} == {"map.mrc", "half1.mrc", "half2.mrc", "look.png"}
+    printed = capsys.readouterr().out
+    assert "examined: 120 images to 20 Å" in printed
+    made = {"look.html", "look.txt", "look.png", "map.mrc", "half1.mrc", "half2.mrc"}
+    assert {p.name for p in (tmp_path / "look").iterdir()} == made
+    assert (tmp_path / "look" / "look.txt").read_text(encoding="utf-8") == printed
+    page = (tmp_path / "look" / "look.html").read_text(encoding="utf-8")
+    assert "First look at p.star" in page and "Ready for training" in page and "http" not in page
     assert ct.read_map(tmp_path / "look" / "map.mrc")[1] == pytest.approx(10.0)
 
 

@@ -65,7 +65,7 @@ def read(path, **options) -> ct.Particles:
 )
 def test_close_picks_are_counted_at_the_pixel_size_of_the_micrographs(tmp_path, optics, pixel, told):
     (finding,) = listed(read(star(tmp_path / "p.star", coordinates(pixel), optics)))
-    assert finding.name == "picks close together" and finding.is_problem
+    assert finding.name == "picks close together" and finding.level == "warning"
     assert finding.evidence.startswith(CLOSE) and told in finding.evidence
 
 
@@ -157,10 +157,9 @@ def test_the_first_look_reports_close_picks_and_the_command_tells_problems(tmp_p
     text = [f"{line} {' '.join(map(str, next(rows)))}" if "@" in line else line for line in text]
     (tmp_path / "p.star").write_text("\n".join(text) + "\n")
     found = ct.first_look(ct.Particles.read(tmp_path / "p.star", contrast="dark"))
-    assert "! picks close together: 2 of 100 picks, on 1 of 99 micrographs" in found.summary()
-    monkeypatch.setattr(look, "listed", lambda particles: (ct.Finding("a", "b", "c", is_problem=False),))
+    assert "- warning: picks close together: 2 of 100 picks, on 1 of 99 micrographs" in found.summary()
     arguments = ["look", f"{tmp_path / 'p.star'}", "--contrast", "dark", "--json"]
-    without = main(arguments)
-    monkeypatch.setattr(look, "listed", lambda particles: (ct.Finding("a", "b", "c"),))
-    assert without == 0 and main(arguments) == 1
+    for level, status in (("note", 0), ("warning", 0), ("must be mended", 1)):
+        monkeypatch.setattr(look, "listed", lambda particles, level=level: (ct.Finding("a", "b", "c", level),))
+        assert main(arguments) == status
     assert '"is_problem": false' in capsys.readouterr().out

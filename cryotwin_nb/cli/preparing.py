@@ -24,7 +24,7 @@ from cryotwin_nb.formats.files import atomic, require_suffix
 from cryotwin_nb.formats.outputs import require_star_name
 
 DONE, PROBLEMS = 0, 1
-_LOOK = ("map.mrc", "half1.mrc", "half2.mrc", "look.png")
+_LOOK = ("look.html", "look.txt", "look.png", "map.mrc", "half1.mrc", "half2.mrc")
 
 
 def add_prepare(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +87,9 @@ def add_look(parser: argparse.ArgumentParser) -> None:
     add_particles(parser)
     for option in _looking():
         option.add_to(parser)
-    parser.add_argument("--output", type=Path, help="folder for look.png, map.mrc and the two half maps")
+    parser.add_argument(
+        "--output", type=Path, help="folder for look.html, look.txt, look.png, map.mrc and the two half maps"
+    )
     add_writing(parser)
     hand = "write and draw the maps in the other hand, mirrored in the plane z = 0 through their centre"
     parser.add_argument("--flip-hand", action="store_true", help=hand)
@@ -110,7 +112,7 @@ def _look(options: argparse.Namespace) -> int:
 
     if options.output:
         with extras_explained():
-            from cryotwin_nb.plotting import first_look as draw
+            import cryotwin_nb.plotting  # noqa: F401
     particles = read_particles(options)
     if options.output:
         check_outputs(options, [options.output / name for name in _LOOK], options.output, particles)
@@ -121,11 +123,18 @@ def _look(options: argparse.Namespace) -> int:
     numbers |= {"pose_error_degrees": errors and errors.rotation, "shift_error_angstrom": errors and errors.shift}
     numbers["pose_error_interval"] = errors and errors.rotation_interval
     numbers["shift_error_interval"] = errors and errors.shift_interval
-    print_result(options, numbers | {"findings": [vars(f) for f in found.findings]}, found.summary())
+    contents, sampling = found.contents, found.sampling
+    numbers |= {"contrast_spread": contents and contents.contrast_spread, "junk_share": contents and contents.junk}
+    numbers["junk_interval"] = contents and contents.junk_interval
+    numbers |= {"evenness": sampling.evenness, "unmeasured_share": sampling.unmeasured}
+    numbers |= {"unmeasured_cone_degrees": sampling.cone, "point_group": sampling.group}
+    numbers["verdict"] = found.verdict
+    listed = [vars(finding) | {"is_problem": finding.is_problem} for finding in found.findings]
+    print_result(options, numbers | {"findings": listed}, found.summary())
     if options.output:
         from cryotwin_nb.cli.looking import write_look
 
-        write_look(options.output, found, draw, options.flip_hand)
+        write_look(options.output, found, f"First look at {options.particles[0].name}", options.flip_hand)
     return PROBLEMS if found.problems else DONE
 
 

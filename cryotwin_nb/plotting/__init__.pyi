@@ -6,7 +6,8 @@ from .curves import occupancy_along_path as occupancy_along_path
 from .training import spectrum as spectrum, training_curves as training_curves
 from .diagram import training_diagram as training_diagram
 from .latents import embedding_scatter as embedding_scatter, latent_scatter as latent_scatter
-from .particles import first_look as first_look, preparation as preparation
+from .looks import Page as Page, first_look as first_look, first_look_page as first_look_page
+from .particles import preparation as preparation
 from .pathways import path_profile as path_profile, route_graph as route_graph
 from .movie import write_movie as write_movie
 from .pictures import central_slices as central_slices, map_montage as map_montage

@@ -1,4 +1,4 @@
-"""Figures of particles before training: the report of `prepare` and the result of `first_look`."""
+"""Figure of the report of `prepare`: defocus, views, spectrum and example images."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cryotwin_nb.plotting.curves import fsc_curves, resolution_ticks
+from cryotwin_nb.plotting.curves import resolution_ticks
 from cryotwin_nb.plotting.pictures import scale_bar
-from cryotwin_nb.plotting.style import COLOURS, DENSITY, GREY, as_numpy, styled
+from cryotwin_nb.plotting.style import COLOURS, DENSITY, GREY, styled
 
 if TYPE_CHECKING:
-    from cryotwin_nb.preparation.findings import FirstLook
     from cryotwin_nb.preparation.report import Preparation
 
 
@@ -93,54 +92,3 @@ def _images(report: Preparation, figure) -> None:
 
 
 _BELOW = {"ha": "center", "va": "top", "size": 7.5, "color": COLOURS[1]}
-
-
-@styled
-def first_look(look: FirstLook) -> Figure:
-    """Plot sections of the map, the half-map FSC, and the gain in likelihood for each alternative setting.
-
-    Parameters
-    ----------
-    look : FirstLook
-        Result of `first_look`.
-    """
-    figure = plt.figure(figsize=(10.5, 5.2))
-    left, right = np.array(figure.subfigures(1, 2, width_ratios=(1, 1.15)), object)
-    maps, curve = np.array(left.subfigures(2, 1, height_ratios=(1, 1.25)), object)
-    _sections(look, maps)
-    ax = curve.subplots()
-    fsc_curves(look.fsc, ["half maps"], ax=ax)
-    _scores(look, right.subplots())
-    return figure
-
-
-def _sections(look: FirstLook, figure) -> None:
-    cube = as_numpy(look.map)
-    middle = len(cube) // 2
-    sections = {"xy": cube[middle], "xz": cube[:, middle], "yz": cube[:, :, middle]}
-    low, high = np.percentile(cube, (0.5, 99.8))
-    for panel, (name, picture) in zip(figure.subplots(1, 3), sections.items()):
-        panel.imshow(picture, cmap="gray", vmin=low, vmax=high, origin="lower", interpolation="bicubic")
-        panel.axis("off")
-        panel.set_title(f"section {name}", fontsize=9, pad=3)
-        if name == "xy":
-            scale_bar(panel, look.voxel_size, "white")
-
-
-def _scores(look: FirstLook, ax: Axes) -> None:
-    """Draw one bar per alternative, the best on top; those above 0 predict images better than the file's metadata."""
-    names = sorted(look.scores, key=look.scores.__getitem__)
-    values = np.array([look.scores[name] for name in names])
-    colours = [COLOURS[1] if value > 0 else COLOURS[0] for value in values]
-    ax.barh(range(len(names)), values, color=colours, height=0.7)
-    ax.set_yticks(range(len(names)), names, fontsize=7.5)
-    ax.axvline(0, color="black", lw=0.8)
-    reach = max(1.0, float(np.abs(values).max()))
-    ax.set_xscale("symlog", linthresh=0.3)
-    decades = 10.0 ** np.arange(0, np.ceil(np.log10(reach)) + 1)
-    ticks = [tick for tick in (*-decades[::-1], 0, *decades) if values.min() * 1.3 <= tick <= values.max() * 1.3]
-    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    ax.minorticks_off()
-    ax.set(xlabel="gain over the metadata in the file (nats per image)", ylim=(-0.6, len(names) - 0.4))
-    found = "; ".join(finding.name for finding in look.problems) or "no problem found"
-    ax.set_title(found, fontsize=9, color=COLOURS[1] if look.problems else COLOURS[2], loc="right", wrap=True)

@@ -4,51 +4,98 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import isfinite, nan
+from importlib import import_module
+from math import exp, isfinite, nan, pi, radians
+from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from cryotwin_nb.imaging.fsc import FscCurve
+from cryotwin_nb.preparation.contents import Contents
+from cryotwin_nb.preparation.views import ViewSampling
 from cryotwin_nb.reconstruction.pose_errors import PoseErrors
 
-_DEGREES = 1.5  # rotation error that is reported, if the interval excludes it
-_BLUR = 0.05  # same for the shift error, as a fraction of the resolution examined
+NOTE, WARNING, MUST_BE_MENDED = "note", "warning", "must be mended"
+"""Levels of a finding; only the last means that training would be pointless, and changes the exit status of `look`."""
+
+_DEGREES = 1.5  # smallest rotation error that can be distinguished from motions, if the interval excludes it
+_LOST = 0.05  # smallest loss of amplitude at the resolution asked for that is worth a warning
+_SPREAD = 0.2  # contrast spread that is noted
+_JUNK, _MUCH = 0.01, 0.03  # share of junk that is noted, or worth a warning, if the interval excludes less
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Problem found in the particles.
+    """What was found out about the particles.
 
     Attributes
     ----------
     name : str
-        Name of the problem.
+        Name of the finding.
     evidence : str
-        Measurement that reveals it.
+        Measurement that reveals it, what it costs, and how certain it is.
     advice : str
         Recommended action.
-    is_problem : bool
-        Whether something should be changed before training; False for information.
+    level : {"note", "warning", "must be mended"}
+        What it means for training: nothing, that results need care, or that results would be wrong.
     """
 
     name: str
     evidence: str
     advice: str
-    is_problem: bool = True
+    level: str = MUST_BE_MENDED
+
+    @property
+    def is_problem(self) -> bool:
+        """Whether it must be mended before training."""
+        return self.level == MUST_BE_MENDED
 
 
-def inexact(errors: PoseErrors, finest: float) -> Iterator[Finding]:
-    """Yield findings on errors of rotations and shifts; `finest` is the resolution examined, Å."""
+def inexact(errors: PoseErrors, radius: float, asked: float) -> Iterator[Finding]:
+    """Yield findings on errors of rotations and shifts.
+
+    Parameters
+    ----------
+    errors : PoseErrors
+        Typical errors with their intervals.
+    radius : float
+        Radius of gyration of the particle, Å.
+    asked : float
+        Resolution at which their cost is given, Å.
+    """
+
+    def lost(displacement: float) -> float:
+        """Return the share of the amplitude that random displacements along each axis cost at that resolution."""
+        return 1 - exp(-2 * (pi * displacement / asked) ** 2)
+
+    def cost(of_least: float, of_most: float) -> str:
+        return f"which costs {100 * of_least:.0f} to {100 * of_most:.0f} % of the amplitude at {asked:.3g} Å"
+
     advice = "Refine the poses locally, or exclude the worst images."
     low, high = errors.rotation_interval
-    if low > _DEGREES:
+    turned = [lost(radians(end) * radius * 2**0.5 / 3) for end in (low, high)]  # a third of the square for each axis
+    if low > _DEGREES and turned[0] > _LOST:
         evidence = f"typical error {errors.rotation:.1f}° ({low:.1f} to {high:.1f}°), apart from motions"
-        yield Finding("rotations are inexact", evidence, advice)
+        yield Finding("rotations are inexact", f"{evidence}, {cost(*turned)}", advice, WARNING)
     low, high = errors.shift_interval
-    if low > _BLUR * finest:
+    moved = [lost(low), lost(high)]
+    if moved[0] > _LOST:
         evidence = f"typical error {errors.shift:.1f} Å along each axis ({low:.1f} to {high:.1f} Å)"
-        evidence += f", which blurs detail finer than {5.3 * errors.shift:.2g} Å"
-        yield Finding("shifts are inexact", evidence, advice)
+        yield Finding("shifts are inexact", f"{evidence}, {cost(*moved)}", advice, WARNING)
+
+
+def contained(contents: Contents) -> Iterator[Finding]:
+    """Yield findings on what the images contain."""
+    if contents.contrast_spread > _SPREAD:
+        evidence = f"the contrasts have a standard deviation of {100 * contents.contrast_spread:.0f} %"
+        yield Finding("contrast varies", evidence, "Nothing needs to be done: training fits the contrasts.", NOTE)
+    low, high = contents.junk_interval
+    if low > _JUNK:
+        share = f"{100 * contents.junk:.1f} % of the images ({100 * low:.1f} to {100 * high:.1f} %)"
+        evidence = f"{share} do not show the particle, or not at the recorded pose"
+        advice = "Train a model, rank the images by `outlier_scores`, and train again without the worst."
+        yield Finding("junk among the images", evidence, advice, WARNING if low > _MUCH else NOTE)
 
 
 @dataclass(frozen=True)
@@ -76,9 +123,16 @@ class FirstLook:
     errors : PoseErrors, optional
         Typical errors of rotations and shifts, apart from motions of the molecule, with their intervals; None if the
         metadata are wrong in another way, because the errors cannot be estimated then.
+    contents : Contents, optional
+        Spread of the contrasts, share of junk and number of images that count; None as `errors`.
+    sampling : ViewSampling
+        How the views sample Fourier space.
+    direction_resolution : (m,) float64
+        Resolution that the map of all images reaches around each of `sampling.directions`, Å: where it correlates by
+        0.5 with the truth in a double cone of 20°. Infinite where nothing is measured.
     findings : tuple of Finding
-        Problems found, and what else is to be known of the particles, such as that they are a symmetry-expanded set;
-        empty if the metadata in the file are consistent with the images.
+        What must be mended, what needs care, and what else is to be known of the particles, such as that they are a
+        symmetry-expanded set; empty if the metadata in the file are consistent with the images.
     """
 
     n_images: int
@@ -89,6 +143,9 @@ class FirstLook:
     gain: float
     scores: dict[str, float]
     errors: PoseErrors | None
+    contents: Contents | None
+    sampling: ViewSampling
+    direction_resolution: np.ndarray
     findings: tuple[Finding, ...]
 
     @property
@@ -108,28 +165,53 @@ class FirstLook:
 
     @property
     def problems(self) -> tuple[Finding, ...]:
-        """Findings that are problems."""
+        """Findings that must be mended before training."""
         return tuple(finding for finding in self.findings if finding.is_problem)
 
-    def summary(self) -> str:
-        """Return the results as a few lines of text."""
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """Findings that need care."""
+        return tuple(finding for finding in self.findings if finding.level == WARNING)
+
+    @property
+    def verdict(self) -> str:
+        """The result in one sentence."""
+        if self.problems:
+            return f"Must be mended before training: {'; '.join(f.name for f in self.problems)}."
+        if self.warnings:
+            return f"Ready for training, with care: {'; '.join(f.name for f in self.warnings)}."
+        return "Ready for training: nothing wrong with poses, shifts, CTF, pixel size, contrast or views."
+
+    def table(self) -> list[tuple[str, str]]:
+        """Return the measurements as names and texts."""
         limit = 2 * self.voxel_size
-        best = " (the limit of the coarse grid)" if self.resolution <= 1.001 * limit else ""
-        agree = f"half maps agree to {self.resolution:.3g} Å{best}"
-        agree = agree if isfinite(self.resolution) else "half maps agree no better than those of noise"
-        lines = [
-            f"{self.n_images:,} images examined to {limit:.3g} Å: {agree}; "
-            f"each half map predicts the other half's images with a gain of {self.gain:.1f} nats per image",
+        best = ", the limit of the coarse grid" if self.resolution <= 1.001 * limit else ""
+        agree = f"{self.resolution:.3g} Å{best}" if isfinite(self.resolution) else "none, no better than of noise"
+        rows = [
+            ("examined", f"{self.n_images:,} images to {limit:.3g} Å"),
+            ("agreement of the half maps", agree),
+            ("gain", f"{self.gain:.1f} nats per image, of one half's images by the other half's map"),
         ]
         if self.errors is not None:
-            lines.append(str(self.errors))
+            rows += self.errors.table()
+        if self.contents is not None:
+            rows += self.contents.table()
+        return [*rows, ("views", self._views()), ("handedness", "cannot be determined from images")]
+
+    def _views(self) -> str:
+        unmeasured = f"{100 * self.sampling.unmeasured:.0f} % of the directions unmeasured"
+        return f"evenness {self.sampling.evenness:.2f}, {unmeasured}"
+
+    def summary(self) -> str:
+        """Return the results as a few lines of text, the verdict first."""
+        lines = [self.verdict]
         for finding in self.findings:
-            mark = "!" if finding.is_problem else "-"
-            lines.append(f"{mark} {finding.name}: {finding.evidence}. {finding.advice}")
-        if not self.problems:
-            checked = "poses, shifts, CTF, pixel size or contrast"
-            lines.append(f"nothing wrong with {checked} (handedness cannot be determined)")
-        return "\n".join(lines)
+            lines.append(f"- {finding.level}: {finding.name}: {finding.evidence}. {finding.advice}")
+        return "\n".join([*lines, *(f"{name}: {text}" for name, text in self.table())])
+
+    def show(self) -> Any:
+        """Return the page of `plotting.first_look_page`, which Jupyter shows; its `save` writes an HTML file."""
+        return import_module("cryotwin_nb.plotting").first_look_page(self)  # drawing is not needed to look
 
     def __repr__(self) -> str:
         return f"<{self.summary()}>"

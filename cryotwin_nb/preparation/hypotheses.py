@@ -26,7 +26,6 @@ from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.quality import image_quality, usable
 from cryotwin_nb.preparation.cropping import cropped
 from cryotwin_nb.reconstruction.eigenvolumes import begin
-from cryotwin_nb.reconstruction.pose_errors import PoseErrors, pose_errors
 
 _READING = 2.5  # padding factor of the lattice from which slices are interpolated
 
@@ -142,10 +141,10 @@ class Sample:
         """Reconstruct a map (D, D, D) from the images in `rows`."""
         return begin(self.imaging, [self.images(state, rows)], self.mask, 1).mean
 
-    def pose_errors(self, state: Assumption, seed: int) -> PoseErrors:
-        """Return the typical errors of the poses of an assumption."""
-        batches = [self.images(state, rows) for rows in torch.arange(len(self)).split(200)]
-        return pose_errors(self.imaging, batches, self.mask, self.particles.pixel_size, seed)
+    def batches(self, state: Assumption, most: int | None = None) -> list[ImageBatch]:
+        """Return all images, or `most` of them spread evenly, as an assumption has them."""
+        rows = torch.linspace(0, len(self) - 1, min(len(self), most or len(self))).round().long()
+        return [self.images(state, part) for part in rows.split(200)]
 
     def halves(self) -> list[tuple[Tensor, Tensor]]:
         """Return the rows to reconstruct from and the rows to predict, for both directions of the cross-validation."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from cryotwin_nb.formats.copies import describe_copies
 from cryotwin_nb.particles.particles import Particles
-from cryotwin_nb.preparation.findings import Finding
+from cryotwin_nb.preparation.findings import NOTE, WARNING, Finding
 
 _CLOSE = 0.2  # distance below which two picks are reported, as a fraction of the particle diameter
 _DIAMETER = 0.8  # particle diameter as a fraction of the box, as for `ImageFormation`
@@ -49,7 +49,7 @@ def _copies(particles: Particles) -> Finding | None:
     if "duplicates" in text:
         return Finding("duplicates", text, "Remove them, or keep one row per image with indices=.")
     advice = "Count images, not rows; copies stay in one half-set."
-    return Finding("images listed more than once", text, advice, is_problem=False)
+    return Finding("images listed more than once", text, advice, NOTE)
 
 
 def _close_picks(particles: Particles) -> Finding | None:
@@ -76,7 +76,7 @@ def _close_picks(particles: Particles) -> Finding | None:
         f"({diameter:.3g} Å, {_DIAMETER:g} of the box); micrographs at {picks.pixel}"
     )
     advice = "They may be one particle picked twice, with the same noise: remove duplicates by distance."
-    return Finding("picks close together", evidence, advice)
+    return Finding("picks close together", evidence, advice, WARNING)
 
 
 def read_picks(particles: Particles) -> Picks | None:

@@ -13,6 +13,7 @@ from cryotwin_nb.imaging.fourier import fft2, grid, n_shells, shell_mean
 from cryotwin_nb.particles.comparison import CONSTANT, LEAST, equalised, judge, noise_levels
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.whitening import Whitening
+from cryotwin_nb.preparation.views import view_evenness
 
 _TIMES = 8.0  # multiple of the usual deviation beyond which an image is suspicious
 _USUAL = 0.02  # minimum of the usual deviation, relative to the images' standard deviation: normalised images vary less
@@ -176,34 +177,6 @@ def _power(particles: Particles, rows: np.ndarray) -> np.ndarray:
         images = particles.unwhitened(chunk)
         power += fft2(images).abs().square().double().sum(0).flatten()
     return shell_mean(power / len(rows), shell, n_shells(size))[1 : size // 2 + 1].numpy()
-
-
-def view_evenness(views: np.ndarray, width: float = 0.1, points: int = 500) -> float:
-    """Return how evenly the views sample Fourier space: 1 if uniform, near 0 if some directions are missing.
-
-    Parameters
-    ----------
-    views : (n, 3)
-        Unit vectors; a particle seen along v samples the plane perpendicular to v.
-    width : float
-        Sine of the maximum angle between a direction and the planes counted for it.
-    points : int
-        Number of directions evaluated.
-
-    Notes
-    -----
-    The evenness is the ratio of the harmonic to the arithmetic mean of the number of planes through each direction. It
-    is the inverse of the sampling compensation factor (Baldwin and Lyumkis 2020). Side views alone give 0.6 to 0.8; a
-    single view gives 0.
-    """
-    height = 1 - (np.arange(points) + 0.5) / points  # Fibonacci spiral over a hemisphere
-    turn = np.pi * (3 - 5**0.5) * np.arange(points)
-    ring = np.sqrt(1 - height**2)
-    directions = np.stack([ring * np.cos(turn), ring * np.sin(turn), height]).astype(np.float32)
-    hits = np.zeros(points)
-    for part in np.array_split(views.astype(np.float32), -(-len(views) // 4096)):
-        hits += (np.abs(part @ directions) < width).sum(0)
-    return float(1 / (1 / np.maximum(hits, 0.5)).mean() / max(hits.mean(), 0.5))
 
 
 def suspicious_images(kept: dict[str, np.ndarray], size: int, group: np.ndarray) -> dict[int, str]:

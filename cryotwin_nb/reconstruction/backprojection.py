@@ -18,6 +18,8 @@ from cryotwin_nb.imaging.lattice import half_ball
 from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
 from cryotwin_nb.runtime import distributed
 
+_CLEAR = 3.0  # standard errors of a shell's power from which it is its own estimate
+_POOLED = 4  # a shell without is pooled with others within this part of its radius
 _INSERTING = 1.25  # padding factor for insertion; it can be small: artefacts of a coarse lattice fall outside the mask
 MARGIN = 1.0  # grid units beyond Nyquist up to which slices are used: the last shell extends half a unit beyond Nyquist
 
@@ -198,14 +200,31 @@ class SignalPower:
 
     @property
     def spectrum(self) -> Tensor:
-        """Expected power (n_shells,) float64 of a Fourier coefficient, for use as a prior."""
-        return smooth_spectrum(self.signal, self.seen)
+        """Expected power (n_shells,) float64 of a Fourier coefficient, for use as a prior.
+
+        A shell whose power is not significant is pooled with its neighbours: its own estimate may well be negative, and
+        a prior of no power would remove what the shell contains.
+        """
+        n = self._coefficients.double()
+        shells = torch.arange(len(n), device=n.device)
+        apart, widest = (shells[:, None] - shells).abs(), 1 + shells // _POOLED
+        sums = torch.stack([n * self.signal, n * self.seen, n * self.count], dim=1)
+        signal, seen, variance = sums.clone().unbind(1)
+        for width in range(1, int(widest[-1]) + 1):
+            wider = (signal < _CLEAR * variance.sqrt()) & (width <= widest)
+            pooled = (apart[wider] <= width).to(sums) @ sums
+            signal[wider], seen[wider], variance[wider] = pooled.unbind(1)
+        return smooth_spectrum(torch.maximum(signal, variance.sqrt()) / n, seen / n)
 
     @property
     def bound(self) -> Tensor:
         """Spectrum, raised to at least its standard error, because a few images cannot show that a shell is empty."""
-        coefficients = torch.bincount(self.imaging.shell, minlength=len(self.signal)).clamp_min(1)
-        return smooth_spectrum(torch.maximum(self.signal, (self.count / coefficients).sqrt()), self.seen)
+        return smooth_spectrum(torch.maximum(self.signal, (self.count / self._coefficients).sqrt()), self.seen)
+
+    @property
+    def _coefficients(self) -> Tensor:
+        """Number of coefficients of an image in each shell."""
+        return torch.bincount(self.imaging.shell, minlength=len(self.signal)).clamp_min(1)
 
 
 def smooth_spectrum(signal: Tensor, seen: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
 from cryotwin_nb.reconstruction.backprojection import MARGIN
-from cryotwin_nb.reconstruction.eigenvolumes import begin, iterate
+from cryotwin_nb.reconstruction.eigenvolumes import Eigenvolumes, begin, iterate
 from cryotwin_nb.reconstruction.pose_statistics import POSE, Linearised, PoseStatistics, moved, regions
 
 _RECORDED = (0.3, 0.3, 0.3, 0.3, 0.5, 0.5, 0.7, 0.7, 1.0, 1.0)  # radii of passes at the recorded poses, of Nyquist
@@ -54,18 +54,17 @@ class PoseErrors:
     n_modes: int
     motion: float
 
-    def __str__(self) -> str:
+    def table(self) -> list[tuple[str, str]]:
+        """Return the errors as names and texts."""
         (a, b), (c, d) = self.rotation_interval, self.shift_interval
-        return (
-            f"typical errors, apart from motions: rotations {self.rotation:.1f}° ({a:.1f}-{b:.1f}°), "
-            f"shifts {self.shift:.1f} Å per axis ({c:.1f}-{d:.1f} Å)"
-        )
+        return [
+            ("rotation errors, apart from motions", f"{self.rotation:.1f}° ({a:.1f} to {b:.1f}°)"),
+            ("shift errors, along each axis", f"{self.shift:.1f} Å ({c:.1f} to {d:.1f} Å)"),
+        ]
 
 
-def pose_errors(
-    imaging: ImageFormation, batches: Sequence[ImageBatch], mask: Tensor, pixel_size: float, seed: int = 0
-) -> PoseErrors:
-    """Return the typical errors of the poses of images.
+def quick_subspace(imaging: ImageFormation, batches: Sequence[ImageBatch], mask: Tensor, seed: int = 0) -> Eigenvolumes:
+    """Return six principal directions of images at their recorded poses, with the spread of their contrasts.
 
     Parameters
     ----------
@@ -75,10 +74,32 @@ def pose_errors(
         Images at the recorded poses.
     mask : (D, D, D)
         Soft support of the maps.
+    seed : int
+        Seed of the initial directions.
+    """
+    found = begin(imaging, batches, mask, _N_BASIS, seed, _CONTRAST_SPREAD)
+    for share in _RECORDED:
+        found = iterate(found, imaging, batches, share * (imaging.plane.box_size / 2 + MARGIN))[0]
+    return found
+
+
+def pose_errors(
+    imaging: ImageFormation, batches: Sequence[ImageBatch], found: Eigenvolumes, pixel_size: float, seed: int = 0
+) -> PoseErrors:
+    """Return the typical errors of the poses of images.
+
+    Parameters
+    ----------
+    imaging : ImageFormation
+        Measured image formation.
+    batches : sequence of ImageBatch
+        Images at the recorded poses.
+    found : Eigenvolumes
+        Result of `quick_subspace` for these images.
     pixel_size : float
         Pixel size, Å.
     seed : int
-        Seed of the initial directions and of the regions.
+        Seed of the regions.
 
     Notes
     -----
@@ -86,9 +107,6 @@ def pose_errors(
     than it has parameters.
     """
     radius = imaging.plane.box_size / 2 + MARGIN
-    found = begin(imaging, batches, mask, _N_BASIS, seed, _CONTRAST_SPREAD)
-    for share in _RECORDED:
-        found = iterate(found, imaging, batches, share * radius)[0]
     weights = regions(found.mean, _N_REGIONS, seed)
     widths, changes = np.array(_START), [torch.zeros(len(batch.data), POSE, dtype=torch.float64) for batch in batches]
     for share in _CHANGED:
