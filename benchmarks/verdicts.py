@@ -2,8 +2,8 @@
 
 The parts, each stored in benchmarks/results/verdicts.json:
 
-healthy   40 sets of `assembly` and `hinge` without a fault, with parameters drawn at random: number of images, box size,
-          motion, contrast spread, signal-to-noise ratio, and number of optics groups; nothing above a note is right
+healthy   40 sets of `assembly` and `hinge` without a fault, with parameters drawn at random: number of images, box
+          size, motion, contrast spread, signal-to-noise ratio, and number of optics groups; a note is right, no more
 views     preferred orientation: 70 % of the views within 25 degrees of one axis; all within 50 degrees of it; all
           within 30 degrees of the plane perpendicular to it; even views; with the resolution in each direction
 units     even views, confined to one asymmetric unit of a point group, and expanded by the group

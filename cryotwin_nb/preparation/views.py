@@ -189,12 +189,12 @@ def asymmetric_unit(views: np.ndarray) -> str | None:
 
 
 def point_groups() -> dict[str, np.ndarray]:
-    """Return the rotations (order, 3, 3) of each point group and setting, the identity first."""
+    """Return the rotations (order, 3, 3) of each point group and setting, named as in RELION, the identity first."""
     turned = Rotation.from_rotvec
     diagonal = turned([0, 0, np.pi / 4]) * turned(np.arccos(3**-0.5) * np.array([-1, 1, 0]) / 2**0.5)  # (111) to z
     fivefold = np.arctan((1 + 5**0.5) / 2)
     settings = {
-        "T": {"": Rotation.identity(), " with a threefold axis along z": diagonal},
+        "T": {"": diagonal, " with twofold axes along x, y and z": Rotation.identity()},
         "O": {"": Rotation.identity()},
         "I": {
             "1": Rotation.identity(),
