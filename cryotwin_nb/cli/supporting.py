@@ -45,7 +45,8 @@ def add_support(parser: argparse.ArgumentParser) -> None:
 def _support_options() -> list[Option]:
     from cryotwin_nb.evaluation import pathway_support
 
-    return options_of(pathway_support, skip=("model", "particles", "path", "latents", "imaging", "halves", "progress"))
+    skip = ("model", "particles", "path", "maps", "latents", "imaging", "halves", "blocks", "progress")
+    return options_of(pathway_support, skip=skip)
 
 
 def support(options: argparse.Namespace) -> int:

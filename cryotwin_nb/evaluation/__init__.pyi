@@ -1,9 +1,11 @@
+from .blends import Blend as Blend
 from .density import (
     held_out_log_likelihood as held_out_log_likelihood,
     kl_divergence as kl_divergence,
     kl_lower_bound as kl_lower_bound,
     kl_neighbours as kl_neighbours,
 )
+from .differences import DensityDifference as DensityDifference
 from .embedding import Embedding as Embedding, embed_tsne as embed_tsne
 from .intervals import Interval as Interval, interval as interval
 from .labels import (

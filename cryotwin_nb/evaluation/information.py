@@ -18,7 +18,7 @@ def information(decode: Decode, points: Tensor, step: float, imaging: ImageForma
     found = []
     for point in points:
         maps = torch.as_tensor(decode(torch.cat([point[None], point + step * torch.eye(len(point))])))
-        seen = _as_seen(maps, imaging).flatten(1)
+        seen = as_seen(maps, imaging).flatten(1)
         jacobian = (seen[1:] - seen[0]) / step
         found.append((jacobian @ jacobian.mH).real.double())
     return torch.stack(found)
@@ -30,7 +30,7 @@ def distances(metric: Tensor, points: Tensor, z: Tensor) -> Tensor:
     return torch.stack([((a @ G) * a).sum(1).clamp_min(0).sqrt() for a, G in zip(away, metric, strict=True)])
 
 
-def _as_seen(maps: Tensor, imaging: ImageFormation) -> Tensor:
+def as_seen(maps: Tensor, imaging: ImageFormation) -> Tensor:
     """Return transforms (k, D, D, D) of maps in the metric of whitened images.
 
     Inner products of the results are the inner products of whitened images, averaged over poses.

@@ -1,8 +1,10 @@
 """Support of the decoded maps of a pathway by the images: comparison with maps reconstructed from nearby images.
 
-Two things are measured at each point of a path. The first is the amount of data: how many images show a similar
+Four things are measured at each point of a path. The first is the amount of data: how many images show a similar
 particle, and to what resolution their half maps agree. The second is the share of the decoded map that the images
 contain, from 0 (none) to 1 (all): the images are regressed on the decoded map, shell by shell and region by region.
+The third is what differs locally, in both directions (`differences`), and the fourth whether a map is a blend of two
+others where the images show an intermediate (`blends`).
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from cryotwin_nb.errors import POSITIVE, InputError, guarded
-from cryotwin_nb.evaluation.information import distances, information
-from cryotwin_nb.evaluation.metric import Decode, as_decode
+from cryotwin_nb.evaluation.differences import Blocks
+from cryotwin_nb.evaluation.information import distances
+from cryotwin_nb.evaluation.path_maps import PathMaps
+from cryotwin_nb.evaluation.support_point import compare_point
 from cryotwin_nb.evaluation.support_result import PathwaySupport
 from cryotwin_nb.formats.copies import effective_copies, merge_duplicates
-from cryotwin_nb.imaging.fsc import fsc
 from cryotwin_nb.mixture.points import require_points
-from cryotwin_nb.particles.formation import ImageFormation, evenly
+from cryotwin_nb.particles.formation import ImageFormation
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.quality import bad_rows
 from cryotwin_nb.pathways.ridgeline import Pathway
@@ -35,9 +38,7 @@ from cryotwin_nb.reconstruction.halves import (
     density_power,
     measured,
     n_effective,
-    particle_mask,
     require_halves,
-    solve_pair,
 )
 
 BANDWIDTHS = (0.7, 1.0, 1.4, 2.0)
@@ -45,7 +46,6 @@ BANDWIDTHS = (0.7, 1.0, 1.4, 2.0)
 structures."""
 
 _ENOUGH = 10  # minimum effective number of images to evaluate a bandwidth
-_WINDOW = 1 / 16  # standard deviation of the Gaussian windows, fraction of the box
 _MEMORY = 2**29  # bytes of normal equations held in memory at once
 
 
@@ -55,23 +55,29 @@ def pathway_support(
     particles: Particles,
     path: Pathway | Tensor | ArrayLike,
     *,
+    maps: Tensor | ArrayLike | None = None,
     latents: Tensor | ArrayLike | None = None,
     bandwidth: float | None = None,
     imaging: ImageFormation | None = None,
     halves: np.ndarray | None = None,
     seed: int = 0,
+    blocks: Blocks | None = None,
     progress: bool = False,
 ) -> PathwaySupport:
-    """Compare each decoded map of a path with a map reconstructed from nearby images only.
+    """Compare each decoded map of a path with the images near its point.
 
     Parameters
     ----------
-    model : CryoTwin or callable
-        Model, or any function from latents (k, d) to maps (k, D, D, D); the scale of the maps is fitted.
+    model : CryoTwin, callable or None
+        Model, or any function from latents (k, d) to maps (k, D, D, D); the scale of the maps is fitted. None if `maps`
+        and `latents` are given.
     particles : Particles
         Particles with poses and CTF. Images not used in training make the test stricter.
     path : Pathway or (m, d) float
         Points of the path.
+    maps : (m, D, D, D) float, optional
+        Maps of the points, zyx, such as those of another program; by default they are decoded. Without a model, latents
+        between the points have interpolated maps, and distances follow from the differences of successive maps.
     latents : (n, d) float, optional
         Latents of the particles; by default, they are embedded with the model.
     bandwidth : float, optional
@@ -83,18 +89,21 @@ def pathway_support(
         Half-set of each image, 0 or 1; by default drawn at random.
     seed : int
         Seed of the random half-sets.
+    blocks : mapping of str to (J, 3), optional
+        Positions xyz of labelled blocks, Å from the centre of the box; differences are reported with the nearest one.
+        For simulated particles: `particles.truth.blocks()`.
     progress : bool
         Show a progress bar.
 
     Returns
     -------
     PathwaySupport
-        Number of images, resolution and support at each point.
+        Number of images, resolution and support at each point, differences of density, and cross-fades.
 
     Raises
     ------
     InputError
-        If the latents do not match the particles or the path, or a setting is out of range.
+        If latents or maps do not match the particles or the path, or a setting is out of range.
 
     Notes
     -----
@@ -112,13 +121,20 @@ def pathway_support(
     images contain; its standard error follows from the noise. The estimate requires no resolved map, so it also
     assesses detail finer than `resolution`. It does not detect a decoder that has fitted the noise of these images.
 
+    `differences` compares both ways: the misfit of the images, solved for the density that the decoded map lacks, has
+    a known noise in each window. A difference is reported if it exceeds this noise and half of the density there. The
+    map compared is the mean of the maps decoded for the images near the point, so their heterogeneity does not matter.
+
+    `blends` lists the points whose map is a blend of two others of the path between which density moves. If the images
+    show something else, the map is a cross-fade. If they show the blend too, as with a block that is half occupied, it
+    is not; and if too few images are near, it is undecided.
+
     Examples
     --------
     >>> path = ct.max_flux(model.prior, start=0, end=1, n_steps=5)
     >>> ct.pathway_support(model, particles, path, latents=z).n_effective.shape
     (6,)
     """
-    decode = as_decode(model)
     points = require_points(getattr(path, "latents", path), where="path").float().cpu()
     if latents is None and not hasattr(model, "embed"):
         remedy = "Pass them with latents=: a decode function cannot embed particles."
@@ -129,9 +145,8 @@ def pathway_support(
     imaging = measured(particles, 0.4, own if imaging is None else imaging)
     halves = require_halves(halves, particles, seed)
     candidates = np.array(BANDWIDTHS if bandwidth is None else [bandwidth], dtype=np.float64)
-    metric = information(decode, points, 0.01 * float(z.std(0).norm()), imaging)
-    metric *= _grey_value(decode, particles, z, imaging) ** 2
-    distance = distances(metric, points, z).numpy()
+    shown = PathMaps.of(model, maps, points, z, particles, imaging)
+    distance = distances(shown.metric, points, z).numpy()
     distance[:, bad_rows(particles, np.flatnonzero((distance < candidates[-1]).any(0)))] = np.inf
     near = np.flatnonzero((distance < candidates[-1]).any(0))
     power = density_power(particles, near if len(near) else np.arange(len(particles)), imaging)
@@ -144,18 +159,18 @@ def pathway_support(
             for k, own in zip(chunk, merged.reshape(weights.shape), strict=True):
                 choices = [next(pairs) for _ in candidates]
                 best = choose_bandwidth(choices, own, power)
-                weight = torch.as_tensor(own[best])
+                weight, copies = torch.as_tensor(own[best]), effective_copies(own[best], particles.identity)
                 centre = (weight @ z.double() / weight.sum()).float() if bool(weight.any()) else points[k]
-                decoded = torch.as_tensor(decode(torch.stack([points[k], centre])))
-                offset = float(distances(metric[k : k + 1], points[k : k + 1], centre[None]))
+                offset = float(distances(shown.metric[k : k + 1], points[k : k + 1], centre[None]))
                 row = {"n_effective": n_effective(own[best]), "bandwidth": candidates[best], "offset": offset}
-                copies = effective_copies(own[best], particles.identity)
-                rows.append(row | _compared(choices[best], power, decoded, particles.pixel_size, copies))
+                average = shown.near(k, z, own[best])
+                rows.append(row | compare_point(int(k), shown, average, choices[best], power, copies, blocks))
                 bar.update()
     frequency = np.arange(1, particles.box_size // 2 + 1) / (particles.box_size * particles.pixel_size)
-    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    maps = torch.as_tensor(columns.pop("maps"))
-    return PathwaySupport(latents=points, maps=maps, frequency=frequency, voxel_size=particles.pixel_size, **columns)
+    listed = {name: sum((row.pop(name) for row in rows), ()) for name in ("differences", "blends")}
+    columns: dict[str, Any] = {name: np.array([row[name] for row in rows]) for name in rows[0]} | listed
+    columns["maps"] = torch.as_tensor(columns["maps"])
+    return PathwaySupport(latents=points, frequency=frequency, voxel_size=particles.pixel_size, **columns)
 
 
 def _require(points: Tensor, z: Tensor, n: int) -> None:
@@ -173,20 +188,6 @@ def _chunks(n_points: int, n_candidates: int, imaging: ImageFormation) -> Iterat
     one = NormalEquations(imaging, float(imaging.plane.radius or 0), 1, PADDING).sums
     at_once = max(1, _MEMORY // (2 * n_candidates * one.numel() * one.element_size()))
     yield from np.array_split(np.arange(n_points), -(-n_points // at_once))
-
-
-def _grey_value(decode: Decode, particles: Particles, z: Tensor, imaging: ImageFormation, n: int = 256) -> float:
-    """Return the factor that scales decoded maps to the grey value per Å of the images.
-
-    It is estimated from up to `n` images and the mean of a few of their decoded maps.
-    """
-    rows = np.setdiff1d(rows := evenly(np.arange(len(particles)), n), bad_rows(particles, rows))
-    equations = NormalEquations(imaging, float(imaging.plane.radius or 0), 1, PADDING)
-    batch = imaging.batch(particles, rows)
-    equations.add_images(batch, torch.ones(len(rows)).to(batch.transfer))
-    mean = torch.as_tensor(decode(z[evenly(rows, 16)])).float().mean(0).to(equations.sums)
-    agreement = equations.agreement(mean * particle_mask(imaging))
-    return float(agreement.cross[1:].sum() / agreement.power[1:].sum())
 
 
 def choose_bandwidth(choices: list[Pair], weights: np.ndarray, power: Tensor) -> int:
@@ -213,37 +214,3 @@ def choose_bandwidth(choices: list[Pair], weights: np.ndarray, power: Tensor) ->
             score += float((2 * agreement.cross - agreement.power)[1:].sum())
         scores.append(score)
     return enough[int(np.argmax(scores))]
-
-
-def _compared(pair: Pair, power: Tensor, decoded: Tensor, voxel_size: float, copies: float) -> dict[str, Any]:
-    """Compute the fields of `PathwaySupport` for one point from its normal equations.
-
-    Parameters
-    ----------
-    decoded : (2, D, D, D)
-        Maps decoded at the point and at the weighted mean of the latents of the images near it.
-    copies : float
-        Number of rows per image (`effective_copies`); the noise of copies does not average out.
-    """
-    _, curve, volume = solve_pair(pair, power, voxel_size, copies)
-    equations = pair.first  # after merging: the equations of all images
-    mask = particle_mask(equations.imaging)
-    at_point, at_centre = decoded.float().to(equations.sums) * mask
-    cross, square = (part[1 : len(mask) // 2 + 1].cpu().numpy() for part in equations.agreement(at_centre))
-    scale = float(cross.sum() / square.sum()) if cross.any() else 1.0
-    to_decoded = fsc(volume, np.sign(scale) * at_point.cpu(), voxel_size)
-    local_support, local_error = equations.local_agreement(scale * at_centre, mask, _WINDOW * len(mask))
-    with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 if there are no images
-        shell_support, shell_error = cross / square / scale, np.sqrt(copies / (2 * square)) / abs(scale)
-    return {
-        "maps": volume.numpy(),
-        "half_map_fsc": curve.correlation,
-        "resolution": curve.resolution(0.143),
-        "decoded_fsc": to_decoded.correlation,
-        "departure": to_decoded.resolution(0.5),
-        "shell_support": shell_support,
-        "shell_error": shell_error,
-        "local_support": local_support.numpy(),
-        "local_error": copies**0.5 * local_error.numpy(),
-        "scale": scale,
-    }

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from cryotwin_nb.evaluation.blends import Blend
+from cryotwin_nb.evaluation.differences import DensityDifference
 from cryotwin_nb.reconstruction.halves import expected_correlation
 
 _FEW = 5  # minimum number of images; a point with fewer is flagged
@@ -57,6 +59,10 @@ class PathwaySupport:
         decoders that keep the grey values of the images, and 1 where there are no images.
     voxel_size : float
         Voxel size of the maps, Å.
+    differences : tuple of DensityDifference
+        Regions that a decoded map shows but the images do not contain, or the reverse, by point.
+    blends : tuple of Blend
+        Points whose map is a blend of two others between which density moves, and whether it is a cross-fade.
     """
 
     latents: Tensor
@@ -75,6 +81,8 @@ class PathwaySupport:
     local_error: np.ndarray
     scale: np.ndarray
     voxel_size: float
+    differences: tuple[DensityDifference, ...] = ()
+    blends: tuple[Blend, ...] = ()
 
     @property
     def expected_fsc(self) -> np.ndarray:
@@ -90,6 +98,16 @@ class PathwaySupport:
     def flagged(self) -> tuple[int, ...]:
         """Indices of the points whose decoded map the images do not support, for any of the `reasons`."""
         return tuple(k for k in range(len(self.latents)) if self.reasons(k))
+
+    @property
+    def cross_fades(self) -> tuple[int, ...]:
+        """Indices of the points whose map is a blend of two others where the images show something else."""
+        return tuple(blend.point for blend in self.blends if blend.is_cross_fade)
+
+    @property
+    def undecided(self) -> tuple[int, ...]:
+        """Indices of the points whose map is a blend of two others, with too few images to decide."""
+        return tuple(blend.point for blend in self.blends if blend.undecided)
 
     def reasons(self, point: int) -> list[str]:
         """Return the reasons why a point is flagged, as text; empty if it is not flagged.
@@ -113,6 +131,11 @@ class PathwaySupport:
             coarse, fine = 1 / self.frequency[[shells[0], shells[-1]]]
             span = f"at {coarse:.3g} Å" if coarse == fine else f"from {coarse:.3g} to {fine:.3g} Å"
             reasons.append(f"detail {span} is not supported: the images contain {max(share, 0):.0%} of it")
+        reasons += [str(blend) for blend in self.blends if blend.point == point and blend.is_cross_fade]
+        differences = [difference for difference in self.differences if difference.point == point]
+        reasons += map(str, differences)
+        if any(difference.shown for difference in differences):
+            return reasons
         support, error = self.local_support[point], self.local_error[point]
         false = _short(support, error, _LOCAL_LIMIT)
         if false.any():
@@ -125,12 +148,16 @@ class PathwaySupport:
 
     def summary(self) -> str:
         """Return one line per point: number of images, resolution, and problems, if any."""
+        open_blends = {blend.point: f"; {blend}" for blend in self.blends if blend.undecided}
         lines = []
         for k, (count, resolution) in enumerate(zip(self.n_effective, self.resolution, strict=True)):
             reach = f"supported to {resolution:.3g} Å" if np.isfinite(resolution) else "no supported resolution"
-            lines.append(f"point {k}: {count:.0f} images, {reach}" + "".join(f"; {r}" for r in self.reasons(k)))
+            reasons = "".join(f"; {r}" for r in self.reasons(k))
+            lines.append(f"point {k}: {count:.0f} images, {reach}{reasons}{open_blends.get(k, '')}")
         flagged = ", ".join(map(str, self.flagged))
         verdict = f"Not supported by the images: {flagged}." if flagged else "The images support every decoded map."
+        if self.undecided:
+            verdict += f" Undecided whether cross-fades: {', '.join(map(str, self.undecided))}."
         return "\n".join([verdict, *lines])
 
     def __repr__(self) -> str:

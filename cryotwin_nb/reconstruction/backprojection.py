@@ -151,6 +151,12 @@ class NormalEquations:
         total = torch.zeros(len(self.imaging.ctf_power), dtype=torch.float64, device=lattice.device)
         return Agreement(*(total.index_add(0, shell, part.double()) for part in parts))
 
+    def misfit(self, volume: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the transform of a map (D, D, D), as local averages, and its misfit A^T (X - A M), both (V, 2)."""
+        self.close()
+        present = self.ball.from_volumes(volume[None] * self.ball.gridding.to(volume) ** 2)
+        return present, self.sums[:, :2] - present * self.sums[:, 2:]
+
     def local_agreement(self, volume: Tensor, mask: Tensor, width: float) -> tuple[Tensor, Tensor]:
         """Return the share of a map (D, D, D) supported by the images around each voxel, and its standard error.
 
@@ -160,13 +166,11 @@ class NormalEquations:
         """
         from scipy.ndimage import gaussian_filter  # slow to import, not needed to load a model
 
-        self.close()
+        present, misfit = self.misfit(volume)
         ball, shells = self.ball, len(self.imaging.ctf_power)
         shell = ball.shell.to(self.sums.device)
         root = shell_mean(self.sums[:, 2], shell, shells)[shell].clamp_min(1e-30).sqrt().float()[:, None]
-        present = ball.from_volumes(volume[None] * ball.gridding.to(volume) ** 2)  # as local averages
-        misfit = (self.sums[:, :2] - present * self.sums[:, 2:]) / root
-        parts = torch.stack([present * root, misfit], dim=2).flatten(1)  # real parts, then imaginary parts
+        parts = torch.stack([present * root, misfit / root], dim=2).flatten(1)  # real parts, then imaginary parts
         seen, missing = (ball.to_volumes(parts) * mask).cpu().numpy()
         change, scale = (gaussian_filter(seen * part, width, mode="constant") for part in (missing, seen))
         # The squared window is a narrower Gaussian; sums over voxels are 2 / scale^3 times sums over the lattice.

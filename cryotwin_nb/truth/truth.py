@@ -104,6 +104,18 @@ class Truth:
         make, place, _ = _KINDS[self.kind]
         return place(make(), coordinates)
 
+    def blocks(self, coordinates: np.ndarray | None = None) -> dict[str, Tensor]:
+        """Return the positions (J, 3) xyz of each block, Å from the centre of the box; "core" is the first one.
+
+        Parameters
+        ----------
+        coordinates : (q,) float, optional
+            Coordinates of the structure; by default the mean over the particles.
+        """
+        at = np.mean(self.coordinates, axis=0) if coordinates is None else np.asarray(coordinates)
+        positions, owners = self.structure(torch.as_tensor(at)[None])[0][0], _KINDS[self.kind][0]()["blocks"]
+        return {name: positions[owners == k] for k, name in enumerate(("core", *self.coordinate_names))}
+
     def save(self, path: str | os.PathLike) -> None:
         """Write a compressed .npz file, completely or not at all."""
         with atomic(path) as partial, open(partial, "wb") as file:
