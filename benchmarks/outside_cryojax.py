@@ -1,4 +1,4 @@
-"""Adenylate kinase imaged by cryojax: python benchmarks/outside_cryojax.py FOLDER [--n 12000].
+"""Adenylate kinase imaged by cryojax: python benchmarks/outside_cryojax.py FOLDER [--n 12000] [--seed 0] [--base].
 
 Runs in an environment of its own, which `outside.py` creates; it does not import this package.
 
@@ -51,8 +51,8 @@ def coordinates() -> tuple[np.ndarray, np.ndarray]:
 class Imaging:
     """Random structures, poses and CTF of n images, and their simulation by cryojax."""
 
-    def __init__(self, frames: np.ndarray, number: np.ndarray, n: int) -> None:
-        generator = np.random.default_rng(1)
+    def __init__(self, frames: np.ndarray, number: np.ndarray, n: int, seed: int = 0) -> None:
+        generator, self.seed = np.random.default_rng(1 + seed), seed
         last, kind = len(frames) - 1, generator.choice(3, n, p=(0.45, 0.30, 0.25))
         near = np.abs(generator.normal(0, 7, n))
         places = np.choose(kind, (near, last - near, generator.uniform(0, last, n)))
@@ -92,7 +92,7 @@ class Imaging:
         options = {"prefix": name, "output_folder": "stacks", "overwrite": True}
         data_set = spx.RelionParticleDataset(star, folder, mode="w", mrcfile_options=options)
         own = (jnp.asarray(self.frame), jnp.asarray(contrast, jnp.float32))
-        keys = jax.random.split(jax.random.key(5), len(contrast))
+        keys = jax.random.split(jax.random.key(5 + self.seed), len(contrast))
         spx.simulate_particle_stack(
             data_set,
             self.image,
@@ -137,14 +137,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--n", type=int, default=12_000, help="number of images, a multiple of 3")
+    parser.add_argument("--seed", type=int, default=0, help="seed of structures, poses, CTF and noise")
+    parser.add_argument("--base", action="store_true", help="write base.star only")
     args = parser.parse_args()
     (args.folder / "stacks").mkdir(parents=True, exist_ok=True)  # cryospax does not create it
     frames, number = coordinates()
-    imaging = Imaging(frames, number, args.n)
+    imaging = Imaging(frames, number, args.n, args.seed)
     noise = imaging.signal() / SNR**0.5
     imaging.write(args.folder, "base", np.ones(args.n), noise)
-    imaging.write(args.folder, "contrast", imaging.contrast, noise)
-    spoil_poses(args.folder)
+    if not args.base:
+        imaging.write(args.folder, "contrast", imaging.contrast, noise)
+        spoil_poses(args.folder)
     moved = np.sqrt(((frames - frames[0]) ** 2).sum(-1).mean(-1))
     truth = {"coordinate": (moved / moved[-1])[imaging.frame], "frame": imaging.frame, "contrast": imaging.contrast}
     np.savez_compressed(args.folder / "atoms.npz", frames=frames, number=number)

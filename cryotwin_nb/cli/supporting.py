@@ -79,6 +79,7 @@ def _support(options: argparse.Namespace) -> int:
             "effective_images": float(n),
             "resolution_angstrom": float(resolution) if math.isfinite(resolution) else None,
             "reasons": found.reasons(point),
+            "undecided": point in found.undecided,
         }
         for point, (n, resolution) in enumerate(zip(found.n_effective, found.resolution, strict=True))
     ]

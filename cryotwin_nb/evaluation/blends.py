@@ -21,7 +21,7 @@ _LEAST_WEIGHT = 0.1  # of either map; a map with less is a copy of the other one
 _LEAST_DISTANCE = 4.0  # between the two maps, standard errors of one image: beyond the kernels of both
 _CLOSE = 0.15  # maximum squared distance of a map from a blend, as a share of what a motion makes it
 _MOVED = 0.1  # minimum power of the lesser one of gains and losses, relative to the greater one
-_REFUSED = 0.25  # minimum squared difference between the images and a cross-fade, in the same unit
+_REFUSED = 0.3  # minimum squared difference between the images and a cross-fade, in the same unit
 _SIGNIFICANT = 5.0  # standard errors
 
 

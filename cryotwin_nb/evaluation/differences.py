@@ -17,8 +17,8 @@ from cryotwin_nb.reconstruction.halves import particle_mask
 WINDOW = 1 / 32
 """Standard deviation of the Gaussian windows, fraction of the box."""
 
-_LIMIT = 0.5  # minimum difference, as a share of the density shown or in the images, whichever is larger
-_FLOOR = 0.25  # density below this share of the maximum counts as this much, so that faint surroundings do not matter
+_LIMIT = 0.5  # minimum difference, as a share of the typical density of the particle
+_INSIDE = 0.25  # the typical density is the median of that above this share of the maximum
 _SIGNIFICANT = 6.0  # standard errors; a box has about 5,000 independent windows: 1e-5 false alarms per map
 _MOST = 3  # differences of each kind reported for one map
 
@@ -81,7 +81,7 @@ def find_differences(
     copies: float = 1.0,
     blocks: Blocks | None = None,
 ) -> list[DensityDifference]:
-    """Return the regions in which a map differs from the images by more than noise and by a considerable share.
+    """Return the regions in which a map differs from the images by more than noise and by half of the typical density.
 
     Parameters
     ----------
@@ -112,8 +112,8 @@ def find_differences(
     error *= copies**0.5
     seen = gaussian_filter(shown.cpu().numpy(), width, mode="constant")
     found = seen + lacking
-    most = np.maximum(np.maximum(seen, found), _FLOOR * found.max())
-    large = (np.abs(lacking) > _LIMIT * most) & (np.abs(lacking) > _SIGNIFICANT * error)
+    typical = float(np.median(found[found >= _INSIDE * found.max()]))
+    large = np.abs(lacking) > max(_LIMIT * typical, _SIGNIFICANT * error)
     differences = []
     for is_shown, region in ((True, large & (lacking < 0)), (False, large & (lacking > 0))):
         pieces, count = label(region)
@@ -123,7 +123,8 @@ def find_differences(
             weight, at = np.abs(lacking) * mask, np.argwhere(mask) - len(mask) // 2
             centre = (weight[mask] @ at)[::-1] / weight.sum() * voxel_size
             worst = np.unravel_index(weight.argmax(), weight.shape)
-            both = float(np.clip(min(seen[worst], found[worst]) / most[worst], 0, 1))
+            least, most = sorted((float(seen[worst]), float(found[worst])))
+            both = max(least, 0.0) / most
             strength = float(weight.max() / error)
             differences.append(
                 DensityDifference(point, is_shown, centre, both, strength, mask, *_nearest(centre, blocks))

@@ -122,7 +122,8 @@ def pathway_support(
     assesses detail finer than `resolution`. It does not detect a decoder that has fitted the noise of these images.
 
     `differences` compares both ways: the misfit of the images, solved for the density that the decoded map lacks, has
-    a known noise in each window. A difference is reported if it exceeds this noise and half of the density there. The
+    a known noise in each window. A difference is reported if it exceeds six standard errors of this noise and half of
+    the typical density of the particle. The
     map compared is the mean of the maps decoded for the images near the point, so their heterogeneity does not matter.
 
     `blends` lists the points whose map is a blend of two others of the path between which density moves. If the images

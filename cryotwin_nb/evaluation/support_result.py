@@ -102,12 +102,15 @@ class PathwaySupport:
     @property
     def cross_fades(self) -> tuple[int, ...]:
         """Indices of the points whose map is a blend of two others where the images show something else."""
-        return tuple(blend.point for blend in self.blends if blend.is_cross_fade)
+        return tuple(blend.point for blend in self.blends if blend.is_cross_fade and self._has_images(blend.point))
 
     @property
     def undecided(self) -> tuple[int, ...]:
         """Indices of the points whose map is a blend of two others, with too few images to decide."""
-        return tuple(blend.point for blend in self.blends if blend.undecided)
+        return tuple(blend.point for blend in self.blends if blend.undecided and self._has_images(blend.point))
+
+    def _has_images(self, point: int) -> bool:
+        return self.n_effective[point] >= _FEW and bool(np.isfinite(self.resolution[point]))
 
     def reasons(self, point: int) -> list[str]:
         """Return the reasons why a point is flagged, as text; empty if it is not flagged.
@@ -117,7 +120,7 @@ class PathwaySupport:
         point : int
             Index of the point on the path.
         """
-        if self.n_effective[point] < _FEW or not np.isfinite(self.resolution[point]):
+        if not self._has_images(point):
             return [f"hardly any images show a similar particle ({self.n_effective[point]:.0f})"]
         reasons = []
         if self.departure[point] > _DEPARTED * self.resolution[point]:
@@ -146,19 +149,30 @@ class PathwaySupport:
             reasons.append(f"density around {place} is not supported: the images contain {share:.0%} of it")
         return reasons
 
+    def findings(self, point: int) -> list[str]:
+        """Return the `reasons` of a point and whether it is undecided if it is a cross-fade, as text.
+
+        Parameters
+        ----------
+        point : int
+            Index of the point on the path.
+        """
+        return self.reasons(point) + [str(b) for b in self.blends if b.point == point and point in self.undecided]
+
+    @property
+    def verdict(self) -> str:
+        """Which points are flagged and which are undecided, as text."""
+        flagged, undecided = (", ".join(map(str, points)) for points in (self.flagged, self.undecided))
+        verdict = f"Not supported by the images: {flagged}." if flagged else "The images support every decoded map."
+        return f"{verdict} Undecided whether cross-fades: {undecided}." if undecided else verdict
+
     def summary(self) -> str:
-        """Return one line per point: number of images, resolution, and problems, if any."""
-        open_blends = {blend.point: f"; {blend}" for blend in self.blends if blend.undecided}
+        """Return the verdict, and one line per point: number of images, resolution, and problems, if any."""
         lines = []
         for k, (count, resolution) in enumerate(zip(self.n_effective, self.resolution, strict=True)):
             reach = f"supported to {resolution:.3g} Å" if np.isfinite(resolution) else "no supported resolution"
-            reasons = "".join(f"; {r}" for r in self.reasons(k))
-            lines.append(f"point {k}: {count:.0f} images, {reach}{reasons}{open_blends.get(k, '')}")
-        flagged = ", ".join(map(str, self.flagged))
-        verdict = f"Not supported by the images: {flagged}." if flagged else "The images support every decoded map."
-        if self.undecided:
-            verdict += f" Undecided whether cross-fades: {', '.join(map(str, self.undecided))}."
-        return "\n".join([verdict, *lines])
+            lines.append("; ".join([f"point {k}: {count:.0f} images, {reach}", *self.findings(k)]))
+        return "\n".join([self.verdict, *lines])
 
     def __repr__(self) -> str:
         return f"<{self.summary()}>"

@@ -45,6 +45,13 @@ def profile_svg(profile: PathProfile, step: int, support: Any = None) -> str:
     return f'<svg viewBox="{box}" style="{style}" class="cryotwin-profile">{"".join(parts)}</svg>'
 
 
+def support_lines(support: Any, step: int) -> list[str]:
+    """Return what the support by images found, on the path and at a step, as text; empty if it has no `findings`."""
+    if not hasattr(support, "findings"):
+        return []
+    return [support.verdict, *(f"step {step}: {finding}" for finding in support.findings(step))]
+
+
 def _density(here: np.ndarray, across: np.ndarray, profile: PathProfile, step: int) -> list[str]:
     """Draw the log density with a dot at each step, and its axis on the left."""
     value, at = -profile.energy, profile.step_position

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from importlib.metadata import version
@@ -97,9 +98,16 @@ def _write_support(file: Path, support: Any) -> None:
     """Write a table of the support by images at each step, if it was computed."""
     if support is None:
         return
-    rows = [f"{k},{r:.6g},{n:.6g}\n" for k, (r, n) in enumerate(zip(support.resolution, support.n_effective))]
-    with atomic(file) as partial:
-        partial.write_text("step,resolution_angstrom,effective_images\n" + "".join(rows))
+    columns: dict[str, list] = {
+        "resolution_angstrom": [f"{r:.6g}" for r in support.resolution],
+        "effective_images": [f"{n:.6g}" for n in support.n_effective],
+    }
+    if hasattr(support, "findings"):
+        columns["findings"] = ["; ".join(support.findings(step)) for step in range(len(support.resolution))]
+    with atomic(file) as partial, open(partial, "w", newline="", encoding="utf-8") as table:
+        rows = csv.writer(table, lineterminator="\n")
+        rows.writerow(["step", *columns])
+        rows.writerows([step, *row] for step, row in enumerate(zip(*columns.values(), strict=True)))
 
 
 def write_snapshot(folder: str | os.PathLike, step: int, png: bytes) -> Path:

@@ -12,7 +12,7 @@ from cryotwin_nb.errors import InputError
 from cryotwin_nb.explorer.controls import Controls
 from cryotwin_nb.explorer.maps import MapViewer
 from cryotwin_nb.explorer.planes import Colouring, Plane, colouring, shown_rows
-from cryotwin_nb.explorer.profile import profile_svg
+from cryotwin_nb.explorer.profile import profile_svg, support_lines
 from cryotwin_nb.explorer.stars import StarPicker
 from cryotwin_nb.explorer.still import Still
 from cryotwin_nb.explorer.view import View
@@ -142,7 +142,8 @@ class Screen:
         if self.answer is not None:
             step = self._controls.step.value
             drawing = profile_svg(self.answer.profile, step, self.answer.support)
-            self._controls.profile.value = f"{drawing}<div>{html.escape(self.answer.barrier)}</div>"
+            lines = [self.answer.barrier, *support_lines(self.answer.support, step)]
+            self._controls.profile.value = drawing + "".join(f"<div>{html.escape(line)}</div>" for line in lines)
 
     def _show_contour(self) -> None:
         if self.answer is not None:

@@ -14,4 +14,4 @@ from .pictures import central_slices as central_slices, map_montage as map_monta
 from .pictures import particle_gallery as particle_gallery, scale_bar as scale_bar
 from .rendering import contour_level as contour_level, render_surface as render_surface, view_from as view_from
 from .style import STYLE as STYLE
-from .support import path_support as path_support
+from .support import density_differences as density_differences, path_support as path_support

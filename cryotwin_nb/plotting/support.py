@@ -1,4 +1,4 @@
-"""Figure that shows how well the images support the maps of a pathway."""
+"""Figures that show how well the images support the maps of a pathway, and where they differ."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from cryotwin_nb.plotting.style import COLOURS, GREY, HALO, styled
 if TYPE_CHECKING:
     from cryotwin_nb.evaluation.support_result import PathwaySupport
 
+_MOST = 6  # differences drawn, the most significant ones
 _VAGUE = 0.2  # standard error above which a share is not shown
 
 
@@ -91,3 +92,43 @@ def _shares(figure: FigureBase, panel: Axes, support: PathwaySupport, points: np
     panel.text(1, 1.02, note, transform=panel.transAxes, ha="right", size=8, color=GREY)
     bar = figure.colorbar(image, ax=panel, pad=0.01, fraction=0.04, extend="max")
     bar.set_label("share of the decoded\namplitude in the images")
+
+
+@styled
+def density_differences(support: PathwaySupport, *, figure: FigureBase | None = None) -> FigureBase:
+    """Show where decoded maps differ from the images: a section of the map of the images through each difference.
+
+    Density that the decoded map shows but the images do not contain is outlined in orange, and density that the images
+    contain but the map does not show in blue; a cross marks the centre. Up to six differences are drawn, the most
+    significant ones.
+
+    Parameters
+    ----------
+    support : PathwaySupport
+        Result of `pathway_support`.
+    figure : Figure or SubFigure, optional
+        Figure to draw into; by default a new one.
+    """
+    chosen = sorted(support.differences, key=lambda difference: -difference.significance)[:_MOST]
+    columns = max(1, min(3, len(chosen)))
+    rows = max(1, -(-len(chosen) // columns))
+    figure = plt.figure(figsize=(2.8 * columns, 3.1 * rows)) if figure is None else figure
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel in panels[len(chosen) :]:
+        panel.axis("off")
+    if not chosen:
+        panels[0].text(0.5, 0.5, "no differences", ha="center", va="center", color=GREY)
+    for panel, difference in zip(panels, chosen, strict=False):
+        volume, size = support.maps[difference.point], len(difference.mask)
+        x, y, z = difference.centre
+        section = int(np.clip(round(z / support.voxel_size) + size // 2, 0, size - 1))
+        edge = support.voxel_size * (np.array([0, size]) - size // 2 - 0.5)
+        panel.imshow(volume[section], cmap="gray", origin="lower", extent=(*edge, *edge))
+        axis = support.voxel_size * (np.arange(size) - size // 2)
+        outline = difference.mask.max(0).astype(float)  # of the whole region, in projection
+        panel.contour(axis, axis, outline, [0.5], colors=COLOURS[1] if difference.shown else COLOURS[0])
+        panel.plot(x, y, "+", ms=9, mew=2, color=COLOURS[1] if difference.shown else COLOURS[0])
+        kind = "not in the images" if difference.shown else "not shown"
+        panel.set_title(f"point {difference.point}, z {z:+.0f} Å: {kind}")
+        panel.set(xlabel="x (Å)", ylabel="y (Å)")
+    return figure
