@@ -33,8 +33,8 @@ CORE = "name CA and (resid 1:29 or resid 60:121 or resid 160:214)"
 ANGLES = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
 
 
-def coordinates() -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions (98, m, 3) of the heavy atoms, Å, and their atomic numbers (m,)."""
+def coordinates() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the positions (98, m, 3) of the heavy atoms, Å, their atomic numbers (m,) and their residues (m,)."""
     universe = MDAnalysis.Universe(PSF, DCD)
     heavy, core = universe.select_atoms("not name H*"), universe.select_atoms(CORE)
     frames, first = [], None
@@ -45,7 +45,8 @@ def coordinates() -> tuple[np.ndarray, np.ndarray]:
         frames.append((heavy.positions - centre) @ rotation.T)
     found = np.array(frames, np.float32)
     number = {12: 6, 14: 7, 16: 8, 32: 16}  # of the rounded mass
-    return found - found.mean((0, 1)), np.array([number[m] for m in np.round(heavy.masses).astype(int)])
+    numbers = np.array([number[m] for m in np.round(heavy.masses).astype(int)])
+    return found - found.mean((0, 1)), numbers, heavy.resids
 
 
 class Imaging:
@@ -141,7 +142,7 @@ def main() -> None:
     parser.add_argument("--base", action="store_true", help="write base.star only")
     args = parser.parse_args()
     (args.folder / "stacks").mkdir(parents=True, exist_ok=True)  # cryospax does not create it
-    frames, number = coordinates()
+    frames, number, residue = coordinates()
     imaging = Imaging(frames, number, args.n, args.seed)
     noise = imaging.signal() / SNR**0.5
     imaging.write(args.folder, "base", np.ones(args.n), noise)
@@ -150,7 +151,7 @@ def main() -> None:
         spoil_poses(args.folder)
     moved = np.sqrt(((frames - frames[0]) ** 2).sum(-1).mean(-1))
     truth = {"coordinate": (moved / moved[-1])[imaging.frame], "frame": imaging.frame, "contrast": imaging.contrast}
-    np.savez_compressed(args.folder / "atoms.npz", frames=frames, number=number)
+    np.savez_compressed(args.folder / "atoms.npz", frames=frames, number=number, residue=residue)
     np.savez_compressed(args.folder / "truth.npz", **truth)
 
 

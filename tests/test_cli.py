@@ -408,6 +408,7 @@ def test_routes_and_support_from_the_shell(far_apart, run, tmp_path, capsys):
     arguments = ["support", model, f"{run[0] / 'p.star'}", "--contrast", "dark", "--path", f"{tmp_path / 'path'}"]
     assert main([*arguments, "--json", "--output", f"{tmp_path / 'support.json'}"]) == 0
     told = json.loads(capsys.readouterr().out)
+    assert all(point["undecided"] in (True, False) for point in told["points"])
     assert len(told["points"]) == 4 and told == json.loads((tmp_path / "support.json").read_text())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -25,7 +26,7 @@ from cryotwin_nb.explorer import job, maps, planes, search
 from cryotwin_nb.explorer.figure import draw_view
 from cryotwin_nb.explorer.job import Job, Stopped
 from cryotwin_nb.explorer.request import PathRequest, fingerprint
-from cryotwin_nb.explorer.saving import write_snapshot
+from cryotwin_nb.explorer.saving import _write_support, write_snapshot
 from cryotwin_nb.explorer.search import path_title
 from cryotwin_nb.formats.mrc import read_map
 from cryotwin_nb.formats.mrc_writing import map_bytes
@@ -393,6 +394,32 @@ def test_support_is_exported_and_does_not_outlive_its_path(supported, tmp_path):
     np.testing.assert_allclose(table["effective_images"], supported.support.n_effective)
     supported.compute().export(tmp_path)
     assert not (tmp_path / "support.csv").exists()
+
+
+class Findings(Support):
+    """Stand-in with findings in words."""
+
+    verdict = "Not supported by the images: 1."
+
+    def findings(self, point):
+        return ["density is missing, at x", "cross-fade"] if point == 1 else []
+
+
+def test_findings_of_the_support_are_shown_and_exported_in_the_same_words(supported, tmp_path):
+    supported.controls.n_steps.value = 4
+    supported._search.support = lambda path: Findings(np.full(5, 20.0), np.full(5, 100.0))
+    supported.choose(0, 2).compute()
+    supported.controls.support.click()
+    wait_for(lambda: supported.support is not None)
+    supported.step = 1
+    assert "Not supported by the images: 1." in supported.controls.profile.value
+    assert "step 1: density is missing, at x" in supported.controls.profile.value
+    supported.step = 2
+    assert "density is missing" not in supported.controls.profile.value
+    _write_support(tmp_path / "support.csv", supported.support)
+    with open(tmp_path / "support.csv", newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert [row["findings"] for row in table] == ["", "density is missing, at x; cross-fade", "", "", ""]
 
 
 def test_support_can_be_stopped_and_what_is_no_support_is_refused_in_words(supported):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 
+from cryotwin_nb.evaluation.differences import DensityDifference
 from cryotwin_nb.evaluation.support_result import PathwaySupport
-from cryotwin_nb.plotting import path_support
+from cryotwin_nb.plotting import COLOURS, density_differences, path_support
 
 matplotlib.use("agg")
 
@@ -86,3 +89,23 @@ def test_a_share_is_flagged_only_where_it_lies_beyond_its_noise():
     for error, flagged in ((0.2, (1, 2)), (0.05, (0, 1, 2))):
         given.local_error[0, 8, 8, 8] = error
         assert given.flagged == flagged
+
+
+def test_differences_are_outlined_at_their_place():
+    given, mask = support(), np.zeros((16, 16, 16), dtype=bool)
+    mask[6:9, 10:13, 2:5] = True  # zyx
+    centre = 10.0 * (np.array([3, 11, 7]) - 8)  # xyz
+    missing = DensityDifference(1, False, centre, 0.1, 20.0, mask)
+    added = replace(missing, point=0, shown=True, significance=30.0)
+    first, second = density_differences(replace(given, differences=(missing, added))).axes[:2]
+    assert first.get_title() == "point 0, z -10 Å: not in the images" and "point 1" in second.get_title()
+    np.testing.assert_allclose(second.lines[0].get_xydata(), [centre[:2]])
+    outline = np.concatenate([path.vertices for path in second.collections[0].get_paths()])
+    np.testing.assert_allclose(outline.mean(0), centre[:2], atol=5)
+    assert first.lines[0].get_color() == COLOURS[1] and second.lines[0].get_color() == COLOURS[0]
+
+
+def test_without_differences_the_figure_states_it():
+    figure = plt.figure()
+    assert density_differences(support(), figure=figure) is figure
+    assert [text.get_text() for text in figure.axes[0].texts] == ["no differences"]

@@ -22,7 +22,8 @@ _LEAST_DISTANCE = 4.0  # between the two maps, standard errors of one image: bey
 _CLOSE = 0.15  # maximum squared distance of a map from a blend, as a share of what a motion makes it
 _MOVED = 0.1  # minimum power of the lesser one of gains and losses, relative to the greater one
 _REFUSED = 0.3  # minimum squared difference between the images and a cross-fade, in the same unit
-_SIGNIFICANT = 5.0  # standard errors
+_SIGNIFICANT = 5.0  # standard errors above 0 of the difference of a cross-fade
+_CONFIDENT = 2.0  # standard errors below `_REFUSED` of the difference of a map that the images show
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Blend:
     @property
     def undecided(self) -> bool:
         """Whether there are too few images to decide."""
-        return not self.is_cross_fade and self.error * _SIGNIFICANT > _REFUSED
+        return not self.is_cross_fade and self.difference + _CONFIDENT * self.error > _REFUSED
 
     def __str__(self) -> str:
         maps = f"a blend of maps {self.first} and {self.last} ({1 - self.weight:.0%} and {self.weight:.0%})"

@@ -137,7 +137,7 @@ class PathwaySupport:
         reasons += [str(blend) for blend in self.blends if blend.point == point and blend.is_cross_fade]
         differences = [difference for difference in self.differences if difference.point == point]
         reasons += map(str, differences)
-        if any(difference.shown for difference in differences):
+        if differences:  # the share of a neighbouring region also falls if density is missing
             return reasons
         support, error = self.local_support[point], self.local_error[point]
         false = _short(support, error, _LOCAL_LIMIT)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from cryotwin_nb.plotting.style import COLOURS, GREY, HALO, styled
+from cryotwin_nb.plotting.style import COLOURS, GREY, HALO, as_numpy, styled
 
 if TYPE_CHECKING:
     from cryotwin_nb.evaluation.support_result import PathwaySupport
@@ -119,7 +119,7 @@ def density_differences(support: PathwaySupport, *, figure: FigureBase | None = 
     if not chosen:
         panels[0].text(0.5, 0.5, "no differences", ha="center", va="center", color=GREY)
     for panel, difference in zip(panels, chosen, strict=False):
-        volume, size = support.maps[difference.point], len(difference.mask)
+        volume, size = as_numpy(support.maps[difference.point]), len(difference.mask)
         x, y, z = difference.centre
         section = int(np.clip(round(z / support.voxel_size) + size // 2, 0, size - 1))
         edge = support.voxel_size * (np.array([0, size]) - size // 2 - 0.5)
