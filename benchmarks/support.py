@@ -353,7 +353,9 @@ def found_on(found: ct.PathwaySupport) -> dict[str, Any]:
     return {
         "verdict": found.verdict,
         "differences": [str(d) for d in found.differences],
-        "blends": [[b.point, b.first, b.last, round(b.difference, 3), round(b.error, 3)] for b in found.blends],
+        "blends: point, of, and, squared difference in se of an image": [
+            [b.point, b.first, b.last, round(b.difference * b.motion, 1)] for b in found.blends if b.error < np.inf
+        ],
         "flagged": {k: found.reasons(k) for k in found.flagged},
     }
 

@@ -193,7 +193,8 @@ def test_a_block_that_is_only_gained_is_not_a_motion(particles):
     gained = torch.stack([core, (core + base) / 2, base])
     exchanged = torch.stack([other, (other + base) / 2, base])
     assert find_blend(1, gained, seen(gained)) is None
-    assert find_blend(1, exchanged, seen(exchanged)) == (0, 2, pytest.approx(0.5, rel=1e-4))
+    found = find_blend(1, exchanged, seen(exchanged))
+    assert (found.first, found.last) == (0, 2) and found.weight == pytest.approx(0.5, rel=1e-4)
     assert find_blend(0, exchanged, seen(exchanged)) is None, "an end has nothing on one side"
     assert find_blend(1, exchanged, seen(exchanged) * 1e-12) is None, "no image distinguishes the ends"
 
@@ -248,8 +249,15 @@ def test_texts_of_findings_round_and_name():
     assert str(there) == expected
     near = replace(there, block="LID", block_distance=2.4).place
     assert near == "x -11, y +5, z +0 Å from the centre, 2 Å from LID"
-    blend = Blend(2, 0, 5, 0.3, 0.1, 0.01)
+
+
+def test_a_cross_fade_is_significant_considerable_and_noticed_by_an_image():
+    blend = Blend(2, 0, 5, weight=0.3, motion=30.0, difference=0.1, error=0.01)
     assert not blend.is_cross_fade and not blend.undecided
-    assert replace(blend, difference=0.35).is_cross_fade and replace(blend, error=0.11).undecided
-    near = replace(blend, difference=0.35, error=0.08)
+    assert replace(blend, difference=0.25).is_cross_fade
+    assert replace(blend, error=0.06).undecided
+    near = replace(blend, difference=0.25, error=0.06)
     assert not near.is_cross_fade and near.undecided, "not significant"
+    small = replace(blend, difference=0.3, motion=10.0)
+    assert not small.is_cross_fade and not small.undecided, "1.7 standard errors of an image"
+    assert replace(small, motion=15.0).is_cross_fade

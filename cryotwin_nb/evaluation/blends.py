@@ -6,7 +6,7 @@ shows a blend, the images near its point decide between the two.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,11 +17,12 @@ from cryotwin_nb.reconstruction.backprojection import NormalEquations
 from cryotwin_nb.reconstruction.halves import Pair, particle_mask
 
 _WINDOW = 1 / 16  # standard deviation of the Gaussian windows that find where two maps differ, fraction of the box
-_LEAST_WEIGHT = 0.1  # of either map; a map with less is a copy of the other one
+_LEAST_WEIGHT = 0.15  # of either map; a map with less is nearly the other one
 _LEAST_DISTANCE = 4.0  # between the two maps, standard errors of one image: beyond the kernels of both
 _CLOSE = 0.15  # maximum squared distance of a map from a blend, as a share of what a motion makes it
 _MOVED = 0.1  # minimum power of the lesser one of gains and losses, relative to the greater one
-_REFUSED = 0.3  # minimum squared difference between the images and a cross-fade, in the same unit
+_REFUSED = 0.2  # minimum squared difference between the images and a cross-fade, in the same unit
+_NOTICED = 4.0  # minimum of the same, squared standard errors of one image: smaller ones do not change its latent
 _SIGNIFICANT = 5.0  # standard errors above 0 of the difference of a cross-fade
 _CONFIDENT = 2.0  # standard errors below `_REFUSED` of the difference of a map that the images show
 
@@ -38,9 +39,12 @@ class Blend:
         Points, before and after it, whose maps are blended.
     weight : float
         Weight of the map of `last`; the map of `first` has the rest.
+    motion : float
+        weight (1 - weight) |A (M_last - M_first)|^2 of an average image: about the squared distance of the intermediate
+        of a rigid domain from the blend, in squared standard errors of one image.
     difference : float
-        Squared difference between the images and the blend where the two maps differ, in units of
-        weight (1 - weight) |A (M_last - M_first)|^2: 0 if the images show the blend, about 1 if a rigid domain moves.
+        Squared difference between the images and the blend where the two maps differ, in units of `motion`: 0 if the
+        images show the blend, about 1 if a rigid domain moves.
     error : float
         Standard error of `difference`.
     """
@@ -49,18 +53,23 @@ class Blend:
     first: int
     last: int
     weight: float
+    motion: float
     difference: float
     error: float
 
     @property
     def is_cross_fade(self) -> bool:
         """Whether the images show something else than the blend."""
-        return self.difference > max(_REFUSED, _SIGNIFICANT * self.error)
+        return self.difference > max(self._least, _SIGNIFICANT * self.error)
 
     @property
     def undecided(self) -> bool:
         """Whether there are too few images to decide."""
-        return not self.is_cross_fade and self.difference + _CONFIDENT * self.error > _REFUSED
+        return not self.is_cross_fade and self.difference + _CONFIDENT * self.error > self._least
+
+    @property
+    def _least(self) -> float:
+        return max(_REFUSED, _NOTICED / self.motion)
 
     def __str__(self) -> str:
         maps = f"a blend of maps {self.first} and {self.last} ({1 - self.weight:.0%} and {self.weight:.0%})"
@@ -71,8 +80,8 @@ class Blend:
         return f"this map is {maps}, as the images show"
 
 
-def find_blend(point: int, maps: Tensor, gram: np.ndarray) -> tuple[int, int, float] | None:
-    """Return the two maps of which a map is a blend, and the weight of the second; None if it is no blend.
+def find_blend(point: int, maps: Tensor, products: np.ndarray) -> Blend | None:
+    """Return the two maps of which a map is a blend, before images are compared; None if it is no blend.
 
     Among several pairs, the most different one is returned. Pairs that differ only by density that one of them has in
     addition are left out: between them nothing moves, and a blend is a partial occupancy.
@@ -83,8 +92,8 @@ def find_blend(point: int, maps: Tensor, gram: np.ndarray) -> tuple[int, int, fl
         Index of the map.
     maps : (m, D, D, D)
         Maps of the path.
-    gram : (m, m) float64
-        Inner products of the maps as seen by an image.
+    products : (m, m) float64
+        Inner products of the maps as an average image shows them, in units of its noise.
 
     Notes
     -----
@@ -94,15 +103,16 @@ def find_blend(point: int, maps: Tensor, gram: np.ndarray) -> tuple[int, int, fl
     found = []
     for i in range(point):
         for j in range(point + 1, len(maps)):
-            square = gram[i, i] + gram[j, j] - 2 * gram[i, j]
+            square = products[i, i] + products[j, j] - 2 * products[i, j]
             if square < _LEAST_DISTANCE**2:
                 continue
-            weight = (gram[point, j] - gram[point, i] - gram[i, j] + gram[i, i]) / square
-            rest = gram[point, point] + gram[i, i] - 2 * gram[point, i] - weight**2 * square
+            weight = (products[point, j] - products[point, i] - products[i, j] + products[i, i]) / square
+            rest = products[point, point] + products[i, i] - 2 * products[point, i] - weight**2 * square
+            motion = weight * (1 - weight) * square
             inside = _LEAST_WEIGHT <= weight <= 1 - _LEAST_WEIGHT
-            if inside and rest < _CLOSE * weight * (1 - weight) * square and _moves(maps[j] - maps[i]):
-                found.append((square, i, j, float(weight)))
-    return max(found)[1:] if found else None
+            if inside and rest < _CLOSE * motion and _moves(maps[j] - maps[i]):
+                found.append((square, Blend(point, i, j, float(weight), float(motion), 0.0, float("inf"))))
+    return max(found, key=lambda pair: pair[0])[1] if found else None
 
 
 def _moves(change: Tensor) -> bool:
@@ -114,16 +124,12 @@ def _moves(change: Tensor) -> bool:
     return bool(min(gain, loss) > _MOVED * max(gain, loss))
 
 
-def compare_blend(
-    point: int, blend: tuple[int, int, float], pair: Pair, shown: Tensor, change: Tensor, copies: float = 1.0
-) -> Blend:
-    """Return how much the images near a point differ from the blend that its map is.
+def compare_blend(blend: Blend, pair: Pair, shown: Tensor, change: Tensor, copies: float = 1.0) -> Blend:
+    """Return a blend with the difference between the images near its point and its map.
 
     Parameters
     ----------
-    point : int
-        Index of the map.
-    blend : (int, int, float)
+    blend : Blend
         Result of `find_blend`.
     pair : Pair
         Normal equations of the two half-sets of images.
@@ -141,7 +147,7 @@ def compare_blend(
     """
     from scipy.ndimage import gaussian_filter  # slow to import, not needed to load a model
 
-    mask, weight = particle_mask(pair.first.imaging), blend[2]
+    mask, weight = particle_mask(pair.first.imaging), blend.weight
     change = change * mask
     where = gaussian_filter(change.abs().cpu().numpy(), _WINDOW * len(change))
     region = torch.as_tensor(gaussian_filter((where > 0.1 * where.max()).astype(np.float32), 1.0)).to(mask) * mask
@@ -154,8 +160,8 @@ def compare_blend(
         first, second = (equations.misfit(moved)[0] * equations.sums[:, 2:] for equations in (own, other))
         expected += _products(other, _solved(own, first, moved, region), second)[0]
     if not expected:  # no images in one of the half-sets
-        return Blend(point, *blend, 0.0, float("inf"))
-    return Blend(point, *blend, found / expected, copies**0.5 * error / expected)
+        return blend
+    return replace(blend, difference=found / expected, error=copies**0.5 * error / expected)
 
 
 def _solved(equations: NormalEquations, misfit: Tensor, moved: Tensor, region: Tensor) -> Tensor:

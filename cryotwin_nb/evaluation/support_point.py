@@ -47,8 +47,8 @@ def compare_point(
     blend = find_blend(point, path.maps, path.products)
     blends: tuple[Blend, ...] = ()
     if blend is not None:
-        change = (path.maps[blend[1]] - path.maps[blend[0]]).to(mask)
-        blends = (compare_blend(point, blend, pair, scale * average, scale * change, copies),)
+        change = (path.maps[blend.last] - path.maps[blend.first]).to(mask)
+        blends = (compare_blend(blend, pair, scale * average, scale * change, copies),)
     _, curve, volume = solve_pair(pair, power, voxel_size, copies)
     to_decoded = fsc(volume, np.sign(scale) * path.maps[point] * mask.cpu(), voxel_size)
     equations = pair.first  # after merging: the equations of all images
