@@ -56,9 +56,9 @@ class PathwayExplorer(widgets.VBox):
     evidence : optional
         Evidence for transitions, used by the method "All routes"; see `find_routes`. By default the latents.
     support : callable, optional
-        Function of a path that returns the support by images at its K+1 points: `resolution` (K+1,) of half maps at
-        FSC 0.143, Å, and `n_effective` (K+1,), the effective number of images. A button calls this function,
-        for example `lambda path: ct.pathway_support(model, particles, path)`.
+        Function of a path that returns the support by images at its K+1 points, as `pathway_support` does: `resolution`
+        (K+1,), Å, `n_effective` (K+1,) and, optionally, `verdict` and `findings`. A button calls this function, for
+        example `lambda path: ct.pathway_support(model, particles, path)`.
 
     Attributes
     ----------
