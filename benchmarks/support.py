@@ -1,11 +1,13 @@
-"""Support of decoded maps by the images, compared with the truth: python benchmarks/support.py [--adk FOLDER].
+"""Support of decoded maps by the images, compared with the truth: python benchmarks/support.py [--adk F] [--glua3 F].
 
 Uses the stored model of assembly-small, at the states and at the midpoints of simulated edges and of edges without a
 route; adds false detail to its maps; and measures the run time of 12 points with 10,000 images of 64^2.
 
 Density that is missing or added, and cross-fades: on simulated hinges, on which no threshold was chosen, and with --adk
 on adenylate kinase imaged by cryojax (`outside_cryojax.py`), simulated into FOLDER for ten seeds unless it is there;
---python names the Python of an environment with cryojax. Writes benchmarks/results/support.json and support.png.
+--python names the Python of an environment with cryojax. --glua3 is the folder of a GluA3 dimer imaged by RELION, with
+its models, written by `outside.py`; no threshold was chosen on it. Writes benchmarks/results/support.json and
+support.png.
 """
 
 from __future__ import annotations
@@ -259,6 +261,8 @@ def missing_and_added_hinge() -> list[dict[str, Any]]:
 
 def judged(found: ct.PathwaySupport) -> str:
     """Return what the support of a path of three maps calls the middle one."""
+    if any("hardly any images" in reason for reason in found.reasons(1)):
+        return "hardly any images"
     return "cross-fade" if 1 in found.cross_fades else "undecided" if 1 in found.undecided else "passed"
 
 
@@ -349,6 +353,42 @@ def own_paths(sets: list[AdK]) -> dict[str, Any]:
     return results
 
 
+def glua3(folder: Path) -> dict[str, Any]:
+    """Return the same on a dimer of GluA3: cross-fades in maps given as arrays, and the paths of trained models."""
+    from outside import OutsideSet, states_of
+
+    own = OutsideSet.read(folder, "particles")
+    last, maps, cases, results = len(own.maps) - 1, torch.as_tensor(own.maps), {}, {}
+    for frame in (last // 4, last // 2):
+        blend = torch.lerp(maps[0], maps[last], frame / last)
+        points = np.array([[0.0], [frame], [last]]) / last
+        for n in (10, 20, 40, 130, 1500):
+            order = [np.argsort(np.abs(own.frame - f), kind="stable")[:n] for f in (0, frame, last)]
+            rows = np.unique(np.concatenate(order))
+            for name, middle in (("blend", blend), ("true", maps[frame])):
+                given = {"maps": torch.stack([maps[0], middle, maps[last]]), "latents": own.frame[rows, None] / last}
+                found = ct.pathway_support(None, own.particles[rows], points, **given)
+                cases[f"frame {frame}, {n} images, {name}"] = judged(found)
+    for dimension in ("auto", 2, 4, 8):
+        model = ct.CryoTwin.load(folder / f"particles-32-d-{dimension}.safetensors")
+        z = model.embed(own.particles)
+        states = states_of(model, z, own)
+        path = ct.max_flux(model.prior, states[0]["state"], states[-1]["state"])
+        found = ct.pathway_support(model, own.particles, path, latents=z)
+        # of both with the mean of the true maps of the nearest images
+        nearest = [own.frame[np.argsort(((z - point) ** 2).sum(1))[:50]] for point in path.latents]
+        true = [maps[frames].mean(0) for frames in nearest]
+        fsc = [
+            [round(ct.fsc(volume, t, found.voxel_size).area, 3) for volume, t in zip(volumes, true, strict=True)]
+            for volumes in (found.maps, model.volumes(path.latents))
+        ]
+        results[f"d = {dimension}"] = found_on(found) | {
+            "FSC of the images' maps": fsc[0],
+            "FSC of decoded maps": fsc[1],
+        }
+    return {"given as arrays": cases, "paths": results}
+
+
 def found_on(found: ct.PathwaySupport) -> dict[str, Any]:
     return {
         "verdict": found.verdict,
@@ -363,6 +403,7 @@ def found_on(found: ct.PathwaySupport) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--adk", type=Path, help="folder of the sets of adenylate kinase, one folder per seed")
+    parser.add_argument("--glua3", type=Path, help="folder of the set glua3 of outside.py")
     parser.add_argument("--python", default="python", help="Python of an environment with cryojax")
     args = parser.parse_args()
     sets = [AdK(args.adk / str(seed), args.python, seed) for seed in range(1, 11)] if args.adk else []
@@ -376,6 +417,7 @@ def main() -> None:
         "hinge": cross_fades_hinge(range(10)),
     }
     results["own paths"] = own_paths(sets[:3])
+    results["glua3"] = glua3(args.glua3) if args.glua3 else {}
     write_results("support", results)
     print(results)
 
