@@ -256,6 +256,7 @@ def test_a_cross_fade_is_significant_considerable_and_noticed_by_an_image():
     assert not blend.is_cross_fade and not blend.undecided
     assert replace(blend, difference=0.25).is_cross_fade
     assert replace(blend, error=0.06).undecided
+    assert replace(blend, difference=-0.2, error=0.12).undecided, "negative by chance"
     near = replace(blend, difference=0.25, error=0.06)
     assert not near.is_cross_fade and near.undecided, "not significant"
     small = replace(blend, difference=0.3, motion=10.0)

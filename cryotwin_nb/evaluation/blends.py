@@ -65,7 +65,7 @@ class Blend:
     @property
     def undecided(self) -> bool:
         """Whether there are too few images to decide."""
-        return not self.is_cross_fade and self.difference + _CONFIDENT * self.error > self._least
+        return not self.is_cross_fade and max(self.difference, 0) + _CONFIDENT * self.error > self._least
 
     @property
     def _least(self) -> float:
