@@ -98,7 +98,7 @@ def test_differences_are_outlined_at_their_place():
     missing = DensityDifference(1, False, centre, 0.1, 20.0, mask)
     added = replace(missing, point=0, shown=True, significance=30.0)
     first, second = density_differences(replace(given, differences=(missing, added))).axes[:2]
-    assert first.get_title() == "point 0, z -10 Å: not in the images" and "point 1" in second.get_title()
+    assert first.get_title() == "point 0, z -10 Å\nnot in the images" and "point 1" in second.get_title()
     np.testing.assert_allclose(second.lines[0].get_xydata(), [centre[:2]])
     outline = np.concatenate([path.vertices for path in second.collections[0].get_paths()])
     np.testing.assert_allclose(outline.mean(0), centre[:2], atol=5)

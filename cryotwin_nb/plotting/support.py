@@ -129,6 +129,6 @@ def density_differences(support: PathwaySupport, *, figure: FigureBase | None = 
         panel.contour(axis, axis, outline, [0.5], colors=COLOURS[1] if difference.shown else COLOURS[0])
         panel.plot(x, y, "+", ms=9, mew=2, color=COLOURS[1] if difference.shown else COLOURS[0])
         kind = "not in the images" if difference.shown else "not shown"
-        panel.set_title(f"point {difference.point}, z {z:+.0f} Å: {kind}")
+        panel.set_title(f"point {difference.point}, z {z:+.0f} Å\n{kind}")
         panel.set(xlabel="x (Å)", ylabel="y (Å)")
     return figure
