@@ -239,7 +239,7 @@ def test_defaults_are_the_papers_where_it_has_them_and_otherwise_as_documented()
         ct.find_routes: dict(max_routes=8, n_steps=11, least_share=0.02, n_draws=100, least_frequency=0.9),
         ct.warm_start: dict(epochs=12, batch_size=16, learning_rate=1e-3, seed=0),
         ct.prepare: dict(dtype=None, whiten=None, for_relion=False, resume=True, box_size=None),
-        ct.first_look: dict(n_images=2000, seed=0),
+        ct.first_look: dict(n_images=5000, resolution=None, seed=0),
         ct.plotting.write_movie: dict(sigma=2.0, frames_per_second=8, n_between=2, turn=0.0, reference="first"),
         ct.write_pathway: dict(sigma=3.0, level=None, box_size=None),
         ct.GaussianMixture.fit: dict(n_components=100, select=True, strength=2.0, n_init=8, max_iter=300, tol=1e-5),

@@ -176,7 +176,7 @@ def first_look_page(look: FirstLook, title: str = "First look") -> Page:
 
     Examples
     --------
-    >>> ct.plotting.first_look_page(look).save("look.html")
+    >>> ct.plotting.first_look_page(ct.first_look(particles)).save("look.html")
     """
     picture = BytesIO()
     figure = first_look(look)
