@@ -33,6 +33,8 @@ class History:
         Number of images from which the spectrum is estimated.
     n_components : int or None
         Number of components in the final mixture.
+    junk : list of int
+        Components of the states that look like junk, for `find_states`; empty if the images have not been judged.
     """
 
     distortion: list[float] = field(default_factory=list)
@@ -49,6 +51,7 @@ class History:
     gain_errors: list[float] = field(default_factory=list)
     n_examined: int = 0
     n_components: int | None = None
+    junk: list[int] = field(default_factory=list)
 
     @property
     def spectrum(self) -> Spectrum:

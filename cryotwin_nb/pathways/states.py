@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -38,6 +39,9 @@ class State:
         Sum of the weights of these components.
     log_prob : float
         Log density at `latent`.
+    junk : bool
+        Whether the state looks like junk: another particle, for example. Only set if the images have been judged
+        (`outlier_scores`).
     """
 
     name: str
@@ -45,6 +49,12 @@ class State:
     components: tuple[int, ...]
     mass: float
     log_prob: float
+    junk: bool = False
+
+    @property
+    def title(self) -> str:
+        """Name of the state for lists and menus."""
+        return f"{self.name} (looks like junk)" if self.junk else self.name
 
 
 @guarded()
@@ -54,6 +64,7 @@ def find_states(
     least_mass: float = 0.0,
     landscape: Landscape | None = None,
     latents: Tensor | np.ndarray | None = None,
+    junk: Collection[int] = (),
 ) -> list[State]:
     """Return the states of a density, in order of decreasing mass.
 
@@ -76,6 +87,9 @@ def find_states(
         log density at a maximum fitted to N latents has an error: in d live axes, about d / (2 sqrt(N - d)) nats. And
         a clump of particles on the straight line between two larger states is only a state if there are significantly
         fewer particles at the saddle.
+    junk : collection of int
+        Components that look like junk: `model.history.junk`, or `OutlierScores.junk_components`. States that consist
+        mainly of these are marked.
 
     Returns
     -------
@@ -116,7 +130,9 @@ def find_states(
         states.append(State("", latent, components, mass, float(prior.log_prob(latent[None]))))
     states = _occupied(prior, states, points)
     states = sorted((s for s in states if s.mass >= least_mass), key=lambda s: -s.mass)
-    return [State(f"S{i + 1}", s.latent, s.components, s.mass, s.log_prob) for i, s in enumerate(states)]
+    bad = np.isin(np.arange(prior.n_components), list(junk)) * prior.weights.numpy()
+    marks = [bool(bad[list(s.components)].sum() > s.mass / 2) for s in states]
+    return [replace(s, name=f"S{i + 1}", junk=mark) for i, (s, mark) in enumerate(zip(states, marks, strict=True))]
 
 
 def _occupied(prior: GaussianMixture, states: list[State], points: Tensor | None) -> list[State]:
