@@ -1,9 +1,9 @@
 """Junk among good images: python benchmarks/junk.py [--sets adk ...] [--cases both ...] [--seeds 3] [--folder F].
 
-Images of AdK and GluA3 from `outside.py`, which must be in the folder, and of `assembly`. A share of them is replaced by
-junk of the same grey values and noise (`junk_images`): "recurring", another molecule of the same mass (8 %); "mixed",
-noise, two particles, random poses and carbon edges (2 % each); "both". In "rare", 2 % of the images are a true state
-that lacks a domain, and in "conformation" a true conformation has 2 % of the images; both also contain all junk.
+Images of AdK and GluA3 from `outside.py`, which must be in the folder, and of `assembly`. A share of them is replaced
+by junk of the same grey values and noise (`junk_images`): "recurring", another molecule of the same mass (8 %);
+"mixed", noise, two particles, random poses and carbon edges (2 % each); "both". In "rare", 2 % of the images are a true
+state that lacks a domain, and in "conformation" a true conformation has 2 %; both also contain all junk.
 
 Each set is trained with the defaults and judged with `outlier_scores`. AUC: area under the ROC curve against good
 images; `earlier` is the score before (residual and correlation), `density` the negative log prior density. The cut is

@@ -47,9 +47,12 @@ def states(options: argparse.Namespace) -> int:
     from cryotwin_nb.pathways import find_states
 
     prior = (model := load_model(options)).prior
-    found = find_states(prior, **values_of(options, _state_options()))
-    listed: list[dict[str, Any]] = [{"name": s.name, "mass": s.mass, "components": list(s.components)} for s in found]
+    found = find_states(prior, **values_of(options, _state_options()), junk=model.history.junk)
+    listed: list[dict[str, Any]] = [
+        {"name": s.name, "mass": s.mass, "components": list(s.components), "looks_like_junk": s.junk} for s in found
+    ]
     lines = [f"state {s.name:4s}  mass {s.mass:6.1%}  {len(s.components)} components" for s in found]
+    lines = [f"{line}  looks like junk" if s.junk else line for line, s in zip(lines, found, strict=True)]
     for i, counts in enumerate(counts_of(options, model, found)):
         listed[i] |= counts
         lines[i] += f"  {counts['particles']} particles, {counts['set_aside']} set aside"
@@ -67,7 +70,7 @@ def states(options: argparse.Namespace) -> int:
 def _state_options() -> list[Option]:
     from cryotwin_nb.pathways import find_states
 
-    return options_of(find_states, skip=("prior", "landscape"))
+    return options_of(find_states, skip=("prior", "landscape", "junk"))
 
 
 def add_pathway(parser: argparse.ArgumentParser) -> None:
@@ -113,7 +116,7 @@ def _pathway(options: argparse.Namespace) -> int:
     from cryotwin_nb.pathways import max_flux, ridgeline, ridgeline_chain
 
     model = load_model(options)
-    start, end = ends_of(model.prior, options)
+    start, end = ends_of(model, options)
     earlier = written_earlier(options.output)
     images = images_of(options, model, lambda particles: check_outputs(options, earlier, options.output, particles))
     given = values_of(options, _path_options())
@@ -172,10 +175,10 @@ def _routes(options: argparse.Namespace) -> int:
     import torch
 
     from cryotwin_nb.exchange.export import written_earlier
-    from cryotwin_nb.pathways import find_routes
+    from cryotwin_nb.pathways import find_routes, find_states
 
     model = load_model(options)
-    start, end = ends_of(model.prior, options)
+    start, end = ends_of(model, options)
     folders = options.output.glob("route_*") if options.output else ()
     earlier = [file for folder in folders for file in written_earlier(folder)]
 
@@ -190,11 +193,13 @@ def _routes(options: argparse.Namespace) -> int:
         given["groups"] = images.groups
     found = find_routes(model.prior, start, end, evidence=evidence, progress=True, **given)
     barriers = [images.barrier_of(route, model.prior) for route in found]
+    titles = {s.name: s.title for s in find_states(model.prior, junk=model.history.junk)}
     listed: list[dict[str, Any]] = [
         {
             "share": route.share,
             "share_interval": list(route.share_interval) if route.frequency > 0 else None,
             "states": [s.name for s in route.states],
+            "looks_like_junk": [s.name for s in route.states if titles[s.name] != s.name],
             "barrier_nats": float(route.barrier),
             "measured_barrier": barrier.summary(),
         }
@@ -204,7 +209,9 @@ def _routes(options: argparse.Namespace) -> int:
     for entry, barrier in zip(listed, barriers, strict=True):
         low, high = entry["share_interval"] or (None, None)
         interval = "" if low is None else f" ({low:.0%}-{high:.0%})"
-        lines.append(f"{entry['share']:6.1%}{interval}  {' -> '.join(entry['states'])}  {barrier}")
+        lines.append(
+            f"{entry['share']:6.1%}{interval}  {' -> '.join(titles[name] for name in entry['states'])}  {barrier}"
+        )
     print_result(options, {"routes": listed}, "\n".join(lines) or "no route")
     if options.output:
         for number, (route, barrier) in enumerate(zip(found, barriers, strict=True), 1):

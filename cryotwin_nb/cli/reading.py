@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryotwin_nb.cli.options import Option, documented, options_of, values_of
-from cryotwin_nb.errors import InputError
+from cryotwin_nb.errors import InputError, warn_user
 from cryotwin_nb.formats.files import require_writable
 
 if TYPE_CHECKING:
@@ -167,13 +167,19 @@ def components_of(prior: GaussianMixture, name: str, labels: Path | None, where:
     return sorted(known[name], key=lambda c: -float(prior.weights[c]))
 
 
-def ends_of(prior: GaussianMixture, options: argparse.Namespace) -> tuple[int, int]:
-    """Return the component with the largest weight of each of the two states given as --start and --end."""
+def ends_of(model: CryoTwin, options: argparse.Namespace) -> tuple[int, int]:
+    """Return the component with the largest weight of each of the two states given as --start and --end.
+
+    A note names an end that looks like junk.
+    """
     if options.start is None or options.end is None:
         remedy = "Pass --start and --end; run `cryotwin states MODEL` to list the states."
         sentence = "A path requires two ends."
         raise InputError("--start, --end", "a missing start or end", "two states or components", remedy, sentence)
-    start, end = (components_of(prior, getattr(options, name), None, f"--{name}")[0] for name in ("start", "end"))
+    names = options.start, options.end
+    start, end = (components_of(model.prior, name, None, f"--{w}")[0] for name, w in zip(names, ("start", "end")))
+    if junk := [name for name, c in zip(names, (start, end), strict=True) if c in model.history.junk]:
+        warn_user(f"{' and '.join(junk)} looks like junk: `cryotwin states MODEL` lists the states.")
     return start, end
 
 

@@ -37,6 +37,7 @@ def add_select(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--latents", type=Path, help=LATENTS)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--state", help="a state (S1 is the largest), a component index, or a label from --labels")
+    which.add_argument("--good", action="store_true", help="all particles that do not look like junk; needs the images")
     which.add_argument("--near", type=Path, help=".npy file of points, such as the latents.npy of a pathway")
     every = "all states: --output is a folder that receives one file for each state, and states.star with class numbers"
     which.add_argument("--all-states", action="store_true", help=every)
@@ -75,6 +76,7 @@ def select(options: argparse.Namespace) -> int:
 
 
 def _select(options: argparse.Namespace) -> int:
+    from cryotwin_nb.evaluation import outlier_scores
     from cryotwin_nb.exchange import select_near, select_state, write_selection, write_states
     from cryotwin_nb.exchange.latents import matched
     from cryotwin_nb.exchange.latents_record import recorded_contrasts, recorded_status
@@ -82,6 +84,8 @@ def _select(options: argparse.Namespace) -> int:
     from cryotwin_nb.formats.origins import origin_of, record_of
     from cryotwin_nb.particles import image_quality
 
+    if options.good and options.latents is not None:
+        raise InputError("--good", "--latents", "images", "Omit --latents: junk is found in the images.")
     model = load_model(options)
     particles = read_particles(options, images=options.latents is None)
     output = options.output
@@ -111,13 +115,19 @@ def _select(options: argparse.Namespace) -> int:
         for path in write_states(output, particles, z, model.prior, least=options.least, **added):
             print(path)
         return DONE
-    if options.near is not None:
+    scores = None
+    if options.good:
+        scores = outlier_scores(model, particles, progress=True)
+        rows = scores.kept
+        print(*scores.describe(), sep="\n")
+    elif options.near is not None:
         rows = select_near(z, read_points(options.near), n=options.n, radius=options.radius)
     else:
         chosen = components_of(model.prior, options.state, options.labels, "--state")
         rows = select_state(z, model.prior, chosen, options.least)
     of_rows = None if fitted is None else fitted[:, rows]
-    columns = {} if output.suffix.lower() == ".pkl" else _columns(status[rows], of_rows)
+    columns = _columns(status[rows], of_rows) | ({} if scores is None else {"outlier_score": scores.score[rows]})
+    columns = {} if output.suffix.lower() == ".pkl" else columns
     write_selection(output, particles, rows, columns, **values_of(options, _writing()))
     _tell(status[rows])
     source = origin_of(output) or options.particles[0]

@@ -6,7 +6,7 @@ import argparse
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryotwin_nb.cli.options import Option, options_of, values_of
 from cryotwin_nb.cli.reading import (
@@ -21,6 +21,10 @@ from cryotwin_nb.cli.writing import REPLACED, add_wait, add_writing, owned
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.formats.files import require_suffix
 from cryotwin_nb.formats.origins import record_of
+
+if TYPE_CHECKING:
+    from cryotwin_nb.models.cryotwin import CryoTwin
+    from cryotwin_nb.particles.particles import Particles
 
 DONE = 0
 
@@ -142,6 +146,7 @@ def _train(options: argparse.Namespace, is_main: bool) -> None:
     latents = model.embed(particles, progress=True)
     if is_main:
         contrasts = contrasts_of(model, particles)
+        judged = _judged(model, particles)
         with file_set(options.output):
             model.save(model_file)
             save_latents(latents_file, latents, particles, fingerprint(model.state_dict()), model_file, contrasts)
@@ -150,7 +155,23 @@ def _train(options: argparse.Namespace, is_main: bool) -> None:
         if contrasts is not None and (means := contrasts.of_groups(particles.optics_group)):
             shown = ", ".join(f"{mean:.2f} in group {group}" for group, mean in means.items())
             print(f"The mean contrast differs between optics groups: {shown}. It is fitted for each image.")
-        print(f"{options.output}: {model.prior.n_components} components in {model.latent_dim} dimensions")
+        print(
+            f"{options.output}: {model.prior.n_components} components in {model.latent_dim} dimensions",
+            *judged,
+            sep="\n",
+        )
+
+
+def _judged(model: CryoTwin, particles: Particles) -> list[str]:
+    """Record in the model which states look like junk; return lines about them and about junk images, if any."""
+    from cryotwin_nb.evaluation import outlier_scores
+
+    if len(particles) < 2:
+        return []
+    scores = outlier_scores(model, particles, progress=True)
+    model.history.junk = scores.junk_components
+    lines = scores.describe()
+    return [*lines[1:], "to leave them out: `cryotwin select --good`, and train again"] if lines[1:] else []
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:

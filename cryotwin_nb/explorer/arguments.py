@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,10 +32,13 @@ def require_components(prior: GaussianMixture, start: int, end: int) -> None:
             raise InputError(name, f"component {component}", expected, "Hover over a star to see its component.")
 
 
-def names_and_labels(prior: GaussianMixture, z: Tensor, labels: Any) -> tuple[dict[int, str], Any]:
-    """Return the names of the components and, if given, the labels of the particles."""
+def names_and_labels(
+    prior: GaussianMixture, z: Tensor, labels: Any, junk: Collection[int] = ()
+) -> tuple[dict[int, str], Any]:
+    """Return the names of the components, with a mark for `junk`, and, if given, the labels of the particles."""
+    names = {}
     if isinstance(labels, Mapping):
-        return {int(c): str(name) for c, name in labels.items()}, None
-    if labels is None:
-        return {}, None
-    return label_components(prior, z, np.asarray(labels)), labels
+        names, labels = {int(c): str(name) for c, name in labels.items()}, None
+    elif labels is not None:
+        names = label_components(prior, z, np.asarray(labels))
+    return names | {c: f"{names.get(c, '')} (looks like junk)".strip() for c in junk}, labels

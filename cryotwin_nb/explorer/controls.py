@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import ipywidgets as widgets
@@ -46,12 +46,14 @@ class Controls:
         planes: list[str],
         columns: list[str],
         with_support: bool = False,
+        junk: Collection[int] = (),
     ) -> None:
         weights = prior.weights.tolist()
         heaviest = sorted(range(len(weights)), key=lambda c: -weights[c])
         stars = [(" ".join(filter(None, (str(c), names.get(c), f"({weights[c]:.1%})"))), c) for c in heaviest]
-        last = next((c for c in heaviest[1:] if names.get(c) != names.get(heaviest[0])), heaviest[-1])
-        self.start = _menu("Start", stars, "190px", value=heaviest[0])
+        ends = [c for c in heaviest if c not in junk] or heaviest
+        last = next((c for c in ends[1:] if names.get(c) != names.get(ends[0])), ends[-1])
+        self.start = _menu("Start", stars, "190px", value=ends[0])
         self.end = _menu("End", stars, "190px", value=last)
         self.swap = _button("", "exchange", "Swap start and end", "36px")
         self.method = _menu("Method", METHODS, "180px")

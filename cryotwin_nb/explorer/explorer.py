@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,8 @@ class PathwayExplorer(widgets.VBox):
         Function of a path that returns the support by images at its K+1 points, as `pathway_support` does: `resolution`
         (K+1,), Å, `n_effective` (K+1,) and, optionally, `verdict` and `findings`. A button calls this function, for
         example `lambda path: ct.pathway_support(model, particles, path)`.
+    junk : collection of int, optional
+        Components marked as junk: `model.history.junk`, or `OutlierScores.junk_components`.
 
     Attributes
     ----------
@@ -85,14 +87,19 @@ class PathwayExplorer(widgets.VBox):
         columns: Mapping[str, Any] | None = None,
         evidence: Any = None,
         support: Callable[[Pathway], Any] | None = None,
+        junk: Collection[int] = (),
     ) -> None:
         self.prior, self.voxel_size = prior.detach(), positive_voxel_size(voxel_size)
         self.latents = latents_of(prior, latents)
-        self._decode, self._evidence, self._ask_support = decode, evidence, support
-        self.names, labels = names_and_labels(self.prior, self.latents, labels)
+        self._decode, self._ask_support, self._evidence = (
+            decode,
+            support,
+            self.latents if evidence is None else evidence,
+        )
+        self.names, labels = names_and_labels(self.prior, self.latents, labels, junk)
         flat = planes(self.prior, self.latents, embedding, shown_rows(len(self.latents)))
         columns = to_colour_by(self.prior, self.latents, labels, particles, columns)
-        self.controls = Controls(self.prior, self.names, list(flat), list(columns), with_support=support is not None)
+        self.controls = Controls(self.prior, self.names, list(flat), list(columns), support is not None, junk)
         weights = self.prior.weights.cpu().numpy()
         self.screen = Screen(self.controls, flat, columns, weights, self.names, self.voxel_size)
         self._worker = Worker(self.controls)
@@ -194,10 +201,9 @@ class PathwayExplorer(widgets.VBox):
         """
         from cryotwin_nb.explorer.saving import write_exploration
 
-        request = self.controls.request if self._answer is None else self._answer.request
-        route = 0 if self._answer is None else self._answer.chosen
-        shown = self.controls.shown | {"route": route}
-        return write_exploration(folder, self.screen.view(), self.prior, request, shown)
+        answer, shown = self._answer, self.controls.shown
+        request, route = (self.controls.request, 0) if answer is None else (answer.request, answer.chosen)
+        return write_exploration(folder, self.screen.view(), self.prior, request, shown | {"route": route})
 
     @property
     def _answer(self) -> PathAnswer | None:
@@ -207,8 +213,7 @@ class PathwayExplorer(widgets.VBox):
     def _search(self) -> PathSearch:
         from cryotwin_nb.explorer.search import PathSearch
 
-        evidence = self.latents if self._evidence is None else self._evidence
-        return PathSearch(self.prior, self.latents, self._decode, evidence, self._ask_support)
+        return PathSearch(self.prior, self.latents, self._decode, self._evidence, self._ask_support)
 
     def _connect(self) -> None:
         c, stars = self.controls, self.screen.stars
@@ -233,8 +238,8 @@ class PathwayExplorer(widgets.VBox):
         search, answer = self._search, self._answer
         if answer is None:
             self.controls.show_message("Compute a path first.")
-            return
-        self._worker.run(lambda report: search.supported(answer, report), self.screen.show_support)
+        else:
+            self._worker.run(lambda report: search.supported(answer, report), self.screen.show_support)
 
     def _export_clicked(self) -> None:
         folder = self.controls.output if self._answer is None else self.controls.own_folder()
