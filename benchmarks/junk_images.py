@@ -130,7 +130,7 @@ def wrong_molecule(good: GoodSet, rng: np.random.Generator) -> tuple[np.ndarray,
     """Return another molecule, positions (1, J, 3), masses (1, J): four random ellipsoids as heavy and as wide."""
     size = good.structures.shape[1]
     own = rng.integers(0, 4, size)
-    centres, shape = rng.normal(size=(4, 3)), rng.uniform(0.3, 1.0, (4, 3))
+    centres, shape = 0.6 * rng.normal(size=(4, 3)), rng.uniform(0.4, 1.0, (4, 3))
     inside = rng.normal(size=(size, 3))
     inside *= (rng.random(size) ** (1 / 3) / np.linalg.norm(inside, axis=1))[:, None]
     positions = centres[own] + inside * shape[own]

@@ -1,4 +1,5 @@
 from .blends import Blend as Blend
+from .class_averages import ClassAverages as ClassAverages, class_averages as class_averages
 from .density import (
     held_out_log_likelihood as held_out_log_likelihood,
     kl_divergence as kl_divergence,

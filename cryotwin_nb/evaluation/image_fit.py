@@ -47,11 +47,12 @@ class ImageFit:
         self.templates, self.powers = slices.flatten(1).T.contiguous(), slices.square().sum(-1).T.contiguous()
 
     def measure(self, batch: ImageBatch) -> Tensor:
-        """Return six measures of a batch of images: (6, m) float32.
+        """Return seven measures of a batch of images: (7, m) float32.
 
         Residual, correlation and contrast are those of `OutlierScores`. The others: the lack of signal relative to its
-        standard error; the evidence for additional signal of the particle's power spectrum in the residual,
-        standardised for white noise; and the log-likelihood of the best pose minus that of the recorded one.
+        standard error; the evidence for more signal with the particle's power spectrum in the residual, standardised
+        for white noise; the log-likelihood ratio of a residual with as much signal as the particle and of white noise;
+        and the log-likelihood of the best pose minus that of the recorded one.
         """
         weights = self.model.imaging.multiplicity[1:]  # without the mean, which depends on the background level
         data, seen = batch.data[:, 1:], self.model.predict(batch, self.model.encode(batch)[0])[:, 1:]
@@ -63,9 +64,10 @@ class ImageFit:
         correlation = product / (power * energy).clamp_min(1e-20).sqrt()
         lack = (power - product) / (power + (self.spread * power).square()).clamp_min(1e-20).sqrt()
         added = batch.transfer[:, 1:].square() * self.power[1:]
-        gain = weights / 2 * added / (1 + added)  # derivative of the log-likelihood ratio of signal with this power
-        extra = (gain * (rest - 1)).sum(1) / (gain * added / (1 + added)).sum(1).clamp_min(1e-20).sqrt()
-        return torch.stack([residual, correlation, contrast, lack, extra, self._gain(batch, seen)])
+        gain = added / (1 + added)
+        extra = (weights / 2 * gain * (rest - 1)).sum(1) / (weights / 2 * gain.square()).sum(1).clamp_min(1e-20).sqrt()
+        ratio = (weights / 2 * (gain * rest - added.log1p())).sum(1)
+        return torch.stack([residual, correlation, contrast, lack, extra, ratio, self._gain(batch, seen)])
 
     def _gain(self, batch: ImageBatch, seen: Tensor) -> Tensor:
         """Return the log-likelihood (m,) of the average at the best pose minus that of `seen` at the recorded pose."""

@@ -21,8 +21,8 @@ from cryotwin_nb.particles.quality import image_quality
 from cryotwin_nb.particles.streaming import batches
 from cryotwin_nb.pathways.states import State, assign, find_states
 
-CUT = 3.5
-"""Score above which an image is junk by default: one good image in a few hundred."""
+CUT = 4.0
+"""Score above which an image is junk by default; few good images are, and few of a true state that the model misses."""
 _KINDS = ("lack of signal", "unexplained signal", "better fit at another pose", "in a state that looks like junk")
 
 
@@ -141,8 +141,10 @@ def outlier_scores(
     fit = ImageFit(model, z.median(0).values[None])
     images = batches(model.imaging, particles, batch_size, "outlier scores" if progress else None)
     measures = torch.cat([fit.measure(batch).cpu() for batch in images], dim=1).numpy()
-    residual, correlation, contrast, lack, extra, gain = measures
-    alone = np.stack([standardised(lack), standardised(extra), signed_root(gain - np.log(len(searched_poses())))])
+    residual, correlation, contrast, lack, extra, ratio, gain = measures
+    extra = standardised(extra)
+    extra = np.where(ratio > 0, extra, extra.clip(max=CUT))
+    alone = np.stack([standardised(lack), extra, signed_root(gain - np.log(len(searched_poses())))])
     aside = image_quality(particles).reasons
     good = alone.max(0) <= CUT
     good[list(aside)] = False

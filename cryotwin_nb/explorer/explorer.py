@@ -91,11 +91,7 @@ class PathwayExplorer(widgets.VBox):
     ) -> None:
         self.prior, self.voxel_size = prior.detach(), positive_voxel_size(voxel_size)
         self.latents = latents_of(prior, latents)
-        self._decode, self._ask_support, self._evidence = (
-            decode,
-            support,
-            self.latents if evidence is None else evidence,
-        )
+        self._decode, self._evidence, self._ask_support = decode, evidence, support
         self.names, labels = names_and_labels(self.prior, self.latents, labels, junk)
         flat = planes(self.prior, self.latents, embedding, shown_rows(len(self.latents)))
         columns = to_colour_by(self.prior, self.latents, labels, particles, columns)

@@ -82,7 +82,7 @@ class PathSearch:
         self, prior: GaussianMixture, latents: Tensor, decode: Decode, evidence: Any, support: Any = None
     ) -> None:
         self.prior, self.latents, self.decode = prior, latents, decode
-        self.evidence, self.support = evidence, support
+        self.evidence, self.support = latents if evidence is None else evidence, support
         self._landscape: Landscape | None = None
 
     def find(

@@ -1,3 +1,4 @@
+from .classes import class_averages as class_averages
 from .colours import COLOURS as COLOURS, DENSITY as DENSITY
 from .curves import confusion_table as confusion_table, density_along_path as density_along_path
 from .training import LivePlot as LivePlot
