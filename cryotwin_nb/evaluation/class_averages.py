@@ -125,7 +125,7 @@ def class_averages(
 
 
 def main_views(directions: np.ndarray, n: int) -> np.ndarray:
-    """Return up to n poses (V, 3, 3) float32 along directions (m, 3), apart from each other, with many others near them.
+    """Return up to n poses (V, 3, 3) float32 along directions (m, 3), apart from each other, with many others near
 
     The densest of 500 directions is taken first, then the densest of those that share no image with it, and so on.
     """
