@@ -83,6 +83,7 @@ def _select(options: argparse.Namespace) -> int:
     from cryotwin_nb.exchange.listing import listed_rows
     from cryotwin_nb.formats.origins import origin_of, record_of
     from cryotwin_nb.particles import image_quality
+    from cryotwin_nb.pathways import find_states
 
     if options.good and options.latents is not None:
         raise InputError("--good", "--latents", "images", "Omit --latents: junk is found in the images.")
@@ -112,8 +113,10 @@ def _select(options: argparse.Namespace) -> int:
     if options.all_states:
         _tell(status)
         added = {"flip_hand": options.flip_hand, "columns": _columns(status, fitted)}
-        for path in write_states(output, particles, z, model.prior, least=options.least, **added):
-            print(path)
+        states = find_states(model.prior, junk=model.history.junk)
+        marked = {state.name for state in states if state.junk}
+        for path in write_states(output, particles, z, model.prior, states, least=options.least, **added):
+            print(f"{path}  looks like junk" if path.stem in marked else path)
         return DONE
     scores = None
     if options.good:
