@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 import cryotwin_nb as ct
 from cryotwin_nb.cli.main import main
 from cryotwin_nb.evaluation.image_fit import searched_poses
-from cryotwin_nb.evaluation.junk_states import _halves, apart, shared_part
+from cryotwin_nb.evaluation.junk_states import _halves, apart, judged, shared_part
 from cryotwin_nb.evaluation.outliers import CUT, OutlierScores
 from cryotwin_nb.simulate.images import random_rotations
 
@@ -146,3 +146,18 @@ def test_stars_and_menus_mark_junk_and_do_not_start_there():
     assert "looks like junk" in titles[1] and "junk" not in titles[0] + titles[2]
     assert (explorer.controls.start.value, explorer.controls.end.value) == (0, 2)
     assert "looks like junk" in explorer.screen.stars.stars[1]["tip"]
+
+
+def test_a_rare_state_is_judged_by_its_good_images_alone(mixed, model):
+    """Most images there are noise, as in the middle of all latents; those that are not stay."""
+    good = np.flatnonzero(mixed[1] == 0)
+    own, alone = np.zeros(N + WRONG, np.int64), mixed[1] == 0
+    own[good[:160]] = 1
+    alone[good[50:160]] = False  # 110 images of noise, 50 others
+    states = ct.find_states(model.prior)[:2]
+    marked, reasons, foreign = judged(model, mixed[0], states, own, alone)
+    assert not any(s.junk for s in marked) and not any(reasons) and not foreign
+    alone[good[10:160]] = False
+    marked, reasons, foreign = judged(model, mixed[0], states, own, alone)
+    assert [s.junk for s in marked] == [False, True] and not foreign
+    assert reasons[1] == "150 of its 160 images are junk"

@@ -40,8 +40,11 @@ class _Halves(NamedTuple):
 
 def judged(
     model: CryoTwin, particles: Particles, states: list[State], own: np.ndarray, good: np.ndarray
-) -> tuple[list[State], list[str]]:
-    """Return states with `junk` set for those that look like junk, and the reason for each state, empty for the others.
+) -> tuple[list[State], list[str], list[int]]:
+    """Return the states with `junk` set for those that look like junk, reasons, and the states of other particles.
+
+    There is a reason for each state, empty unless it looks like junk. Noise has latents in the middle of all others,
+    where a rare state can be, so a state with enough good images is judged by these alone.
 
     Parameters
     ----------
@@ -55,22 +58,23 @@ def judged(
         Images that are not junk on their own; only these are reconstructed.
     """
     reasons = []
-    for i in range(len(states)):
-        n = int((own == i).sum())
-        bad = n - int(good[own == i].sum())
-        reasons.append(f"{bad} of its {n} images are junk" if bad > n / 2 else "")
     rows = [np.flatnonzero(good & (own == i)) for i in range(len(states))]
-    compared = [i for i, reason in enumerate(reasons) if not reason and len(rows[i]) >= _FEWEST]
+    for i, few in enumerate(rows):
+        bad = int((own == i).sum()) - len(few)
+        reasons.append(f"{bad} of its {bad + len(few)} images are junk" if len(few) < min(bad, _FEWEST) else "")
+    compared = [i for i in range(len(states)) if len(rows[i]) >= _FEWEST]
     maps = [_halves(reconstruct(particles[rows[i]], imaging=model.imaging)) for i in compared]
     radius = model.imaging.particle_radius / model.imaging.plane.box_size
     alike = np.eye(len(maps))
     for a in range(len(maps)):
         for b in range(a):
             alike[a, b] = alike[b, a] = shared_part(maps[a], maps[b], radius)
-    for a in apart(alike, np.array([len(rows[i]) for i in compared])):
+    foreign = apart(alike, np.array([len(rows[i]) for i in compared]))
+    for a in foreign:
         others = np.delete(alike[a], a)
         reasons[compared[a]] = f"no part of its map is found in other states (correlation {others.max():.2f} at most)"
-    return [replace(s, junk=bool(reason)) for s, reason in zip(states, reasons, strict=True)], reasons
+    marked = [replace(s, junk=bool(reason)) for s, reason in zip(states, reasons, strict=True)]
+    return marked, reasons, [compared[a] for a in foreign]
 
 
 def apart(alike: np.ndarray, sizes: np.ndarray) -> list[int]:

@@ -125,8 +125,9 @@ def outlier_scores(
     sqrt(2 |t|), with its sign: that of the best of m poses, less log m (the probability that m likelihood ratios of an
     image at its true pose exceed e^t is at most m e^-t), and that of the states that look like junk.
 
-    A state looks like junk if most of its images do, or if no part of its reconstructed map is found in the other
-    states; see `State.junk`. Nothing is removed: `describe` lists what is left out, and why.
+    A state looks like junk if no part of its reconstructed map is found in the other states; its images then are junk
+    too. It is also marked if it has hardly any image that is not junk alone. Nothing is removed: `describe` lists what
+    is left out, and why.
 
     Examples
     --------
@@ -159,8 +160,8 @@ def _judged_states(
     """Return the judged states, the reasons, and the score (n,) of each image for a state that looks like junk."""
     prior, points = model.prior, z.double()
     states = find_states(prior, latents=points)
-    states, reasons = judged(model, particles, states, assign(prior, states, points), good)
-    junk = [c for state in states if state.junk for c in state.components]
+    states, reasons, foreign = judged(model, particles, states, assign(prior, states, points), good)
+    junk = [c for i in foreign for c in states[i].components]
     share = prior.responsibilities(points)[:, junk].sum(1).clamp(1e-12, 1 - 1e-12).detach()
     return states, reasons, signed_root(share.logit().numpy())
 
