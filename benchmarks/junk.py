@@ -7,7 +7,7 @@ state that lacks a domain, and in "conformation" a true conformation has 2 %; bo
 
 Each set is trained with the defaults and judged with `outlier_scores`. AUC: area under the ROC curve against good
 images; `earlier` is the score before (residual and correlation), `density` the negative log prior density. The cut is
-the default. "both" is trained again on the images that are kept. No setting was chosen on GluA3.
+the default. "both" is trained again on the images that are kept. No number was chosen on GluA3.
 
 Writes benchmarks/results/junk.json.
 """
