@@ -39,7 +39,7 @@ class _Command(NamedTuple):
 COMMANDS = {
     "demo": _Command("demonstration", "run the complete workflow on simulated data and compare with the ground truth"),
     "prepare": _Command("preparing", "write a compact stack on a coarser grid, for training or for RELION"),
-    "look": _Command("preparing", "check poses, CTF and contrast, and reconstruct a coarse map"),
+    "look": _Command("looking", "judge poses, CTF, views and contents, and reconstruct a coarse map"),
     "train": _Command("training", "train a model on particle images"),
     "embed": _Command("training", "embed particle images with a model and write their latents"),
     "states": _Command("exploring", "list the states of a model and their masses"),

@@ -56,9 +56,8 @@ class PathwayExplorer(widgets.VBox):
     evidence : optional
         Evidence for transitions, used by the method "All routes"; see `find_routes`. By default the latents.
     support : callable, optional
-        Function of a path that returns the support by images at its K+1 points, as `pathway_support` does: `resolution`
-        (K+1,), Å, `n_effective` (K+1,) and, optionally, `verdict` and `findings`. A button calls this function, for
-        example `lambda path: ct.pathway_support(model, particles, path)`.
+        Function, called by a button, that returns the support of a path as `pathway_support` does: `resolution` (K+1,),
+        Å, `n_effective` (K+1,) and, optionally, `verdict` and `findings`.
     junk : collection of int, optional
         Components marked as junk: `model.history.junk`, or `OutlierScores.junk_components`.
 

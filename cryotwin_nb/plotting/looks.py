@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -164,7 +165,15 @@ class Page:
             partial.write_text(f"{head}{self.html}</html>\n", encoding="utf-8")
 
 
-def first_look_page(look: FirstLook, title: str = "First look") -> Page:
+class Section(NamedTuple):
+    """Part of a page: a heading, lines of text and a figure."""
+
+    title: str
+    lines: Sequence[str]
+    figure: Figure | None
+
+
+def first_look_page(look: FirstLook, title: str = "First look", sections: Sequence[Section] = ()) -> Page:
     """Return a page with the verdict, the findings, the figure and a table of the measurements.
 
     Parameters
@@ -173,24 +182,33 @@ def first_look_page(look: FirstLook, title: str = "First look") -> Page:
         Result of `first_look`.
     title : str
         Heading.
+    sections : sequence of Section
+        Further sections at the end.
 
     Examples
     --------
     >>> ct.plotting.first_look_page(ct.first_look(particles)).save("look.html")
     """
-    picture = BytesIO()
-    figure = first_look(look)
-    figure.savefig(picture, format="png", dpi=110, bbox_inches="tight")
-    plt.close(figure)
-    shown = base64.b64encode(picture.getvalue()).decode("ascii")
     findings = "".join(_card(finding) for finding in look.findings)
     rows = "".join(f"<tr><th>{escape(name)}<td>{escape(text)}" for name, text in look.table())
+    picture = _picture(first_look(look), "map, half-map correlation, views, resolution and alternatives")
     body = (
-        f"<h1>{escape(title)}</h1><p class=verdict>{escape(look.verdict)}</p>{findings}"
-        f'<img alt="map, half-map correlation, views, resolution and alternatives" src="data:image/png;base64,{shown}">'
-        f"<table>{rows}</table>"
+        f"<h1>{escape(title)}</h1><p class=verdict>{escape(look.verdict)}</p>{findings}{picture}<table>{rows}</table>"
     )
+    for section in sections:
+        lines = "".join(f"<p>{escape(line)}" for line in section.lines)
+        drawn = "" if section.figure is None else _picture(section.figure, section.title)
+        body += f"<h2>{escape(section.title)}</h2>{lines}{drawn}"
     return Page(f"<style>{_STYLE}</style><div class=cryotwin-look>{body}</div>", title)
+
+
+def _picture(figure: Figure, description: str) -> str:
+    """Return a figure as an element of a page, and close it."""
+    file = BytesIO()
+    figure.savefig(file, format="png", dpi=110, bbox_inches="tight")
+    plt.close(figure)
+    shown = base64.b64encode(file.getvalue()).decode("ascii")
+    return f'<img alt="{escape(description)}" src="data:image/png;base64,{shown}">'
 
 
 def _card(finding: Finding) -> str:
@@ -206,7 +224,7 @@ _STYLE = """
 .cryotwin-look small {font-weight: normal; opacity: .7} .cryotwin-look p {margin: .2rem 0}
 .cryotwin-look .verdict {font-size: 1.15rem; margin: .4rem 0 .8rem}
 .cryotwin-look section {border-left: 5px solid; padding: .2rem .8rem; margin: .6rem 0}
-.cryotwin-look img {width: 100%; background: white; margin: .8rem 0}
+.cryotwin-look img {max-width: 100%; background: white; margin: .8rem 0}
 .cryotwin-look table {border-collapse: collapse} .cryotwin-look tr {border-top: 1px solid #8884}
 .cryotwin-look th, .cryotwin-look td {text-align: left; padding: .25rem 1rem .25rem 0; vertical-align: top}
 """

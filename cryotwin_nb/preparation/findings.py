@@ -94,7 +94,7 @@ def contained(contents: Contents) -> Iterator[Finding]:
     if low > _JUNK:
         share = f"{100 * contents.junk:.1f} % of the images ({100 * low:.1f} to {100 * high:.1f} %)"
         evidence = f"{share} do not show the particle, or not at the recorded pose"
-        advice = "Train a model, rank the images by `outlier_scores`, and train again without the worst."
+        advice = "Train a model, look at its `outlier_scores`, and train again on `particles[scores.kept]`."
         yield Finding("junk among the images", evidence, advice, WARNING if low > _MUCH else NOTE)
 
 
