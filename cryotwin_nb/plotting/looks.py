@@ -223,7 +223,7 @@ _STYLE = """
 .cryotwin-look h1 {font-size: 1.3rem; margin: 0} .cryotwin-look h2 {font-size: 1rem; margin: 0}
 .cryotwin-look small {font-weight: normal; opacity: .7} .cryotwin-look p {margin: .2rem 0}
 .cryotwin-look .verdict {font-size: 1.15rem; margin: .4rem 0 .8rem}
-.cryotwin-look section {border-left: 5px solid; padding: .2rem .8rem; margin: .6rem 0}
+.cryotwin-look > h2 {margin-top: 1.4rem} .cryotwin-look section {border-left: 5px solid; padding: .2rem .8rem; margin: .6rem 0}
 .cryotwin-look img {max-width: 100%; background: white; margin: .8rem 0}
 .cryotwin-look table {border-collapse: collapse} .cryotwin-look tr {border-top: 1px solid #8884}
 .cryotwin-look th, .cryotwin-look td {text-align: left; padding: .25rem 1rem .25rem 0; vertical-align: top}

@@ -88,7 +88,8 @@ def inexact(errors: PoseErrors, radius: float, asked: float) -> Iterator[Finding
 def contained(contents: Contents) -> Iterator[Finding]:
     """Yield findings on what the images contain."""
     if contents.contrast_spread > _SPREAD:
-        evidence = f"the contrasts have a standard deviation of {100 * contents.contrast_spread:.0f} %"
+        evidence = f"the contrasts have a standard deviation of {100 * contents.contrast_spread:.0f} %, "
+        evidence += "with differences of mass that so few and noisy images do not resolve"
         yield Finding("contrast varies", evidence, "Nothing needs to be done: training fits the contrasts.", NOTE)
     low, high = contents.junk_interval
     if low > _JUNK:
