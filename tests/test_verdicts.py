@@ -98,7 +98,8 @@ def test_views_of_one_asymmetric_unit_are_recognised_and_expanded_views_are_even
     assert level == "warning" and found == f"poses look like those of a {name.split(' ')[0]} refinement"
     (finding,) = oriented(sampling_of(along(inside)), np.full(1000, 8.0), 7.2)
     assert f"--sym {name.split(' ')[0]}" in finding.advice
-    assert names(sampling_of(along(np.concatenate([inside @ g.T for g in operators])))) == []
+    beside = np.stack([inside @ g.T for g in operators], axis=1).reshape(-1, 3)  # copies of an image in adjacent rows
+    assert names(sampling_of(along(beside))) == []
 
 
 def test_part_of_an_asymmetric_unit_is_a_preferred_orientation(rng):
@@ -175,6 +176,8 @@ def test_pose_errors_are_named_where_they_cost_something():
     (finding,) = inexact(errors, 20.0, 3.6)
     assert finding.level == "warning" and "costs 20 to 26 % of the amplitude at 3.6 Å" in finding.evidence
     assert not list(inexact(errors, 20.0, 40.0))
+    (unsure,) = inexact(replace(errors, motion=1.0), 20.0, 3.6)
+    assert unsure.level == "note" and "parts move by 1 Å" in unsure.evidence
     assert not list(inexact(replace(errors, rotation_interval=(0.9, 2.7)), 20.0, 3.6))
 
 

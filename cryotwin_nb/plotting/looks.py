@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from PIL import Image
 
 from cryotwin_nb.formats.files import atomic
 from cryotwin_nb.plotting.curves import fsc_curves
@@ -204,9 +205,10 @@ def first_look_page(look: FirstLook, title: str = "First look", sections: Sequen
 
 def _picture(figure: Figure, description: str) -> str:
     """Return a figure as an element of a page, and close it."""
-    file = BytesIO()
-    figure.savefig(file, format="png", dpi=110, bbox_inches="tight")
+    drawn, file = BytesIO(), BytesIO()
+    figure.savefig(drawn, format="png", dpi=80, bbox_inches="tight")
     plt.close(figure)
+    Image.open(drawn).convert("RGB").quantize(256).save(file, "png", optimize=True)  # a third of the size
     shown = base64.b64encode(file.getvalue()).decode("ascii")
     return f'<img alt="{escape(description)}" src="data:image/png;base64,{shown}">'
 
@@ -223,7 +225,8 @@ _STYLE = """
 .cryotwin-look h1 {font-size: 1.3rem; margin: 0} .cryotwin-look h2 {font-size: 1rem; margin: 0}
 .cryotwin-look small {font-weight: normal; opacity: .7} .cryotwin-look p {margin: .2rem 0}
 .cryotwin-look .verdict {font-size: 1.15rem; margin: .4rem 0 .8rem}
-.cryotwin-look > h2 {margin-top: 1.4rem} .cryotwin-look section {border-left: 5px solid; padding: .2rem .8rem; margin: .6rem 0}
+.cryotwin-look > h2 {margin-top: 1.4rem}
+.cryotwin-look section {border-left: 5px solid; padding: .2rem .8rem; margin: .6rem 0}
 .cryotwin-look img {max-width: 100%; background: white; margin: .8rem 0}
 .cryotwin-look table {border-collapse: collapse} .cryotwin-look tr {border-top: 1px solid #8884}
 .cryotwin-look th, .cryotwin-look td {text-align: left; padding: .25rem 1rem .25rem 0; vertical-align: top}

@@ -76,8 +76,15 @@ def inexact(errors: PoseErrors, radius: float, asked: float) -> Iterator[Finding
     low, high = errors.rotation_interval
     turned = [lost(radians(end) * radius * 2**0.5 / 3) for end in (low, high)]  # a third of the square for each axis
     if low > _DEGREES and turned[0] > _LOST:
-        evidence = f"typical error {errors.rotation:.1f}° ({low:.1f} to {high:.1f}°), apart from motions"
-        yield Finding("rotations are inexact", f"{evidence}, {cost(*turned)}", advice, WARNING)
+        evidence = (
+            f"typical error {errors.rotation:.1f}° ({low:.1f} to {high:.1f}°), apart from motions, {cost(*turned)}"
+        )
+        if radians(low) * radius * (2 / 3) ** 0.5 > errors.motion:
+            yield Finding("rotations are inexact", evidence, advice, WARNING)
+        else:
+            other = f"parts move by {errors.motion:.2g} Å in ways that principal directions do not show"
+            evidence += f"; but {other}, so that it may be more of this motion"
+            yield Finding("rotations may be inexact", evidence, advice, NOTE)
     low, high = errors.shift_interval
     moved = [lost(low), lost(high)]
     if moved[0] > _LOST:

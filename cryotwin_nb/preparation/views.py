@@ -14,9 +14,9 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 _AXES = 1000  # directions at which the sampling is evaluated
-_MOST = 20_000  # views examined
+_MOST, _TESTED = 20_000, 4000  # views examined, and those of them compared with their copies by symmetry
 _WIDTH, _COUNT = 0.04, 20  # largest sine of the angle between a direction and its planes; planes per direction, if even
-_EMPTY = 0.05  # sampling, relative to even views, below which a direction is unmeasured
+EMPTY = 0.05  # sampling, relative to even views, below which a direction is unmeasured
 _CONE = 0.85  # share of the unmeasured directions within a double cone of their area for them to be called one
 _PER_CELL = 20  # expanded views per cell when their evenness is tested
 _NEAR = 8  # expected views near a view that is confined to an asymmetric unit
@@ -116,16 +116,16 @@ def sampling_of(rotations: np.ndarray) -> ViewSampling:
     rotations : (n, 3, 3)
         Poses.
     """
-    views = np.asarray(
-        rotations[np.linspace(0, len(rotations) - 1, min(len(rotations), _MOST)).astype(int), :, 2], float
-    )
+    # at random: every k-th row of a symmetry-expanded set can have the same symmetry operation
+    rows = np.random.default_rng(0).permutation(len(rotations))[:_MOST]
+    views = np.asarray(rotations[rows, :, 2], dtype=np.float64)
     views = views / np.linalg.norm(views, axis=1, keepdims=True)
     width = min(max(_WIDTH, _COUNT / len(views)), 0.3)
     directions = hemisphere(_AXES)
     sampling = slices_through(directions, views, width)
     harmonic = 1 / (1 / np.maximum(sampling, 0.5 / (width * len(views)))).mean()
     chance = 1 - 1 / (width * len(views))  # of even views
-    empty = sampling < _EMPTY
+    empty = sampling < EMPTY
     axis, is_belt, within, share, expected = _gathering(views)
     cone = None
     if empty.mean() > 0:
@@ -145,7 +145,7 @@ def sampling_of(rotations: np.ndarray) -> ViewSampling:
         expected=expected,
         is_belt=is_belt,
         cone=cone,
-        group=asymmetric_unit(views),
+        group=asymmetric_unit(views[:_TESTED]),
     )
 
 
