@@ -221,7 +221,8 @@ def trains(inputs: Path, folder: Path, model: str) -> None:
         trained.prior = ready.prior
 
     arguments = [f"{inputs / 'raw.star'}", *DARK, "--latent-dim", "2", "--n-components", "2", "--device", "cpu"]
-    with mock.patch("cryotwin_nb.training.fit", fit), ready_latents(prior().sample(N, seed=len(model))):
+    unjudged = mock.patch("cryotwin_nb.cli.training._judged", return_value=[])  # uses threads, as embedding does
+    with unjudged, mock.patch("cryotwin_nb.training.fit", fit), ready_latents(prior().sample(N, seed=len(model))):
         command("train", *arguments, "--output", f"{folder}")
 
 

@@ -36,7 +36,10 @@ def settings() -> list[str]:
     for module in pkgutil.walk_packages(ct.__path__, "cryotwin_nb."):
         if module.name.endswith("__main__"):
             continue
-        for name, value in vars(importlib.import_module(module.name)).items():
+        own = importlib.import_module(module.name)
+        for name, value in vars(own).items():
+            if name in getattr(own, "__all__", ()) and own.__name__ == own.__package__:
+                continue  # loaded from one of its modules when first used
             if name != "TYPE_CHECKING" and name.strip("_").isupper() and isinstance(value, (int, float, tuple, dict)):
                 lines += describe(f"{module.name}.{name}", value)
     return sorted(line for line in lines if " at 0x" not in line and "<" not in line)

@@ -14,7 +14,7 @@ import torch
 
 import cryotwin_nb as ct
 from cryotwin_nb import demo
-from cryotwin_nb.cli import demonstration, exploring, preparing, reading, supporting, training
+from cryotwin_nb.cli import demonstration, exploring, looking, preparing, reading, supporting, training
 from cryotwin_nb.cli import main as commands
 from cryotwin_nb.cli.main import main
 from cryotwin_nb.cli.options import Option
@@ -222,7 +222,7 @@ def passing() -> list[tuple[str, str, Option]]:
         ),
         ("train", "cryotwin_nb.training.TrainingConfig.__init__", training.training_options()),
         ("prepare", "cryotwin_nb.preparation.prepare", preparing._preparing()),
-        ("look", "cryotwin_nb.preparation.first_look", preparing._looking()),
+        ("look", "cryotwin_nb.preparation.first_look", looking._looking()),
         ("embed", f"{MODEL}.embed", training._embedding()),
         ("states", "cryotwin_nb.pathways.find_states", exploring._state_options()),
         ("routes", "cryotwin_nb.pathways.find_routes", exploring._route_options()),

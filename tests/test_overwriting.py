@@ -64,7 +64,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_an_earlier_output_is_refused_before_any_work(name, work, monkeypatch, capsys):
     words, files = COMMANDS[name]
-    for work_of in ("cli.preparing.read_particles", "cli.training.read_particles", "cli.exploring.load_model",
+    for work_of in ("cli.looking.read_particles", "cli.training.read_particles", "cli.exploring.load_model",
                     "cli.selecting.load_model", "cli.supporting.load_model", "cli.training.load_model",
                     "preparation.grids.read_on_one_grid", "demo.run"):  # fmt: skip
         monkeypatch.setattr(f"cryotwin_nb.{work_of}", lambda *_, **__: pytest.fail("the work has begun"))

@@ -21,6 +21,7 @@ from cryotwin_nb.preparation.changes import (
 )
 from cryotwin_nb.preparation.findings import Finding
 from cryotwin_nb.preparation.hypotheses import Assumption, Sample, without_ctf
+from cryotwin_nb.reconstruction.eigenvolumes import Eigenvolumes
 from cryotwin_nb.reconstruction.pose_errors import PoseErrors, pose_errors, quick_subspace
 
 _CERTAIN = 6.0  # number of standard errors by which an alternative must predict better
@@ -180,8 +181,8 @@ class Alternatives:
         return changed < 0.99 * size and errors_of(self.sample, state, self.seed).shift > _OTHER_UNIT * size
 
 
-def errors_of(sample: Sample, state: Assumption, seed: int) -> PoseErrors:
-    """Return the typical errors of the poses of an assumption, estimated from some of the images."""
+def errors_of(sample: Sample, state: Assumption, seed: int, found: Eigenvolumes | None = None) -> PoseErrors:
+    """Return the typical errors of the poses of an assumption, from some of the images and the principal directions."""
     batches = sample.batches(state, _FOR_POSES)
-    found = quick_subspace(sample.imaging, batches, sample.mask, seed)
+    found = quick_subspace(sample.imaging, batches, sample.mask, seed) if found is None else found
     return pose_errors(sample.imaging, batches, found, sample.particles.pixel_size, seed)

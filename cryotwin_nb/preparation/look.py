@@ -92,10 +92,10 @@ def first_look(
         directional = _directional(particles, sample, curve, sampling, seed)
         bar.update()
         if not findings:
-            errors = errors_of(sample, stated, seed)
-            bar.update()
             batches = sample.batches(stated)
             structures = quick_subspace(sample.imaging, batches, sample.mask, seed)
+            bar.update()
+            errors = errors_of(sample, stated, seed, structures)
             bar.update()
             contrast, error, coordinates = estimates(structures, sample.imaging, batches)
             junk, interval, spread = junk_share(contrast, error)
