@@ -210,8 +210,6 @@ def _picture(figure: Figure, description: str) -> str:
     plt.close(figure)
     few = Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)  # a third of the size
     few.save(file, "png", optimize=True)
-        file, "png", optimize=True
-    )  # a third of the size
     shown = base64.b64encode(file.getvalue()).decode("ascii")
     return f'<img alt="{escape(description)}" src="data:image/png;base64,{shown}">'
 
