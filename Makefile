@@ -16,7 +16,7 @@ export OMP_WAIT_POLICY ?= passive
 venv := .venv/bin/python
 stamp := .venv/installed
 
-.PHONY: help setup test demo docs lab clean
+.PHONY: help setup test demo figures docs lab clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -44,6 +44,9 @@ test: setup  ## Run the tests, including the notebooks, and the style and type c
 
 demo: setup  ## Run the demo from simulated images to a pathway, into results/demo
 	$(venv) -m cryotwin_nb demo --output results/demo --overwrite
+
+figures: setup  ## Draw the figures of the paper into results/figures, those that are missing
+	$(venv) -m cryotwin_nb figures --output results/figures
 
 docs: setup  ## Build the documentation into docs/_build/html, without a network
 	COLUMNS=100 $(venv) -m sphinx -W --keep-going -q -b html docs docs/_build/html

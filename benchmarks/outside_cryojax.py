@@ -25,6 +25,7 @@ from MDAnalysis.analysis.align import rotation_matrix
 from MDAnalysisTests.datafiles import DCD, PSF
 from outside_maps import VARIANCE
 from scipy.spatial.transform import Rotation
+from view_sets import KINDS, random_axis, views_of
 
 BOX, PIXEL, SNR = 64, 1.8, 0.1
 OPTICS = ((300.0, 2.7, 0.10), (200.0, 2.7, 0.07), (300.0, 0.01, 0.10))
@@ -52,7 +53,7 @@ def coordinates() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 class Imaging:
     """Random structures, poses and CTF of n images, and their simulation by cryojax."""
 
-    def __init__(self, frames: np.ndarray, number: np.ndarray, n: int, seed: int = 0) -> None:
+    def __init__(self, frames: np.ndarray, number: np.ndarray, n: int, seed: int = 0, views: str = "") -> None:
         generator, self.seed = np.random.default_rng(1 + seed), seed
         last, kind = len(frames) - 1, generator.choice(3, n, p=(0.45, 0.30, 0.25))
         near = np.abs(generator.normal(0, 7, n))
@@ -63,6 +64,9 @@ class Imaging:
         defocus, astigmatism = generator.uniform(8000, 25000, n), generator.normal(0, 500, n)
         self.defocus = np.column_stack([defocus, astigmatism, generator.uniform(0, 180, n)])
         self.contrast = generator.uniform(0.7, 1.3, n)
+        if views:
+            x, y, z = views_of(views, n, random_axis(generator), generator).T
+            self.angles[:, :2] = np.degrees([np.arctan2(y, x), np.arccos(z)]).T
         self.group = np.arange(n) * len(OPTICS) // n
         self.atoms, self.number = jnp.asarray(frames), jnp.asarray(number, jnp.float32)
 
@@ -140,17 +144,25 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=12_000, help="number of images, a multiple of 3")
     parser.add_argument("--seed", type=int, default=0, help="seed of structures, poses, CTF and noise")
     parser.add_argument("--base", action="store_true", help="write base.star only")
+    parser.add_argument("--closed", action="store_true", help="all images are of the closed structure")
+    parser.add_argument("--views", choices=KINDS, default="", help="distribution of the views; even by default")
     args = parser.parse_args()
     (args.folder / "stacks").mkdir(parents=True, exist_ok=True)  # cryospax does not create it
     frames, number, residue = coordinates()
-    imaging = Imaging(frames, number, args.n, args.seed)
+    if args.closed:
+        frames = frames[:1]
+    imaging = Imaging(frames, number, args.n, args.seed, args.views)
     noise = imaging.signal() / SNR**0.5
     imaging.write(args.folder, "base", np.ones(args.n), noise)
     if not args.base:
         imaging.write(args.folder, "contrast", imaging.contrast, noise)
         spoil_poses(args.folder)
     moved = np.sqrt(((frames - frames[0]) ** 2).sum(-1).mean(-1))
-    truth = {"coordinate": (moved / moved[-1])[imaging.frame], "frame": imaging.frame, "contrast": imaging.contrast}
+    truth = {
+        "coordinate": (moved / max(moved[-1], 1e-9))[imaging.frame],
+        "frame": imaging.frame,
+        "contrast": imaging.contrast,
+    }
     np.savez_compressed(args.folder / "atoms.npz", frames=frames, number=number, residue=residue)
     np.savez_compressed(args.folder / "truth.npz", **truth)
 

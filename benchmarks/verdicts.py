@@ -6,7 +6,8 @@ healthy   40 sets of `assembly` and `hinge` without a fault, with parameters dra
           size, motion, contrast spread, signal-to-noise ratio, and number of optics groups; a note is right, no more
 views     preferred orientation: 70 % of the views within 25 degrees of one axis; all within 50 degrees of it; all
           within 30 degrees of the plane perpendicular to it; even views; with the resolution in each direction
-units     even views, confined to one asymmetric unit of a point group, and expanded by the group
+units     copies of `hinge`, arranged by a point group and moving independently; even views, confined to one asymmetric
+          unit of the group, and expanded by it
 poses     errors of the recorded poses
 junk      random clouds instead of the particle
 """
@@ -23,7 +24,7 @@ from unittest import mock
 import numpy as np
 import torch
 from common import RESULTS, machine, write_results
-from scipy.spatial.transform import Rotation
+from view_sets import KINDS, even, random_axis, views_of
 
 import cryotwin_nb as ct
 from cryotwin_nb.imaging.fourier import fft3, grid
@@ -31,6 +32,7 @@ from cryotwin_nb.preparation.directional import crossing
 from cryotwin_nb.preparation.views import hemisphere, point_groups
 from cryotwin_nb.simulate import images as simulation
 from cryotwin_nb.truth import molecules
+from cryotwin_nb.truth.truth import Truth
 
 N_SETS, SEED = 40, 2026
 
@@ -64,17 +66,6 @@ def healthy(_: int) -> list[dict[str, Any]]:
     return rows
 
 
-def around(axis: np.ndarray, height: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return directions (n, 3) at the given heights (n,) along an axis."""
-    turn, ring = rng.uniform(0, 2 * np.pi, len(height)), np.sqrt(1 - height**2)
-    upright = np.stack([ring * np.cos(turn), ring * np.sin(turn), height], axis=1)
-    return upright @ Rotation.align_vectors([axis], [[0, 0, 1]])[0].as_matrix().T
-
-
-def even(n: int, rng: np.random.Generator) -> np.ndarray:
-    return around(np.array([0.0, 0.0, 1.0]), rng.uniform(-1, 1, n), rng)
-
-
 def poses_along(views: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return rotations (n, 3, 3) float32 with the given views and random in-plane angles."""
     x = np.cross(rng.normal(size=views.shape), views)
@@ -88,21 +79,9 @@ def made(kind: str, views: np.ndarray, rng: np.random.Generator, seed: int, **op
         return getattr(ct.simulate, kind)(len(views), seed=seed, progress=False, **options)
 
 
-def distributions(n: int, axis: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    c25, c50, s30 = np.cos(np.radians(25)), np.cos(np.radians(50)), np.sin(np.radians(30))
-    near = around(axis, rng.uniform(c25, 1, int(0.7 * n)), rng)
-    return {
-        "70 % within 25": rng.permutation(np.concatenate([near, even(n - len(near), rng)])),
-        "all within 50": around(axis, rng.uniform(c50, 1, n), rng),
-        "belt of 30": around(axis, rng.uniform(-s30, s30, n), rng),
-        "even": even(n, rng),
-    }
-
-
-def measured(particles: ct.Particles, directions: np.ndarray) -> np.ndarray:
+def measured(particles: ct.Particles, truth: torch.Tensor, directions: np.ndarray) -> np.ndarray:
     """Return the resolution in each direction at which the reconstruction correlates by 0.5 with the true average."""
     volume = ct.reconstruct(particles).map
-    truth = torch.stack([particles.truth.volume(i) for i in range(0, len(particles), 20)]).mean(0)
     size = len(truth)
     k = grid(size, 3).reshape(-1, 3).double().flip(1)
     shell, along = k.norm(dim=1).round().long(), (k / k.norm(dim=1, keepdim=True).clamp_min(1e-9)).numpy()
@@ -118,29 +97,51 @@ def measured(particles: ct.Particles, directions: np.ndarray) -> np.ndarray:
     return np.array(found)
 
 
+def judged(look: ct.FirstLook, particles: ct.Particles, truth: torch.Tensor, axis: np.ndarray) -> dict[str, Any]:
+    """Return what the first look finds in the views, and the errors of its resolutions in single directions."""
+    directions = hemisphere(60)
+    nearest = np.abs(directions @ look.sampling.directions.T).argmax(1)
+    true, expected = measured(particles, truth, directions), look.direction_resolution[nearest]
+    both = np.isfinite(true) & np.isfinite(expected)
+    errors = np.abs(expected / true - 1)[both]
+    return {
+        "evenness": look.sampling.evenness,
+        "unmeasured": look.sampling.unmeasured,
+        "cone": look.sampling.cone,
+        "axis off by": float(np.degrees(np.arccos(min(1.0, abs(look.sampling.axis @ axis))))),
+        "findings": [(finding.level, finding.name) for finding in look.findings],
+        "relative errors of the resolution": np.quantile(errors, [0.5, 0.9]).tolist(),
+        "best, worst": [(float(v[both].min()), float(v[both].max())) for v in (true, expected)],
+    }
+
+
 def views(seed: int) -> list[dict[str, Any]]:
     rows, rng = [], np.random.default_rng([SEED, seed])
-    axis = rng.normal(size=3)
-    axis /= np.linalg.norm(axis)
+    axis = random_axis(rng)
     for kind, options in (("hinge", {"box_size": 64, "snr": 0.02}), ("assembly", {"box_size": 64, "snr": 0.02})):
-        for name, chosen in distributions(6000, axis, rng).items():
-            particles = made(kind, chosen, rng, seed, **options)
+        for name in KINDS:
+            particles = made(kind, views_of(name, 6000, axis, rng), rng, seed, **options)
             look = ct.first_look(particles, seed=seed)
-            directions = hemisphere(60)
-            nearest = np.abs(directions @ look.sampling.directions.T).argmax(1)
-            true, expected = measured(particles, directions), look.direction_resolution[nearest]
-            both = np.isfinite(true) & np.isfinite(expected)
-            off = float(np.degrees(np.arccos(min(1.0, abs(look.sampling.axis @ axis)))))
-            row = {"kind": kind, "views": name, "seed": seed, "evenness": look.sampling.evenness}
-            row |= {"unmeasured": look.sampling.unmeasured, "cone": look.sampling.cone, "axis off by": off}
-            row["findings"] = [(finding.level, finding.name) for finding in look.findings]
-            row["relative errors of the resolution"] = np.quantile(
-                np.abs(expected / true - 1)[both], [0.5, 0.9]
-            ).tolist()
-            row["best, worst"] = [(float(v[both].min()), float(v[both].max())) for v in (true, expected)]
+            truth = torch.stack([particles.truth.volume(i) for i in range(0, len(particles), 20)]).mean(0)
+            row = {"kind": kind, "views": name, "seed": seed} | judged(look, particles, truth, axis)
             rows.append(row)
             print(row, flush=True)
     return rows
+
+
+def arranged(operators: np.ndarray, rng: np.random.Generator) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    """Return a structure of copies of a smaller one, arranged by the operators (g, 3, 3); each moves on its own."""
+    g, single = torch.as_tensor(operators, dtype=torch.float32), Truth.structure
+    place = torch.as_tensor(70 * random_axis(rng), dtype=torch.float32)
+    scale, thinned = 1 / len(g) ** (1 / 3), slice(None, None, len(g))
+
+    def structure(truth: Truth, coordinates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        own = coordinates[torch.as_tensor(rng.integers(len(coordinates), size=(len(g), len(coordinates))))]
+        copies = [single(truth, rows) for rows in own]
+        positions = [(scale * x[:, thinned] + place) @ turn.T for (x, _), turn in zip(copies, g, strict=True)]
+        return torch.cat(positions, dim=1), torch.cat([masses[:, thinned] for _, masses in copies], dim=1)
+
+    return structure
 
 
 def units(seed: int) -> list[dict[str, Any]]:
@@ -151,7 +152,8 @@ def units(seed: int) -> list[dict[str, Any]]:
         directions = even(3000, rng)
         copies = np.einsum("gij,nj->ngi", operators, directions)
         inside = copies[np.arange(3000), (copies @ rng.normal(size=3)).argmax(1)]  # nearest to a random direction
-        particles = made("hinge", inside, rng, seed, box_size=32)
+        with mock.patch.object(Truth, "structure", arranged(operators, rng)):
+            particles = made("hinge", inside, rng, seed, box_size=32)
         whole = np.einsum("gij,njk->gnik", operators, particles.rotations).reshape(-1, 3, 3).astype(np.float32)
         expanded = np.tile(np.arange(3000), len(operators))
         copied = replace_poses(particles, expanded, whole)

@@ -37,6 +37,7 @@ class _Command(NamedTuple):
 
 
 COMMANDS = {
+    "figures": _Command("figuring", "draw the figures of the cryoTWIN paper from trained models"),
     "demo": _Command("demonstration", "run the complete workflow on simulated data and compare with the ground truth"),
     "prepare": _Command("preparing", "write a compact stack on a coarser grid, for training or for RELION"),
     "look": _Command("looking", "judge poses, CTF, views and contents, and reconstruct a coarse map"),

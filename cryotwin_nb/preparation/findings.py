@@ -20,7 +20,7 @@ NOTE, WARNING, MUST_BE_MENDED = "note", "warning", "must be mended"
 """Levels of a finding; only the last means that training would be pointless, and changes the exit status of `look`."""
 
 _DEGREES = 1.5  # smallest rotation error that can be distinguished from motions, if the interval excludes it
-_LOST = 0.05  # smallest loss of amplitude at the resolution asked for that is worth a warning
+_LOST = 0.02  # smallest loss of amplitude at the resolution asked for that is worth a warning
 _SPREAD = 0.2  # contrast spread that is noted
 _JUNK, _MUCH = 0.01, 0.03  # share of junk that is noted, or worth a warning, if the interval excludes less
 

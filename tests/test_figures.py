@@ -1,0 +1,59 @@
+"""The figures of the paper by one call."""
+
+import json
+
+import pytest
+import torch
+
+import cryotwin_nb as ct
+from cryotwin_nb.cli.main import main
+from cryotwin_nb.demo.paper import FIGURES, make_figures, making
+from cryotwin_nb.demo.paper.colours import state_colours
+
+
+@pytest.fixture
+def few(monkeypatch):
+    particles = ct.simulate.assembly(400, 16, pixel_size=20.0, snr=1.0, seed=0, progress=False)
+    monkeypatch.setattr(making.data, "fetch", lambda name: particles)
+    return particles
+
+
+def test_figures_are_drawn_once_and_captioned_with_the_paper_s_numbers(few, tmp_path, capsys):
+    models = tmp_path / "models"
+    models.mkdir()
+    tiny = {"width": 8, "depth": 1, "n_features": 8}
+    for kind, part, options in (("subspace", "", {}), ("coordinate", "-coordinate", tiny)):
+        model = ct.CryoTwin(16, kind, 2, n_components=13, **options)
+        model.imaging.measure(few)
+        if kind == "subspace":
+            model.networks.basis.normal_(generator=torch.Generator().manual_seed(0))
+        model.save(models / f"assembly-small{part}.safetensors")
+    output = tmp_path / "figures"
+    assert main(["figures", "--output", str(output), "--models", str(models), "--only", "4", "1"]) == 0
+    made = {path.name for path in output.iterdir() if not path.name.startswith(".")}
+    assert made == {f"fig{n}.{kind}" for n in "14" for kind in ("svg", "png")} | {"captions.md", "figures.json"}
+    captions = (output / "captions.md").read_text()
+    assert captions.index("Fig. 1") < captions.index("Fig. 4")
+    assert "paper 0.77" in captions
+    (output / "fig1.svg").unlink()
+    capsys.readouterr()
+    make_figures(output, only=["1", "4"], models=models)
+    printed = capsys.readouterr().out
+    assert "Fig. 4: already there" in printed
+    assert "Fig. 1 (1 of 2)" in printed
+    assert (output / "fig1.svg").exists()
+    assert set(json.loads((output / "figures.json").read_text())) == {"1", "4"}
+
+
+def test_an_unknown_figure_is_refused_before_any_work(tmp_path):
+    with pytest.raises(ct.InputError, match="figure"):
+        make_figures(tmp_path / "figures", only=["7"])
+    assert not (tmp_path / "figures").exists()
+    assert set(FIGURES) == {"1", "2a", "2b", "2c", "2d", "3", "4", "5", "6"}
+
+
+def test_a_state_has_one_colour_and_states_of_a_letter_one_hue():
+    colours = state_colours(["B", "C1", "C2", "D1", "E5"])
+    assert len(set(colours.values())) == 5
+    assert colours == state_colours(["E5", "D1", "C2", "C1", "B"])
+    assert len(set(state_colours([f"S{i}" for i in range(1, 8)]).values())) == 7
