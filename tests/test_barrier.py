@@ -104,6 +104,8 @@ def test_images_that_only_their_errors_brought_between_two_states_do_not_fill_th
     assert np.isnan(found.value) and found.n_narrowest == 0 and found.gap is not None
     first, last = found.gap
     assert 0.05 < first < 0.35 and 0.65 < last < 0.95
+    assert found.n_in_gap == ((x > 6 * first) & (x < 6 * last)).sum() > 0
+    assert f"errors of images from neighbouring places can explain all {found.n_in_gap:,} images" in str(found)
 
 
 def test_an_end_far_from_all_images_is_refused_with_the_distance():

@@ -69,7 +69,7 @@ def advice(barrier: MeasuredBarrier, options: argparse.Namespace) -> str:
     """Return what to do about a path that no image supports; empty if nothing needs to be done."""
     if barrier.gap is not None:
         other = "other ends" if getattr(options, "method", "max_flux") == "max_flux" else "--method max_flux"
-        return f"part of the path holds no image. Try {other}."
+        return f"part of the path {'may hold' if barrier.n_in_gap else 'holds'} no image. Try {other}."
     if not barrier.counted and barrier.value > 5:
         return "no images were counted. Pass --particles or --latents to count those on the path."
     return ""

@@ -42,7 +42,7 @@ class MeasuredBarrier:
         Number of images that lie on the path or on its straight prolongations.
     gap : tuple of float, optional
         Longest stretch without an image, as fractions of the arc length, if it is longer than 5 %; or the stretch
-        around the narrowest place that no image is left in once the spill of neighbouring places is removed.
+        around the narrowest place whose images cannot be distinguished from the spill of neighbouring places.
     narrowest, densest : float
         Arc length at the narrowest place, and at the densest place of the first state, latent units; NaN if not
         measured.
@@ -53,6 +53,8 @@ class MeasuredBarrier:
         images are removed (deconvolution).
     counted : bool
         Whether images were counted; False for the integral of a mixture.
+    n_in_gap : int
+        Number of images in the gap, all of which may belong to neighbouring places and lie there by their errors.
     """
 
     value: float
@@ -65,11 +67,16 @@ class MeasuredBarrier:
     position: np.ndarray
     profile: np.ndarray
     counted: bool = True
+    n_in_gap: int = 0
 
     def __str__(self) -> str:
         if self.gap is not None:
             first, last = (round(100 * fraction) for fraction in self.gap)
-            return f"not measured: no image between {first} and {last} % of the path"
+            stretch = f"between {first} and {last} % of the path"
+            if not self.n_in_gap:
+                return f"not measured: no image {stretch}"
+            seen = "the only image" if self.n_in_gap == 1 else f"all {self.n_in_gap:,} images"
+            return f"not measured: errors of images from neighbouring places can explain {seen} {stretch}"
         if not self.counted:
             return f"barrier {self.value:.1f} nats in the mixture; no images were counted"
         low, high = self.interval
@@ -85,6 +92,7 @@ class MeasuredBarrier:
             "images_at_narrowest": self.n_narrowest if self.counted else None,
             "images_on_path": self.n_on_path if self.counted else None,
             "empty_stretch": None if measured else list(self.gap or ()),
+            "images_in_stretch": None if measured else self.n_in_gap,
             "source": "images" if self.counted else "mixture",
         }
 
@@ -125,7 +133,9 @@ def count_images(
     expected = np.exp(-energy) * _GAP * length * len(position)  # images in the 5 % of the length around each place
     there = float(np.interp(narrowest, counts.grid, expected))
     if there < _IMAGE:
-        return _not_measured(len(position), _empty_around(narrowest / length, counts.grid / length, expected))
+        gap = _empty_around(narrowest / length, counts.grid / length, expected)
+        within = int(((inside >= gap[0] * length) & (inside <= gap[1] * length)).sum())
+        return _not_measured(len(position), gap, within)
     generator, third, kernel = torch.Generator().manual_seed(seed), np.random.default_rng(seed), counts.kernel
     draws = []
     for _ in range(n_draws):
@@ -142,13 +152,12 @@ def count_images(
     return MeasuredBarrier(value, interval, round(there), len(position), None, narrowest, densest, counts.grid, profile)
 
 
-def _not_measured(n_on_path: int, gap: tuple[float, float]) -> MeasuredBarrier:
-    """Return the result of a path with a stretch, in fractions of its length, without an image."""
+def _not_measured(n_on_path: int, gap: tuple[float, float], n_in_gap: int = 0) -> MeasuredBarrier:
+    """Return the result of a path with a stretch, in fractions of its length, without images of its own."""
     nothing = np.zeros(0)
     first, last = gap
-    return MeasuredBarrier(
-        np.nan, (np.nan, np.nan), 0, n_on_path, (float(first), float(last)), np.nan, np.nan, nothing, nothing
-    )
+    stretch, unknown = (float(first), float(last)), (np.nan, np.nan)
+    return MeasuredBarrier(np.nan, unknown, 0, n_on_path, stretch, *unknown, nothing, nothing, n_in_gap=n_in_gap)
 
 
 def _empty_around(place: float, position: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
