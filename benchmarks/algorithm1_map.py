@@ -13,7 +13,7 @@ A path follows the route (K = 11, M = 1000) if all of these hold: start and end 
 occupancy in a planted order, each at a step of its own, while the base stays and H68 stays away; at each point at least
 20 latents lie within 1.5 times the median distance of a latent from its 20th neighbour; and the barrier is at most 3
 nats above that of `max_flux` (in the grid, to save time, above that of the planted route, drawn as straight pieces).
-Occupancies along a path are a linear regression of the true ones on the latents.
+Occupancies along a path are a linear regression of the true ones on the latents. All parts take about half an hour.
 """
 
 from __future__ import annotations
