@@ -143,7 +143,7 @@ def test_training_goes_on_from_there(source, particles, latents, warm, tmp_path)
     models = {"warm": ct.CryoTwin.load(tmp_path / "warm.safetensors"), "cold": ct.CryoTwin(16, **SMALL)}
     settings = config(epochs=2, warmup=0, start_radius=1)
     histories = {name: ct.fit(model, particles, settings, progress=False) for name, model in models.items()}
-    assert histories["warm"].distortion[0] < 0.2 * histories["cold"].distortion[0]
+    assert histories["warm"].distortion[0] < 0.9 * histories["cold"].distortion[0]
     assert histories["warm"].distortion[1] < 1.1 * histories["warm"].distortion[0]
     z = models["warm"].embed(particles)
     assert np.corrcoef(z[:, 0], latents[:, 0])[0, 1] > 0.98

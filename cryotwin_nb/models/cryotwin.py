@@ -53,7 +53,7 @@ class CryoTwin(nn.Module):
         Seed of the initial weights and of the closed-form passes.
     **options
         Options of the architecture: `n_basis`, `width`, `contrast`, `tight_mask` (`SubspaceOptions`), or `width`,
-        `depth`, `n_features` (`CoordinateOptions`).
+        `depth`, `n_features`, `plain` (`CoordinateOptions`).
 
     Examples
     --------
@@ -83,7 +83,7 @@ class CryoTwin(nn.Module):
         self.requested = self.config | ({"latent_dim": AUTO} if latent_dim == AUTO else {})  # before `fit` chooses
         self.noise_width, kind = self.config["noise_width"], ARCHITECTURES[architecture]
         self.history = History()  # training history, empty for an untrained model
-        imaging = ImageFormation(box_size, weighting, self.config["particle_radius"], **kind.imaging_options)
+        imaging = ImageFormation(box_size, weighting, self.config["particle_radius"], **kind.imaging_options(chosen))
         with torch.random.fork_rng(devices=[]), explained("CryoTwin", "Use a smaller box, latent_dim or n_basis."):
             torch.manual_seed(seed)
             count = self.config["n_components"]
@@ -230,8 +230,9 @@ class CryoTwin(nn.Module):
         """
         payload = (read_payload if Path(path).suffix.lower() == ".pt" else read_model)(path)
         try:
-            require_stored(payload, ARCHITECTURES[payload["config"]["architecture"]].Options)
-            model = cls(**payload["config"])
+            kind = ARCHITECTURES[payload["config"]["architecture"]].Options
+            require_stored(payload, kind)
+            model = cls(**kind.earlier | payload["config"])
             model.history = History(**payload["history"])
             model.restore(payload["state"])
         except (RuntimeError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:

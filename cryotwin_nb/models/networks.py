@@ -23,6 +23,7 @@ class NetworkOptions(ABC):
     """Options of an architecture."""
 
     architecture: ClassVar[str]
+    earlier: ClassVar[dict[str, Any]] = {}  # values of options that models of earlier builds do not store
 
     @classmethod
     def of(cls: type[_Self], given: dict[str, Any], latent_dim: int | None) -> _Self:
@@ -104,20 +105,25 @@ class CoordinateOptions(NetworkOptions):
         Number of residual layers of both MLPs. By default 3.
     n_features : int
         Number of positional features of the decoder. By default 192.
+    plain : bool
+        The networks of the paper: without the average map, from which the others decode deviations; the encoder
+        receives images rotated in their plane, not back-projected; latents are only added to the decoder's first layer.
     """
 
     architecture: ClassVar[str] = "coordinate"
+    earlier: ClassVar[dict[str, Any]] = {"plain": True}
 
     width: int = 256
     depth: int = 3
     n_features: int = 192
+    plain: bool = False
 
     def checked(self, latent_dim: int | None) -> CoordinateOptions:
         """Return the options as plain numbers, or raise `InputError`; they do not depend on `latent_dim`."""
         width = whole("width", self.width, "Pass a positive integer; the default is 256.")
         depth = whole("depth", self.depth, "Pass 0 or a positive integer; the default is 3.", least=0)
         n_features = whole("n_features", self.n_features, "Pass a positive integer; the default is 192.")
-        return CoordinateOptions(width, depth, n_features)
+        return CoordinateOptions(width, depth, n_features, flag("plain", self.plain))
 
     @classmethod
     def least_numbers(cls, config: dict[str, Any]) -> dict[str, float]:
@@ -164,8 +170,6 @@ class Networks(nn.Module, ABC):
     ----------
     Options : type
         Options of the architecture.
-    imaging_options : dict
-        Options of the `ImageFormation` that the architecture needs.
     training_defaults : dict
         Default number of epochs and batch size.
     coarse_to_fine : bool
@@ -177,7 +181,6 @@ class Networks(nn.Module, ABC):
     """
 
     Options: ClassVar[type[NetworkOptions]]
-    imaging_options: ClassVar[dict[str, Any]] = {}
     training_defaults: ClassVar[dict[str, int]]
     coarse_to_fine: ClassVar[bool]
     makes_records: ClassVar[bool]
@@ -187,6 +190,11 @@ class Networks(nn.Module, ABC):
         super().__init__()
         self.imaging = imaging
         self.latent_dim, self.noise_width = latent_dim, noise_width
+
+    @staticmethod
+    def imaging_options(options: Any) -> dict[str, Any]:
+        """Return the options of the `ImageFormation` that the architecture needs with its own `options`."""
+        return {}
 
     @abstractmethod
     def passes(

@@ -48,8 +48,6 @@ class SubspaceNetworks(Networks):
     """
 
     Options = SubspaceOptions
-    # Images are not windowed, so that their noise stays white: the maps are masked instead.
-    imaging_options: ClassVar[dict[str, Any]] = {"windowed": False, "margin": MARGIN}
     training_defaults: ClassVar[dict[str, int]] = {"epochs": 30, "batch_size": 256}
     coarse_to_fine = False
     makes_records = True
@@ -127,6 +125,11 @@ class SubspaceNetworks(Networks):
         for name in ("mean", "basis", "variances", "power", "uncertainty"):
             setattr(self, name, getattr(new, name).to(self.mask.device))
         self.contrast_spread.fill_(new.contrast_spread)
+
+    @staticmethod
+    def imaging_options(options: SubspaceOptions) -> dict[str, Any]:
+        """Return options of the `ImageFormation`: images are not windowed, so that their noise stays white."""
+        return {"windowed": False, "margin": MARGIN}  # the maps are masked instead
 
     def passes(
         self, chunks: Chunks, beta: float, done: int = 0, groups: np.ndarray | None = None

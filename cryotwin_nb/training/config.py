@@ -8,11 +8,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from cryotwin_nb.errors import choice, flag, positive, whole
+from cryotwin_nb.errors import InputError, choice, flag, positive, whole
 
 
 def _not_negative(name: str, value: Any, remedy: str) -> float:
     return 0.0 if value == 0 else positive(name, value, remedy)
+
+
+def _share(name: str, value: Any, remedy: str) -> float:
+    found = positive(name, value, remedy)
+    if found > 1:
+        raise InputError(name, f"{found}", "a share of at most 1", remedy)
+    return found
 
 
 _PRECISIONS = ("auto", "float32", "bfloat16")
@@ -23,6 +30,7 @@ _CHECKS: dict[str, tuple[Callable[[str, Any, str], Any], str]] = {
     "learning_rate": (positive, "Pass a positive number; the default is 0.001."),
     "warmup": (_not_negative, "Pass a share of the run; the default is 0.4."),
     "start_radius": (positive, "Pass a share of the maximum frequency; the default is 0.5."),
+    "coefficients": (_share, "Pass a share above 0 of at most 1; the default is 0.5."),
     "precision": (lambda name, value, remedy: choice(name, value, _PRECISIONS, remedy), "Choose one of these."),
     "isometry": (_not_negative, "Pass 0 for no penalty, or a positive number; the default is 10."),
     "seed": (partial(whole, least=0, most=2**40), "Pass 0 or a positive integer."),
@@ -48,13 +56,15 @@ class TrainingConfig:
         them like a log prior and a log likelihood. The paper's 1/8 refers to another scaling of the images and is not
         comparable.
     batch_size : int, optional
-        Images per step. By default 16 (coordinate) or 256 (subspace).
+        Images per step. By default 32 (coordinate) or 256 (subspace).
     learning_rate : float
         Peak learning rate of RAdam; it decays to zero along a cosine over the run.
     warmup : float
         Share of the run over which beta rises to its final value and the resolution to Nyquist.
     start_radius : float
         Share of the maximum frequency used at the start of the run.
+    coefficients : float
+        Share of the Fourier coefficients that each step of the coordinate architecture decodes, drawn at random.
     precision : {"auto", "float32", "bfloat16"}
         Precision of the networks' matrix products. "auto" selects bfloat16 if the device has dedicated units for it.
     isometry : float
@@ -91,6 +101,7 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     warmup: float = 0.4
     start_radius: float = 0.5
+    coefficients: float = 0.5
     precision: str = "auto"
     isometry: float = 10.0
     seed: int = 0

@@ -12,7 +12,12 @@ from cryotwin_nb.runtime import distributed
 
 
 def objective(
-    model: CryoTwin, batch: Any, n: int | None, generator: torch.Generator, size: int | None = None
+    model: CryoTwin,
+    batch: Any,
+    n: int | None,
+    generator: torch.Generator,
+    size: int | None = None,
+    share: float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return distortion (m,), rate -log Q (m,) and the decoded latents (m, d) of a batch (Eq. 3 of the cryoTWIN paper).
 
@@ -33,6 +38,8 @@ def objective(
         Number of images in the whole batch, if `batch` is this process's share of it. The rate then has shape (size,),
         because it depends on all the latents through the mixture. Each process differentiates the rate with respect to
         its own latents, so the gradients of the processes add up to the gradient of the whole batch.
+    share : float
+        Share of the n coefficients that are decoded, drawn at random; the distortion is then an unbiased estimate.
     """
     width = model.noise_width
     z, w = model.encode(batch)
@@ -46,7 +53,20 @@ def objective(
         whole_z, whole_w = distributed.gather(z, size), distributed.gather(w, size)
     rate = -model.moments.update(whole_z, whole_w).log_window_mass(whole_z, width)
     noisy = z + noise.to(z.device) * width
-    return model.networks.distortion(batch, noisy, n), rate, noisy
+    if share >= 1 or n is None:
+        return model.networks.distortion(batch, noisy, n), rate, noisy
+    some = drawn(n, share, generator).to(z.device)
+    return model.networks.distortion(batch, noisy, n, some), rate, noisy
+
+
+def drawn(n: int, share: float, generator: torch.Generator) -> Tensor:
+    """Return the indices, in ascending order, of a share of n coefficients, one from each of equal intervals.
+
+    The coefficients are sorted by |k|, so every resolution is represented, and each is drawn equally often.
+    """
+    count = max(1, round(share * n))
+    places = torch.arange(count) + torch.rand(count, generator=generator, dtype=torch.float64)
+    return (places * (n / count)).long().clamp_max(n - 1)
 
 
 def has_bfloat16(device: str) -> bool:

@@ -179,10 +179,10 @@ class Trainer:
         n = int((model.imaging.frequencies.norm(dim=1) < radius).sum())
         moments = dict(model.moments.named_buffers())
         self.optimizer.zero_grad(set_to_none=True)
-        shared = None if self.on_records else size
+        shared, share = (None, 1.0) if self.on_records else (size, config.coefficients)
         try:
             with model.networks.in_bfloat16(self._bfloat16):
-                distortion, rate, latents = objective(model, batch, n, generator, shared)
+                distortion, rate, latents = objective(model, batch, n, generator, shared, share)
                 departure = config.isometry * beta * model.networks.anisometry(latents)
                 mean = distortion.double().sum() / size
                 loss = (mean + beta * rate.mean() + departure) / model.imaging.multiplicity[:n].sum()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
@@ -21,7 +20,8 @@ from cryotwin_nb.models.networks import AUTO
 from cryotwin_nb.particles.formation import ImageBatch
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.particles.quality import usable
-from cryotwin_nb.particles.streaming import require_suitable
+from cryotwin_nb.particles.streaming import PreparedImages, require_suitable
+from cryotwin_nb.runtime import distributed
 from cryotwin_nb.training.objective import has_bfloat16
 
 _PART = 4  # each step uses 1/_PART of the frequencies: targets are noise-free, so more steps help more than full slices
@@ -86,7 +86,9 @@ def warm_start(
     model.imaging.measure(particles)
     latents = source.embed(particles, progress=progress)
     shares = source.prior.responsibilities(latents)
-    model.networks.measure(model.imaging.batch(particles, np.arange(min(256, len(particles)))))
+    images = PreparedImages(model.imaging, particles, 0.0, distributed.share(len(particles)))
+    for _ in model.networks.passes(images.chunks, 1.0):  # scales, and the average map
+        pass
     in_bfloat16 = model.networks.in_bfloat16(has_bfloat16(model.device.type))
     optimizer = torch.optim.RAdam(model.networks.parameters(), lr=learning_rate)
     generator, frequencies = torch.Generator().manual_seed(seed), model.imaging.frequencies
@@ -123,6 +125,8 @@ def _decoder_error(model: CryoTwin, source: CryoTwin, batch: ImageBatch, z: Tens
     weights = imaging.multiplicity[some] * frequencies.norm(dim=1) / power
     with torch.no_grad():
         target = source.networks.slices(batch.rotations, z, len(imaging.frequencies))[:, some]
+        if not model.networks.plain:
+            target = target - model.networks.average.slices(frequencies, batch.rotations)
     error = model.networks.density(slice_coordinates(frequencies, batch.rotations), z) - target
     return (weights * error.abs().square()).sum() / (weights * target.abs().square()).sum()
 
