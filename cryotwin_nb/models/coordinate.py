@@ -65,6 +65,7 @@ class CoordinateNetworks(Networks):
 
     Options = CoordinateOptions
     training_defaults: ClassVar[dict[str, int]] = {"epochs": 24, "batch_size": 32}
+    betas = (0.9, 0.99)  # gradients change faster than 0.999 follows in the few thousand steps of a run
     coarse_to_fine = True
     makes_records = False
 
@@ -149,7 +150,7 @@ class CoordinateNetworks(Networks):
     def _measure_deviations(self, chunks: Chunks) -> None:
         """Use the images to set the amplitude of deviations from the average map, and the scale of what is encoded."""
         power = SignalPower(self.imaging)
-        for batch in chunks(_MEASURED):
+        for batch in chunks():
             power.add(self.average.removed(self.imaging, batch))
         power.join()
         self.signal.copy_(power.spectrum.sqrt())

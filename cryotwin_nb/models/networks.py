@@ -172,6 +172,8 @@ class Networks(nn.Module, ABC):
         Options of the architecture.
     training_defaults : dict
         Default number of epochs and batch size.
+    betas : (float, float)
+        Decay rates of RAdam's averages of gradients and of their squares.
     coarse_to_fine : bool
         Whether training begins at low resolution.
     makes_records : bool
@@ -182,6 +184,7 @@ class Networks(nn.Module, ABC):
 
     Options: ClassVar[type[NetworkOptions]]
     training_defaults: ClassVar[dict[str, int]]
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
     coarse_to_fine: ClassVar[bool]
     makes_records: ClassVar[bool]
     n_passes: ClassVar[int] = 0

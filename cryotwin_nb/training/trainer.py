@@ -53,7 +53,8 @@ class Trainer:
         self._bfloat16 = wanted == "bfloat16" or (wanted == "auto" and has_bfloat16(model.device.type))
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.RAdam(self.model.parameters(), lr=self.config.learning_rate)
+        betas = self.model.networks.betas
+        return torch.optim.RAdam(self.model.parameters(), lr=self.config.learning_rate, betas=betas)
 
     # Gradient-free passes --------------------------------------------------------------------------------------------
 
