@@ -135,7 +135,9 @@ class CoordinateNetworks(Networks):
             return self.imaging.distortion(batch, self.slices(batch.rotations, z, n) * batch.transfer[:, :n])
         residual = batch.data[:, some] - self.slices(batch.rotations, z, some=some) * batch.transfer[:, some]
         weights = self.imaging.weights(batch.group)[:, some]
-        return (weights * (residual.real.square() + residual.imag.square())).sum(-1) * (n / len(some))
+        return (weights * (residual.real.square() + residual.imag.square())).sum(-1) * (
+            (n or len(self.imaging.frequencies)) / len(some)
+        )
 
     def measure(self, batch: ImageBatch) -> None:
         """Use images (or this process's share of them) to set the radial amplitude that scales the decoder's output."""
