@@ -107,8 +107,8 @@ class CoordinateNetworks(Networks):
             self.by_view, self.by_latent = nn.Linear(6, width, bias=False), nn.Linear(latent_dim, width, bias=False)
             with torch.no_grad():  # start at the average map, and with equal weights for all views
                 self.decoder.last.weight *= _START
-                self.decoder.last.bias.zero_()
-                self.by_view.weight.zero_()
+                for zero in (self.decoder.last.bias, self.by_view.weight):
+                    zero.zero_()
 
     @staticmethod
     def imaging_options(options: CoordinateOptions) -> dict[str, Any]:
@@ -133,11 +133,10 @@ class CoordinateNetworks(Networks):
         """
         if some is None:
             return self.imaging.distortion(batch, self.slices(batch.rotations, z, n) * batch.transfer[:, :n])
+        n = n or len(self.imaging.frequencies)
         residual = batch.data[:, some] - self.slices(batch.rotations, z, some=some) * batch.transfer[:, some]
         weights = self.imaging.weights(batch.group)[:, some]
-        return (weights * (residual.real.square() + residual.imag.square())).sum(-1) * (
-            (n or len(self.imaging.frequencies)) / len(some)
-        )
+        return (weights * (residual.real.square() + residual.imag.square())).sum(-1) * (n / len(some))
 
     def measure(self, batch: ImageBatch) -> None:
         """Use images (or this process's share of them) to set the radial amplitude that scales the decoder's output."""
