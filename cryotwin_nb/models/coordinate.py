@@ -65,7 +65,6 @@ class CoordinateNetworks(Networks):
 
     Options = CoordinateOptions
     training_defaults: ClassVar[dict[str, int]] = {"epochs": 24, "batch_size": 32}
-    betas = (0.9, 0.99)  # gradients change faster than 0.999 follows in the few thousand steps of a run
     coarse_to_fine = True
     makes_records = False
 
@@ -86,8 +85,9 @@ class CoordinateNetworks(Networks):
     ) -> None:
         super().__init__(imaging, latent_dim, noise_width)
         width, depth, n_features, self.plain = options.width, options.depth, options.n_features, options.plain
-        self._bfloat16 = False
-        size = imaging.plane.box_size
+        self._bfloat16, size = False, imaging.plane.box_size
+        if not self.plain:
+            self.betas = (0.9, 0.99)  # gradients change faster than 0.999 follows in a few thousand steps
         inside = imaging.window.flatten() > 0
         self.register_buffer("inside", inside, persistent=False)
         places = lattice_points(imaging.particle_radius, max(_SPACING, imaging.particle_radius / _REACH))

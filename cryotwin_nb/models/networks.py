@@ -184,7 +184,7 @@ class Networks(nn.Module, ABC):
 
     Options: ClassVar[type[NetworkOptions]]
     training_defaults: ClassVar[dict[str, int]]
-    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
+    betas: tuple[float, float] = (0.9, 0.999)
     coarse_to_fine: ClassVar[bool]
     makes_records: ClassVar[bool]
     n_passes: ClassVar[int] = 0
