@@ -141,8 +141,10 @@ def test_the_result_follows_from_the_seed(source, particles):
 def test_training_goes_on_from_there(source, particles, latents, warm, tmp_path):
     warm.save(tmp_path / "warm.safetensors")
     models = {"warm": ct.CryoTwin.load(tmp_path / "warm.safetensors"), "cold": ct.CryoTwin(16, **SMALL)}
+    models["plain"] = ct.CryoTwin(16, **SMALL, plain=True)  # without the average map
     settings = config(epochs=2, warmup=0, start_radius=1)
     histories = {name: ct.fit(model, particles, settings, progress=False) for name, model in models.items()}
+    assert histories["warm"].distortion[0] < 0.2 * histories["plain"].distortion[0]
     assert histories["warm"].distortion[0] < 0.9 * histories["cold"].distortion[0]
     assert histories["warm"].distortion[1] < 1.1 * histories["warm"].distortion[0]
     z = models["warm"].embed(particles)
