@@ -86,7 +86,7 @@ def latents_and_samples(sources: Sources, maps: TsneMaps) -> tuple[Figure, str]:
     for ax, method in zip(panels, sources.methods.values(), strict=True):
         _samples(ax, maps[method].latents, maps[method].samples)
         kl = evaluation.kl_divergence(method.latents, method.prior, seed=maps.seed)
-        ax.set_title(f"{method.name}: KL {kl:.2f} nats")
+        ax.set_title(f"{method.name}: KL {round(kl, 2) + 0.0:.2f} nats")  # no -0.00
         paper = f" (paper {_PAPER_KL[method.name]:g})" if method.name in _PAPER_KL else ""
         lines.append(f"{method.name} {kl:.3f}{paper}")
     return figure, (
