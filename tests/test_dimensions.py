@@ -235,6 +235,17 @@ def test_directions_that_carry_nothing_do_not_enter_the_latents(uneven, with_con
     assert torch.equal(with_contrasts.encode(records)[0], with_contrasts.encode(records._replace(expected=changed))[0])
 
 
+def test_the_evidence_of_images_does_not_depend_on_dead_coordinates(uneven, with_contrasts):
+    """A state that lies 0.1 off in a dead direction would otherwise lose its images to passages beside it."""
+    z = with_contrasts.embed(uneven[:200])
+    dead = ~with_contrasts.networks.live[: z.shape[1]]
+    assert int(dead.sum()) == 3
+    evidence = with_contrasts.likelihood(uneven[:200])
+    torch.testing.assert_close(evidence(z[:5] + 10.0 * dead), evidence(z[:5]), rtol=0, atol=0)
+    shares = evidence.points()[1].diagonal(dim1=1, dim2=2) / z.var(0)
+    assert float(shares[:, dead].min()) > 999 > 10 > float(shares[:, ~dead].max())  # images do not constrain them
+
+
 def test_contrasts_have_errors_that_cover(uneven, with_contrasts):
     found, truth = with_contrasts.contrasts(uneven), true_contrasts()
     away = np.abs(found.contrast.numpy() - truth)

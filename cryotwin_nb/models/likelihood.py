@@ -61,7 +61,7 @@ class ImageLikelihood:
         """Return the likelihood that `records` of images define for the coefficients of `networks`."""
         kept = list(records)
         latents, spread = torch.cat([networks.encode(r)[0] for r in kept]), float(networks.contrast_spread)
-        return cls(networks.coefficients, networks.variances, kept, spread, groups, latents)
+        return cls(networks.live_coefficients, networks.variances, kept, spread, groups, latents)
 
     def __len__(self) -> int:
         return len(self._b)

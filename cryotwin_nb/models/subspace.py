@@ -175,11 +175,13 @@ class SubspaceNetworks(Networks):
         with torch.no_grad():
             self.get_parameter("hidden.0.weight")[:, directions] = 0
 
+    @property
+    def live(self) -> Tensor:
+        """Directions (K,) bool that are not ignored."""
+        return (self.get_parameter("hidden.0.weight").detach() != 0).any(0)
+
     def _encode(self, expected: Tensor) -> tuple[Tensor, Tensor]:
-        seen = (self.get_parameter("hidden.0.weight").detach() != 0).any(
-            0
-        )  # a weight of 0 then has no gradient and stays 0
-        expected = expected * seen
+        expected = expected * self.live  # a weight of 0 then has no gradient and stays 0
         out = self.last(self.hidden(expected / self.variances.sqrt().float()))
         z = expected[:, : self.latent_dim] / self.scale.float() + self.noise_width * out[:, : self.latent_dim]
         return z, out[:, self.latent_dim :]
@@ -197,6 +199,11 @@ class SubspaceNetworks(Networks):
             bend, slope = self.curve(z / self.noise_width)
             c, jacobian = c + self.noise_width * bend, jacobian + slope
         return s * c, s * jacobian
+
+    def live_coefficients(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `coefficients` that are 0 in ignored directions: images are not evidence of latents there."""
+        c, jacobian = self.coefficients(z)
+        return c * self.live, jacobian * self.live[:, None]
 
     def distortion(self, batch: Records, z: Tensor, n: int | None = None) -> Tensor:
         """Return || W (X - prediction) ||^2 (m,) of images decoded at z (m, d)."""
