@@ -40,6 +40,18 @@ def test_a_high_barrier_is_found_in_many_images():
     assert family(5.0)[1].measured(200_000, seed=0, n_draws=2).value == pytest.approx(5.0, abs=0.4)
 
 
+@pytest.mark.parametrize("passing", [0.08, 0.25])
+def test_the_barrier_beside_compact_states_is_not_too_high(passing):
+    """Each of two states ends sharply at an end of the path; the other images lie evenly between them."""
+    generator, n, width, error = np.random.default_rng(0), 12_000, 0.03, 0.06
+    kind, away = generator.choice(3, n, p=(0.45, 0.55 - passing, passing)), width * np.abs(generator.normal(size=n))
+    s = np.choose(kind, (away, 1 - away, generator.uniform(size=n)))
+    inside = 0.45 * (2 * stats.norm.cdf(0.05 / width) - 1) + 0.05 * passing  # the densest 5 % of the path
+    x, noise = (s + error * generator.normal(size=n))[:, None], np.full((n, 1, 1), error**2)
+    found = ct.measure_barrier(np.array([[0.0], [1.0]]), x, noise, n_draws=2)
+    assert found.value == pytest.approx(np.log(inside / (0.05 * passing)), abs=0.3)
+
+
 def test_without_removing_the_errors_the_barrier_would_be_too_low():
     planted = Planted(3.0, live=1, error=(0.3, 0.5))
     x, noise = planted.sample(8_000, seed=0)

@@ -2,7 +2,9 @@
 
 The log density is that of a few Gaussians plus a spline whose third differences are penalised. The number of Gaussians
 and the penalty maximise the evidence (marginal likelihood, Laplace approximation; each parameter of the Gaussians costs
-half the log of the number of positions). States that are Gaussians need no spline, other shapes need no Gaussians.
+half the log of the number of positions). States that are Gaussians need no spline, other shapes need no Gaussians. A
+sharp edge between a state and an even passage needs a spline that is rough where positions are many and smooth where
+they are few: its knots are equally spaced in the share of the positions, not in length, if the evidence prefers that.
 Positions are counted in small bins, for a few classes of errors, so the time of a fit does not depend on their number.
 """
 
@@ -17,6 +19,7 @@ from scipy.sparse import csr_matrix
 _BINS, _CLASSES, _SPLINES = 240, 8, 96  # bins of positions, classes of errors, basis functions
 _PENALTIES = 10.0 ** np.array([8, *np.arange(6, -1.1, -0.5)])  # of the third differences; tried from smooth to rough
 _GAUSSIANS = 6  # maximum number of Gaussians
+_THINNEST = 1e-3  # of the largest density: a stretch with fewer positions counts as if it had so many
 _RIDGE = 1e-3  # penalty of the coefficients themselves, which the third differences leave free
 _NEWTON, _TOLERANCE = 60, 1e-3  # Newton iterations, and the gain, nats, at which they stop
 _STEPS, _STEPS_AGAIN = 150, 20  # EM iterations for the Gaussians; in each draw
@@ -56,6 +59,13 @@ class LineCounts:
         key, row = np.unique(group * _BINS + place, return_inverse=True)
         square = np.bincount(group, blurred**2) / np.maximum(np.bincount(group), 1)
         return cls(grid, _splines(grid), grid[key % _BINS], square[key // _BINS], row.reshape(-1))
+
+    def ranked(self, totals: np.ndarray) -> LineCounts:
+        """Return counts whose splines are equally spaced in the share of the positions, given totals (R,)."""
+        density = (totals / self.kernel.sum(1)) @ self.kernel  # wider than the truth by the errors
+        density = density.clip(_THINNEST * density.max())
+        share = np.concatenate([[0.0], ((density[1:] + density[:-1]) / 2).cumsum()])
+        return replace(self, splines=_splines(share))
 
     @property
     def step(self) -> float:
@@ -152,8 +162,8 @@ class LineDensity:
                 best, found, worse = evidence, density, 0
             elif (worse := worse + 1) == 2:
                 break
-        assert found is not None
-        return found
+        evidence, density = cls._with_best_penalty(counts.ranked(totals), None, totals)
+        return density if found is None or evidence > best else found
 
     @classmethod
     def _with_best_penalty(
@@ -234,7 +244,7 @@ class LineDensity:
 
 
 def _splines(grid: np.ndarray) -> csr_matrix:
-    """Return the values (M, B) of equally spaced cubic B-splines on a grid (M,)."""
+    """Return the values (M, B) of equally spaced cubic B-splines at increasing points (M,)."""
     step = (grid[-1] - grid[0]) / (_SPLINES - 3)
     knots = grid[0] + step * np.arange(-3, _SPLINES + 1)
     return BSpline.design_matrix(grid.clip(knots[3], knots[-4]), knots, 3).tocsr()
