@@ -79,15 +79,14 @@ def made(kind: str, views: np.ndarray, rng: np.random.Generator, seed: int, **op
         return getattr(ct.simulate, kind)(len(views), seed=seed, progress=False, **options)
 
 
-def measured(particles: ct.Particles, truth: torch.Tensor, directions: np.ndarray) -> np.ndarray:
-    """Return the resolution in each direction at which the reconstruction correlates by 0.5 with the true average."""
-    volume = ct.reconstruct(particles).map
+def measured(volume: torch.Tensor, truth: torch.Tensor, pixel: float, directions: np.ndarray) -> np.ndarray:
+    """Return the resolution in each direction (x, y, z), Å: where a map correlates by 0.5 with the truth."""
     size = len(truth)
-    k = grid(size, 3).reshape(-1, 3).double().flip(1)
+    k = grid(size, 3).reshape(-1, 3).double()
     shell, along = k.norm(dim=1).round().long(), (k / k.norm(dim=1, keepdim=True).clamp_min(1e-9)).numpy()
     a, b = fft3(volume.double()).flatten(), fft3(truth.double()).flatten()
     terms = [(a.conj() * b).real.numpy(), a.abs().square().numpy(), b.abs().square().numpy()]
-    found, frequency = [], np.arange(1, size // 2 + 1) / (size * particles.pixel_size)
+    found, frequency = [], np.arange(1, size // 2 + 1) / (size * pixel)
     for direction in directions:
         near = np.abs(along @ direction) > np.cos(np.radians(20))
         cross, left, right = (np.bincount(shell[near], t[near], size)[1 : size // 2 + 1] for t in terms)
@@ -101,7 +100,8 @@ def judged(look: ct.FirstLook, particles: ct.Particles, truth: torch.Tensor, axi
     """Return what the first look finds in the views, and the errors of its resolutions in single directions."""
     directions = hemisphere(60)
     nearest = np.abs(directions @ look.sampling.directions.T).argmax(1)
-    true, expected = measured(particles, truth, directions), look.direction_resolution[nearest]
+    true = measured(ct.reconstruct(particles).map, truth, particles.pixel_size, directions)
+    expected = look.direction_resolution[nearest]
     both = np.isfinite(true) & np.isfinite(expected)
     errors = np.abs(expected / true - 1)[both]
     return {

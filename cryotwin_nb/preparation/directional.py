@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import uniform_filter1d
 
-from cryotwin_nb.preparation.views import EMPTY
-
 _CONE = 20.0  # half-angle of the double cones over which the resolution is determined, degrees
 _SHELLS = 3  # over which a curve is averaged, because structures have shells without much signal
 _HALF = 0.5  # correlation with the true map at the resolution
@@ -37,9 +35,9 @@ def directional_resolution(
     Notes
     -----
     The signal-to-noise ratio of a regularised map in direction d is x r(d), where r is the sampling and x the ratio for
-    even views. Over a cone, its correlation with the truth is <a> / sqrt(<a> + u), where a = x r / (1 + x r), and u
-    is the share of the cone that is not measured: there, the mask fills in density of the same power. That of two half
-    maps is <a^2> / <a> over all directions, which determines x in each shell.
+    even views. Over a cone, its correlation with the truth is the root of <a>, where a = x r / (1 + x r), which is 0
+    where nothing is measured. That of two half maps is <a^2> / <a> over all directions, which determines x in each
+    shell.
     """
     steps = np.geomspace(1e-4, 1e4, 400)
     a = steps[:, None] * sampling / (1 + steps[:, None] * sampling)
@@ -47,9 +45,7 @@ def directional_resolution(
     x = np.interp(correlation, expected, steps)
     near = np.abs(directions @ directions.T) > np.cos(np.radians(_CONE))
     full = larger * x[:, None] * sampling
-    measured = (full / (1 + full)) @ near / near.sum(0)
-    empty = (sampling < EMPTY) @ near / near.sum(0)
-    with_truth = measured / np.sqrt(np.maximum(measured + empty, 1e-300))
+    with_truth = np.sqrt((full / (1 + full)) @ near / near.sum(0))
     return np.array([crossing(frequency, uniform_filter1d(curve, _SHELLS)) for curve in with_truth.T])
 
 

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 _AXES = 1000  # directions at which the sampling is evaluated
 _MOST, _TESTED = 20_000, 4000  # views examined, and those of them compared with their copies by symmetry
 _WIDTH, _COUNT = 0.04, 20  # largest sine of the angle between a direction and its planes; planes per direction, if even
-EMPTY = 0.05  # sampling, relative to even views, below which a direction is unmeasured
+_EMPTY = 0.05  # sampling, relative to even views, below which a direction is unmeasured
 _CONE = 0.85  # share of the unmeasured directions within a double cone of their area for them to be called one
 _PER_CELL = 20  # expanded views per cell when their evenness is tested
 _NEAR = 8  # expected views near a view that is confined to an asymmetric unit
@@ -125,7 +125,7 @@ def sampling_of(rotations: np.ndarray) -> ViewSampling:
     sampling = slices_through(directions, views, width)
     harmonic = 1 / (1 / np.maximum(sampling, 0.5 / (width * len(views)))).mean()
     chance = 1 - 1 / (width * len(views))  # of even views
-    empty = sampling < EMPTY
+    empty = sampling < _EMPTY
     axis, is_belt, within, share, expected = _gathering(views)
     cone = None
     if empty.mean() > 0:
