@@ -50,16 +50,29 @@ def run(path: Path) -> None:
 
 
 def smaller(encoded: str) -> str:
-    """Return a picture with 256 colours if that halves its size and changes no colour much.
+    """Return a picture with 256 colours if that halves its size and changes no colour much, otherwise without alpha.
 
     Rendered surfaces have few colours; the markers of a legend could take the colour of their neighbours.
     """
-    out, picture = io.BytesIO(), Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
-    reduced = picture.quantize(256)
-    reduced.save(out, "png", optimize=True)
-    change = max(high for _, high in ImageChops.difference(picture, reduced.convert("RGB")).getextrema())
-    much_smaller = 2 * len(out.getvalue()) < len(encoded) * 3 / 4
-    return base64.b64encode(out.getvalue()).decode() if much_smaller and change < MOST_CHANGE else encoded
+    picture = Image.open(io.BytesIO(base64.b64decode(encoded)))
+    if picture.mode == "P":
+        return encoded
+    picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA")).convert("RGB")
+    methods = Image.Quantize.FASTOCTREE, Image.Quantize.MEDIANCUT
+    reduced = min((picture.quantize(256, method) for method in methods), key=lambda tried: change(picture, tried))
+    few, many = (_png(image) for image in (reduced, picture))
+    return few if 2 * len(few) < len(many) and change(picture, reduced) < MOST_CHANGE else min(many, encoded, key=len)
+
+
+def change(picture: Image.Image, reduced: Image.Image) -> int:
+    """Return the largest change of a colour channel, of 255."""
+    return max(high for _, high in ImageChops.difference(picture, reduced.convert("RGB")).getextrema())
+
+
+def _png(image: Image.Image) -> str:
+    out = io.BytesIO()
+    image.save(out, "png", optimize=True)
+    return base64.b64encode(out.getvalue()).decode()
 
 
 if __name__ == "__main__":

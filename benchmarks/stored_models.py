@@ -63,11 +63,12 @@ def run(name: str, kind: str) -> None:
 
 
 def keep_latents(name: str, model: ct.CryoTwin, particles: ct.Particles) -> None:
-    """Store the latents of all images, their t-SNE coordinates, and the simulated states."""
+    """Store the latents of all images and the simulated states, and t-SNE coordinates if there are many dimensions."""
     z = model.embed(particles)
-    tsne = ct.embed_tsne(z, model.prior).latents.astype(np.float16)
-    labels = particles.require_truth().labels
-    np.savez_compressed(MODELS / f"{name}-latents.npz", latents=z.numpy(), tsne=tsne, labels=labels)
+    arrays = {"latents": z.numpy(), "labels": particles.require_truth().labels}
+    if z.shape[1] > 2:
+        arrays["tsne"] = ct.embed_tsne(z, model.prior).latents.astype(np.float16)
+    np.savez_compressed(MODELS / f"{name}-latents.npz", **arrays)
 
 
 def measure(model: ct.CryoTwin, particles: ct.Particles) -> dict:

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, FigureBase
 
 from cryotwin_nb.explorer.view import View
-from cryotwin_nb.plotting.latents import draw_path, draw_stars
+from cryotwin_nb.plotting.marks import draw_path, draw_stars
 from cryotwin_nb.plotting.pathways import path_profile
 from cryotwin_nb.plotting.pictures import _filled, scale_bar
 from cryotwin_nb.plotting.rendering import render_surface

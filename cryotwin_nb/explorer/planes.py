@@ -16,7 +16,7 @@ from torch import Tensor
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation import Embedding
 from cryotwin_nb.mixture.gaussian import GaussianMixture
-from cryotwin_nb.plotting.colours import COLOURS, DENSITY
+from cryotwin_nb.plotting.colours import DENSITY, state_colours
 
 MAX_POINTS = 4000
 _NEAREST = 10
@@ -151,11 +151,10 @@ def _by_label(title: str, values: np.ndarray) -> Colouring:
         kept = np.argsort(-counts)[: _MANY - 1]
         texts = np.where(np.isin(number, kept), texts, "others")
         names, number = np.unique(texts, return_inverse=True)
-    palette = [*COLOURS[:6], *(to_hex(colormaps["tab20"](i)) for i in range(20))]
-    colours = [palette[i % len(palette)] for i in range(len(names))]
-    rgb = (255 * np.array([to_rgb(c) for c in colours])).astype(np.uint8)[number]
+    colours = state_colours(names)
+    rgb = (255 * np.array([to_rgb(colours[str(name)]) for name in names])).round().astype(np.uint8)[number]
     order = np.random.default_rng(0).permutation(len(texts))
-    return Colouring(rgb, order, {"title": title, "entries": [[str(n), c] for n, c in zip(names, colours)]})
+    return Colouring(rgb, order, {"title": title, "entries": [list(entry) for entry in colours.items()]})
 
 
 def to_colour_by(

@@ -1,5 +1,5 @@
 from .classes import class_averages as class_averages
-from .colours import COLOURS as COLOURS, DENSITY as DENSITY
+from .colours import COLOURS as COLOURS, DENSITY as DENSITY, state_colours as state_colours
 from .curves import confusion_table as confusion_table, density_along_path as density_along_path
 from .training import LivePlot as LivePlot
 from .curves import fsc_curves as fsc_curves, isometry_scatter as isometry_scatter, noise_spectrum as noise_spectrum

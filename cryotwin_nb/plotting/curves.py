@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -63,7 +63,8 @@ def density_along_path(path: Pathway, prior: GaussianMixture | None = None, ax: 
     ax.plot([0, x], [top, top], color=COLOURS[1], lw=0.8, ls="--", zorder=0)
     ax.annotate("", (x, top - path.barrier), (x, top), arrowprops={"arrowstyle": "<->", "color": COLOURS[1]})
     towards = "right" if x > travelled[-1] / 2 else "left"
-    ax.annotate(f"barrier {path.barrier:.1f} nats", (x, top), (0, 4), color=COLOURS[1], ha=towards, **style)
+    barrier = f"{path.barrier:.1f}" if path.barrier < 100 else f"{path.barrier:.0f}"  # a tail, known to no decimal
+    ax.annotate(f"barrier {barrier} nats", (x, top), (0, 4), color=COLOURS[1], ha=towards, **style)
     ax.set(xlabel="distance along the path (latent units)", ylabel="log density of the prior (nats)")
     ax.margins(y=0.15)
     return ax
@@ -107,6 +108,7 @@ def fsc_curves(
     labels: Sequence[str] | None = None,
     threshold: float | None = 0.143,
     ax: Axes | None = None,
+    colours: Mapping[str, str] | None = None,
 ) -> Axes:
     """Plot Fourier shell correlations against spatial frequency, with ticks in Å.
 
@@ -121,6 +123,8 @@ def fsc_curves(
         resolution at which each curve crosses it. None omits both.
     ax : Axes, optional
         Axes to draw into; by default those of a new figure.
+    colours : mapping of str to str, optional
+        Colour of each label, such as `state_colours(labels)`.
     """
     ax, many = axes(ax, 5.0, 3.4), list(curves) if isinstance(curves, Sequence) else [curves]
     named: dict[int, str] = {}
@@ -131,7 +135,10 @@ def fsc_curves(
             label += ": " if label else ""
             label += f"{never}{reach:.3g} Å" if np.isfinite(reach) else "no resolution"
         named |= {i: label} if label else {}
-        ax.plot(curve.frequency, curve.correlation, color=COLOURS[i % 8], ls=("-", "--")[i // 8 % 2])
+        colour, dashes = COLOURS[i % 8], ("-", "--")[i // 8 % 2]
+        if colours is not None and labels is not None:
+            colour, dashes = colours[str(labels[i])], "-"
+        ax.plot(curve.frequency, curve.correlation, color=colour, ls=dashes)
     lines = ax.get_lines()[-len(many) :]
     if threshold is not None:
         ax.axhline(threshold, color=GREY, lw=0.8, ls="--", zorder=0)

@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation import components_of_labels
-from cryotwin_nb.mixture.points import require_points
+from cryotwin_nb.plotting.colours import state_colours
+from cryotwin_nb.plotting.marks import draw_path, draw_stars, opacity, points_of
 from cryotwin_nb.plotting.style import (
     COLOURS,
     DENSITY,
     HALO,
     PLAIN,
     Array,
-    apart,
     as_numpy,
     axes,
     plain,
@@ -46,7 +45,7 @@ def latent_scatter(
     projection: Array | Callable[[Tensor], Array] | None = None,
     components: tuple[int, int] = (1, 2),
     n_named: int = 6,
-    max_points: int = 3000,
+    max_points: int = 20_000,
     ax: Axes | None = None,
 ) -> Axes:
     """Plot latents in two dimensions, with the prior's means as stars and one or more pathways.
@@ -79,7 +78,7 @@ def latent_scatter(
     ax : Axes, optional
         Axes to draw into; by default those of a new figure.
     """
-    ax, points = axes(ax, 5.2, 4.3), _points(z)
+    ax, points = axes(ax, 5.2, 4.3), points_of(z)
     flatten, names = _projection(points, projection, components)
     shown = np.linspace(0, len(points) - 1, min(max_points, len(points))).astype(int)
     if colour is None and labels is None and prior is not None:
@@ -93,7 +92,7 @@ def latent_scatter(
     else:
         _draw_coloured(ax, flatten(points)[shown], None if colour is None else as_numpy(colour)[shown], colour_label)
     if prior is not None:
-        draw_stars(ax, flatten(_points(prior.means)), as_numpy(prior.weights), n_named)
+        draw_stars(ax, flatten(points_of(prior.means)), as_numpy(prior.weights), n_named)
     for i, one in enumerate([] if path is None else path if isinstance(path, (list, tuple)) else [path]):
         draw_path(ax, one, flatten, (COLOURS[1], COLOURS[6], COLOURS[2])[i % 3])
     if prior is not None or path is not None:
@@ -136,7 +135,8 @@ def embedding_scatter(
     ax = axes(ax, 4.6, 4.3)
     if isinstance(show, str) and show == "latents":
         if labels is None:
-            ax.scatter(*embedding.latents.T, color=COLOURS[0], alpha=0.35, label="latents", **_SPOTS)
+            alpha = opacity(len(embedding.latents))
+            ax.scatter(*embedding.latents.T, color=COLOURS[0], alpha=alpha, label="latents", **_SPOTS)
         else:
             _draw_labelled(ax, embedding.latents, np.asarray(labels).astype(str))
     else:
@@ -155,11 +155,6 @@ def embedding_scatter(
     return ax
 
 
-def _points(values: Any) -> Tensor:
-    """Convert an array (m, d) to a float32 tensor on the CPU; raise `InputError` for NaN, infinity or no row."""
-    return require_points(values).cpu().float()
-
-
 def _projection(
     z: Tensor, projection: Any, components: tuple[int, int]
 ) -> tuple[Callable[[Tensor], np.ndarray], list[str]]:
@@ -168,7 +163,7 @@ def _projection(
         return lambda x: as_numpy(projection(x)), ["embedding 1", "embedding 2"]
     centre, dim = z.mean(0), z.shape[1]
     if projection is not None:
-        matrix = _points(projection)
+        matrix = points_of(projection)
         if tuple(matrix.shape) != (dim, 2):
             found = f"shape {tuple(matrix.shape)}"
             raise InputError("projection", found, f"({dim}, 2)", "Pass two directions as columns, or a function.")
@@ -191,9 +186,10 @@ _SPOTS: dict[str, Any] = {"s": 4, "linewidths": 0, "rasterized": True}
 def _draw_labelled(ax: Axes, xy: np.ndarray, labels: np.ndarray) -> None:
     """Draw points coloured by label, in random order so that no label covers the others."""
     names = sorted(set(labels))
-    palette = np.array([COLOURS[i % 6] for i in range(len(names))])
+    colours = state_colours(names)
     order = np.random.default_rng(0).permutation(len(xy))
-    ax.scatter(xy[order, 0], xy[order, 1], c=palette[np.searchsorted(names, labels[order])], alpha=0.5, **_SPOTS)
+    x, y = xy[order].T
+    ax.scatter(x, y, c=[colours[name] for name in labels[order]], alpha=opacity(len(xy)), **_SPOTS)
     for name in names:
         x, y = np.median(xy[labels == name, 0]), np.percentile(xy[labels == name, 1], 90)
         ax.text(x, y, plain(name), ha="center", va="bottom", weight="bold", zorder=10, path_effects=HALO, **PLAIN)
@@ -202,40 +198,13 @@ def _draw_labelled(ax: Axes, xy: np.ndarray, labels: np.ndarray) -> None:
 def _draw_coloured(ax: Axes, xy: np.ndarray, values: np.ndarray | None, label: str) -> None:
     """Draw points coloured by value, with the highest values on top, or all points in one colour."""
     if values is None:
-        ax.scatter(xy[:, 0], xy[:, 1], color=COLOURS[0], alpha=0.3, **_SPOTS)
+        ax.scatter(xy[:, 0], xy[:, 1], color=COLOURS[0], alpha=opacity(len(xy)), **_SPOTS)
         return
     order, (low, high) = values.argsort(), np.percentile(values, (2, 99.8))
-    marks = ax.scatter(xy[order, 0], xy[order, 1], c=values[order], cmap=DENSITY, vmin=low, vmax=high, **_SPOTS)
+    style: dict[str, Any] = {"cmap": DENSITY, "vmin": low, "vmax": high, "alpha": max(0.5, opacity(len(xy)))}
+    x, y = xy[order].T
+    marks = ax.scatter(x, y, c=values[order], **style, **_SPOTS)
     bar = ax.figure.colorbar(marks, cax=ax.inset_axes((1.02, 0.1, 0.025, 0.8)), extend="min")
+    if bar.solids is not None:
+        bar.solids.set_alpha(1)
     bar.set_label(plain(label), **PLAIN)
-
-
-def draw_stars(ax: Axes, xy: np.ndarray, weights: np.ndarray, n_named: int) -> None:
-    """Draw the means as stars with area increasing with weight; label the `n_named` largest with their index."""
-    area = 30 + 220 * weights / weights.max()
-    style: dict[str, Any] = {"color": "white", "edgecolors": "black", "linewidths": 0.9, "zorder": 4}
-    ax.scatter(xy[:, 0], xy[:, 1], marker="*", s=area, label="means (area: weight)", **style)
-    for c in np.argsort(-weights)[:n_named]:
-        offset = (2 + 0.4 * area[c] ** 0.5, 2)
-        ax.annotate(str(c), xy[c], offset, textcoords="offset points", zorder=6, size=8, path_effects=HALO)
-
-
-def draw_path(ax: Axes, path: Any, flatten: Callable[[Tensor], np.ndarray], colour: str) -> None:
-    """Draw a path as a line with a dot at each step; number the dots where there is room."""
-    latents = _points(getattr(path, "latents", path))
-    curve, xy = flatten(_points(getattr(path, "curve", latents))), flatten(latents)
-    halo = [withStroke(linewidth=4, foreground="white")]
-    ax.plot(
-        curve[:, 0],
-        curve[:, 1],
-        color=colour,
-        lw=2,
-        zorder=7,
-        path_effects=halo,
-        label=getattr(path, "method", "") or "path",
-    )
-    numbered = apart(xy, 0.045 * np.ptp(np.array(ax.dataLim), axis=0).max())
-    for dots, area in ((np.arange(len(xy)), 14), (numbered, 95)):
-        ax.scatter(xy[dots, 0], xy[dots, 1], s=area, color="white", edgecolors=colour, zorder=8)
-    for k in numbered:
-        ax.text(xy[k, 0], xy[k, 1], str(k), ha="center", va="center_baseline", size=6.5, zorder=9)

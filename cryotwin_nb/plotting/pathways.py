@@ -149,15 +149,12 @@ def path_profile(
         top.axhspan(*confidence.interval("line_barrier"), color=COLOURS[0], alpha=0.15, lw=0)
     legend = top.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     legend.set_title("90 % bootstrap intervals" if confidence is not None else "", prop={"size": 8})
-    top.set_ylabel("-log, relative to the start (nats)")
+    top.set_ylabel("-log relative to\nthe start (nats)")
     top.margins(y=0.12)
-    twin = top.secondary_yaxis("right")
-    twin.set_ylabel("population estimate (kT)")
-    twin.spines["right"].set_visible(True)
     gap = np.diff(profile.step_position).min()
     bottom.bar(profile.step_position, profile.counts, width=0.7 * gap, color=COLOURS[2])
     for x, count in zip(profile.step_position, profile.counts, strict=True):
         bottom.annotate(str(count), (x, count), (0, 2), textcoords="offset points", ha="center", size=7)
-    bottom.set(xlabel="distance along the path (latent units)", ylabel="nearby particles")
+    bottom.set(xlabel="distance along the path (latent units)", ylabel="particles\nnear")
     bottom.margins(y=0.2)
     return figure
