@@ -43,8 +43,9 @@ def state_colours(states: Iterable[str]) -> dict[str, str]:
         groups = [(hue, every[hue :: len(_FAMILIES)]) for hue in range(len(_FAMILIES))]
     found = dict(_OTHERS)
     for hue, family in groups:
+        darkest = 0.0 if hue == _FAMILIES[0] else _DARKEST  # black cannot be darker
         for place, name in enumerate(family):
-            share = _DARKEST + (_LIGHTEST - _DARKEST) * place / (len(family) - 1) if len(family) > 1 else 0.0
+            share = darkest + (_LIGHTEST - darkest) * place / (len(family) - 1) if len(family) > 1 else 0.0
             found[name] = _mixed(COLOURS[hue], share)
     return {name: found[name] for name in wanted}
 

@@ -11,11 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cryotwin_nb import evaluation, plotting
-from cryotwin_nb.demo.paper.colours import state_colours
 from cryotwin_nb.demo.paper.montage import draw_rows
 from cryotwin_nb.demo.paper.sources import COORDINATE, CRYODRGN, Method, Sources
 from cryotwin_nb.imaging.fourier import ifft2
-from cryotwin_nb.mixture.gaussian import GaussianMixture
+from cryotwin_nb.plotting.colours import state_colours
 from cryotwin_nb.plotting.style import HALO, PLAIN
 
 _EMBEDDED, _DRAWN = 3000, 1500  # latents in a t-SNE map; samples of the prior placed in it
@@ -97,7 +96,7 @@ def latents_and_samples(sources: Sources, maps: TsneMaps) -> tuple[Figure, str]:
 
 def isometry(sources: Sources, maps: TsneMaps) -> tuple[Figure, str]:
     """Fig. 4: inner products of pairs of small steps in map space against those in latent space, on one scale."""
-    shown = {method.name: method.isometry for method in sources.methods.values()}
+    shown = {m.name: found for m in sources.methods.values() if (found := m.isometry) is not None}
     figure, panels = plt.subplots(1, len(shown), figsize=(3.3 * len(shown), 3.2), squeeze=False, sharey=True)
     lines = []
     for ax, (name, result) in zip(panels[0], shown.items(), strict=True):
@@ -128,7 +127,7 @@ def fixed_prior(sources: Sources, maps: TsneMaps) -> tuple[Figure, str] | None:
     colours, labels = state_colours(sources.states), sources.labels[maps.shown]
     panels[0].scatter(*found.latents.T, c=[colours.get(label, "0.7") for label in labels], alpha=0.6, **_SPOTS)
     _name(panels[0], found.latents, labels, sources.states)
-    repaired = GaussianMixture.fit(method.latents, 100, seed=maps.seed)
+    repaired = method.density
     _samples(panels[1], found.latents, found.samples)
     _samples(panels[2], found.latents, found.transform(repaired.sample(_DRAWN, seed=maps.seed)))
     titles = ("a  latents", "b  samples of its prior, N(0, I)", "samples of a fitted mixture")

@@ -10,8 +10,10 @@ import cryotwin_nb.demo.paper.latent_space as latent_space
 import cryotwin_nb.demo.paper.paths as paths
 import cryotwin_nb.demo.paper.structures as structures
 from cryotwin_nb import data
-from cryotwin_nb.demo.paper.sources import SUBSPACE, Sources, gather, obtain, recipe
-from cryotwin_nb.errors import choice
+from cryotwin_nb.demo.paper.published import NAME, Plan, Published
+from cryotwin_nb.demo.paper.sources import SUBSPACE, Sources, gather, recipe
+from cryotwin_nb.demo.paper.training import obtain
+from cryotwin_nb.errors import InputError, choice
 from cryotwin_nb.formats.files import atomic, make_folder, require_writable
 from cryotwin_nb.models.cryotwin import CryoTwin
 
@@ -40,6 +42,9 @@ def make_figures(
     models: str | Path | None = None,
     seed: int = 0,
     overwrite: bool = False,
+    empiar_10076: str | Path | None = None,
+    box_size: int = 128,
+    dry_run: bool = False,
 ) -> list[Path]:
     """Draw the figures of the cryoTWIN paper and return their files.
 
@@ -59,6 +64,13 @@ def make_figures(
     overwrite : bool
         Draw figures again that are there already. By default, only those are drawn that are missing, or that were
         drawn from other models.
+    empiar_10076 : path, optional
+        Folder with the files of EMPIAR-10076 as in cryoDRGN's tutorial (stack, poses.pkl, ctf.pkl, filtered.ind.pkl;
+        optionally published_labels.txt and a cryoDRGN run), to draw the figures from the paper's own images.
+    box_size : int
+        Box size to which these images are cropped, pixels (paper: 128).
+    dry_run : bool
+        For these images, only state space, memory, time on this machine and what is missing.
 
     Returns
     -------
@@ -68,7 +80,8 @@ def make_figures(
     Raises
     ------
     InputError
-        If a number is unknown, stored results belong to other particles, or the folder is not writable.
+        If a number is unknown, stored results belong to other particles, the folder is not writable, or the disk or
+        the memory is too small for EMPIAR-10076.
 
     Notes
     -----
@@ -83,15 +96,26 @@ def make_figures(
     from cryotwin_nb.plotting.style import STYLE
 
     wanted = [choice("figure", number, list(FIGURES)) for number in only] or list(FIGURES)
+    if dry_run and empiar_10076 is None:
+        remedy = "Pass the folder of EMPIAR-10076, or draw the figures: with stored models this takes minutes."
+        raise InputError("dry_run", "no recorded images", "--empiar-10076 FOLDER", remedy)
+    plan = None if empiar_10076 is None else Plan.of(Published.find(Path(empiar_10076)), Path(output), box_size)
+    if plan is not None:
+        print(plan, flush=True)
+        if dry_run:
+            return []
     output = make_folder(output)
     require_writable(output)
     stored = Path(models) if models is not None else Path(data.__file__).parents[2] / "notebooks" / "models"
-    particles = data.fetch(dataset)
-    cryodrgn = stored / f"cryodrgn-{dataset}.npz"
-    there = cryodrgn if cryodrgn.exists() else None
-    print("cryoDRGN: " + (recipe(there) if there else f"no {cryodrgn.name} in {stored}; its column is left out"))
+    if plan is None:
+        particles, labels, cryodrgn = data.fetch(dataset), None, stored / f"cryodrgn-{dataset}.npz"
+        there = cryodrgn if cryodrgn.exists() else None
+        print("cryoDRGN: " + (recipe(there) if there else f"no {cryodrgn.name} in {stored}; its column is left out"))
+    else:
+        particles, dataset, there = plan.prepared(), NAME, plan.published.cryodrgn
+        labels = plan.published.labels_of(len(particles))
     sources = _in_order(obtain(particles, stored, output, dataset, seed))
-    gathered = gather(particles, sources, there)
+    gathered = gather(particles, sources, there, labels)
     record, maps, files = _read(output / _RECORD), latent_space.TsneMaps(gathered, seed), []
     version = f"{gathered.digest} {seed}"
     for place, number in enumerate(wanted, 1):

@@ -24,6 +24,10 @@ _PAIRS = (("C2", "E4"), ("B", "D4"))
 """Ends of the two paths: those of the paper's Fig. 3a; the text does not give those of 3b."""
 _ROUTES = ("B C2 E1 E2 E4 E5", "B C2 C3 E2 E4 E5", "B D1 D2 D4 E4 E5", "B D1 D3 E3 E4 E5")
 """Routes of Davis et al. (2016), along which the paper joins its short paths."""
+_OF_CRYODRGN = (
+    "cryoDRGN: paths through a mixture that was fitted to its latents afterwards; its decoder is a separate program, "
+    "so each step shows its stored map of the nearest state."
+)
 _NEIGHBOUR, _WIDER = 20, 1.5  # radius within which images are near: 1.5 times the median distance to the 20th
 
 
@@ -61,13 +65,13 @@ def report(sources: Sources, method: Method, path: Pathway) -> PathReport:
     near = np.array([len(rows) for rows in tree.query_ball_point(path.latents.double().numpy(), radius)])
     model = method.model
     order: tuple[str, ...] = ()
-    assert model is not None
+    on_records = model is not None and model.networks.makes_records
     try:
-        images = model.likelihood(sources.particles) if model.networks.makes_records else method.latents
+        images = model.likelihood(sources.particles) if model is not None and on_records else method.latents
         barrier = str(measure_barrier(path, images))
     except InputError as error:
         barrier = str(error)
-    if sources.particles.truth is not None:
+    if model is not None and sources.particles.truth is not None:
         order = evaluation.path_block_order(model.volumes, path.latents, sources.particles.truth)
     return PathReport(path, near, barrier, order)
 
@@ -77,11 +81,11 @@ def short_paths(sources: Sources, maps: TsneMaps) -> tuple[Figure, str] | None:
     panels, lines = [], []
     for letter, (start, end) in zip("ab", _pairs(sources), strict=False):
         rows: list[Row] = []
-        for method, model in sources.trained:
+        for method in sources.methods.values():
             ends = sources.component(method, start), sources.component(method, end)
             if ends[0] is None or ends[1] is None:
                 continue
-            prior = method.prior
+            prior = method.density
             straight = pathway_from_knots(prior, prior.means[list(ends)], N_STEPS)
             paths = {
                 "Algorithm 1": ridgeline(prior, ends[0], ends[1], N_STEPS, seed=maps.seed),
@@ -92,8 +96,9 @@ def short_paths(sources: Sources, maps: TsneMaps) -> tuple[Figure, str] | None:
                 found = report(sources, method, path)
                 lines.append(f"- {letter}, {start} to {end}, {method.name}, {name}: {found}")
                 titles = [f"{k}: {n:,}" for k, n in enumerate(found.near)]
-                if name != "straight line":
-                    rows.append((f"{method.name}\n{name}", model.volumes(path.latents), titles))
+                volumes = None if name == "straight line" else method.decode(path.latents)
+                if volumes is not None:
+                    rows.append((f"{method.name}\n{name}", volumes, titles))
         if rows:
             panels.append((f"{letter}   {start} to {end}", rows))
     if not panels:
@@ -105,8 +110,7 @@ def short_paths(sources: Sources, maps: TsneMaps) -> tuple[Figure, str] | None:
         draw_rows(part, rows, sources.particles.pixel_size, compared=True)
     return figure, (
         f"Paths of K = {N_STEPS} steps; above each map, its step and the number of images near it. Blue: gained, "
-        "orange: lost since the map to the left. cryoDRGN has no density in which to find a path.\n\n"
-        + "\n".join(lines)
+        f"orange: lost since the map to the left. {_OF_CRYODRGN}\n\n" + "\n".join(lines)
     )
 
 
@@ -114,20 +118,22 @@ def joined_paths(sources: Sources, maps: TsneMaps) -> tuple[Figure, str] | None:
     """Fig. 6: pathways joined from short paths along the four published routes, and the graph of the routes found."""
     drawn: list[tuple[str, list[Row]]] = []
     lines = []
-    for method, model in sources.trained:
+    for method in sources.methods.values():
         rows: list[Row] = []
         for route in _ROUTES:
             chain = [sources.component(method, state) for state in route.split()]
             if None in chain:
                 continue
-            parts = [ridgeline(method.prior, a, b, N_STEPS, seed=maps.seed) for a, b in pairwise(chain)]  # type: ignore[arg-type]
+            parts = [ridgeline(method.density, a, b, N_STEPS, seed=maps.seed) for a, b in pairwise(chain)]  # type: ignore[arg-type]
             points = torch.stack([parts[0].latents[0], *(p.latents[k] for p in parts for k in (N_STEPS // 2, -1))])
-            names = route.split()
+            volumes, names = method.decode(points), route.split()
+            if volumes is None:
+                continue
             titles = [names[0], *(title for name in names[1:] for title in ("", name))]
-            rows.append(("", model.volumes(points), titles))
-            if sources.particles.truth is not None:
+            rows.append(("", volumes, titles))
+            if method.model is not None and sources.particles.truth is not None:
                 whole = torch.cat([part.latents for part in parts])
-                order = evaluation.path_block_order(model.volumes, whole, sources.particles.truth)
+                order = evaluation.path_block_order(method.model.volumes, whole, sources.particles.truth)
                 lines.append(
                     f"- {method.name}, {route.replace(' ', '-')}: blocks appear in the order {', '.join(order)}"
                 )
@@ -143,7 +149,8 @@ def joined_paths(sources: Sources, maps: TsneMaps) -> tuple[Figure, str] | None:
     lines.append(f"- {_graph(sources, right)}")
     return figure, (
         "Pathways joined from short ones, whose ends must be chosen by hand: the map of each state and one between. "
-        "Right: the routes that the images support, by the subspace model, found without naming an intermediate state."
+        "Right: the routes that the images support, by the subspace model, found without naming an intermediate state. "
+        f"{_OF_CRYODRGN}"
         "\n\n" + "\n".join(lines)
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,17 +14,17 @@ from torch import Tensor
 from cryotwin_nb import evaluation
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation import Isometry
+from cryotwin_nb.exchange import read_cryodrgn
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.models.cryotwin import CryoTwin
 from cryotwin_nb.models.storage import fingerprint
 from cryotwin_nb.particles.particles import Particles
 from cryotwin_nb.pathways import assign, find_states
-from cryotwin_nb.training import TrainingConfig, fit
+from cryotwin_nb.plotting.colours import NO_STATE, state_colours
 
 COORDINATE, CRYODRGN, SUBSPACE = "coordinate", "cryoDRGN", "subspace"
-PAPER = {"latent_dim": 8, "n_components": 100}
-"""Dimension d of the latents and number C of components in the paper."""
 _N_PAIRS = 100  # of steps, whose inner products are compared
+_N_FITTED = 100  # maximum number of components of a mixture fitted to cryoDRGN's latents
 _LEAST_MASS = 0.02  # of a state that is named where there is no ground truth
 
 
@@ -60,9 +59,23 @@ class Method:
     stored: dict[str, np.ndarray] = field(default_factory=dict)
 
     @cached_property
-    def isometry(self) -> Isometry:
-        """Inner products of pairs of small steps, in latent space and in map space."""
+    def density(self) -> GaussianMixture:
+        """Mixture in which paths are sought: the prior, or for cryoDRGN a mixture fitted to its latents afterwards."""
+        return self.prior if self.model is not None else GaussianMixture.fit(self.latents, _N_FITTED)
+
+    def decode(self, latents: Tensor) -> Tensor | None:
+        """Return maps (m, D, D, D); without a model, the stored map of the state that is nearest to each latent."""
+        if self.model is not None:
+            return self.model.volumes(latents)
+        maps = self.state_maps
+        return None if maps is None else maps[torch.cdist(latents.float(), self.typical.float()).argmin(1)]
+
+    @cached_property
+    def isometry(self) -> Isometry | None:
+        """Inner products of pairs of small steps, in latent space and in map space; None if they are not stored."""
         if self.model is None:
+            if "isometry_products" not in self.stored:
+                return None
             return Isometry(*self.stored["isometry_products"])
         return evaluation.isometry(self.model, self.latents, n_pairs=_N_PAIRS)
 
@@ -114,10 +127,13 @@ class Sources:
 
     def component(self, method: Method, state: str) -> int | None:
         """Return the component with the largest weight among those named after a state."""
-        return evaluation.components_of_labels(method.prior, method.names).get(state)
+        names = method.names or evaluation.label_components(method.density, method.latents, self.labels)
+        return evaluation.components_of_labels(method.density, names).get(state)
 
 
-def gather(particles: Particles, models: dict[str, CryoTwin], cryodrgn: Path | None) -> Sources:
+def gather(
+    particles: Particles, models: dict[str, CryoTwin], cryodrgn: Path | None, labels: np.ndarray | None = None
+) -> Sources:
     """Compute latents and names; maps and isometry follow when a figure needs them.
 
     Parameters
@@ -127,12 +143,18 @@ def gather(particles: Particles, models: dict[str, CryoTwin], cryodrgn: Path | N
     models : dict of str to CryoTwin
         Trained models by name, the subspace model among them.
     cryodrgn : Path, optional
-        Stored results of cryoDRGN for the same particles (.npz), as `benchmarks/cryodrgn_baseline.py` writes them.
+        Stored results of cryoDRGN for the same particles (.npz), as `benchmarks/cryodrgn_baseline.py` writes them; or
+        its run folder, of which only latents are read.
+    labels : (n,) str, optional
+        Published state of each particle, for recorded images.
     """
     latents = {name: model.embed(particles) for name, model in models.items()}
     if particles.truth is not None:
         truth = particles.truth
         labels, settled, states = truth.labels, ~truth.between, tuple(truth.states)
+    elif labels is not None:
+        states = tuple(state for state in state_colours(labels.tolist()) if state not in NO_STATE)
+        settled = np.isin(labels, states)
     else:
         prior = models[SUBSPACE].prior
         found = find_states(prior, least_mass=_LEAST_MASS, latents=latents[SUBSPACE])
@@ -146,7 +168,7 @@ def gather(particles: Particles, models: dict[str, CryoTwin], cryodrgn: Path | N
         methods[name] = Method(name, z, prior, evaluation.label_components(prior, z, labels), typical, model)
     digest = "".join(fingerprint(model.state_dict())[:16] for model in models.values())
     if cryodrgn is not None:
-        methods[CRYODRGN] = _stored(cryodrgn, len(particles), states)
+        methods[CRYODRGN] = _stored(cryodrgn, len(particles), states, members)
         digest += str(cryodrgn.stat().st_size)
     order = [name for name in (COORDINATE, CRYODRGN, SUBSPACE) if name in methods]
     return Sources(particles, labels, settled, states, {name: methods[name] for name in order}, digest)
@@ -157,68 +179,29 @@ def _median_latent(z: Tensor) -> Tensor:
     return z[torch.cdist(z, z.median(0).values[None]).argmin()]
 
 
-def _stored(path: Path, n: int, states: tuple[str, ...]) -> Method:
-    """Return the stored results of cryoDRGN."""
-    with np.load(path, allow_pickle=False) as arrays:
-        found = {name: arrays[name] for name in arrays}
+def _stored(path: Path, n: int, states: tuple[str, ...], members: list[Tensor]) -> Method:
+    """Return the stored results of cryoDRGN, or the latents of its run folder."""
+    if path.is_dir():
+        found: dict[str, np.ndarray] = {"latents": read_cryodrgn(path).latents.numpy()}
+    else:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays}
     z = torch.as_tensor(found["latents"].astype(np.float32))
     if len(z) != n:
         remedy = "Omit it, or pass the results of a run on these particles."
         raise InputError(path, f"latents of {len(z):,} particles", f"{n:,}", remedy)
-    if tuple(map(str, found["state_names"])) != states:
-        del found["state_maps"]
+    if tuple(map(str, found.get("state_names", ()))) != states:
+        found.pop("state_maps", None)
     d = z.shape[1]
     normal = GaussianMixture(torch.ones(1), torch.zeros(1, d), torch.eye(d)[None])
-    return Method(CRYODRGN, z, normal, {}, torch.as_tensor(found["state_latents"]), stored=found)
-
-
-def obtain(particles: Particles, stored: Path, kept: Path, dataset: str, seed: int = 0) -> dict[str, CryoTwin]:
-    """Return the coordinate and the subspace model: stored ones, or models trained now and kept.
-
-    Parameters
-    ----------
-    particles : Particles
-        Particles to train on.
-    stored : Path
-        Folder with `<dataset>.safetensors` and `<dataset>-coordinate.safetensors`.
-    kept : Path
-        Folder in which models that are trained here are stored, with checkpoints from which training resumes.
-    dataset : str
-        Name of the data set, the first part of the file names.
-    seed : int
-        Seed of models and training.
-    """
-    models = {}
-    for name, file in ((SUBSPACE, f"{dataset}.safetensors"), (COORDINATE, f"{dataset}-coordinate.safetensors")):
-        there = next((folder / file for folder in (stored, kept) if (folder / file).exists()), None)
-        if there is not None:
-            models[name] = CryoTwin.load(there)
-            continue
-        settings = {} if name == SUBSPACE else PAPER
-        model = CryoTwin(particles.box_size, name, seed=seed, **settings)  # type: ignore[arg-type]
-        print(f"No {file} in {stored}: it is trained here, in about {_minutes(model, particles):.0f} minutes.")
-        checkpoint = kept / f"{file}.pt"
-        config = TrainingConfig(seed=seed, checkpoint=checkpoint)
-        fit(model, particles, config, resume=checkpoint if checkpoint.exists() else None)
-        model.save(kept / file)
-        models[name] = model
-    return models
-
-
-def _minutes(model: CryoTwin, particles: Particles) -> float:
-    """Return the estimated duration of training, from a trial on some of the images."""
-    on_records, epochs = model.networks.makes_records, model.networks.training_defaults["epochs"]
-    few = particles[np.arange(min(len(particles), 2000 if on_records else 128))]
-    settings = {key: value for key, value in model.requested.items() if value is not None}
-    started = time.perf_counter()
-    fit(
-        CryoTwin(**settings), few, TrainingConfig(epochs=None if on_records else 1, final_em=on_records), progress=False
-    )
-    return (time.perf_counter() - started) * len(particles) / len(few) * (1 if on_records else epochs) / 60
+    typical = torch.stack([_median_latent(z[own]) for own in members])
+    return Method(CRYODRGN, z, normal, {}, typical, stored=found)
 
 
 def recipe(path: Path) -> str:
     """Return how the stored results of cryoDRGN were made, in one line."""
+    if path.is_dir():
+        return f"latents of the run in {path}"
     with np.load(path, allow_pickle=False) as arrays:
         made = json.loads(str(arrays["recipe"]))
     return f"{made['program']}, {made['epochs']} epochs"

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from cryotwin_nb.demo.paper.colours import state_colours
 from cryotwin_nb.demo.paper.latent_space import TsneMaps
 from cryotwin_nb.demo.paper.montage import Row, draw_rows
 from cryotwin_nb.demo.paper.sources import COORDINATE, CRYODRGN, SUBSPACE, Sources
 from cryotwin_nb.imaging.fsc import fsc
 from cryotwin_nb.imaging.masks import spherical_mask
+from cryotwin_nb.plotting.colours import state_colours
 from cryotwin_nb.plotting.curves import resolution_ticks
 
 _TRUTH = "ground truth"
