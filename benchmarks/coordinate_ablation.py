@@ -23,10 +23,11 @@ PAPER = {"batch_size": 16, "coefficients": 1.0}
 VARIATIONS: dict[str, tuple[dict, dict]] = {  # options of the architecture, settings of the training
     "default": ({}, {}),
     "plain (the paper's networks)": ({"plain": True}, PAPER),
+    "maps linear in the latents": ({"latent_width": 0}, {}),
+    "no prior of the maps": ({}, {"map_prior": 0.0}),
+    "prior of the maps 50": ({}, {"map_prior": 50.0}),
     "all coefficients, 16 images per step": ({}, PAPER),
-    "a quarter of the coefficients, 64 images per step": ({}, {"batch_size": 64, "coefficients": 0.25}),
     "128 wide, 128 features": ({"width": 128, "n_features": 128}, {}),
-    "learning rate 2e-3": ({}, {"learning_rate": 2e-3}),
 }
 
 

@@ -301,17 +301,60 @@ def test_networks_start_near_the_average_map_and_encode_deviations_from_it(parti
         expected = average.slices(model.imaging.frequencies, batch.rotations)
         found = networks.slices(batch.rotations, z)
         assert (found - expected).norm() < 0.2 * expected.norm()
-        some = torch.tensor([3, 20, 41])
-        assert torch.equal(networks.slices(batch.rotations, z, some=some), found[:, some])
         copy = batch._replace(data=expected * batch.transfer)  # images of the average map, without noise
         assert float(average.removed(model.imaging, copy).data.abs().max()) < 1e-6
     exact = model.imaging.distortion(batch, expected * batch.transfer).mean()
     assert float(exact) < 0.9 * float(model.imaging.distortion(batch, 0 * expected).mean())
 
 
+def test_maps_vary_linearly_with_latents_at_first_and_always_without_a_latent_width(particles):
+    z = torch.tensor([[1.0, -2, 0.5]])
+    for latent_width, taught, curved in ((8, False, False), (8, True, True), (0, False, False)):
+        model = ct.CryoTwin(16, **SMALL, latent_width=latent_width)
+        model.imaging.measure(particles)
+        if taught:
+            torch.nn.init.normal_(model.networks.factors.curved.last.weight)
+        ahead, here, behind = model.volumes(torch.cat([z, 0 * z, -z]))
+        bend = (ahead + behind - 2 * here).norm() / (ahead - behind).norm()
+        assert (float(bend) > 0.01) is curved, (latent_width, taught, float(bend))
+
+
+def test_terms_are_sums_over_the_coefficients_that_are_drawn(model, particles):
+    networks, z = model.networks, torch.randn(40, 3)
+    batch, n = model.imaging.batch(particles, np.arange(40)), len(model.imaging.frequencies)
+    with torch.no_grad():
+        whole, prior = networks.terms(batch, z, n)
+        halves = [networks.terms(batch, z, n, torch.arange(start, n, 2)) for start in (0, 1)]
+    shares = torch.tensor([(n + 1) // 2, n // 2]) / n
+    torch.testing.assert_close(whole, networks.distortion(batch, z), rtol=1e-4, atol=0)
+    torch.testing.assert_close(whole, sum(h[0] * s for h, s in zip(halves, shares, strict=True)), rtol=1e-4, atol=0)
+    torch.testing.assert_close(prior, sum(h[1] * s for h, s in zip(halves, shares, strict=True)), rtol=1e-4, atol=0)
+    assert bool((prior > 0).all()) is not model.networks.plain
+
+
+def test_the_prior_of_the_maps_is_the_norm_of_their_deviations(particles):
+    """Minus twice the log of a Gaussian with the measured power, per image, from slices instead of the volume."""
+    model = ct.CryoTwin(16, **SMALL, weighting="paper")
+    model.imaging.measure(particles)
+    networks, size = model.networks, 16
+    list(networks.passes(lambda n=None: [model.imaging.batch(particles, np.arange(40))], beta=2.0))
+    networks.signal.fill_(0.5)
+    z = torch.randn(1, 3).expand(40, 3)
+    with torch.no_grad():
+        prior = networks.terms(model.imaging.batch(particles, np.arange(40)), z, None)[1].mean()
+    axis = torch.arange(-8, 9).float()
+    lattice = torch.cartesian_prod(axis, axis, axis)
+    radius = lattice.norm(dim=1)
+    lattice, radius = lattice[radius < size / 2 + 1], radius[radius < size / 2 + 1]
+    with torch.no_grad():
+        power = (networks.density(lattice[None], z[:1])[0] / 0.5).abs().square()
+    weights = float(model.imaging.kappa) * radius  # of the paper's ramp
+    assert float(prior) == pytest.approx(float((weights * power).sum()) / 40, rel=0.15)
+
+
 def test_models_of_earlier_builds_load_as_the_networks_of_the_paper(model, particles, tmp_path):
     payload = model.payload()
-    payload["config"] = {k: v for k, v in payload["config"].items() if k != "plain"}
+    payload["config"] = {k: v for k, v in payload["config"].items() if k not in ("plain", "latent_width")}
     write_model(payload, tmp_path / "earlier.safetensors")
     if model.networks.plain:
         back = ct.CryoTwin.load(tmp_path / "earlier.safetensors")
@@ -319,3 +362,11 @@ def test_models_of_earlier_builds_load_as_the_networks_of_the_paper(model, parti
     else:
         with pytest.raises(InputError, match="no weights that fit"):
             ct.CryoTwin.load(tmp_path / "earlier.safetensors")
+
+
+def test_coordinate_networks_that_mix_frequency_and_latents_are_refused_in_a_sentence(model, tmp_path):
+    payload = model.payload()
+    payload["config"] = {k: v for k, v in payload["config"].items() if k != "latent_width"} | {"plain": False}
+    write_model(payload, tmp_path / "earlier.safetensors")
+    with pytest.raises(InputError, match=r"coordinate networks of an earlier build; the last .* is commit 5fd7360"):
+        ct.CryoTwin.load(tmp_path / "earlier.safetensors")

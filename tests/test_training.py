@@ -219,3 +219,16 @@ def test_the_schedule_moves_evenly_over_all_steps_of_all_epochs(particles, monke
     fit(ct.CryoTwin(16, **SMALL), particles, config(epochs=3, final_em=False), progress=False)
     assert len(seen) % 3 == 0 and len(seen) > 6
     np.testing.assert_allclose(seen, np.arange(len(seen)) / len(seen))
+
+
+def test_a_strong_prior_keeps_the_maps_at_the_average(particles):
+    """Deviations from the average map shrink with the prior's weight; plain networks have no prior."""
+    for plain in (False, True):
+        left = []
+        for weight in (0.0, 1e4):
+            model = ct.CryoTwin(16, **SMALL, plain=plain)
+            settings = config(epochs=4, learning_rate=1e-2, map_prior=weight, final_em=False)
+            fit(model, particles, settings, progress=False)
+            average = 0 if plain else model.networks.average.map
+            left.append(float((model.networks.volumes(torch.zeros(1, 2)) - average).norm()))
+        assert (left[1] == left[0]) if plain else (left[1] < 0.5 * left[0]), left

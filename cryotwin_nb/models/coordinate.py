@@ -9,15 +9,16 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
 
-from cryotwin_nb.imaging.fourier import grid, ifft2, ifft3, n_shells, shell_mean
+from cryotwin_nb.imaging.fourier import ifft2, n_shells
 from cryotwin_nb.imaging.optics import slice_coordinates
 from cryotwin_nb.models.average import AverageMap
+from cryotwin_nb.models.layers import LatentFactors, ResidualMLP, maps_of
 from cryotwin_nb.models.networks import CoordinateOptions, Networks
-from cryotwin_nb.models.views import lattice_points, placed_images, turned_images
+from cryotwin_nb.models.scales import deviation_amplitude, signal_amplitude
+from cryotwin_nb.models.views import ball_points, lattice_points, placed_images, turned_images
 from cryotwin_nb.particles.formation import Chunks, ImageBatch, ImageFormation
-from cryotwin_nb.reconstruction.backprojection import MARGIN, SignalPower
+from cryotwin_nb.reconstruction.backprojection import MARGIN
 from cryotwin_nb.runtime import distributed
 
 _MEASURED, _MEASURED_PLAIN = 2000, 256  # images used to set the scales of the networks
@@ -25,29 +26,13 @@ _SPACING, _REACH = 2.0, 10.0  # points of the encoder: least spacing, pixels, an
 _START = 0.1  # factor of the decoder's initial output, which is added to the average map
 
 
-class ResidualMLP(nn.Module):
-    """MLP of a linear layer, `depth` residual layers h + relu(W h) and a linear layer."""
-
-    def __init__(self, n_in: int, width: int, depth: int, n_out: int) -> None:
-        super().__init__()
-        self.first = nn.Linear(n_in, width)
-        self.residual = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
-        self.last = nn.Linear(width, n_out)
-
-    def hidden(self, h: Tensor) -> Tensor:
-        """Apply only the residual layers."""
-        h = relu(h)
-        for layer in self.residual:
-            h = h + relu(layer(h))
-        return h
-
-
 class CoordinateNetworks(Networks):
     """Encoder X -> (z, w) and decoder (v, z) -> complex Fourier coefficient of the density.
 
     Unless the option `plain` is set, the average map (a back-projection, no variations) is subtracted from the images
-    and added to the decoder's output; the encoder receives images back-projected to points of the particle; and its
-    first layer is multiplied by a function of the view, the decoder's last by a function of the latents.
+    and added to the decoder's output; the encoder receives images back-projected to points of the particle, and its
+    first layer is multiplied by a function of the view; and the decoder is a product of two MLPs, one of v and one of
+    z: a single MLP of both can differ between neighbouring latents, and learns the noise of the images there.
 
     Parameters
     ----------
@@ -71,6 +56,7 @@ class CoordinateNetworks(Networks):
     inside: Tensor
     signal: Tensor
     gain: Tensor
+    n_images: Tensor
     points: Tensor
     places: Tensor
 
@@ -84,31 +70,29 @@ class CoordinateNetworks(Networks):
         seed: int = 0,
     ) -> None:
         super().__init__(imaging, latent_dim, noise_width)
-        width, depth, n_features, self.plain = options.width, options.depth, options.n_features, options.plain
-        self._bfloat16, size = False, imaging.plane.box_size
-        if not self.plain:
-            self.betas = (0.9, 0.99)  # gradients change faster than 0.999 follows in a few thousand steps
-        inside = imaging.window.flatten() > 0
-        self.register_buffer("inside", inside, persistent=False)
+        width, depth, n_features = options.width, options.depth, options.n_features
+        self.plain, self._bfloat16, size = options.plain, False, imaging.plane.box_size
+        self.register_buffer("inside", imaging.window.flatten() > 0, persistent=False)
         places = lattice_points(imaging.particle_radius, max(_SPACING, imaging.particle_radius / _REACH))
         self.register_buffer("places", places, persistent=False)
         self.register_buffer("signal", torch.ones(n_shells(size), dtype=torch.float64))
-        n_seen = int(inside.sum()) + 3 if self.plain else len(places) + 6
+        n_seen = int(self.inside.sum()) + 3 if self.plain else len(places) + 6
         self.encoder = ResidualMLP(n_seen, width, depth, latent_dim + n_components)
-        generator = torch.Generator().manual_seed(seed)
-        points = torch.randn(n_features, 3, generator=generator)
-        points *= torch.rand(n_features, 1, generator=generator) ** (1 / 3) / points.norm(dim=1, keepdim=True)
-        self.register_buffer("points", points * imaging.particle_radius)
+        self.register_buffer("points", ball_points(n_features, imaging.particle_radius, seed))
         self.decoder = ResidualMLP(n_features, width, depth, 2 * n_features)
-        self.from_latent = nn.Linear(latent_dim, width, bias=False)
-        if not self.plain:
+        if self.plain:
+            self.from_latent = nn.Linear(latent_dim, width, bias=False)
+        else:
+            self.betas = (0.9, 0.99)  # gradients change faster than 0.999 follows in a few thousand steps
             self.average = AverageMap(size)
             self.register_buffer("gain", torch.ones((), dtype=torch.float64))
-            self.by_view, self.by_latent = nn.Linear(6, width, bias=False), nn.Linear(latent_dim, width, bias=False)
+            self.register_buffer("n_images", torch.ones((), dtype=torch.float64))
+            self.by_view = nn.Linear(6, width, bias=False)
+            self.factors = LatentFactors(latent_dim, options.latent_width, width)
+            self.decoder.last = nn.Linear(width, 2 * n_features, bias=False)
             with torch.no_grad():  # start at the average map, and with equal weights for all views
                 self.decoder.last.weight *= _START
-                for zero in (self.decoder.last.bias, self.by_view.weight):
-                    zero.zero_()
+                self.by_view.weight.zero_()
 
     @staticmethod
     def imaging_options(options: CoordinateOptions) -> dict[str, Any]:
@@ -123,38 +107,44 @@ class CoordinateNetworks(Networks):
             self.measure(ImageBatch(*map(torch.cat, zip(*map(tuple, chunks(_MEASURED_PLAIN)), strict=True))))
         else:
             self.average.measure(self.imaging, chunks)
-            self._measure_deviations(chunks)
+            amplitude, n_images = deviation_amplitude(self.imaging, self.average, chunks)
+            self.signal.copy_(amplitude)
+            self.n_images.fill_(n_images)
+            self._measure_input(chunks)
         return iter(())
 
-    def distortion(self, batch: ImageBatch, z: Tensor, n: int | None = None, some: Tensor | None = None) -> Tensor:
-        """Return || W (X - prediction) ||^2 (m,) of images decoded at z (m, d), over the first n coefficients.
+    def distortion(self, batch: ImageBatch, z: Tensor, n: int | None = None) -> Tensor:
+        """Return || W (X - prediction) ||^2 (m,) of images decoded at z (m, d), over the first n coefficients."""
+        return self.imaging.distortion(batch, self.slices(batch.rotations, z, n) * batch.transfer[:, :n])
 
-        With indices `some` of these coefficients, the sum over them is scaled up to the expected sum over all n.
+    def terms(self, batch: ImageBatch, z: Tensor, n: int | None, some: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the distortion (m,), over the first n coefficients, and minus twice the log prior of the maps (m,).
+
+        With indices `some` of these coefficients, sums over them are scaled up to the expected sums over all n. The
+        prior is Gaussian: deviations from the average map have in each shell the power measured in the images. It is
+        divided by the number of images, and weighted like the distortion.
         """
-        if some is None:
-            return self.imaging.distortion(batch, self.slices(batch.rotations, z, n) * batch.transfer[:, :n])
         n = n or len(self.imaging.frequencies)
-        residual = batch.data[:, some] - self.slices(batch.rotations, z, some=some) * batch.transfer[:, some]
-        weights = self.imaging.weights(batch.group)[:, some]
-        return (weights * (residual.real.square() + residual.imag.square())).sum(-1) * (n / len(some))
+        some = torch.arange(n, device=z.device) if some is None else some
+        frequencies, scale = self.imaging.frequencies[some], n / len(some)
+        positions = slice_coordinates(frequencies, batch.rotations)
+        weights = self.imaging.weights(batch.group)[:, some] * scale
+        slices = deviations = self.density(positions, z)
+        prior = z.new_zeros(len(z))
+        if not self.plain:
+            slices = deviations + self.average.slices(frequencies, batch.rotations)
+            relative = (deviations / self._amplitude(positions)).abs().square()
+            voxels = 2 * frequencies.norm(dim=1)  # of a shell of the volume, for each of a shell of a slice
+            prior = (weights * voxels * relative).sum(-1) / self.n_images.float()
+        residual = batch.data[:, some] - slices * batch.transfer[:, some]
+        return (weights * (residual.real.square() + residual.imag.square())).sum(-1), prior
 
     def measure(self, batch: ImageBatch) -> None:
-        """Use images (or this process's share of them) to set the radial amplitude that scales the decoder's output."""
-        shells = len(self.signal)
-        sums = torch.stack([batch.data.abs().square().sum(0), batch.transfer.square().sum(0)]).double()
-        distributed.all_sum(sums)
-        sums /= distributed.total(len(batch.data))
-        power, seen = shell_mean(sums, self.imaging.shell, shells)
-        power = power - 1
-        self.signal.copy_((power.clamp_min(1e-3) / seen.clamp_min(1e-12)).sqrt())
+        """Use images (or this process's share) to set the amplitude that scales the decoder's output (`plain`)."""
+        self.signal.copy_(signal_amplitude(self.imaging, batch, len(self.signal)))
 
-    def _measure_deviations(self, chunks: Chunks) -> None:
-        """Use the images to set the amplitude of deviations from the average map, and the scale of what is encoded."""
-        power = SignalPower(self.imaging)
-        for batch in chunks():
-            power.add(self.average.removed(self.imaging, batch))
-        power.join()
-        self.signal.copy_(power.spectrum.sqrt())
+    def _measure_input(self, chunks: Chunks) -> None:
+        """Set the scale of what is encoded."""
         inside, sums = self.imaging.window > 0, torch.zeros(2, dtype=torch.float64, device=self.signal.device)
         for batch in chunks(_MEASURED):
             pixels = self.filtered(self.average.removed(self.imaging, batch))[:, inside]
@@ -187,9 +177,9 @@ class CoordinateNetworks(Networks):
         """Return the rows of the last layer that give w: weight (C, width) and bias (C,), modifiable in place."""
         return self.encoder.last.weight[self.latent_dim :], self.encoder.last.bias[self.latent_dim :]
 
-    def slices(self, rotations: Tensor, z: Tensor, n: int | None = None, some: Tensor | None = None) -> Tensor:
-        """Return the first n coefficients of central slices (m, P) of the densities at z (m, d), or only `some`."""
-        frequencies = self.imaging.frequencies[:n] if some is None else self.imaging.frequencies[some]
+    def slices(self, rotations: Tensor, z: Tensor, n: int | None = None) -> Tensor:
+        """Return the first n coefficients of central slices (m, P) of the densities at z (m, d) for `rotations`."""
+        frequencies = self.imaging.frequencies[:n]
         deviations = self.density(slice_coordinates(frequencies, rotations), z)
         return deviations if self.plain else deviations + self.average.slices(frequencies, rotations)
 
@@ -200,17 +190,33 @@ class CoordinateNetworks(Networks):
         The network receives v only through the cosines, so a and b are even in v and F(-v) = F(v)* by construction.
         Unless the networks are `plain`, this is the deviation from the average map.
         """
-        phase = positions @ self.points.T * (2 * torch.pi / self.imaging.plane.box_size)
-        dtype = torch.bfloat16 if self._bfloat16 else torch.float32
-        cosine, sine = phase.cos().to(dtype), phase.sin().to(dtype)
-        z = z / self.noise_width
+        if not self.plain:
+            return self._products(positions, z[:, None])[:, 0]
+        cosine, sine = self._waves(positions)
         with self._autocast():
-            h = self.decoder.hidden(self.decoder.first(cosine) + self.from_latent(z)[:, None])
-            if not self.plain:
-                h = h * (1 + self.by_latent(z)[:, None])
+            h = self.decoder.hidden(self.decoder.first(cosine) + self.from_latent(z / self.noise_width)[:, None])
             a, b = self.decoder.last(h).chunk(2, dim=-1)
         real, imaginary = (a * cosine).sum(-1, dtype=torch.float32), -(b * sine).sum(-1, dtype=torch.float32)
         return torch.complex(real, imaginary) * self._amplitude(positions)
+
+    def _products(self, positions: Tensor, z: Tensor) -> Tensor:
+        """Return deviations (m, k, P) from the average map at positions (m or 1, P, 3) and latents z (m, k, d).
+
+        They are sum_c f_c(z) h_c(v) sum_j [a_jc cos - i b_jc sin], with hidden units h, factors f, and the last layer's
+        weights a and b, so that densities at the same positions differ only in their factors.
+        """
+        cosine, sine = self._waves(positions)
+        with self._autocast():
+            factors, (a, b) = self.factors(z / self.noise_width), self.decoder.last.weight.chunk(2)
+            h = self.decoder.hidden(self.decoder.first(cosine))
+            real, imaginary = factors @ (h * (cosine @ a)).mT, -factors @ (h * (sine @ b)).mT
+        return torch.complex(real.float(), imaginary.float()) * self._amplitude(positions)[:, None]
+
+    def _waves(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return cosines and sines (m, P, J) of the phases between positions and the points r_j."""
+        phase = positions @ self.points.T * (2 * torch.pi / self.imaging.plane.box_size)
+        dtype = torch.bfloat16 if self._bfloat16 else torch.float32
+        return phase.cos().to(dtype), phase.sin().to(dtype)
 
     @contextmanager
     def in_bfloat16(self, wanted: bool) -> Iterator[None]:
@@ -232,19 +238,13 @@ class CoordinateNetworks(Networks):
 
     @torch.no_grad()
     def volumes(self, z: Tensor) -> Tensor:
-        """Return densities (m, D, D, D) at z (m, d): decode the lattice inside Nyquist, then transform back."""
+        """Return densities (m, D, D, D) at z (m, d)."""
+
+        def decode(positions: Tensor, some: Tensor) -> Tensor:
+            if self.plain:
+                return torch.cat([self.density(positions[None], latent) for latent in some.split(1)])
+            return self._products(positions[None], some[None])[0]
+
         size = self.imaging.plane.box_size
-        reach = size / 2 if self.plain else (size + MARGIN) / 2
-        lattice = grid(size, 3, z.device).reshape(-1, 3)
-        inside = (lattice.float().norm(dim=1) < reach) & (lattice.abs() < size // 2).all(1)
-        half = (inside & (lattice[:, 2] >= 0)).nonzero().flatten()
-        mirrored = ((size // 2 - lattice[half]) * lattice.new_tensor([1, size, size**2])).sum(1)
-        maps = []
-        for latent in z.split(1):
-            spectrum = torch.zeros(size**3, dtype=torch.complex64, device=z.device)
-            for rows, mirror in zip(half.split(65536), mirrored.split(65536), strict=True):
-                values = self.density(lattice[rows].float()[None], latent)[0]
-                spectrum[mirror], spectrum[rows] = values.conj(), values
-            maps.append(ifft3(spectrum.view(size, size, size)).real)
-        found = torch.stack(maps)
+        found = maps_of(decode, z, size, size / 2 if self.plain else (size + MARGIN) / 2)
         return found if self.plain else found + self.average.map

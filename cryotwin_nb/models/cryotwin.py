@@ -53,7 +53,7 @@ class CryoTwin(nn.Module):
         Seed of the initial weights and of the closed-form passes.
     **options
         Options of the architecture: `n_basis`, `width`, `contrast`, `tight_mask` (`SubspaceOptions`), or `width`,
-        `depth`, `n_features`, `plain` (`CoordinateOptions`).
+        `depth`, `n_features`, `plain`, `latent_width` (`CoordinateOptions`).
 
     Examples
     --------

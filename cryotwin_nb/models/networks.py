@@ -107,32 +107,40 @@ class CoordinateOptions(NetworkOptions):
         Number of positional features of the decoder. By default 192.
     plain : bool
         The networks of the paper: without the average map, from which the others decode deviations; the encoder
-        receives images rotated in their plane, not back-projected; latents are only added to the decoder's first layer.
+        receives images rotated in their plane, not back-projected; the decoder is one MLP of frequency and latents.
+    latent_width : int
+        Units per layer of the MLP through which maps vary non-linearly with the latents, unless the networks are
+        `plain`. By default 32; 0: maps are linear in the latents.
     """
 
     architecture: ClassVar[str] = "coordinate"
-    earlier: ClassVar[dict[str, Any]] = {"plain": True}
+    earlier: ClassVar[dict[str, Any]] = {"plain": True, "latent_width": 0}
 
     width: int = 256
     depth: int = 3
     n_features: int = 192
     plain: bool = False
+    latent_width: int = 32
 
     def checked(self, latent_dim: int | None) -> CoordinateOptions:
         """Return the options as plain numbers, or raise `InputError`; they do not depend on `latent_dim`."""
         width = whole("width", self.width, "Pass a positive integer; the default is 256.")
         depth = whole("depth", self.depth, "Pass 0 or a positive integer; the default is 3.", least=0)
         n_features = whole("n_features", self.n_features, "Pass a positive integer; the default is 192.")
-        return CoordinateOptions(width, depth, n_features, flag("plain", self.plain))
+        latent_width = whole("latent_width", self.latent_width, "Pass 0 or a positive integer.", least=0)
+        return CoordinateOptions(width, depth, n_features, flag("plain", self.plain), latent_width)
 
     @classmethod
     def least_numbers(cls, config: dict[str, Any]) -> dict[str, float]:
         """Return the minimum number of stored values that each setting in the `config` of a model implies."""
         width, depth = config["width"], config["depth"]
+        if not config.get("plain", True) and "latent_width" not in config:
+            raise ValueError("coordinate networks of an earlier build; the last that can read them is commit 5fd7360")
         return {
             "width": width * (config["latent_dim"] + config["n_components"]),
             "width and depth": depth * max(width, 1) ** 2,
             "n_features": config["n_features"] * width,
+            "latent_width": 0 if config.get("plain", True) else config["latent_width"] * width,
         }
 
 
@@ -219,6 +227,10 @@ class Networks(nn.Module, ABC):
     @abstractmethod
     def distortion(self, batch: Any, z: Tensor, n: int | None = None) -> Tensor:
         """Return || W (X - prediction) ||^2 (m,) of images or records decoded at z (m, d), over n coefficients."""
+
+    def terms(self, batch: Any, z: Tensor, n: int | None, some: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the distortion (m,), estimated from `some` of n coefficients, and -2 log prior of the maps, if any."""
+        return self.distortion(batch, z, n), z.new_zeros(len(z))
 
     def anisometry(self, z: Tensor) -> Tensor:
         """Return the deviation of the decoder from an isometry at latents z (m, d); 0 if not penalised."""

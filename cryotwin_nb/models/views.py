@@ -57,6 +57,13 @@ def turned_images(images: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor]:
     return sampled(images, pixels), direction
 
 
+def ball_points(n: int, radius: float, seed: int) -> Tensor:
+    """Return random points (n, 3), uniform within `radius`."""
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.randn(n, 3, generator=generator)
+    return points * (torch.rand(n, 1, generator=generator) ** (1 / 3) / points.norm(dim=1, keepdim=True)) * radius
+
+
 def lattice_points(radius: float, spacing: float) -> Tensor:
     """Return the points (J, 3) of a cubic lattice within `radius`; the origin is one of them."""
     reach = int(radius / spacing)

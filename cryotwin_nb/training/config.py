@@ -33,6 +33,7 @@ _CHECKS: dict[str, tuple[Callable[[str, Any, str], Any], str]] = {
     "coefficients": (_share, "Pass a share above 0 of at most 1; the default is 0.5."),
     "precision": (lambda name, value, remedy: choice(name, value, _PRECISIONS, remedy), "Choose one of these."),
     "isometry": (_not_negative, "Pass 0 for no penalty, or a positive number; the default is 10."),
+    "map_prior": (_not_negative, "Pass 0 for no prior, or a positive number; the default is 10."),
     "seed": (partial(whole, least=0, most=2**40), "Pass 0 or a positive integer."),
     "checkpoint_every": (whole, "Pass a positive integer; the default is 1."),
     "checkpoint_minutes": (positive, "Pass a positive number; the default is 10."),
@@ -70,6 +71,9 @@ class TrainingConfig:
     isometry : float
         Weight, in units of beta, of the penalty on deviations of the decoder from isometry; used by the subspace
         architecture if n_basis is above latent_dim.
+    map_prior : float
+        Weight of the Gaussian prior of the coordinate architecture's maps, whose power is that of all deviations from
+        the average map: 1 for one direction of variation, n for n equal ones; 0: no prior, as in `plain` networks.
     seed : int
         Seed of the image order and of the latent noise.
     device : str, optional
@@ -104,6 +108,7 @@ class TrainingConfig:
     coefficients: float = 0.5
     precision: str = "auto"
     isometry: float = 10.0
+    map_prior: float = 10.0
     seed: int = 0
     device: str | None = None
     checkpoint: str | os.PathLike | None = None

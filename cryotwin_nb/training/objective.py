@@ -18,8 +18,10 @@ def objective(
     generator: torch.Generator,
     size: int | None = None,
     share: float = 1.0,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return distortion (m,), rate -log Q (m,) and the decoded latents (m, d) of a batch (Eq. 3 of the cryoTWIN paper).
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return distortion (m,), rate (m,), decoded latents (m, d) and prior of the maps (m,) of a batch.
+
+    Distortion and the rate -log Q are those of Eq. 3 of the cryoTWIN paper; the prior is that of `Networks.terms`.
 
     The decoded latents are z + noise, where the noise is uniform in [-T/2, T/2]^d. The moving moments of the prior are
     updated with the batch.
@@ -53,10 +55,9 @@ def objective(
         whole_z, whole_w = distributed.gather(z, size), distributed.gather(w, size)
     rate = -model.moments.update(whole_z, whole_w).log_window_mass(whole_z, width)
     noisy = z + noise.to(z.device) * width
-    if share >= 1 or n is None:
-        return model.networks.distortion(batch, noisy, n), rate, noisy
-    some = drawn(n, share, generator).to(z.device)
-    return model.networks.distortion(batch, noisy, n, some), rate, noisy
+    some = None if share >= 1 or n is None else drawn(n, share, generator).to(z.device)
+    distortion, prior = model.networks.terms(batch, noisy, n, some)
+    return distortion, rate, noisy, prior
 
 
 def drawn(n: int, share: float, generator: torch.Generator) -> Tensor:

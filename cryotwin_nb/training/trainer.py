@@ -183,8 +183,9 @@ class Trainer:
         shared, share = (None, 1.0) if self.on_records else (size, config.coefficients)
         try:
             with model.networks.in_bfloat16(self._bfloat16):
-                distortion, rate, latents = objective(model, batch, n, generator, shared, share)
+                distortion, rate, latents, prior = objective(model, batch, n, generator, shared, share)
                 departure = config.isometry * beta * model.networks.anisometry(latents)
+                departure = departure + config.map_prior * prior.sum() / size
                 mean = distortion.double().sum() / size
                 loss = (mean + beta * rate.mean() + departure) / model.imaging.multiplicity[:n].sum()
                 loss.backward()
