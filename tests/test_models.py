@@ -9,6 +9,7 @@ import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.imaging.fourier import fft3, grid
 from cryotwin_nb.imaging.optics import slice_coordinates
+from cryotwin_nb.models.average import AverageMap
 from cryotwin_nb.models.storage import write_model
 from cryotwin_nb.models.views import canonical_view, lattice_points, placed_images, turned_images
 from cryotwin_nb.truth.molecules import axis_rotation
@@ -36,7 +37,12 @@ def test_decoder_is_hermitian_everywhere(model):
     assert torch.allclose(there, back.conj(), atol=1e-5 * float(there.abs().max()))
 
 
-def test_volumes_and_slices_show_the_same_density(model):
+@pytest.fixture
+def unmasked(monkeypatch):
+    monkeypatch.setattr(AverageMap, "mask", lambda self, imaging: torch.ones_like(self.map))
+
+
+def test_volumes_and_slices_show_the_same_density(model, unmasked):
     z = torch.randn(1, 3)
     rotation = torch.eye(3)[[1, 2, 0]][None]  # an axis permutation: slices fall on the lattice
     with torch.no_grad():
@@ -48,13 +54,20 @@ def test_volumes_and_slices_show_the_same_density(model):
     assert torch.allclose(slices[1:], on_lattice[1:], atol=near * float(slices.abs().max()))  # except the mean
 
 
-def test_volumes_are_real_maps_zero_beyond_nyquist(model):
+def test_volumes_are_real_maps_zero_beyond_nyquist(model, unmasked):
     maps = model.volumes(torch.randn(2, 3))
     maps = maps if model.networks.plain else maps[:1] - maps[1:]  # the average map has a mask
     assert maps.shape[1:] == (16, 16, 16) and maps.dtype == torch.float32 and not maps.requires_grad
     outside = grid(16, 3).double().norm(dim=-1) >= (8 if model.networks.plain else 8.5)
     spectrum = fft3(maps[0].double()).abs()
     assert spectrum[outside].max() < 1e-5 * spectrum.max()
+
+
+def test_volumes_are_zero_outside_the_particle_except_in_plain_networks(model):
+    outside = grid(16, 3).float().norm(dim=-1) > 0.4 * 16 + 1
+    maps = model.networks.volumes(torch.randn(2, 3))
+    share = float(maps[:, outside].norm() / maps.norm())
+    assert share > 0.05 if model.networks.plain else share == 0
 
 
 def test_encoder_sees_past_in_plane_turns_and_mirror_images(particles):

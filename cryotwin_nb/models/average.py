@@ -43,8 +43,12 @@ class AverageMap(nn.Module):
             power.add(batch)
         equations.join()
         power.join()
-        mask = spherical_mask(size, imaging.particle_radius, size / 16).to(self.map)
-        self.map.copy_(equations.solve(None, power.spectrum[:, None], mask)[0][0])
+        self.map.copy_(equations.solve(None, power.spectrum[:, None], self.mask(imaging))[0][0])
+
+    def mask(self, imaging: ImageFormation) -> Tensor:
+        """Return the soft spherical mask (D, D, D) of the particle, outside which there is nothing but noise."""
+        size = len(self.map)
+        return spherical_mask(size, imaging.particle_radius, size / 16).to(self.map)
 
     def slices(self, frequencies: Tensor, rotations: Tensor) -> Tensor:
         """Return central slices (m, P) of the map at frequencies (P, 2) and poses (m, 3, 3)."""

@@ -247,4 +247,4 @@ class CoordinateNetworks(Networks):
 
         size = self.imaging.plane.box_size
         found = maps_of(decode, z, size, size / 2 if self.plain else (size + MARGIN) / 2)
-        return found if self.plain else found + self.average.map
+        return found if self.plain else found * self.average.mask(self.imaging) + self.average.map
