@@ -29,7 +29,7 @@ _POSES, _CTF, _KEPT = ("poses.pkl",), ("ctf.pkl",), ("filtered.ind.pkl", "ind.pk
 _LABELS = ("published_labels.*", "labels.*")
 _CRYODRGN = (f"cryodrgn-{NAME}.npz",)
 _SAMPLE = 120  # images of the trial
-_GIB_AT_128 = 3.5  # measured peak of a training at 128 voxels, images streamed (benchmarks/results/paper_size.json)
+_GIB_AT_128 = 4.0  # peak of a training at 128 voxels, images streamed (benchmarks/results/published_layout.json)
 _BYTES_BESIDE = 200e6  # models, checkpoints and figures
 
 
