@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +49,6 @@ class CoordinateNetworks(Networks):
     """
 
     Options = CoordinateOptions
-    training_defaults: ClassVar[dict[str, int]] = {"epochs": 24, "batch_size": 32}
     coarse_to_fine = True
     makes_records = False
 
@@ -72,6 +71,7 @@ class CoordinateNetworks(Networks):
         super().__init__(imaging, latent_dim, noise_width)
         width, depth, n_features = options.width, options.depth, options.n_features
         self.plain, self._bfloat16, size = options.plain, False, imaging.plane.box_size
+        self.training_defaults = {"epochs": 24 if self.plain else 8, "batch_size": 32}
         self.register_buffer("inside", imaging.window.flatten() > 0, persistent=False)
         places = lattice_points(imaging.particle_radius, max(_SPACING, imaging.particle_radius / _REACH))
         self.register_buffer("places", places, persistent=False)

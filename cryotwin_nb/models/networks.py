@@ -191,7 +191,7 @@ class Networks(nn.Module, ABC):
     """
 
     Options: ClassVar[type[NetworkOptions]]
-    training_defaults: ClassVar[dict[str, int]]
+    training_defaults: dict[str, int]
     betas: tuple[float, float] = (0.9, 0.999)
     coarse_to_fine: ClassVar[bool]
     makes_records: ClassVar[bool]

@@ -9,7 +9,7 @@ statistics of the images (`Records`).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +48,6 @@ class SubspaceNetworks(Networks):
     """
 
     Options = SubspaceOptions
-    training_defaults: ClassVar[dict[str, int]] = {"epochs": 30, "batch_size": 256}
     coarse_to_fine = False
     makes_records = True
     n_passes = closed_form.N_PASSES
@@ -73,6 +72,7 @@ class SubspaceNetworks(Networks):
     ) -> None:
         n_basis = options.n_basis or (latent_dim if latent_dim and latent_dim >= _CURVED else _MOST)
         super().__init__(imaging, latent_dim or n_basis, noise_width)
+        self.training_defaults = {"epochs": 30, "batch_size": 256}
         self._cached: tuple[tuple, Tensor] | None = None
         self.options, self.seed, self.n_components = options, seed, n_components
         self.chooses_dim = latent_dim is None

@@ -33,7 +33,7 @@ _CHECKS: dict[str, tuple[Callable[[str, Any, str], Any], str]] = {
     "coefficients": (_share, "Pass a share above 0 of at most 1; the default is 0.5."),
     "precision": (lambda name, value, remedy: choice(name, value, _PRECISIONS, remedy), "Choose one of these."),
     "isometry": (_not_negative, "Pass 0 for no penalty, or a positive number; the default is 10."),
-    "map_prior": (_not_negative, "Pass 0 for no prior, or a positive number; the default is 10."),
+    "map_prior": (_not_negative, "Pass 0 for no prior, or a positive number; the default is 25."),
     "seed": (partial(whole, least=0, most=2**40), "Pass 0 or a positive integer."),
     "checkpoint_every": (whole, "Pass a positive integer; the default is 1."),
     "checkpoint_minutes": (positive, "Pass a positive number; the default is 10."),
@@ -50,8 +50,8 @@ class TrainingConfig:
     Attributes
     ----------
     epochs : int, optional
-        Passes over the images (coordinate) or their sufficient statistics (subspace). By default 24 (coordinate) or
-        30 (subspace).
+        Passes over the images (coordinate) or their sufficient statistics (subspace). By default 8 (coordinate; 24 if
+        `plain`) or 30 (subspace).
     beta : float
         Weight of the rate (nats) against the distortion (noise units), as in Eq. 3 of the cryoTWIN paper; 2 weights
         them like a log prior and a log likelihood. The paper's 1/8 refers to another scaling of the images and is not
@@ -108,7 +108,7 @@ class TrainingConfig:
     coefficients: float = 0.5
     precision: str = "auto"
     isometry: float = 10.0
-    map_prior: float = 10.0
+    map_prior: float = 25.0
     seed: int = 0
     device: str | None = None
     checkpoint: str | os.PathLike | None = None
