@@ -62,7 +62,11 @@ class Inbox(PlaneMessages, ParticleMessages):
             report(n / len(self._explorer.labelled), "maps of the stars")
             self._send_star(component, None)
         report(None, "states")
-        states = [{"name": s.title, "id": s.name, "mass": s.mass} for s in self._session.model.search().states()]
+        weights = self._explorer.prior.weights.tolist()
+        states = [
+            {"name": s.title, "id": s.name, "mass": s.mass, "star": max(s.components, key=lambda c: weights[c])}
+            for s in self._session.model.search().states()
+        ]
         self._send(kind="states", states=states)
 
     def _do_star(self, message: dict, buffers: list[bytes]) -> None:

@@ -10,6 +10,7 @@ from cryotwin_nb.explorer.job import Report
 from cryotwin_nb.explorer.messaging import Messages
 from cryotwin_nb.explorer.packing import decoded
 from cryotwin_nb.explorer.planes import colouring
+from cryotwin_nb.explorer.request import PathRequest
 
 
 class PlaneMessages(Messages):
@@ -19,8 +20,11 @@ class PlaneMessages(Messages):
         plane = self._explorer.plane_named(message.get("plane"))
         drawn = plane_drawn(plane, self._explorer.prior)
         points = points_drawn(plane, self._explorer.latents, self._explorer.rows)
+        request = PathRequest.from_dict(message.get("settings"), "settings")
+        free = [end for end in (request.start, request.end, *request.ways) if isinstance(end, tuple)]
+        places = [[list(end), self._session.place_of(plane, end)] for end in free]
         path = self._session.drawn_in(plane)
-        self._send(kind="plane", turn=message.get("turn"), plane=drawn, path=path, buffers=[points])
+        self._send(kind="plane", turn=message.get("turn"), plane=drawn, path=path, places=places, buffers=[points])
 
     def _do_colours(self, message: dict, buffers: list[bytes]) -> None:
         name, values = self._column(message.get("colour"))

@@ -180,11 +180,10 @@ class Session:
         titles = answer.titles(self.model.names)
         return paths_drawn(plane, answer.paths, answer.chosen, titles) | {"version": version}
 
-    def place_of(self, plane: Plane, end: Any) -> list[float]:
-        """Return the position of an end or way-point in a plane."""
-        place = self.model.search().place("end", end)
-        latent = getattr(place, "latent", self.model.stars.means[place] if isinstance(place, int) else place)
-        return plane.place(torch.as_tensor(latent)[None])[0].tolist()
+    def place_of(self, plane: Plane, latent: tuple[float, ...]) -> list[float]:
+        """Return the position of a free end or way-point in a plane."""
+        self.model.search().place("end", latent)
+        return plane.place(torch.tensor([latent], dtype=torch.float64))[0].tolist()
 
     def _send_path(
         self, version: int, request: PathRequest, paths: list[Pathway], chosen: int, plane: Plane, turn: Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,7 @@ class ExplorerWidget(anywidget.AnyWidget):
 
     def close(self) -> None:
         """Close the explorer and give its memory back; its picture stays in the notebook."""
-        if self.comm is None:
+        if self.comm is None or not hasattr(self, "session") or sys.is_finalizing():
             return
         self.jobs.stop()
         self.still.close()
