@@ -318,8 +318,11 @@ def test_a_view_is_small_and_restores_everything(explorer, tmp_path):
 
 def test_a_view_of_another_model_is_refused_in_one_sentence(explorer):
     other = ct.GaussianMixture([0.5, 0.5], torch.zeros(2, 3) + torch.arange(2)[:, None], torch.eye(3).expand(2, 3, 3))
-    with pytest.raises(InputError, match="^This view belongs to another model"):
+    with pytest.raises(InputError, match=r"^This view belongs to another model"):
         ct.PathwayExplorer.restore(explorer.view(), other, torch.zeros(9, 3), decode)
+
+
+GIVEN = {"start": 0, "end": 1, "method": "MaxFlux", "n_steps": 4, "omega": 2.0, "seed": 0}
 
 
 @pytest.mark.parametrize(
