@@ -163,11 +163,12 @@ export function drawFree(pen, t, free, colours) {
 }
 
 /** Write names beside their marks without overlap, the first ones first; returns those written. */
-export function drawNames(pen, frame, names, colours) {
+export function drawNames(pen, frame, names, stars, colours) {
   pen.font = "bold 12px sans-serif";
   pen.textAlign = "left";
   pen.lineJoin = "round";
-  const placed = placeNames(names.map((name) => ({ ...name, width: pen.measureText(name.text).width })), frame);
+  const wanted = names.map((name) => ({ ...name, width: pen.measureText(name.text).width }));
+  const placed = placeNames(wanted, frame, stars);
   for (const { text, x, y, colour } of placed) {
     pen.strokeStyle = colours.paper;
     pen.lineWidth = 3.5;

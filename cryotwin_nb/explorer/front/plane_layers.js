@@ -46,7 +46,7 @@ export class PointLayer {
 
 /** Draw everything but the points; returns the names written. */
 export function drawMarks(canvas, t, places, scene, choice, focused) {
-  const ratio = fitted(canvas, t), pen = canvas.getContext("2d"), { theme, stars, order, sizes, active } = scene;
+  const ratio = fitted(canvas, t), pen = canvas.getContext("2d"), { theme, order, sizes, active } = scene;
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   pen.clearRect(0, 0, t.width, t.height);
   const roles = choice.roles();
@@ -58,7 +58,7 @@ export function drawMarks(canvas, t, places, scene, choice, focused) {
   draw.drawStep(pen, t, scene.path, scene.step, scene.stale, theme);
   if (focused && active >= 0) draw.drawFocus(pen, ...places[active], sizes[active], theme);
   const names = starNames(scene, places, roles);
-  const written = draw.drawNames(pen, t, [...free, ...names, ...routes], theme);
+  const written = draw.drawNames(pen, t, [...free, ...names, ...routes], order.map((i) => places[i]), theme);
   draw.drawSelection(pen, t, scene.outline, theme);
   return written;
 }

@@ -69,13 +69,14 @@ export function stepTo(key, from, order, places) {
 
 /**
  * Places for names beside their stars such that no two overlap and none leaves the frame: the most important first,
- * above, below, right or left of its star; a name without a free place is left out.
+ * above, below, right or left of its star, where it hides the fewest other stars; a name without a free place is left out.
  *
  * @param {{text: string, x: number, y: number, radius: number, width: number, must?: boolean}[]} wanted  in order of
  *   importance; `width` of the text, px; one that `must` be written is, even over others
+ * @param {[number, number][]} stars  positions of the stars that are shown, px
  * @returns {{text: string, x: number, y: number}[]}  left end and baseline of the texts
  */
-export function placeNames(wanted, frame, height = 13) {
+export function placeNames(wanted, frame, stars = [], height = 13) {
   const taken = [], placed = [];
   const free = (box) => !taken.some((t) => box[0] < t[2] && box[2] > t[0] && box[1] < t[3] && box[3] > t[1]);
   const within = ([x0, y0, x1, y1]) => x0 >= 2 && y0 >= 2 && x1 <= frame.width - 2 && y1 <= frame.height - 2;
@@ -86,6 +87,8 @@ export function placeNames(wanted, frame, height = 13) {
       [x - w / 2, y - r - height - 1], [x - w / 2, y + r + 1], [x + r + 3, y - height / 2], [x - r - 3 - w, y - height / 2],
     ];
     const boxes = corners.map(([a, b]) => [a, b, a + w, b + height]).filter(within);
+    const hidden = ([x0, y0, x1, y1]) => stars.filter(([a, b]) => a > x0 - 4 && a < x1 + 4 && b > y0 - 4 && b < y1 + 4).length;
+    boxes.sort((a, b) => hidden(a) - hidden(b));  // stable: above first
     let box = boxes.find(free);
     if (!box && name.must) box = boxes[0];
     if (!box) continue;
