@@ -26,12 +26,12 @@ class Stage {
   constructor(element, { onPicture = () => {}, onError = () => {}, onCamera = () => {}, budget = 192 * 2 ** 20 }) {
     Object.assign(this, { onPicture, onError, sets: new Map(), version: null, k: 0, level: DEFAULT_CONTOUR, clean: false });
     Object.assign(this, { overlays: { start: false, change: false }, painted: "none", other: null, looked: null, cut: null });
+    this.drawn = { version: null, k: null, level: null };
     this.surfaces = new Surfaces(budget);
     this.view = new View(element, {
       before: () => this.refresh(), after: () => this.onPicture(this.drawn),
       onRest: () => onCamera(this.camera), onError: (error) => this.onError(error),
     });
-    this.drawn = { version: null, k: null, level: null };
   }
 
   /** Expect the n maps of a new path; those of other paths are dropped, but for the one beside it. */
@@ -183,7 +183,7 @@ class Stage {
     return {
       key: `change from ${first.id} by ${reach}`, values: first.values, size: first.size,  // the volume itself is at `level`
       map: [...stops("change")].reverse(), low: level - reach, high: level + reach,
-      legend: { map: "change", low: "less", high: "more", label: "density than at the start" },
+      legend: { map: "change", low: "less", high: "more", label: "density since the start" },
     };
   }
 
@@ -206,7 +206,7 @@ class Stage {
       for (const [name, recipe] of Object.entries(this.recipes(what))) pane.put(name, recipe && this.surfaces.get(recipe));
       if (paint) colourSurface(pane.surface.geometry, paint);
       pane.painted(Boolean(paint));
-      pane.slice.show(what.volume, this.cut);
+      pane.slice.show(what.volume, this.cut, this.levelOf(what.volume));
       this.view.paint ??= paint?.legend ?? paint;
       if (i === 0) this.drawn = { version: what.set?.version ?? null, k: what.k ?? null, level: densityOf(what.volume, this.levelOf(what.volume)) };
     }

@@ -3,7 +3,7 @@ import {
   Color, CylinderGeometry, Group, IcosahedronGeometry, InstancedMesh, MeshLambertMaterial, Object3D, Vector3,
 } from "three";
 
-const BALL = 0.55, STICK = 0.25;  // radii, Å
+const BALL = 0.25, STICK = 0.12;  // radii in mean lengths of bonds: of atoms, or of a trace of residues
 const UP = new Vector3(0, 1, 0);
 
 export class Model {
@@ -29,7 +29,9 @@ export class Model {
     const colour = new Color(), byte = (i, j) => (colours ? colours[3 * i + j] / 255 : 0.5);
     const painted = (mesh, at, i) => mesh.setColorAt(at, colour.setRGB(byte(i, 0), byte(i, 1), byte(i, 2)));
     const place = new Object3D();
-    const balls = new InstancedMesh(new IcosahedronGeometry(BALL, n > 5000 ? 0 : 1), new MeshLambertMaterial(), n);
+    const lengths = Array.from({ length: bonds.length / 2 }, (_, i) => atom(bonds[2 * i]).distanceTo(atom(bonds[2 * i + 1])));
+    const long = lengths.reduce((sum, length) => sum + length, 0) / lengths.length || 2;
+    const balls = new InstancedMesh(new IcosahedronGeometry(BALL * long, n > 5000 ? 0 : 1), new MeshLambertMaterial(), n);
     for (let i = 0; i < n; i++) {
       place.position.copy(atom(i));
       place.updateMatrix();
@@ -37,7 +39,7 @@ export class Model {
       painted(balls, i, i);
     }
     const halves = bonds.length;  // each half of a bond has the colour of its atom
-    const sticks = new InstancedMesh(new CylinderGeometry(STICK, STICK, 1, 6, 1, true), new MeshLambertMaterial(), halves);
+    const sticks = new InstancedMesh(new CylinderGeometry(STICK * long, STICK * long, 1, 6, 1, true), new MeshLambertMaterial(), halves);
     for (let i = 0; i < halves; i++) {
       const from = atom(bonds[i]), half = atom(bonds[i ^ 1]).sub(from).multiplyScalar(0.5);
       place.position.copy(from).addScaledVector(half, 0.5);

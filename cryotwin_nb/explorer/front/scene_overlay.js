@@ -11,9 +11,9 @@ export function niceLength(most) {
 
 /**
  * @param {CanvasRenderingContext2D} context scaled to CSS pixels
- * @param {{width, height, pixelsPerAngstrom, text, quaternion, paint, panes, captions}} what
+ * @param {{width, height, pixelsPerAngstrom, text, ground, quaternion, paint, panes, captions}} what
  */
-export function drawOverlay(context, { width, height, pixelsPerAngstrom, text, quaternion, paint, panes, captions }) {
+export function drawOverlay(context, { width, height, pixelsPerAngstrom, text, ground, quaternion, paint, panes, captions }) {
   context.clearRect(0, 0, width, height);
   Object.assign(context, { font: FONT, fillStyle: text, strokeStyle: text, lineWidth: 2, textBaseline: "bottom" });
   if (panes === 2) {
@@ -23,9 +23,15 @@ export function drawOverlay(context, { width, height, pixelsPerAngstrom, text, q
   }
   context.textAlign = "center";
   captions.forEach((caption, i) => context.fillText(caption, width * (i + 0.5) / panes, 20, width / panes - 2 * EDGE));
-  const bar = pixelsPerAngstrom && scaleBar(context, height, width / panes, pixelsPerAngstrom);
+  const onGround = (left, top, wide, high) => {
+    Object.assign(context, { globalAlpha: 0.7, fillStyle: ground });
+    context.fillRect(left, top, wide, high);
+    Object.assign(context, { globalAlpha: 1, fillStyle: text });
+  };
+  const bar = pixelsPerAngstrom && scaleBar(context, height, width / panes, pixelsPerAngstrom, onGround);
+  if (pixelsPerAngstrom) onGround(width - EDGE - 2 * AXIS - 20, height - 2 * AXIS - EDGE - 18, 2 * AXIS + 26, 2 * AXIS + 26);
   if (pixelsPerAngstrom) axes(context, width - EDGE - AXIS - 8, height - EDGE - AXIS - 4, quaternion);
-  if (paint && pixelsPerAngstrom) legend(context, height, paint);
+  if (paint && pixelsPerAngstrom) legend(context, height, paint, onGround);
   return bar;
 }
 
@@ -37,9 +43,10 @@ function line(context, [start, ...rest], lineWidth = 2) {
   context.stroke();
 }
 
-function scaleBar(context, height, width, pixelsPerAngstrom) {
+function scaleBar(context, height, width, pixelsPerAngstrom, onGround) {
   const length = niceLength(Math.min(120, width / 3) / pixelsPerAngstrom), long = length * pixelsPerAngstrom;
   const bottom = height - EDGE;
+  onGround(EDGE - 6, bottom - 24, long + 12, 30);
   line(context, [[EDGE, bottom - 5], [EDGE, bottom], [EDGE + long, bottom], [EDGE + long, bottom - 5]]);
   context.textAlign = "left";
   context.fillText(`${length} Å`, EDGE + 2, bottom - 6);
@@ -68,8 +75,9 @@ function turned({ x, y, z, w }, axis) {
   ][axis];
 }
 
-function legend(context, height, { map, low, high, label = "" }) {
+function legend(context, height, { map, low, high, label = "" }, onGround) {
   const left = EDGE, wide = 120, top = height - EDGE - 62, colours = stops(map);
+  onGround(left - 6, top - 20, wide + 12, 50);
   const gradient = context.createLinearGradient(left, 0, left + wide, 0);
   colours.forEach((colour, i) => gradient.addColorStop(i / (colours.length - 1), colour));
   const text = context.fillStyle;

@@ -8,6 +8,7 @@ import { Model } from "./scene_model.js";
 import { Slice } from "./scene_slice.js";
 
 const NOTHING = new BufferGeometry();
+const BEHIND = 0.6;  // voxels; where the start is as it is now, it is hidden instead of shining through in patches
 
 export class Pane {
   constructor() {
@@ -75,7 +76,8 @@ export class Pane {
   /** Ready to be drawn, turned by `quaternion`; a slice cuts away what lies between it and the viewer. */
   ready(quaternion) {
     this.turned.quaternion.copy(quaternion);
-    this.surface.material.opacity = this.model.shown ? 0.45 : 1;
+    this.start.position.set(0, 0, -BEHIND).applyQuaternion(quaternion.clone().invert());
+    this.surface.material.opacity = this.model.shown ? 0.35 : 1;
     this.surface.material.depthWrite = !this.model.shown;
     if (this.surface.material.transparent !== this.model.shown) {
       this.surface.material.transparent = this.model.shown;

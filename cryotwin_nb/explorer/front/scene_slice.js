@@ -1,18 +1,20 @@
 // A section through a map: its density in grey on a plane of the box.
 import { BufferAttribute, BufferGeometry, DataTexture, DoubleSide, LinearFilter, Mesh, MeshBasicMaterial } from "three";
 
+const AROUND = 110, RIM = 24;  // opacity outside the surface, of 255; levels over which it rises
+
 export class Slice {
   constructor() {
-    this.material = new MeshBasicMaterial({ side: DoubleSide, fog: false });
+    this.material = new MeshBasicMaterial({ side: DoubleSide, fog: false, transparent: true, depthWrite: false });
     this.mesh = new Mesh(new BufferGeometry(), this.material);
     this.mesh.geometry.setAttribute("uv", new BufferAttribute(Float32Array.of(0, 0, 1, 0, 1, 1, 0, 1), 2));
     this.mesh.geometry.setIndex([0, 1, 2, 0, 2, 3]);
-    Object.assign(this.mesh, { visible: false, frustumCulled: false });
+    Object.assign(this.mesh, { visible: false, frustumCulled: false, renderOrder: 1 });
     this.at = null;
   }
 
-  /** Show the section across an axis (0, 1, 2) at a fraction of the box, or none. @param {{axis, position} | null} where */
-  show(volume, where) {
+  /** Show the section across an axis (0, 1, 2) at a fraction of the box, or none; below the level it is see-through. */
+  show(volume, where, level) {
     this.mesh.visible = Boolean(volume && where);
     this.at = null;
     if (!this.mesh.visible) return;
@@ -31,7 +33,7 @@ export class Slice {
     for (let j = 0, to = 0; j < size; j++) {
       for (let i = 0, from = voxel * strides[axis] + j * v; i < size; i++, from += u) {
         pixels[to++] = pixels[to++] = pixels[to++] = values[from] + 128;
-        pixels[to++] = 255;
+        pixels[to++] = AROUND + (255 - AROUND) * Math.min(Math.max((values[from] - level) / RIM + 0.5, 0), 1);
       }
     }
     this.texture(pixels, size);

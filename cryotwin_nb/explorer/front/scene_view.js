@@ -4,7 +4,7 @@ import { Camera } from "./scene_camera.js";
 import { drawOverlay } from "./scene_overlay.js";
 import { Pane } from "./scene_pane.js";
 
-const FILL = 0.86;  // part of the box that the smaller side of a pane shows: molecules do not fill their boxes
+const FILL = 0.8;  // part of the box that the smaller side of a pane shows: molecules do not fill their boxes
 const NO_WEBGL = "This browser offers no WebGL 2, so maps cannot be drawn; everything else works.";
 
 ColorManagement.enabled = false;  // colours are shown as they are given
@@ -38,8 +38,9 @@ export class View {
     this.canvas.addEventListener("webglcontextrestored", () => this.request());
     this.watcher = new ResizeObserver(() => this.resize());
     this.watcher.observe(this.place);
+    Object.assign(this, { width: 0, height: 0 });  // until the watcher reports
     this.theme({});
-    this.resize();
+    this.renderer.compile(this.panes[0].scene, this.lens);
   }
 
   describe(what) {
@@ -117,7 +118,8 @@ export class View {
     context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     this.bar = drawOverlay(context, {
       width: this.width, height: this.height, pixelsPerAngstrom: scale ? this.height / high : 0, text: this.text,
-      quaternion: turn, paint: this.paint, panes: this.shown, captions: this.captions,
+      ground: this.background ?? "rgba(0, 0, 0, 0)", quaternion: turn, paint: this.paint, panes: this.shown,
+      captions: this.captions,
     });
     this.frames++;
     this.events.after();
