@@ -119,7 +119,7 @@ class Bridge:
 
     def state(self) -> bytes:
         self.explorer._draw_first()
-        values = {name: getattr(self.explorer, name) for name in ("setup", "card", "plane_shown")}
+        values = {name: getattr(self.explorer, name) for name in ("setup", "card", "plane_shown", "still")}
         binary = ["points_shown", "colours_shown"]
         values |= {name: base64.b64encode(getattr(self.explorer, name)).decode() for name in binary}
         answer = {"values": values, "binary": binary, "esm": str(self.explorer._esm), "css": str(self.explorer._css)}

@@ -203,7 +203,7 @@ class PathwayExplorer(ExplorerResults):
             Index of the path to decode, if several are found.
         """
         self.session.show(*self.session.compute(self.session.request, lambda share, text: None, chosen))
-        self.still.changed()
+        self.picture.changed()
         return self
 
     def undo(self) -> PathwayExplorer:

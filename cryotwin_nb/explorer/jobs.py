@@ -58,7 +58,7 @@ class Jobs:
         for job in jobs:
             job.stop()
 
-    def wait(self, seconds: float = 60) -> None:
+    def wait(self, seconds: float = 300) -> None:
         """Wait until all jobs have ended."""
         with self._lock:
             jobs = list(self._running.values())

@@ -51,6 +51,7 @@ class Inbox(PlaneMessages, ParticleMessages):
 
     def _do_hello(self, message: dict, buffers: list[bytes]) -> None:
         """Send a browser that has just opened the explorer what there is, then the maps of the labelled stars."""
+        self._explorer.publish()
         self._jobs.start("hello", message.get("turn"), lambda report: self._welcome())
         self._jobs.start("stars", message.get("turn"), self._send_labelled)
 

@@ -92,4 +92,4 @@ class ParticleMessages(Messages):
         self._send(kind="done", of="snapshot", turn=message.get("turn"), text=f"Snapshot written to {file}.")
 
     def _do_picture(self, message: dict, buffers: list[bytes]) -> None:
-        self._explorer.still.replace(png_of(buffers))
+        self._explorer.picture.replace(png_of(buffers))

@@ -40,6 +40,7 @@ class ExplorerWidget(anywidget.AnyWidget):
     _css = _STATIC / "explorer.css"
 
     setup = traitlets.Dict().tag(sync=True)
+    still = traitlets.Unicode().tag(sync=True)
     card = traitlets.Dict().tag(sync=True)
     plane_shown = traitlets.Dict().tag(sync=True)
     points_shown = traitlets.Bytes().tag(sync=True)
@@ -58,7 +59,8 @@ class ExplorerWidget(anywidget.AnyWidget):
         _close_former(self)
         self.jobs = Jobs(self.send_message)
         self.session = Session(model, request, look, voxel_size, self.send_message)
-        self.still = Still(self.draw_still, self.view)
+        self.picture = Still(self.draw_still, self.view)
+        self.still = self.picture.name
         self._rev = 0
         weights = self.prior.weights.tolist()
         drawn = components_drawn(self.prior, self.names, setup.pop("junk"))
@@ -73,9 +75,8 @@ class ExplorerWidget(anywidget.AnyWidget):
             "n": len(self.latents),
             "shown": len(self.rows),
             "dim": self.prior.latent_dim,
-            "still": self.still.name,
         }
-        self._publish()
+        self.publish()
         inbox = Inbox(self)
         self.on_msg(lambda _, message, buffers: inbox.receive(message, buffers))
 
@@ -110,14 +111,15 @@ class ExplorerWidget(anywidget.AnyWidget):
         with self.session.lock:
             self.session.request = request or self.session.request
             self.session.look = look or self.session.look
-        self._publish()
+        self.publish()
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
+        """Show the present settings in the browser."""
         with self.session.lock:
             self._rev += 1
             settings, look = self.session.request.as_dict(), self.session.look.as_dict()
             self.card = {"rev": self._rev, "settings": settings, "look": look, "voxel": self.session.voxel_size}
-        self.still.changed()
+        self.picture.changed()
 
     def draw_still(self) -> bytes:
         """Return the picture for readers without a kernel; see `results`."""
@@ -132,7 +134,7 @@ class ExplorerWidget(anywidget.AnyWidget):
         if self.comm is None or not hasattr(self, "session") or sys.is_finalizing():
             return
         self.jobs.stop()
-        self.still.close()
+        self.picture.close()
         release(self)
         with self.hold_trait_notifications():
             super().close()
@@ -143,7 +145,7 @@ class ExplorerWidget(anywidget.AnyWidget):
     def _ipython_display_(self, **kwargs: object) -> None:
         self._draw_first()
         bundle: Any = self._repr_mimebundle_()
-        self.still.display_below(bundle[0])
+        self.picture.display_below(bundle[0])
 
     def _draw_first(self) -> None:
         """Set the traits from which a page draws the stars before the kernel answers."""

@@ -4,12 +4,13 @@ import { Link } from "./link.js";
 import { MapView } from "./view_maps.js";
 import { offerEnds, panels } from "./panels.js";
 import { picture } from "./picture.js";
+import { Player } from "./player.js";
 import { PlaneView } from "./view_plane.js";
 import { Profile } from "./profile.js";
 import { Answers } from "./answers.js";
 import { themed } from "./theme.js";
 
-const TELL = 200, REST = 2500, FRAME = 250;  // ms: look to the kernel, picture for the notebook, a step of play
+const TELL = 200, REST = 2500;  // ms until the look is told to the kernel, and the picture for the notebook is renewed
 const KERNEL = {
   queued: "queued: the kernel is busy", gone: "The kernel is not connected: run the cell again to compute or write.",
 };
@@ -19,10 +20,12 @@ export class App {
     this.setup = model.get("setup");
     const card = model.get("card");
     Object.assign(this, { model, rev: card.rev, settings: { ...card.settings }, look: { ...card.look }, voxel: card.voxel });
-    Object.assign(this, { result: null, states: [], rows: null, adding: false, touched: false, greeting: true, busy: null, playing: 0, timers: {} });
+    Object.assign(this, { result: null, states: [], rows: null, adding: false, touched: false, greeting: true, busy: null, timers: {} });
     this.p = panels(this.setup, this.actions());
-    root.append(this.p.root);
+    const hidden = `.cryotwin-still-${model.get("still")} { display: none !important }`;  // the picture for readers without a kernel
+    root.append(element("style", { text: hidden }), this.p.root);
     this.profile = new Profile(this.p.profile, (k) => this.step(k));
+    this.player = new Player(this.p.play, this);
     this.plane = new PlaneView(this, model);
     this.maps = new MapView(this);
     this.answers = new Answers(this);
@@ -47,7 +50,7 @@ export class App {
       stop: () => this.link.ask({ do: "stop", of: null }),
       plane: (name) => this.plane.choose(name), colour: (name) => this.plane.colour(name),
       mode: (mode) => this.plane.mode(mode), small: (on) => this.plane.small(on),
-      play: () => this.play(), step: (k) => this.step(k), sigma: (value) => this.setLook("sigma", value),
+      play: () => this.player.toggle(), step: (k) => this.step(k), sigma: (value) => this.setLook("sigma", value),
       volume: (on) => this.maps.constantVolume(on), slice: () => this.maps.slice(), cut: () => this.maps.slice(),
       beside: (what) => this.maps.beside(what), reset: () => this.maps.reset(),
       snapshot: () => this.snapshot(), support: () => this.link.ask({ do: "support", version: this.version }),
@@ -97,31 +100,8 @@ export class App {
     this.tell();
   }
 
-  play() {
-    if (this.playing) return this.pause();
-    if (!this.result) return;
-    if (this.look.step >= this.result.n - 1) this.step(0);
-    const begun = performance.now() - FRAME * this.look.step;
-    const next = () => {
-      const due = Math.min(this.look.step + 1, this.result.n - 1);
-      this.step(due);
-      if (due >= this.result.n - 1) return this.pause();
-      this.playing = setTimeout(next, Math.max(0, begun + FRAME * (due + 1) - performance.now()));
-    };
-    this.playing = setTimeout(next, FRAME);
-    this.p.play.textContent = "❚❚";
-    this.p.play.setAttribute("aria-label", "Pause");
-  }
-
-  pause() {
-    clearTimeout(this.playing);
-    this.playing = 0;
-    this.p.play.textContent = "▶";
-    this.p.play.setAttribute("aria-label", "Play");
-  }
-
   compute(request) {
-    this.pause();
+    this.player.pause();
     this.busy = this.link.ask(request);
     this.say(null, "");
   }
@@ -168,7 +148,7 @@ export class App {
   }
 
   async sendPicture() {
-    if (this.playing || this.closed || this.link.kernel !== "ready") return this.closed || this.changed();
+    if (this.player.playing || this.closed || this.link.kernel !== "ready") return this.closed || this.changed();
     const [plane, map] = [await this.plane.picture(), await this.maps.picture()];
     const blob = await picture(plane, map, this.profile.svg, this.p.caption.textContent.split("\n")[0], this.colours);
     const bytes = await blob.arrayBuffer();
@@ -242,7 +222,7 @@ export class App {
 
   close() {
     this.closed = true;
-    this.pause();
+    this.player.pause();
     for (const timer of Object.values(this.timers)) clearTimeout(timer);
     this.model.off("change:card", this.carded);
     for (const part of [this.link, this.theming]) part.close();

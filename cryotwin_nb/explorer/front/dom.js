@@ -14,9 +14,12 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
-/** A control inside its visible label. */
+let ids = 0;
+
+/** A control beside its visible label. */
 export function labelled(text, control, title) {
-  return element("label", { class: "field", title }, element("span", { text }), control);
+  control.id = `cryotwin-control-${++ids}-${Math.random().toString(36).slice(2, 8)}`;
+  return element("span", { class: "field", title }, element("label", { text, for: control.id }), control);
 }
 
 export function button(text, title, click, more = {}) {

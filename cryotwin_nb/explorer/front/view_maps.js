@@ -157,6 +157,12 @@ export class MapView {
     this.show();
   }
 
+  /** Whether the step is drawn. */
+  settled() {
+    const { result, look } = this.app;
+    return !this.scene || !result?.data[look.step] || (this.drawn?.version === result.version && this.drawn.k === look.step);
+  }
+
   reset() { this.scene?.reset(); }
   theme(colours) { this.scene?.theme(colours); }
   async picture() { return this.scene ? this.scene.picture() : null; }
