@@ -52,7 +52,7 @@ export function createPlane(element, on = {}) {
       names = drawMarks(markCanvas, t, view.places(), scene, choice, frame.matches(":focus-visible"));
       const starsOutside = scene.order.filter((i) => !visible(t, [scene.stars[i].x, scene.stars[i].y])).length;
       write(parts.outside, outsideText(pointsOutside, starsOutside));
-      write(hint, hintText(scene, choice.next));
+      write(hint, hintText(scene, choice.next, frame.matches(":focus")));
     }
     for (const resolve of settled.splice(0)) resolve();
   }

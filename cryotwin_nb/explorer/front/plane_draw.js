@@ -104,8 +104,8 @@ export function drawPath(pen, t, { curve, steps, counts }, stale, colours) {
 export function drawStep(pen, t, { steps }, k, stale, colours) {
   if (!(k >= 0 && 2 * k < steps.length)) return;
   disc(pen, ...t.to(steps[2 * k], steps[2 * k + 1]), 7);
-  pen.fillStyle = stale ? colours.muted : colours.step;
-  pen.strokeStyle = colours.ink;
+  pen.fillStyle = stale ? colours.paper : colours.step;
+  pen.strokeStyle = stale ? colours.muted : colours.ink;
   pen.lineWidth = 2;
   pen.fill();
   pen.stroke();
@@ -120,9 +120,9 @@ function star(pen, x, y, radius) {
   pen.closePath();
 }
 
-/** Stars, the lightest first so that the heavy ones lie above, those with a role last. Junk is hollow and crossed out. */
+/** Stars, the heavy ones above the light ones, those with a role and the one to be taken on top; junk is crossed out. */
 export function drawStars(pen, { stars, order, places, sizes, roles, hovered }, colours) {
-  const rank = (i) => (i in roles ? 1 : 0);
+  const rank = (i) => (i === hovered ? 2 : i in roles ? 1 : 0);
   pen.lineJoin = "round";
   for (const i of [...order].reverse().sort((a, b) => rank(a) - rank(b))) {
     const [x, y] = places[i], radius = sizes[i] + (i in roles ? 3 : 0), { junk } = stars[i];
@@ -131,7 +131,7 @@ export function drawStars(pen, { stars, order, places, sizes, roles, hovered }, 
     pen.lineWidth = 3.5;
     pen.stroke();
     pen.fillStyle = i in roles ? colours[roles[i]] : i === hovered ? "#f0e442" : colours.paper;
-    pen.globalAlpha = junk && !(i in roles) ? 0.4 : 0.9;
+    pen.globalAlpha = i in roles || i === hovered ? 1 : junk ? 0.4 : 0.75;
     pen.fill();
     pen.globalAlpha = 1;
     pen.strokeStyle = junk ? colours.muted : colours.ink;

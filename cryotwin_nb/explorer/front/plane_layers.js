@@ -53,14 +53,13 @@ export function drawMarks(canvas, t, places, scene, choice, focused) {
   draw.drawAxes(pen, t, scene, theme);
   const routes = draw.drawRoutes(pen, t, scene.routes, theme);
   draw.drawPath(pen, t, scene.path, scene.stale, theme);
+  draw.drawSelection(pen, t, scene.outline, theme);
   draw.drawStars(pen, { ...scene, places, roles, hovered: scene.hovered?.star }, theme);
   const free = draw.drawFree(pen, t, choice.free(), theme);
   draw.drawStep(pen, t, scene.path, scene.step, scene.stale, theme);
   if (focused && active >= 0) draw.drawFocus(pen, ...places[active], sizes[active], theme);
   const names = starNames(scene, places, roles);
-  const written = draw.drawNames(pen, t, [...free, ...names, ...routes], order.map((i) => places[i]), theme);
-  draw.drawSelection(pen, t, scene.outline, theme);
-  return written;
+  return draw.drawNames(pen, t, [...free, ...names, ...routes], order.map((i) => places[i]), theme);
 }
 
 /** Names of the stars: those with a role first, then the labelled ones, the heaviest first. */

@@ -1,8 +1,9 @@
 // Texts of the plane: names of stars for screen readers, tips, and the line below the frame.
 
 const ROLES = { start: "start", end: "end", way: "way-point" };
-const MOVING = "Drag moves; scroll zooms after a click or with Ctrl.";
-export const KEYS = "Double-click or 0: whole plane. + and -: zoom. Arrow keys, Page Up and Down: next star. Enter: choose.";
+export const KEYS =
+  "Scroll zooms after a click here, or with Ctrl. Double-click or 0: whole plane. + and -: zoom. "
+  + "Arrow keys, Page Up and Down: next star. Enter: choose.";
 
 const many = (n, what) => `${n.toLocaleString("en")} ${what}${n === 1 ? "" : "s"}`;
 
@@ -14,7 +15,8 @@ export function starText({ tip, name, junk }, role) {
 /** What a click would take, and what the next click at the same place would. */
 export function clickText({ star, role, replaced, others }, stars) {
   if (star === replaced) return starText(stars[star], role);
-  const next = others.length ? `\nclick again: ${stars[others[0]].name || stars[others[0]].tip}` : "";
+  const other = stars[others[0]], known = other?.name && other.name !== stars[star].name;
+  const next = other ? `\nclick again: ${known ? other.name : other.tip}` : "";
   return `${starText(stars[star])}\nclick: ${ROLES[role]}${next}`;
 }
 
@@ -28,13 +30,13 @@ export function outsideText(points, stars) {
   return away.length ? `${away.join(" and ")} outside` : "";
 }
 
-/** The line below the frame: what a click does, or what is selected; at most two lines at 300 px. */
-export function hintText({ mode, selected }, next) {
+/** The line below the frame: what the mouse does, or what is selected; at most two lines at 300 px. */
+export function hintText({ mode, selected }, next, focused) {
   if (mode === "lasso" || mode === "box") {
     if (selected !== null) return `${many(selected, "point")} selected. Escape removes the selection.`;
     return `Draw a ${mode === "box" ? "box" : "line"} around points to select them.`;
   }
   const target = mode === "point" ? "anywhere" : "a star";
   const role = next === "way" ? "add a way-point" : `set the ${next} (Shift: way-point)`;
-  return `Click ${target} to ${role}. ${MOVING}`;
+  return `Click ${target} to ${role}. Drag moves, ${focused ? "" : "Ctrl + "}scroll zooms.`;
 }
