@@ -13,11 +13,13 @@ const licence = readFileSync("node_modules/three/LICENSE", "utf8").trim().replac
 const common = { bundle: true, minify: true, target: "es2022", legalComments: "none", logLevel: "info" };
 const worker = await esbuild.build({ ...common, entryPoints: ["surface_worker.js"], format: "iife", write: false });
 const source = JSON.stringify(worker.outputFiles[0].text);
+// The scene by itself is exported for tests.
+const entry = 'export { default } from "./app.js"; export { createScene } from "./scene.js";';
 await esbuild.build({
-  ...common, entryPoints: { explorer: process.argv[2] ?? "app.js" }, format: "esm", outdir: "../static",
+  ...common, stdin: { contents: entry, resolveDir: "." }, format: "esm", outfile: "../static/explorer.js",
   define: { SURFACE_WORKER: source },
   banner: { js: `${banner}\n/* Contains three.js.\n${licence}\n*/` },
 });
 await esbuild.build({
-  ...common, entryPoints: { explorer: process.argv[3] ?? "app.css" }, outdir: "../static", banner: { css: banner },
+  ...common, entryPoints: ["app.css"], outfile: "../static/explorer.css", banner: { css: banner },
 });

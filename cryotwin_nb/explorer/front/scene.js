@@ -5,6 +5,7 @@ import { Surfaces } from "./scene_surfaces.js";
 import { View } from "./scene_view.js";
 
 const DEFAULT_CONTOUR = { volume: 0.03 };
+const PEEKS = 16;
 const AXES = { x: 0, y: 1, z: 2, 0: 0, 1: 1, 2: 2 };
 const NOTHING = Object.freeze({ surface: null, start: null, gained: null, lost: null });
 
@@ -24,8 +25,10 @@ export function createScene(element, events = {}) {
 
 class Stage {
   constructor(element, { onPicture = () => {}, onError = () => {}, onCamera = () => {}, budget = 192 * 2 ** 20 }) {
-    Object.assign(this, { onPicture, onError, sets: new Map(), version: null, k: 0, level: DEFAULT_CONTOUR, clean: false });
-    Object.assign(this, { overlays: { start: false, change: false }, painted: "none", other: null, looked: null, cut: null });
+    Object.assign(this, { onPicture, onError, sets: new Map(), version: null, k: 0, colours: 0 });
+    Object.assign(this, { level: DEFAULT_CONTOUR, clean: false, painted: "none", other: null, looked: null, cut: null });
+    this.overlays = { start: false, change: false };
+    this.peeks = new Map();  // single maps shown lately: shown again, they are not contoured again
     this.drawn = { version: null, k: null, level: null };
     this.surfaces = new Surfaces(budget);
     this.view = new View(element, {
@@ -59,10 +62,12 @@ class Stage {
     this.changed();
   }
 
-  /** @param {number | {volume: number} | {density: number}} level in bytes, or the part of the box that is enclosed, or a density */
+  /** @param {number | {volume: number} | {density: number}} level in bytes, enclosed part of the box, or a density */
   contour(level) {
-    if (![level, level?.volume, level?.density].some(Number.isFinite)) return this.onError(new Error("A contour is a number."));
-    this.level = level;
+    this.guard(() => {
+      if (![level, level?.volume, level?.density].some(Number.isFinite)) throw new Error("A contour is a number.");
+      this.level = level;
+    });
     this.changed();
   }
 
@@ -71,29 +76,37 @@ class Stage {
     this.changed();
   }
 
-  /** @param {"none" | "change" | "colour"} by nothing, the density since the first map, or the values of `setColour` */
+  /** @param {"none" | "change" | "colour"} by the change since the first map, or the values of `setColour` */
   paint(by) {
     this.painted = by;
     this.changed();
   }
 
-  /** Colour map k by a value for each voxel. @param {ArrayLike<number> | null} values @param {{map, low, high, label}} scale */
+  /**
+   * Colour map k by a value for each voxel.
+   * @param {ArrayLike<number> | null} values
+   * @param {{map: string | string[], low: number, high: number, label: string}} scale
+   */
   setColour(k, values, scale = {}) {
     const set = this.sets.get(this.version);
     if (!set) return;
-    if (values && values.length !== set.scale.size ** 3) return this.onError(new Error("Colours are one value for each voxel."));
-    set.colours[k] = values && { key: `colour ${++this.colours}`, values, size: set.scale.size, map: "sequential", low: 0, high: 1, ...scale };
+    const { size } = set.scale, key = `colour ${++this.colours}`;
+    this.guard(() => {
+      if (values && values.length !== size ** 3) throw new Error("Colours are one value for each voxel.");
+      set.colours[k] = values && { key, values, size, map: "sequential", low: 0, high: 1, ...scale };
+    });
     this.changed();
   }
-
-  colours = 0;
 
   setModel(model) {
     this.guard(() => this.view.panes[0].model.set(model));
     this.changed();
   }
 
-  /** A section and what lies behind it. @param {{axis: 0 | 1 | 2 | "x" | "y" | "z", position: number} | null} where position from 0 to 1 */
+  /**
+   * Show a section and what lies behind it.
+   * @param {{axis: 0 | 1 | 2 | "x" | "y" | "z", position: number} | null} where position from 0 to 1
+   */
   slice(where) {
     this.cut = where && { axis: AXES[where.axis] ?? 2, position: where.position };
     this.changed();
@@ -106,7 +119,7 @@ class Stage {
 
   /**
    * Show two maps side by side with one camera: on the right map k of a path, or the one at the same place of the path.
-   * @param {{version?, k?: number | null, captions?: string[]} | string | number | null} other by default the path shown now
+   * @param {{version?, k?: number | null, captions?: string[]} | string | number | null} other by default the path now
    */
   second(other) {
     const asked = other === null || typeof other === "object" ? other : { version: other };
@@ -117,8 +130,12 @@ class Stage {
 
   /** Show a single map in place of the path's, as of a star that is pointed at; null: the path again. */
   peek(data, scale = this.sets.get(this.version)?.scale) {
-    const same = data && this.looked?.data === data;
-    if (!same) this.guard(() => { this.looked = data && { data, volume: volumeOf(data, scale) }; });
+    this.guard(() => { this.looked = data && (this.peeks.get(data) ?? volumeOf(data, scale)); });
+    if (this.looked) {
+      this.peeks.delete(data);
+      this.peeks.set(data, this.looked);
+      if (this.peeks.size > PEEKS) this.peeks.delete(this.peeks.keys().next().value);
+    }
     this.changed();
   }
 
@@ -133,13 +150,15 @@ class Stage {
   /** Bytes of maps and surfaces. */
   get bytes() {
     const maps = [...this.sets.values()].reduce((sum, set) => sum + set.bytes, 0);
-    return maps + (this.looked?.volume.values.byteLength ?? 0) + this.surfaces.bytes;
+    const peeks = [...this.peeks.values()].reduce((sum, volume) => sum + volume.values.byteLength, 0);
+    return maps + peeks + this.surfaces.bytes;
   }
 
   dispose() {
     this.surfaces.dispose();
     this.view.dispose();
     this.sets.clear();
+    this.peeks.clear();
     Object.assign(this, { looked: null, version: null, onPicture: () => {}, onError: () => {} });
   }
 
@@ -157,7 +176,7 @@ class Stage {
   /** What each pane shows: a set and the number of its map, or a single map. */
   *shown() {
     const set = this.sets.get(this.version);
-    yield this.looked ? { volume: this.looked.volume } : { set, k: this.k, volume: set?.volumes[this.k] };
+    yield this.looked ? { volume: this.looked } : { set, k: this.k, volume: set?.volumes[this.k] };
     if (!this.other) return;
     const beside = this.sets.get(this.other.version);
     const k = this.other.k ?? Math.round(this.k * (beside.n - 1) / Math.max(set.n - 1, 1));
@@ -168,7 +187,8 @@ class Stage {
 
   /** The surfaces of a map by the mesh that shows each. */
   recipes({ set, k, volume }) {
-    const first = set?.volumes[0], level = this.levelOf(volume), result = { ...NOTHING, surface: plain(volume, level, this.clean) };
+    const first = set?.volumes[0], level = this.levelOf(volume);
+    const result = { ...NOTHING, surface: plain(volume, level, this.clean) };
     if (!first || k === 0) return result;
     if (this.overlays.start) result.start = plain(first, this.levelOf(first), this.clean);
     if (this.overlays.change) Object.assign(result, changes(volume, first, level, this.clean));
@@ -181,7 +201,7 @@ class Stage {
     if (this.painted !== "change" || !first) return null;
     const level = this.levelOf(volume), reach = 2 * changes(volume, first, level).gained.level;
     return {
-      key: `change from ${first.id} by ${reach}`, values: first.values, size: first.size,  // the volume itself is at `level`
+      key: `change from ${first.id} by ${reach}`, values: first.values, size: first.size,  // the map's own are `level`
       map: [...stops("change")].reverse(), low: level - reach, high: level + reach,
       legend: { map: "change", low: "less", high: "more", label: "density since the start" },
     };
@@ -195,7 +215,8 @@ class Stage {
 
   /** Give every pane its surfaces; a pane whose map has not arrived keeps what it shows. */
   arrange() {
-    this.surfaces.forget(belongsToNone([...this.sets.values()].flatMap((set) => set.volumes).concat(this.looked?.volume)));
+    const held = [...this.sets.values()].flatMap((set) => set.volumes);
+    this.surfaces.forget(belongsToNone([...held, ...this.peeks.values()]));
     this.surfaces.begin();
     this.view.paint = null;
     this.view.captions = this.other?.captions ?? [];
@@ -203,12 +224,16 @@ class Stage {
       if (!what.volume) continue;
       const pane = this.view.panes[i], paint = this.paintOf(what);
       pane.place(what.volume);
-      for (const [name, recipe] of Object.entries(this.recipes(what))) pane.put(name, recipe && this.surfaces.get(recipe));
+      for (const [name, recipe] of Object.entries(this.recipes(what))) {
+        pane.put(name, recipe && this.surfaces.get(recipe));
+      }
       if (paint) colourSurface(pane.surface.geometry, paint);
       pane.painted(Boolean(paint));
-      pane.slice.show(what.volume, this.cut, this.levelOf(what.volume));
+      const level = this.levelOf(what.volume);
+      pane.slice.show(what.volume, this.cut, level);
       this.view.paint ??= paint?.legend ?? paint;
-      if (i === 0) this.drawn = { version: what.set?.version ?? null, k: what.k ?? null, level: densityOf(what.volume, this.levelOf(what.volume)) };
+      if (i > 0) continue;
+      this.drawn = { version: what.set?.version ?? null, k: what.k ?? null, level: densityOf(what.volume, level) };
     }
     this.surfaces.prepare(this.soon());
   }

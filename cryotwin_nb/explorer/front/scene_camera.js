@@ -32,7 +32,7 @@ export class Camera {
     return { turn: this.turn.toArray().map(rounded), zoom: rounded(this.zoom), shift: this.shift.map(rounded) };
   }
 
-  /** Shifts are in box sides. @param {{turn: number[], zoom: number, shift: number[]}} state checked: it may be a file's */
+  /** Shifts are in sides of the box; the state is checked, since it may come from a file. */
   set state({ turn, zoom, shift }) {
     const numbers = (values, n) => Array.isArray(values) && values.length === n && values.every(Number.isFinite);
     if (!numbers(turn, 4) || !Number.isFinite(zoom) || !numbers(shift, 2) || !(Math.hypot(...turn) > 1e-3)) {

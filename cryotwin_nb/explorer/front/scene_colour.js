@@ -32,7 +32,7 @@ export function sample(values, size, x, y, z) {
   x = x < 0 ? 0 : x > last ? last : x;
   y = y < 0 ? 0 : y > last ? last : y;
   z = z < 0 ? 0 : z > last ? last : z;
-  const i = Math.min(Math.floor(x), last - 1), j = Math.min(Math.floor(y), last - 1), k = Math.min(Math.floor(z), last - 1);
+  const i = x < last ? x | 0 : last - 1, j = y < last ? y | 0 : last - 1, k = z < last ? z | 0 : last - 1;
   const u = x - i, v = y - j, w = z - k, row = size, layer = size * size, at = (k * size + j) * size + i;
   const line = (p) => values[p] * (1 - u) + values[p + 1] * u;
   const plane = (p) => line(p) * (1 - v) + line(p + row) * v;
@@ -42,7 +42,7 @@ export function sample(values, size, x, y, z) {
 /**
  * Colour the vertices of a surface by the values around them.
  * @param {import("three").BufferGeometry} geometry
- * @param {{key: string, values: ArrayLike<number>, size: number, map: string | string[], low: number, high: number}} paint
+ * @param {{key: string, values: ArrayLike<number>, size: number, map: string | string[], low, high}} paint
  */
 export function colourSurface(geometry, { key, values, size, map, low, high }) {
   if (geometry.userData.paint === key) return;

@@ -61,7 +61,8 @@ export const densityOf = (volume, level) => level / volume.factor + volume.offse
 
 function recipe(volume, name, level, dusted, values) {
   const least = dusted ? Math.ceil(volume.size * DUST) : 0;
-  return { key: `${volume.id}:${name}@${level.toFixed(3)}/${least}`, size: volume.size, level: Math.max(level, -128), least, values };
+  const key = `${volume.id}:${name}@${level.toFixed(3)}/${least}`;
+  return { key, size: volume.size, level: Math.max(level, -128), least, values };
 }
 
 /** Whether a surface belongs to none of these volumes. */

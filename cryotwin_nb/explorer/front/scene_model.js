@@ -29,9 +29,11 @@ export class Model {
     const colour = new Color(), byte = (i, j) => (colours ? colours[3 * i + j] / 255 : 0.5);
     const painted = (mesh, at, i) => mesh.setColorAt(at, colour.setRGB(byte(i, 0), byte(i, 1), byte(i, 2)));
     const place = new Object3D();
-    const lengths = Array.from({ length: bonds.length / 2 }, (_, i) => atom(bonds[2 * i]).distanceTo(atom(bonds[2 * i + 1])));
-    const long = lengths.reduce((sum, length) => sum + length, 0) / lengths.length || 2;
-    const balls = new InstancedMesh(new IcosahedronGeometry(BALL * long, n > 5000 ? 0 : 1), new MeshLambertMaterial(), n);
+    let long = 0;
+    for (let i = 0; i < bonds.length; i += 2) long += atom(bonds[i]).distanceTo(atom(bonds[i + 1]));
+    long = long / (bonds.length / 2) || 2;
+    const ball = new IcosahedronGeometry(BALL * long, n > 5000 ? 0 : 1);
+    const balls = new InstancedMesh(ball, new MeshLambertMaterial(), n);
     for (let i = 0; i < n; i++) {
       place.position.copy(atom(i));
       place.updateMatrix();
@@ -39,7 +41,8 @@ export class Model {
       painted(balls, i, i);
     }
     const halves = bonds.length;  // each half of a bond has the colour of its atom
-    const sticks = new InstancedMesh(new CylinderGeometry(STICK * long, STICK * long, 1, 6, 1, true), new MeshLambertMaterial(), halves);
+    const stick = new CylinderGeometry(STICK * long, STICK * long, 1, 6, 1, true);
+    const sticks = new InstancedMesh(stick, new MeshLambertMaterial(), halves);
     for (let i = 0; i < halves; i++) {
       const from = atom(bonds[i]), half = atom(bonds[i ^ 1]).sub(from).multiplyScalar(0.5);
       place.position.copy(from).addScaledVector(half, 0.5);

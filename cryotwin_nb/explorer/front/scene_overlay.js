@@ -13,7 +13,8 @@ export function niceLength(most) {
  * @param {CanvasRenderingContext2D} context scaled to CSS pixels
  * @param {{width, height, pixelsPerAngstrom, text, ground, quaternion, paint, panes, captions}} what
  */
-export function drawOverlay(context, { width, height, pixelsPerAngstrom, text, ground, quaternion, paint, panes, captions }) {
+export function drawOverlay(context, what) {
+  const { width, height, pixelsPerAngstrom, text, ground, quaternion, paint, panes, captions } = what;
   context.clearRect(0, 0, width, height);
   Object.assign(context, { font: FONT, fillStyle: text, strokeStyle: text, lineWidth: 2, textBaseline: "bottom" });
   if (panes === 2) {
@@ -28,10 +29,11 @@ export function drawOverlay(context, { width, height, pixelsPerAngstrom, text, g
     context.fillRect(left, top, wide, high);
     Object.assign(context, { globalAlpha: 1, fillStyle: text });
   };
-  const bar = pixelsPerAngstrom && scaleBar(context, height, width / panes, pixelsPerAngstrom, onGround);
-  if (pixelsPerAngstrom) onGround(width - EDGE - 2 * AXIS - 20, height - 2 * AXIS - EDGE - 18, 2 * AXIS + 26, 2 * AXIS + 26);
-  if (pixelsPerAngstrom) axes(context, width - EDGE - AXIS - 8, height - EDGE - AXIS - 4, quaternion);
-  if (paint && pixelsPerAngstrom) legend(context, height, paint, onGround);
+  if (!pixelsPerAngstrom) return null;
+  const bar = scaleBar(context, height, width / panes, pixelsPerAngstrom, onGround);
+  onGround(width - EDGE - 2 * AXIS - 20, height - 2 * AXIS - EDGE - 18, 2 * AXIS + 26, 2 * AXIS + 26);
+  axes(context, width - EDGE - AXIS - 8, height - EDGE - AXIS - 4, quaternion);
+  if (paint) legend(context, height, paint, onGround);
   return bar;
 }
 
@@ -61,7 +63,7 @@ function axes(context, x, y, quaternion) {
     const long = Math.hypot(u, v);
     line(context, [[x, y], [x + AXIS * u, y - AXIS * v]], 1.5);
     Object.assign(context, { textAlign: "center", textBaseline: "middle" });
-    const reach = long < 0.25 ? [-9, 9] : [(AXIS + 8) * u + 0, -(AXIS + 8) * v];
+    const reach = long < 0.25 ? [-9, 9] : [(AXIS + 8) * u, -(AXIS + 8) * v];
     context.fillText(name, x + reach[0], y + reach[1]);
   }
   Object.assign(context, { globalAlpha: 1, textBaseline: "bottom" });

@@ -87,7 +87,7 @@ export class Pane {
     if (cut) {
       const { axis, voxel } = this.slice.at;
       const normal = new Vector3().setComponent(axis, 1).applyQuaternion(quaternion);
-      const point = new Vector3().setComponent(axis, voxel - (this.scale.size - 1) / 2).multiplyScalar(this.scale.voxelSize);
+      const point = new Vector3().setComponent(axis, (voxel - (this.scale.size - 1) / 2) * this.scale.voxelSize);
       if (normal.z > 0) normal.negate();
       this.clip.setFromNormalAndCoplanarPoint(normal, point.applyQuaternion(quaternion));
     }

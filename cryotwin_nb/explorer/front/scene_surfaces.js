@@ -15,9 +15,12 @@ const PAUSE = 120;  // ms after the last change: while a slider moves, the surfa
 export class Surfaces {
   /** @param {number} budget bytes, in the page and on the graphics card together */
   constructor(budget) {
-    Object.assign(this, { budget, bytes: 0, turn: 0, waiting: [], wanted: new Set(), running: null, idle: 0 });
+    Object.assign(this, { budget, bytes: 0, turn: 0, waiting: [], wanted: new Set(), running: null });
     this.kept = new Map();  // from the least to the most recently used
-    this.worker = startWorker((message) => this.arrived(message), () => { this.worker = this.running = null; this.next(); });
+    this.worker = startWorker((message) => this.arrived(message), () => {
+      this.worker = this.running = null;
+      this.next();
+    });
   }
 
   /** Surfaces asked for from now on, until the next call, are not dropped. */
@@ -35,12 +38,12 @@ export class Surfaces {
     return entry.geometry;
   }
 
-  /** Make these surfaces in the background, in this order, while there is room; those asked for before are forgotten. */
+  /** Make these surfaces in the background, in this order, while there is room; those asked before are forgotten. */
   prepare(recipes) {
     this.waiting = recipes.filter((recipe) => !this.has(recipe));
     this.wanted = new Set(recipes.map((recipe) => recipe.key));
-    clearTimeout(this.idle);
-    this.idle = setTimeout(() => this.next(), PAUSE);
+    clearTimeout(this.rest);
+    this.rest = setTimeout(() => this.next(), PAUSE);
   }
 
   next() {
@@ -108,6 +111,7 @@ export class Surfaces {
 
   dispose() {
     this.waiting = [];
+    clearTimeout(this.rest);
     clearTimeout(this.idle);
     this.worker?.terminate();
     this.worker = null;

@@ -17,7 +17,8 @@ export class View {
     const context = this.canvas.getContext("webgl2", { antialias: true, alpha: true, powerPreference: "low-power" });
     if (!context) throw new Error(NO_WEBGL);
     this.renderer = new WebGLRenderer({ canvas: this.canvas, context });
-    Object.assign(this.renderer, { outputColorSpace: LinearSRGBColorSpace, localClippingEnabled: true, autoClear: false });
+    this.renderer.outputColorSpace = LinearSRGBColorSpace;
+    Object.assign(this.renderer, { localClippingEnabled: true, autoClear: false });
     this.renderer.setClearColor(0, 0);
     this.over = document.createElement("canvas");
     this.place = document.createElement("div");

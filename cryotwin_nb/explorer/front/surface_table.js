@@ -3,8 +3,8 @@
 // A corner's number has its x, y, z as bits 0, 1, 2. An edge's number is 4 * axis + the two other bits of its corners.
 // On each face, every run of corners above the level is cut off by one segment; seen from outside, the run lies to
 // its right. Segments of the six faces join into closed loops, so neighbouring cells, which see the same segments, fit
-// without gaps. A loop is cut into triangles along diagonals inside the cell, since a diagonal on a face could be shared
-// by four triangles instead of two.
+// without gaps. A loop is cut into triangles along diagonals inside the cell, since a diagonal on a face could belong
+// to four triangles instead of two.
 
 /** Number of the edge between two neighbouring corners. */
 function edgeBetween(one, other) {
