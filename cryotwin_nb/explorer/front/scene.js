@@ -145,6 +145,7 @@ class Stage {
   picture() { return this.view.picture(); }
   theme(colours) { this.view.theme(colours); }
   resize() { this.view.resize(); }
+  unit(name) { this.view.unit = name; }  // of the scale bar
   describe(what) { this.view.describe(what); }
 
   /** Bytes of maps and surfaces. */

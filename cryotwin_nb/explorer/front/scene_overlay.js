@@ -14,7 +14,7 @@ export function niceLength(most) {
  * @param {{width, height, pixelsPerAngstrom, text, ground, quaternion, paint, panes, captions}} what
  */
 export function drawOverlay(context, what) {
-  const { width, height, pixelsPerAngstrom, text, ground, quaternion, paint, panes, captions } = what;
+  const { width, height, pixelsPerAngstrom, text, ground, quaternion, paint, panes, captions, unit } = what;
   context.clearRect(0, 0, width, height);
   Object.assign(context, { font: FONT, fillStyle: text, strokeStyle: text, lineWidth: 2, textBaseline: "bottom" });
   if (panes === 2) {
@@ -30,7 +30,7 @@ export function drawOverlay(context, what) {
     Object.assign(context, { globalAlpha: 1, fillStyle: text });
   };
   if (!pixelsPerAngstrom) return null;
-  const bar = scaleBar(context, height, width / panes, pixelsPerAngstrom, onGround);
+  const bar = scaleBar(context, height, width / panes, pixelsPerAngstrom, unit, onGround);
   onGround(width - EDGE - 2 * AXIS - 20, height - 2 * AXIS - EDGE - 18, 2 * AXIS + 26, 2 * AXIS + 26);
   axes(context, width - EDGE - AXIS - 8, height - EDGE - AXIS - 4, quaternion);
   if (paint) legend(context, height, paint, onGround);
@@ -45,13 +45,13 @@ function line(context, [start, ...rest], lineWidth = 2) {
   context.stroke();
 }
 
-function scaleBar(context, height, width, pixelsPerAngstrom, onGround) {
+function scaleBar(context, height, width, pixelsPerAngstrom, unit, onGround) {
   const length = niceLength(Math.min(120, width / 3) / pixelsPerAngstrom), long = length * pixelsPerAngstrom;
   const bottom = height - EDGE;
   onGround(EDGE - 6, bottom - 24, long + 12, 30);
   line(context, [[EDGE, bottom - 5], [EDGE, bottom], [EDGE + long, bottom], [EDGE + long, bottom - 5]]);
   context.textAlign = "left";
-  context.fillText(`${length} Å`, EDGE + 2, bottom - 6);
+  context.fillText(`${length} ${unit}`, EDGE + 2, bottom - 6);
   return { length, pixels: long };
 }
 

@@ -120,7 +120,7 @@ export class View {
     this.bar = drawOverlay(context, {
       width: this.width, height: this.height, pixelsPerAngstrom: scale ? this.height / high : 0, text: this.text,
       ground: this.background ?? "rgba(0, 0, 0, 0)", quaternion: turn, paint: this.paint, panes: this.shown,
-      captions: this.captions,
+      captions: this.captions, unit: this.unit ?? "Å",
     });
     this.frames++;
     this.events.after();

@@ -103,6 +103,7 @@ export class MapView {
     p.scene.classList.toggle("of-path", Boolean(now.path));
     this.showContour(maps);
     if (!scene || now.waiting) return;
+    scene.unit(unit ? "voxels" : "Å");
     if (now.data) scene.peek(now.data, scale(now.maps));
     else if (now.path) scene.peek(null);
     if (now.path) scene.show(look.step);
