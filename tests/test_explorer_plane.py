@@ -200,6 +200,13 @@ def test_clicks_at_one_place_take_all_stars_there_in_turn(plane):
     assert plane.calls("Choose") == [[1, "way", None]]
 
 
+def test_a_labelled_star_comes_before_a_heavier_one_without_a_label(plane):
+    star = {"x": 0, "y": 0, "mass": 0.3, "name": "A", "label": "A", "tip": "labelled"}
+    plane.do("p.stars(a[0])", [star | {"mass": 0.6, "label": ""}, star, star | {"x": 1}])
+    plane.click(plane.where([[0, 0]])[0])
+    assert plane.calls("Choose") == [[1, "start", None]]
+
+
 def test_hovering_reports_the_star_and_leaving_none(plane):
     stars = show(plane, 0)
     heaviest = max(range(len(stars)), key=lambda i: stars[i]["mass"])
