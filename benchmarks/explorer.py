@@ -116,7 +116,7 @@ def lab(code: list[str]) -> Iterator[tuple[str, Any, Path]]:
 
 def clicks() -> dict[str, list[float]]:
     found: dict[str, list[float]] = {"stale": [], "answer": []}
-    with lab([CELL, "explorer.set(method='Algorithm 1').compute().set(method='MaxFlux').compute()"]) as (
+    with lab([CELL, "explorer.set(method='Algorithm 1').compute().set(method='MaxFlux').compute().path"]) as (
         address,
         browser,
         _,
@@ -162,7 +162,7 @@ def stars() -> dict[str, list[float]]:
 
 
 def play() -> dict[str, list[float]]:
-    with lab([CELL, "explorer.compute()"]) as (address, browser, _):
+    with lab([CELL, "explorer.compute().path"]) as (address, browser, _):
         page = ExplorerPage(browser, address, "explorer.ipynb")
         page.run_all()
         page.opened()

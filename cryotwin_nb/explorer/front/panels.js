@@ -28,7 +28,14 @@ export function panels(setup, act) {
     p.pathRow,
     element("div", { class: "halves" }, p.left, p.right),
     p.profileRow, p.selection, p.outputRow, p.status);
+  keepKeys(p.root);
   return p;
+}
+
+/** Keys that a control uses must not also be the notebook's: its shortcuts take the arrows from a slider. */
+function keepKeys(root) {
+  for (const control of root.querySelectorAll("input, select, button, summary")) control.dataset.lmSuppressShortcuts = "true";
+  root.addEventListener("keydown", (event) => event.ctrlKey || event.metaKey || event.altKey || event.stopPropagation());
 }
 
 function path(p, setup, act) {

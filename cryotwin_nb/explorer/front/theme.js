@@ -7,7 +7,7 @@ const brightness = (colour) => {
 
 /** Call `changed` with {text, background} now and whenever the theme changes; the element's class says which it is. */
 export function themed(root, changed) {
-  let last = "";
+  let last = null;
   const look = () => {
     const probe = document.createElement("span");
     probe.style.cssText = "color: var(--ink); background: var(--paper); position: absolute";
@@ -16,15 +16,17 @@ export function themed(root, changed) {
     probe.remove();
     if (text + background === last) return;
     last = text + background;
-    const dark = brightness(background) < 128;
+    const dark = background !== "" && brightness(background) < 128;
     root.classList.toggle("dark", dark);
     root.classList.toggle("light", !dark);
-    changed({ text, background });
+    changed({ text: text || "#212121", background: background || "#ffffff" });
   };
   const soon = () => { look(); setTimeout(look, 300); };  // style sheets of a theme arrive later
   const system = matchMedia("(prefers-color-scheme: dark)"), watcher = new MutationObserver(soon);
   system.addEventListener("change", soon);
   watcher.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-name", "data-jp-theme-light", "class", "style"] });
+  const shown = new ResizeObserver(look);  // styles are known once the element is in the page
+  shown.observe(root);
   look();
-  return { close: () => { watcher.disconnect(); system.removeEventListener("change", soon); } };
+  return { close: () => { shown.disconnect(); watcher.disconnect(); system.removeEventListener("change", soon); } };
 }
