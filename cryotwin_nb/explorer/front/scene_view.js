@@ -5,16 +5,31 @@ import { drawOverlay } from "./scene_overlay.js";
 import { Pane } from "./scene_pane.js";
 
 const FILL = 0.8;  // part of the box that the smaller side of a pane shows: molecules do not fill their boxes
+const REST = 400;  // ms after the last change until edges are smoothed, where that is done in software
 const NO_WEBGL = "This browser offers no WebGL 2, so maps cannot be drawn; everything else works.";
 
 ColorManagement.enabled = false;  // colours are shown as they are given
+
+let software;
+
+/** Whether maps are drawn by the processor: then smooth edges take more than twice the time, and wait for a rest. */
+function inSoftware() {
+  const context = document.createElement("canvas").getContext("webgl2");
+  if (!context) return false;
+  const known = context.getExtension("WEBGL_debug_renderer_info");
+  const name = context.getParameter(known ? known.UNMASKED_RENDERER_WEBGL : context.RENDERER);
+  context.getExtension("WEBGL_lose_context")?.loseContext();
+  return /swiftshader|llvmpipe|softpipe|software|basic render/i.test(name);
+}
 
 export class View {
   /** @param {{before: () => void, after: () => void, onMove, onRest, onError}} events */
   constructor(element, events) {
     Object.assign(this, { element, events, panes: [new Pane()], shown: 1, frame: 0, frames: 0, captions: [] });
     this.canvas = document.createElement("canvas");
-    const context = this.canvas.getContext("webgl2", { antialias: true, alpha: true, powerPreference: "low-power" });
+    this.software = software ??= inSoftware();
+    const wanted = { antialias: !this.software, alpha: true, powerPreference: "low-power" };
+    const context = this.canvas.getContext("webgl2", wanted);
     if (!context) throw new Error(NO_WEBGL);
     this.renderer = new WebGLRenderer({ canvas: this.canvas, context });
     this.renderer.outputColorSpace = LinearSRGBColorSpace;
@@ -75,7 +90,8 @@ export class View {
     const { clientWidth: width, clientHeight: height } = this.place;
     Object.assign(this, { width, height });
     if (!width || !height) return;
-    this.pixels(Math.min(window.devicePixelRatio || 1, 2));
+    this.coarse = Math.min(window.devicePixelRatio || 1, 2);
+    this.pixels(this.coarse);
     this.draw();
   }
 
@@ -93,8 +109,25 @@ export class View {
 
   draw() {
     cancelAnimationFrame(this.frame);
+    clearTimeout(this.rest);
     this.frame = 0;
     if (!this.width || !this.height || this.gone) return;
+    if (this.ratio !== this.coarse) this.pixels(this.coarse);
+    this.render();
+    this.frames++;
+    if (this.software && this.coarse < 2) this.rest = setTimeout(() => this.finely(() => {}), REST);
+    this.events.after();
+  }
+
+  /** Draw twice as finely, which smooths edges, and use the result. */
+  finely(use) {
+    if (this.gone || !this.width || !this.height) return;
+    this.pixels(2);
+    this.render();
+    use();
+  }
+
+  render() {
     this.events.before();
     const wide = this.width / this.shown, scale = this.panes[0].scale;
     const box = scale ? scale.size * scale.voxelSize : 1, { zoom, shift, turn } = this.camera;
@@ -122,23 +155,19 @@ export class View {
       ground: this.background ?? "rgba(0, 0, 0, 0)", quaternion: turn, paint: this.paint, panes: this.shown,
       captions: this.captions, unit: this.unit ?? "Å",
     });
-    this.frames++;
-    this.events.after();
   }
 
   /** The view as a PNG, twice as fine as on the screen. @returns {Promise<Blob>} */
   async picture() {
     if (!this.width || !this.height) throw new Error("The maps are not on the screen, so there is no picture of them.");
-    const former = this.ratio, result = document.createElement("canvas"), context = result.getContext("2d");
-    this.pixels(2);
-    this.draw();
-    Object.assign(result, { width: this.over.width, height: this.over.height });
-    context.fillStyle = this.background ?? "rgba(0, 0, 0, 0)";
-    context.fillRect(0, 0, result.width, result.height);
-    context.drawImage(this.canvas, 0, 0, result.width, result.height);
-    context.drawImage(this.over, 0, 0);
-    this.pixels(former);
-    this.draw();
+    const result = document.createElement("canvas"), context = result.getContext("2d");
+    this.finely(() => {
+      Object.assign(result, { width: this.over.width, height: this.over.height });
+      context.fillStyle = this.background ?? "rgba(0, 0, 0, 0)";
+      context.fillRect(0, 0, result.width, result.height);
+      context.drawImage(this.canvas, 0, 0, result.width, result.height);
+      context.drawImage(this.over, 0, 0);
+    });
     return new Promise((done, failed) => result.toBlob(
       (blob) => (blob ? done(blob) : failed(new Error("The browser could not write the picture."))), "image/png"));
   }
@@ -146,6 +175,7 @@ export class View {
   dispose() {
     this.gone = true;
     cancelAnimationFrame(this.frame);
+    clearTimeout(this.rest);
     this.watcher.disconnect();
     this.camera.dispose();
     for (const pane of this.panes) pane.dispose();
