@@ -3,11 +3,11 @@
 JupyterLab and headless Chromium, WebGL in software, on this machine; rows without a notebook use a bare page, with the
 explorer in this process. Medians are stored, with every value, in benchmarks/results/explorer.json:
 
-    clicks    settings changed and Compute pressed at human pace, 50 times after "Run all": paths of other settings, and the
-              longest time until the page answers or says "queued"
-    stars     labelled stars of every plane that a mouse hits at their centre, of those over 6 px from a heavier one
+    clicks    settings changed and Compute pressed at human pace, 50 times after "Run all": paths of other settings, and
+              the longest time until the page answers or says "queued"
+    stars     labelled stars of every plane that a mouse hits at their centre, if over 6 px from a heavier one
     play      steps seen, and their rate, while a cell sleeps for 10 s
-    64, 128   a step, a contour step, a star's first molecule, Compute to the first map beyond `max_flux` and one decoding
+    64, 128   a step, a contour step, a star's first molecule; Compute to the first map beyond `max_flux` and a decoding
     points    100,000 points drawn, and a lasso's count
     256       memory of the page and first map with 13 states and 12 steps
     open      notebook 05 until its stars, beyond an empty notebook that imports torch; its size when saved
@@ -146,8 +146,9 @@ def stars() -> dict[str, list[float]]:
         for plane in explorer.setup["planes"]:
             timed(f"app.plane.choose({plane!r})", f"app.plane.drawn.name === {plane!r}")
             places = page.evaluate(
-                f"""() => {{ const app = {APP}, box = app.p.plane.querySelector('.cryotwin-plane-frame').getBoundingClientRect();
-                return app.plane.drawn.stars.map((s) => app.plane.plane.where(...s)).map(([x, y]) => [x + box.x + 1, y + box.y + 1]); }}"""
+                f"""() => {{ const app = {APP}, frame = app.p.plane.querySelector('.cryotwin-plane-frame');
+                const box = frame.getBoundingClientRect(), at = ([x, y]) => [x + box.x + 1, y + box.y + 1];
+                return app.plane.drawn.stars.map((s) => at(app.plane.plane.where(...s))); }}"""
             )
             mass = [star["mass"] for star in explorer.setup["components"]]
             for c in explorer.labelled:
@@ -234,8 +235,9 @@ def points(repeats: int) -> dict[str, list[float]]:
             for place in across:
                 page.mouse.move(*place)
             page.evaluate(
-                f"() => {{ const was = {APP}.selected.bind({APP}); addEventListener('pointerup', () => {{ window.up = performance.now(); }},"
-                f" {{ once: true, capture: true }}); {APP}.selected = (rows) => {{ was(rows); window.told = performance.now(); }}; }}"
+                f"""() => {{ const app = {APP}, was = app.selected.bind(app), now = () => performance.now();
+                addEventListener('pointerup', () => {{ window.up = now(); }}, {{ once: true, capture: true }});
+                app.selected = (rows) => {{ was(rows); window.told = now(); }}; }}"""
             )
             page.mouse.up()
             found["lasso"].append(page.evaluate("() => (told - up) / 1000"))
@@ -286,7 +288,7 @@ def opening(repeats: int) -> dict[str, list[float]]:
 
 
 def again() -> dict[str, list[float]]:
-    with lab([BIG]) as (address, browser, folder):
+    with lab([BIG]) as (address, browser, _):
         page = ExplorerPage(browser, address, "explorer.ipynb")
         seen = []
         for _ in range(20):
@@ -349,7 +351,8 @@ if __name__ == "__main__":
     n = arguments.repeats
     rows = {
         "clicks": clicks, "stars": stars, "play": play, "64": lambda: maps(64, n), "128": lambda: maps(128, n),
-        "points": lambda: points(n), "256": large, "open": lambda: opening(n), "again": again, "export": lambda: exported(n),
+        "points": lambda: points(n), "256": large, "open": lambda: opening(n), "again": again,
+        "export": lambda: exported(n),
     }  # fmt: skip
     file = ROOT / "benchmarks/results/explorer.json"
     former = json.loads(file.read_text()) if file.is_file() else {}

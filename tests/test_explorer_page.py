@@ -249,7 +249,8 @@ def test_nothing_overlaps_or_is_cut(browser, size):
     page.page.screenshot(path=ARTEFACTS / f"page-{width}-{scheme}.png", full_page=True)
     boxes = page.page.evaluate(
         """() => [...document.querySelectorAll(`.cryotwin-explorer :is(button, select, input, summary, .plane, .stage,
-            .legend, .profile, output)`)].filter((e) => e.checkVisibility({ contentVisibilityAuto: true }) && !e.closest('.plane *'))
+            .legend, .profile, output)`)]
+            .filter((e) => e.checkVisibility({ contentVisibilityAuto: true }) && !e.closest('.plane *'))
             .map((e) => [e.className || e.tagName, e.getBoundingClientRect()])
             .map(([name, b]) => [name, b.x, b.y, b.right, b.bottom])"""
     )

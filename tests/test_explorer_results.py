@@ -389,7 +389,7 @@ def displayed(monkeypatch):
             shown.append(bundle)
 
     monkeypatch.setattr(
-        "cryotwin_nb.explorer.picture.display", lambda bundle, raw, display_id=False: shown.append(bundle) or Handle()
+        "cryotwin_nb.explorer.still.display", lambda bundle, raw, display_id=False: shown.append(bundle) or Handle()
     )
     return shown
 
@@ -407,7 +407,7 @@ def test_without_a_browser_the_picture_is_drawn_by_the_kernel(explorer, displaye
 
 
 def test_with_a_browser_the_picture_is_the_browsers(explorer, displayed, monkeypatch):
-    monkeypatch.setattr("cryotwin_nb.explorer.picture.cell_of", lambda: ("cell", 1))
+    monkeypatch.setattr("cryotwin_nb.explorer.still.cell_of", lambda: ("cell", 1))
     monkeypatch.setattr(explorer.picture, "_draw", lambda: pytest.fail("drawn by the kernel"))
     explorer._ipython_display_()
     explorer.choose(0, 2).compute()
@@ -461,7 +461,7 @@ def test_nglview_is_an_extra_viewer_whose_version_is_checked(explorer, monkeypat
         explorer.show(viewer="nglview")
     explorer.set(n_steps=2).choose(0, 2).compute()
     slider, view = explorer.show(viewer="nglview").children
-    assert (slider.max, view.n_components) == (2, 3)
+    assert (slider.max, len(view._ngl_component_ids)) == (2, 3)
     monkeypatch.setattr(ngl, "version", lambda name: "4.0.1")
     with pytest.raises(InputError, match=r"pip install nglview==4\.0"):
         explorer.show(viewer="nglview")

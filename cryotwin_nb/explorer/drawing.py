@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from cryotwin_nb.explorer.planes import Colouring, Plane
 from cryotwin_nb.mixture.gaussian import GaussianMixture
-from cryotwin_nb.pathways import PathProfile, Pathway
-from cryotwin_nb.pathways.ridgeline import equidistant
+from cryotwin_nb.pathways.ridgeline import Pathway, equidistant
+
+if TYPE_CHECKING:  # SciPy is slow to import
+    from cryotwin_nb.pathways import PathProfile
 
 _CORNERS = 120  # number of points per path drawn
 _PROFILE = 300  # number of points of a profile drawn

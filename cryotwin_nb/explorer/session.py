@@ -23,7 +23,7 @@ from cryotwin_nb.explorer.look import Look
 from cryotwin_nb.explorer.packing import Stars
 from cryotwin_nb.explorer.planes import Plane
 from cryotwin_nb.explorer.request import PathRequest
-from cryotwin_nb.pathways import Pathway
+from cryotwin_nb.pathways.ridgeline import Pathway
 
 if TYPE_CHECKING:  # SciPy is slow to import
     from cryotwin_nb.explorer.search import PathAnswer, PathSearch
