@@ -88,7 +88,8 @@ def write_movie(
         raise InputError("reference", repr(reference), "'first' or None", "Pass one of these.")
     level = contour_level(cubes, sigma) if level is None else level
     first = cubes[0] if reference == "first" else None
-    pictures, steps = [], np.linspace(0, len(cubes) - 1, (len(cubes) - 1) * (n_between + 1) + 1)
+    pictures: list[np.ndarray] = []
+    steps = np.linspace(0, len(cubes) - 1, (len(cubes) - 1) * (n_between + 1) + 1)
     for step in steps:
         if report is not None:
             report(0.8 * len(pictures) / len(steps), f"movie: picture {len(pictures) + 1} of {len(steps)}")
