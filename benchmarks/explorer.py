@@ -4,7 +4,7 @@ JupyterLab and headless Chromium, WebGL in software, on this machine; rows witho
 explorer in this process. Medians are stored, with every value, in benchmarks/results/explorer.json:
 
     clicks    settings changed and Compute pressed at human pace, 50 times after "Run all": paths of other settings, and
-              the longest time until the page answers or says "queued"
+              the longest time until the page answers or shows "queued"
     stars     labelled stars of every plane that a mouse hits at their centre, if over 6 px from a heavier one
     play      steps seen, and their rate, while a cell sleeps for 10 s
     64, 128   a step, a contour step, a star's first molecule; Compute to the first map beyond `max_flux` and a decoding
@@ -237,10 +237,10 @@ def points(repeats: int) -> dict[str, list[float]]:
             page.evaluate(
                 f"""() => {{ const app = {APP}, was = app.selected.bind(app), now = () => performance.now();
                 addEventListener('pointerup', () => {{ window.up = now(); }}, {{ once: true, capture: true }});
-                app.selected = (rows) => {{ was(rows); window.told = now(); }}; }}"""
+                app.selected = (rows) => {{ was(rows); window.counted = now(); }}; }}"""
             )
             page.mouse.up()
-            found["lasso"].append(page.evaluate("() => (told - up) / 1000"))
+            found["lasso"].append(page.evaluate("() => (counted - up) / 1000"))
             page.get_by_text("stars", exact=True).click()
     return found
 

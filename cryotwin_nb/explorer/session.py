@@ -77,7 +77,7 @@ class Session:
     answer : PathAnswer or None
         Result shown.
     version : int
-        Number of the result shown, by which the browser tells results apart; 0 without one.
+        Number of the result shown, by which the browser distinguishes results; 0 without one.
     """
 
     def __init__(self, model: Model, request: PathRequest, look: Look, voxel_size: float | None, send: Send) -> None:
