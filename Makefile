@@ -33,7 +33,7 @@ $(stamp): pyproject.toml constraints.txt
 	@$(venv) -c '$(supported)' 2>/dev/null || $(PYTHON) -m venv --clear .venv
 	@echo "Installing the pinned versions into .venv; this takes a few minutes because of PyTorch."
 	@$(venv) -m pip install --quiet --disable-pip-version-check --progress-bar off $(PIP_FLAGS) \
-		--constraint constraints.txt --editable '.[notebooks,test,docs]'
+		--constraint constraints.txt --editable '.[notebooks,nglview,test,docs]'
 	@touch $@
 
 test: setup  ## Run the tests, including the notebooks, and the style and type checks

@@ -64,8 +64,9 @@ class MissingExtraError(ImportError):
 _EXTRAS = {
     "notebooks": (
         *("IPython", "PIL", "anywidget", "cycler", "ipywidgets", "matplotlib", "nbclient", "nbconvert", "nbformat"),
-        *("nglview", "openTSNE", "traitlets"),
-    )
+        *("openTSNE", "traitlets"),
+    ),
+    "nglview": ("nglview",),
 }
 
 

@@ -19,8 +19,8 @@ from PIL import Image
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARTEFACTS = Path(__file__).parent.parent / "results" / "browser"
-MAPS = "document.querySelector('.cryotwin-maps')?.cryotwin"
-"""State of the explorer's maps in the browser (see explorer/maps.js)."""
+APP = "document.querySelector('.cryotwin-explorer')?.cryotwin"
+"""The explorer in the browser (see explorer/front/app.js)."""
 _FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
 
@@ -123,40 +123,48 @@ class ExplorerPage(LabPage):
     """The explorer in its notebook."""
 
     def star(self, component: int) -> None:
-        star = self.page.locator(f'.cryotwin-stars .star[data-i="{component}"]')
-        star.dispatch_event("click")
+        """Click a star with the mouse."""
+        self.page.locator(".cryotwin-plane-frame").scroll_into_view_if_needed()
+        place = self.page.evaluate(
+            f"""(c) => {{ const app = {APP}, [x, y] = app.plane.plane.where(...app.plane.drawn.stars[c]);
+            const box = app.p.plane.querySelector('.cryotwin-plane-frame').getBoundingClientRect();
+            return [box.x + x + 1, box.y + y + 1]; }}""",
+            component,
+        )
+        self.page.mouse.move(2, 2)
+        self.page.mouse.click(*place)
 
     def press(self, name: str) -> None:
-        self.page.locator("button.jupyter-button", has_text=name).click()
+        self.page.locator(".cryotwin-explorer").get_by_role("button", name=name, exact=True).click()
 
-    def says(self, text: str, seconds: float = 60) -> None:
-        self.page.locator(".widget-html", has_text=text).first.wait_for(timeout=1000 * seconds)
+    def field(self, name: str) -> Any:
+        return self.page.locator(".cryotwin-explorer").get_by_label(name, exact=True)
 
-    def slider(self, name: str) -> Any:
-        return self.page.locator(".widget-slider", has_text=name).locator(".noUi-handle")
+    def wait(self, condition: str, seconds: float = 60) -> None:
+        """Wait for a condition of `app`, the explorer."""
+        script = f"() => {{ const app = {APP}; try {{ return {condition}; }} catch {{ return false; }} }}"
+        self.page.wait_for_function(script, timeout=1000 * seconds)
 
-    def version(self) -> int:
-        """Number of the path that the browser shows."""
-        return self.page.evaluate(f"() => {MAPS}?.version ?? -1")
+    def get(self, expression: str) -> Any:
+        return self.page.evaluate(f"() => {{ const app = {APP}; return {expression}; }}")
 
-    def drawn(self, step: int, maps: int = 12, newer_than: int = -1) -> None:
-        """Wait until the browser has drawn a step of a path."""
-        ready = f"{MAPS}?.steps.length === {maps} && {MAPS}.ready > {newer_than} && {MAPS}.drawn === {step}"
-        self.page.wait_for_function(f"() => {ready}")
+    def opened(self) -> None:
+        """Wait until stars, the first molecule and the states are there."""
+        self.wait("app.maps.frames > 0 && app.states.length")
 
-    def all_loaded(self) -> None:
-        """Wait until the browser has all maps of a path."""
-        self.page.wait_for_function(f"() => Boolean({MAPS}?.start)")
+    def computed(self, maps: int = 12) -> None:
+        """Wait until all maps of a path with the present settings are there."""
+        self.wait(f"!app.stale && app.result.profile && app.result.data.filter(Boolean).length === {maps}")
+
+    def drawn(self, step: int) -> None:
+        self.wait(f"app.maps.drawn.k === {step}")
 
     def look(self) -> np.ndarray:
-        """Return the content of the maps' canvas, (h, w, 3)."""
+        """Return what the maps' panel shows, (h, w, 3)."""
         file = self.screenshot("canvas")
-        self.page.locator(".cryotwin-maps canvas").first.screenshot(path=file)
+        self.page.locator(".cryotwin-scene").screenshot(path=file)
         with Image.open(file) as picture:
             return np.asarray(picture.convert("RGB")).astype(int)
-
-    def level(self) -> float:
-        return self.page.evaluate(f"() => {MAPS}?.level")
 
 
 @contextlib.contextmanager

@@ -253,8 +253,7 @@ def an_explorer(n_steps: int) -> ct.PathwayExplorer:
         return torch.exp(-balls / (6 + torch.as_tensor(z)[:, :1, None, None].abs())).float()
 
     explorer = ct.PathwayExplorer(density, density.sample(50, seed=0), decode, voxel_size=3.0)
-    explorer.controls.n_steps.value = n_steps
-    return explorer.choose(0, 1).compute()
+    return explorer.set(n_steps=n_steps).choose(0, 1).compute()
 
 
 def small_movie(file: Path, *_: Any, **__: Any) -> None:
@@ -272,8 +271,11 @@ def explores(folder: Path, n_steps: int) -> None:
     explorer = an_explorer(n_steps)
     if n_steps == 3:  # the former one has a picture, which the new path is too short for
         write_snapshot(folder, 3, b"png")
-    with small_pictures():
-        explorer.export(folder)
+    try:
+        with small_pictures():
+            explorer.export(folder, movie=True)
+    finally:
+        explorer.close()  # so that the next one may write there
 
 
 def exploration(folder: Path) -> Any:

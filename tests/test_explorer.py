@@ -1,35 +1,22 @@
-"""The explorer without a browser: controls are set as by a front end, messages are recorded."""
+"""The explorer without a browser: messages are sent to it as by a page, and those to the page are recorded."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import os
-import re
-import subprocess
-import sys
 import threading
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
-import mrcfile
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.explorer import job, maps, planes, search
-from cryotwin_nb.explorer.figure import draw_view
+from cryotwin_nb.explorer import job, search
 from cryotwin_nb.explorer.job import Job, Stopped
-from cryotwin_nb.explorer.request import PathRequest, fingerprint
-from cryotwin_nb.explorer.saving import _write_support, write_snapshot
-from cryotwin_nb.explorer.search import path_title
-from cryotwin_nb.formats.mrc import read_map
-from cryotwin_nb.formats.mrc_writing import map_bytes
+from cryotwin_nb.explorer.packing import Packing, Stars
+from cryotwin_nb.explorer.paths import find_paths
+from cryotwin_nb.explorer.request import PathRequest
 from cryotwin_nb.plotting.rendering import automatic_sigma, contour_level
 
 SIZE = 16
@@ -49,98 +36,241 @@ def decode(z) -> torch.Tensor:
     return torch.exp(-away / (8 + z[:, 1].abs()[:, None, None, None])).float()
 
 
+def an_explorer(**options) -> ct.PathwayExplorer:
+    prior = prior_of_three()
+    return recorded(ct.PathwayExplorer(prior, prior.sample(600), decode, **({"voxel_size": 3.0} | options)))
+
+
 @pytest.fixture
 def explorer():
-    prior = prior_of_three()
-    return recorded(ct.PathwayExplorer(prior, prior.sample(600), decode, voxel_size=3.0))
+    return an_explorer()
 
 
 def recorded(explorer: ct.PathwayExplorer) -> ct.PathwayExplorer:
     """Record the messages to the browser in `explorer.sent`."""
     explorer.sent = []
-    explorer.screen.viewer.widget.send = lambda content, buffers=None: explorer.sent.append((content, buffers))
+    explorer.send = lambda content, buffers=None: explorer.sent.append((content, buffers))
     return explorer
 
 
-def last_sent(explorer, task: str) -> tuple[dict, list]:
-    return next(pair for pair in reversed(explorer.sent) if pair[0].get("task") == task)
+def ask(explorer, do: str, *buffers: bytes, wait: bool = True, **message) -> int:
+    """Send a message as a page does; return its turn."""
+    turn = ask.turn = getattr(ask, "turn", 0) + 1
+    explorer._handle_custom_msg({"do": do, "turn": turn, **message}, [memoryview(part) for part in buffers])
+    if wait:
+        explorer.jobs.wait()
+    return turn
 
 
-def wait_for(condition) -> None:
-    for _ in range(6000):
-        if condition():
-            return
-        time.sleep(0.02)
-    pytest.fail("it did not happen within two minutes")
+def told(explorer, kind: str) -> list[dict]:
+    """Return the messages of a kind that the page has received."""
+    return [content for content, _ in explorer.sent if content["kind"] == kind]
 
 
-def test_ends_are_offered_by_weight_and_linked_to_the_stars(explorer):
-    assert [value for _, value in explorer.controls.start.options] == [0, 2, 1]
-    explorer.screen.stars.start, explorer.screen.stars.end = 2, 1
-    assert (explorer.controls.start.value, explorer.controls.end.value) == (2, 1)
-    explorer.controls.swap.click()
-    assert (explorer.screen.stars.start, explorer.screen.stars.end) == (1, 2)
+def settings(explorer, **changes) -> dict:
+    return explorer.session.request.as_dict() | changes
 
 
-def test_the_button_computes_what_the_core_computes_and_the_maps_reach_the_browser(explorer):
-    explorer.choose(0, 2)
-    explorer.controls.compute.click()
-    wait_for(lambda: explorer.path is not None and not explorer.controls.compute.disabled)
-    expected = ct.max_flux(explorer.prior, 0, 2)
+def test_one_message_holds_all_settings_and_the_answer_repeats_its_turn(explorer):
+    explorer.set(method="Algorithm 1", n_steps=3)  # what code has set does not count
+    turn = ask(explorer, "compute", settings=settings(explorer, start=2, end=1, method="MaxFlux", n_steps=4))
+    expected = ct.max_flux(explorer.prior, 2, 1, 4)
     torch.testing.assert_close(explorer.path.latents, expected.latents)
     torch.testing.assert_close(explorer.maps, decode(expected.latents))
-    message, buffers = last_sent(explorer, "load")
-    assert len(buffers) == 12
-    with mrcfile.mrcinterpreter.MrcInterpreter(io.BytesIO(buffers[4])) as sent:
-        assert sent.voxel_size.x == 3.0
-        inside = sent.data > message["level"]
-    level = contour_level(explorer.maps, explorer.controls.sigma.value)
-    assert (inside != (explorer.maps[4] > level).numpy()).mean() < 2e-3  # except for rounding to bytes
-    assert explorer.controls.stop.disabled
+    kinds = [content["kind"] for content, _ in explorer.sent]
+    assert kinds[0] == "begun" and kinds[-1] == "done"
+    assert all(content["turn"] == turn for content, _ in explorer.sent if "turn" in content)
+    (path,) = told(explorer, "path")
+    assert (path["request"]["start"], path["request"]["n_steps"], path["n"]) == (2, 4, 5)
+    assert [message["k"] for message in told(explorer, "map")] == [0, 1, 2, 3, 4]
+    assert (
+        told(explorer, "answer")[0]["profile"]["counts"]
+        == ct.pathways.profile(expected, explorer.prior, explorer.latents).counts.tolist()
+    )
+
+
+def test_a_newer_request_replaces_an_older_one_whatever_thread_serves_it(explorer):
+    """Fifty clicks from two threads: each answer is to the settings of its click, and the last one is shown."""
+    ends = [(0, 2), (2, 0), (1, 2), (2, 1), (0, 1)]
+
+    def click(number: int) -> None:
+        start, end = ends[number % 5]
+        message = {"do": "compute", "turn": number, "settings": settings(explorer, start=start, end=end, n_steps=2)}
+        explorer._handle_custom_msg(message, [])
+
+    for number in range(50):
+        thread = threading.Thread(target=click, args=(number,))
+        thread.start()
+        thread.join()
+        if number % 7 == 0:
+            explorer.jobs.wait()
+    explorer.jobs.wait()
+    for content in told(explorer, "path"):
+        start, end = ends[content["turn"] % 5]
+        assert (content["request"]["start"], content["request"]["end"]) == (start, end)
+    assert (explorer.path.start, explorer.path.end) == ends[49 % 5]
+    assert told(explorer, "path")[-1]["version"] == explorer.session.version
+
+
+def test_maps_travel_as_bytes_on_one_scale(explorer):
+    ask(explorer, "compute", settings=settings(explorer, start=0, end=2))
+    (path,) = told(explorer, "path")
+    buffers = {content["k"]: parts[0] for content, parts in explorer.sent if content["kind"] == "map"}
+    scale = path["maps"]
+    assert (scale["size"], scale["full"], scale["voxel"]) == (SIZE, SIZE, 3.0)
+    for k, volume in enumerate(explorer.maps):
+        bytes_ = np.frombuffer(buffers[k], np.int8).reshape(SIZE, SIZE, SIZE)
+        known = np.abs(bytes_) < 127
+        found = bytes_ / scale["factor"] + scale["offset"]
+        assert np.abs(found - volume.numpy())[known].max() <= 0.51 / scale["factor"]
+    assert max(np.frombuffer(part, np.int8).max() for part in buffers.values()) > 95
+
+
+def test_large_maps_are_binned_for_the_browser_only():
+    volume = torch.zeros(1, 160, 160, 160)
+    volume[:, 40:80, 60:100, 100:120] = 1.0
+    packing = Packing.of(volume)
+    packed = np.frombuffer(packing.pack(volume[0]), np.int8).reshape(80, 80, 80)
+    assert packing.described(2.0) | {"size": 80, "full": 160, "voxel": 4.0} == packing.described(2.0)
+    assert np.argwhere(packed > 0).min(0).tolist() == [20, 30, 50]
+    assert np.argwhere(packed > 0).max(0).tolist() == [39, 49, 59]
+
+
+def test_stars_show_their_molecule_before_any_path_and_are_decoded_once(explorer):
+    asked = []
+    explorer.session.model.stars.decode = lambda z: asked.append(len(z)) or decode(z)
+    ask(explorer, "hello")
+    stars = {content["component"]: parts[0] for content, parts in explorer.sent if content["kind"] == "star"}
+    assert set(stars) == {0, 1, 2} and sum(asked) == 3
+    assert told(explorer, "path") == [] and told(explorer, "states")[0]["states"][0]["id"] == "S1"
+    ask(explorer, "star", component=1)
+    assert sum(asked) == 3
+    packing = explorer.session.model.stars.packing
+    assert stars[1] == packing.pack(decode(explorer.prior.means[[1]])[0])
+    ask(explorer, "star", component=7)
+    assert told(explorer, "failed")[-1]["word"] == "Not possible."
+
+
+def test_packed_maps_of_stars_stay_within_their_budget(monkeypatch):
+    monkeypatch.setattr("cryotwin_nb.explorer.packing.BUDGET", 2 * SIZE**3)
+    prior = prior_of_three()
+    stars = Stars(decode, prior.means.float(), [0])
+    for component in (0, 1, 2, 1):
+        stars.of(component)
+    assert list(stars._kept) == [2, 1]
 
 
 @pytest.mark.parametrize("method", ["Algorithm 1", "MaxFlux", "All routes"])
 def test_each_method_gives_its_path(explorer, method):
-    explorer.controls.method.value = method
-    explorer.controls.n_steps.value = 5
-    explorer.choose(0, 2).compute()
+    explorer.set(method=method, n_steps=5).choose(0, 2).compute()
     assert explorer.path.latents.shape == (6, 3)
     assert explorer.maps.shape == (6, SIZE, SIZE, SIZE)
     assert {"Algorithm 1": "ridgeline", "MaxFlux": "MaxFlux", "All routes": "route"}[method] == explorer.path.method
-    assert explorer.controls.routes.options[0][0] == path_title(explorer.path, {})
-    assert explorer.controls.step.max == 5
 
 
 def test_the_seed_reaches_algorithm_1():
     means = torch.tensor([[0, 0, 0], [3, 1, 0], [6, 0, 1], [8, 3, 2], [4, 4, -1.0]])
     prior = ct.GaussianMixture([0.3, 0.25, 0.2, 0.15, 0.1], means, torch.eye(3).expand(5, 3, 3))
     request = PathRequest(start=0, end=2, method="Algorithm 1", n_steps=4, omega=2.0, seed=7)
-    (found,) = search.find_paths(request, prior, lambda: None)
+    (found,) = find_paths(request, prior, lambda: None)
     assert torch.equal(found.latents, ct.ridgeline(prior, 0, 2, 4, 2.0, seed=7).latents)
     assert not torch.equal(found.latents, ct.ridgeline(prior, 0, 2, 4, 2.0, seed=0).latents)
 
 
-def test_a_step_moves_marker_map_and_profile(explorer):
-    explorer.choose(0, 2).compute()
-    before = explorer.controls.profile.value
-    explorer.step = 7
-    assert explorer.screen.stars.step == 7
-    assert last_sent(explorer, "show")[0]["step"] == 7
-    assert explorer.controls.profile.value != before
-    assert "log density" in before
+@pytest.mark.parametrize("method", ["MaxFlux", "Algorithm 1"])
+def test_ends_and_way_points_are_stars_names_states_or_points(explorer, method):
+    explorer.set(method=method, n_steps=6)
+    states = {state.name: state for state in ct.find_states(explorer.prior)}
+    explorer.choose("S1", 2, via=[1]).compute()
+    torch.testing.assert_close(explorer.path.latents[-1], explorer.prior.means[2].float())
+    apart = (explorer.path.curve - explorer.prior.means[1]).norm(dim=1).min()
+    assert float(apart) < 1e-6 and len(explorer.path.latents) == 7
+    start = states["S1"].latent if method == "MaxFlux" else explorer.prior.means[states["S1"].components[0]]
+    torch.testing.assert_close(explorer.path.latents[0].double(), start, atol=1e-5, rtol=0)
+    with pytest.raises(InputError, match=r"name 'S77'.*one of S1"):
+        explorer.choose("S77", 0)
 
 
-def test_the_contour_is_shared_by_all_maps_and_sent_in_their_unit(explorer):
+def test_any_point_of_the_plane_is_an_end(explorer):
+    turn = ask(explorer, "point", plane="PC 1, 2", xy=[0.5, -1.0])
+    (point,) = told(explorer, "point")
+    plane = explorer.session.model.planes["PC 1, 2"]
+    apart = np.square(plane.place(explorer.latents) - [0.5, -1.0]).sum(1)
+    torch.testing.assert_close(torch.tensor(point["latent"]), explorer.latents[int(apart.argmin())])
+    assert point["turn"] == turn and told(explorer, "single")
+    ask(explorer, "compute", settings=settings(explorer, start=point["latent"], end=2))
+    torch.testing.assert_close(explorer.path.latents[0], torch.tensor(point["latent"]))
+    ask(explorer, "compute", settings=settings(explorer, start=point["latent"], end=2, method="Algorithm 1"))
+    assert "Choose stars or states" in told(explorer, "failed")[-1]["text"]
+    ask(explorer, "plane", plane="latent 1, 2", settings=settings(explorer))
+    ((latent, xy),) = told(explorer, "plane")[-1]["places"]
+    np.testing.assert_allclose(xy, latent[:2], atol=1e-5)
+
+
+def test_names_are_ends_too():
+    explorer = an_explorer(labels={0: "B", 2: "E"})
+    explorer.choose("E", "B").compute()
+    assert (explorer.path.start, explorer.path.end) == (2, 0)
+    assert told(explorer, "path")[0]["request"]["start"] == "E"
+
+
+def test_a_route_is_chosen_from_the_list_without_finding_them_again(explorer, monkeypatch):
     explorer.choose(0, 2).compute()
-    explorer.controls.sigma.value = 3.0
-    message, _ = last_sent(explorer, "level")
-    offset, factor = explorer.screen.viewer._scale
-    assert message["level"] / factor + offset == pytest.approx(contour_level(explorer.maps, 3.0), rel=1e-6)
-    assert message["change"] / factor == pytest.approx(0.5 * contour_level(explorer.maps, 3.0), rel=1e-6)
+    other = ct.ridgeline(explorer.prior, 0, 2)
+    request, found = explorer.session.request, [explorer.path, other]
+    explorer.session.show(*explorer.session.compute(request, lambda *_: None, 0, found))
+    monkeypatch.setattr(search, "find_paths", lambda *a: pytest.fail("searched again"))
+    ask(explorer, "route", chosen=1, version=explorer.session.version)
+    assert explorer.path is other
+    ask(explorer, "route", chosen=0, version=1)
+    assert "Another path has been computed since" in told(explorer, "failed")[-1]["text"]
+
+
+def test_undo_shows_former_paths_again(explorer):
+    with pytest.raises(InputError, match="no former path"):
+        explorer.undo()
+    explorer.choose(0, 1).compute()
+    first = explorer.path
+    explorer.choose(0, 2).compute()
+    assert told(explorer, "answer")[-1]["history"] == 1
+    ask(explorer, "undo")
+    assert explorer.path is first and told(explorer, "answer")[-1]["history"] == 0
+    torch.testing.assert_close(explorer.maps, decode(first.latents))
+
+
+def test_the_look_is_taken_from_the_page_unless_code_has_changed_it_since(explorer):
+    explorer.choose(0, 2).compute()
+    rev = explorer.card["rev"]
+    look = explorer.session.look.as_dict() | {"step": 7, "sigma": 3.0}
+    ask(explorer, "look", rev=rev, look=look, settings=settings(explorer, end=1))
+    assert explorer.step == 7 and explorer.session.look.sigma == 3.0 and explorer.session.request.end == 1
+    explorer.step = 2
+    ask(explorer, "look", rev=rev, look=look, settings=settings(explorer))
+    assert explorer.step == 2 and explorer.card["look"]["step"] == 2
+
+
+@pytest.mark.parametrize(
+    "look", [{"step": -1}, {"sigma": float("nan")}, {"plane": 3}, {"unknown": 1}, {"camera": {"a": "x"}}, [1], None]
+)
+def test_a_look_that_is_none_changes_nothing(explorer, look):
+    before = explorer.session.look
+    ask(explorer, "look", rev=explorer.card["rev"], look=look, settings=settings(explorer))
+    assert explorer.session.look == before and told(explorer, "failed")[-1]["word"] == "Not possible."
+
+
+def test_the_contour_begins_where_particle_and_solvent_part_and_is_one_for_all_maps(explorer):
+    explorer.choose(0, 2).compute()
+    reference = decode(explorer.prior.means)
+    packing = explorer.session.model.stars.packing
+    assert packing.sigma == pytest.approx(automatic_sigma(reference), abs=0.051)
+    explorer.set(sigma=2.7)
+    assert explorer.picture_of(explorer.session.answer, explorer.session.look).level == pytest.approx(
+        contour_level(reference, 2.7), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("size", [24, 40, 64])
-def test_the_contour_begins_at_the_particles_surface_however_empty_the_box(size):
+def test_the_automatic_contour_is_the_particles_surface_however_empty_the_box(size):
     x = torch.arange(size) - size // 2
     radius = (x**2 + x[:, None] ** 2 + x[:, None, None] ** 2).double().sqrt()
     noise = 0.05 * torch.randn(radius.shape, generator=torch.Generator().manual_seed(0))
@@ -149,61 +279,78 @@ def test_the_contour_begins_at_the_particles_surface_however_empty_the_box(size)
     assert (3 * float(inside.sum()) / (4 * np.pi)) ** (1 / 3) == pytest.approx(8, abs=1)
 
 
-def test_the_contour_is_chosen_once_and_then_the_users(explorer):
-    explorer.choose(0, 2).compute()
-    assert explorer.controls.sigma.value == pytest.approx(automatic_sigma(explorer.maps), abs=0.051)
-    explorer.controls.sigma.value = 3.3
-    explorer.choose(0, 1).compute()
-    assert explorer.controls.sigma.value == 3.3
-
-
-def test_changes_are_sent_when_they_are_asked_for(explorer):
-    explorer.choose(0, 2).compute()
-    assert not [m for m, _ in explorer.sent if m["task"] == "changes"]
-    explorer.controls.change.value = True
-    _, buffers = last_sent(explorer, "changes")
-    with mrcfile.mrcinterpreter.MrcInterpreter(io.BytesIO(buffers[6])) as sent:
-        found = sent.data / explorer.screen.viewer._scale[1]
-    change = (explorer.maps[6] - explorer.maps[0]).numpy()
-    kept = np.abs(change) < 0.9 * 127 / explorer.screen.viewer._scale[1]
-    assert np.abs(found - change)[kept].max() <= 0.51 / explorer.screen.viewer._scale[1]
-    assert last_sent(explorer, "overlay")[0] == {"type": "cryotwin", "task": "overlay", "start": False, "change": True}
-
-
-def test_every_new_view_gets_script_maps_and_overlay(explorer):
-    explorer.choose(0, 2).compute()
-    explorer.controls.ghost.value = True
+def test_a_page_that_opens_later_gets_everything_again(explorer):
+    explorer.choose(0, 2).set(step=5).compute()
     explorer.sent.clear()
-    explorer.screen.viewer._received(None, {"type": "request_loaded"}, [])  # as after a reload of the page
-    assert explorer.sent[0][0]["methodName"] == "executeCode"
-    assert [m.get("task") for m, _ in explorer.sent[1:]] == ["load", "overlay"]
-    assert len(last_sent(explorer, "load")[1]) == 12
+    ask(explorer, "hello")
+    assert [message["k"] for message in told(explorer, "map")][:3] == [5, 4, 6]
+    assert len(told(explorer, "map")) == 12 and len(told(explorer, "path")) == len(told(explorer, "answer")) == 1
 
 
 def test_nothing_of_the_maps_is_kept_in_the_notebooks_state(explorer):
+    explorer._draw_first()
     explorer.choose(0, 2).compute()
-    assert explorer.screen.viewer.widget._ngl_msg_archive == []
-    assert len(json.dumps(explorer.screen.viewer.widget.get_state(), default=str)) < 20_000
+    state = explorer.get_state()
+    assert len(json.dumps({k: v for k, v in state.items() if k not in ("_esm", "_css")}, default=len)) < 20_000
+
+
+def broken(z):
+    raise RuntimeError("out of <memory>")
+
+
+@pytest.mark.parametrize(
+    ("decoder", "text"),
+    [
+        (broken, "RuntimeError: out of <memory>"),
+        (lambda z: decode(z) * torch.nan, "NaN"),
+        (lambda z: torch.zeros(len(z), 8, 8, 9), "one map for each latent"),
+        (lambda z: torch.zeros(len(z), 8, 8, 8), "maps of 8 voxels, expected maps of 16 voxels"),
+    ],
+)
+def test_a_decoder_that_fails_is_said_in_words_and_the_rest_goes_on(explorer, decoder, text):
+    ask(explorer, "hello")
+    explorer.choose(0, 1).compute()
+    former = explorer.path
+    explorer.session.model.search().decode = decoder
+    turn = ask(explorer, "compute", settings=settings(explorer, start=0, end=2))
+    failed = told(explorer, "failed")[-1]
+    assert failed["turn"] == turn and text in failed["text"]
+    assert explorer.path is former
+    explorer.session.model.search().decode = decode
+    ask(explorer, "compute", settings=settings(explorer, start=0, end=2))
+    assert explorer.path is not former
 
 
 def test_errors_are_said_in_words(explorer):
-    explorer.choose(1, 1)
-    explorer.controls.compute.click()
-    wait_for(lambda: "Not possible" in explorer.controls.message.value)
+    turn = ask(explorer, "compute", settings=settings(explorer, start=1, end=1))
+    (failed,) = told(explorer, "failed")
+    assert failed["word"] == "Not possible." and "Choose two different stars" in failed["text"]
+    assert failed["turn"] == turn
     with pytest.raises(InputError, match="Choose two"):
-        explorer.compute()
-    assert not explorer.controls.compute.disabled
-    assert "Choose two" in explorer.controls.message.value
+        explorer.choose(1, 1).compute()
+    for message in ({"do": "compute"}, {"do": "compute", "settings": {"start": 0}}, {"do": "nothing"}, {}, None, "x"):
+        explorer._handle_custom_msg(message, [])
+        assert told(explorer, "failed")[-1]["word"] == "Not possible."
 
-    def broken(z):
-        raise RuntimeError("out of <memory>")
 
-    explorer._search.decode = broken
-    explorer.choose(0, 2)
-    explorer.controls.compute.click()
-    wait_for(lambda: "RuntimeError: out of &lt;memory&gt;" in explorer.controls.message.value)
-    assert explorer.path is None
-    assert not explorer.controls.compute.disabled
+@pytest.mark.parametrize("dim", [1, 12])
+@pytest.mark.parametrize("components", [1, 2])
+def test_one_state_one_component_and_any_dimension(dim, components):
+    means = 6.0 * torch.arange(components)[:, None] * torch.ones(dim)
+    prior = ct.GaussianMixture(
+        torch.full((components,), 1 / components), means, torch.eye(dim).repeat(components, 1, 1)
+    )
+    explorer = recorded(
+        ct.PathwayExplorer(prior, prior.sample(50), lambda z: torch.rand(len(z), 8, 8, 8), voxel_size=1.0)
+    )
+    explorer._draw_first()
+    ask(explorer, "hello")
+    assert len(told(explorer, "star")) == components
+    ask(explorer, "compute", settings=settings(explorer, n_steps=2))
+    assert len(told(explorer, "path")) == components - 1
+    for name in explorer.session.model.planes:
+        ask(explorer, "plane", plane=name, settings=settings(explorer))
+    assert len(told(explorer, "plane")) == len(explorer.session.model.planes)
 
 
 def test_stopping_leaves_the_former_path(explorer):
@@ -212,17 +359,15 @@ def test_stopping_leaves_the_former_path(explorer):
 
     def slow(z):
         began.set()
-        for _ in range(2000):
-            time.sleep(0.01)
+        time.sleep(0.5)
         return decode(z)
 
-    explorer._search.decode = slow
-    explorer.choose(0, 2)
-    explorer.controls.compute.click()
+    explorer.session.model.search().decode = slow
+    turn = ask(explorer, "compute", wait=False, settings=settings(explorer, start=0, end=2))
     assert began.wait(20)
-    assert not explorer.controls.stop.disabled
-    explorer.controls.stop.click()
-    wait_for(lambda: explorer.controls.message.value == "Stopped.")
+    ask(explorer, "stop", wait=False, of=None)
+    (failed,) = told(explorer, "failed")
+    assert failed == {"kind": "failed", "of": "path", "turn": turn, "word": "Stopped.", "text": ""}
     assert explorer.path is former
 
 
@@ -241,363 +386,21 @@ def test_a_job_ends_once_and_can_be_stopped_late_or_twice():
 
 
 def test_work_that_was_stopped_breaks_off_where_it_reports_and_is_not_heard():
-    heard, ended, going_on, broken = [], [], threading.Event(), threading.Event()
+    heard, ended, going_on, stopped_there, began = [], [], threading.Event(), threading.Event(), threading.Event()
 
     def work(report):
         report(0.1, "begun")
+        began.set()
         going_on.wait(5)
         try:
             report(0.9, "nearly done")
         except Stopped:
-            broken.set()
+            stopped_there.set()
             raise
 
     stopped = Job(work, lambda share, text: heard.append(share), ended.append)
-    wait_for(lambda: heard == [0.1])
+    assert began.wait(20)
     stopped.stop()
     going_on.set()
-    assert broken.wait(5)
+    assert stopped_there.wait(5)
     assert heard == [0.1] and len(ended) == 1 and isinstance(ended[0], Stopped)
-
-
-def test_a_route_is_chosen_from_the_list_without_finding_them_again(explorer, monkeypatch):
-    explorer.choose(0, 2).compute()
-    other = ct.ridgeline(explorer.prior, 0, 2)
-    request = explorer.controls.request
-    explorer.screen.show(explorer._search.find(request, lambda *_: None, known=[explorer.path, other]))
-    monkeypatch.setattr(search, "find_paths", lambda *a: pytest.fail("searched again"))
-    explorer.controls.routes.value = 1
-    wait_for(lambda: explorer.path is other)
-
-
-def test_planes_and_colours_can_be_switched():
-    prior = prior_of_three()
-    z = prior.sample(400)
-    label = np.where(z[:, 0] > 4, "right", "left")
-    umap = np.stack([z[:, 0] * 2, z[:, 1] - z[:, 2]], axis=1)
-    columns = {"defocus": np.linspace(1, 2, 400), "class": np.arange(400) % 5}
-    explorer = ct.PathwayExplorer(prior, z, decode, embedding=umap, labels=label, columns=columns)
-    assert explorer.controls.plane.options[:2] == ("embedding", "PC 1, 2")
-    assert "latent 2, 3" in explorer.controls.plane.options
-    assert explorer.controls.colour.options == ("log density (nats)", "label", "defocus", "class")
-    assert explorer.names == {0: "left", 2: "right"} | ({1: explorer.names[1]} if 1 in explorer.names else {})
-    explorer.choose(0, 2).compute()
-    for plane in explorer.controls.plane.options:
-        explorer.controls.plane.value = plane
-        assert len(explorer.screen.stars.steps) == 12
-        assert len(explorer.screen.stars.points) == 400 * 8
-    explorer.controls.plane.value = "latent 1, 3"
-    np.testing.assert_allclose(explorer.screen.stars.steps, explorer.path.latents[:, [0, 2]], atol=1e-6)
-    for name, legend in (("class", "entries"), ("defocus", "ramp")):
-        explorer.controls.colour.value = name
-        assert legend in explorer.screen.stars.legend
-        assert len(explorer.screen.stars.colours) == 400 * 3
-
-
-def test_other_points_stand_among_their_nearest_latents_in_an_embedding():
-    prior, z = prior_of_three(), torch.randn(3000, 3, generator=torch.Generator().manual_seed(0)) * 3 + 3
-    plane = planes.planes(prior, z, z[:, :2].numpy() * 10, np.arange(3000))["embedding"]
-    np.testing.assert_allclose(plane.place(z[:5]), z[:5, :2].numpy() * 10, atol=1e-3)
-    assert np.abs(plane.means - 10 * prior.means[:, :2].numpy()).max() < 15
-
-
-def test_many_particles_are_thinned_and_many_labels_merged():
-    assert len(planes.shown_rows(100_000)) == planes.MAX_POINTS
-    many = planes.colouring("id", np.array([f"c{i % 60}" for i in range(600)]))
-    assert len(many.legend["entries"]) == 24
-    assert ["others" in [name for name, _ in many.legend["entries"]]] == [True]
-
-
-def test_an_export_is_read_by_other_tools_and_restores_the_explorer(explorer, tmp_path):
-    explorer.controls.method.value = "Algorithm 1"
-    explorer.controls.seed.value = 3
-    explorer.choose(2, 0).compute()
-    explorer.step, explorer.controls.sigma.value, explorer.controls.plane.value = 4, 2.7, "PC 1, 3"
-    for step in (4, 99):
-        write_snapshot(tmp_path / "out", step, b"png")
-    explorer.controls.folder.value = str(tmp_path / "out")
-    explorer.controls.export.click()
-    wait_for(lambda: "files written" in explorer.controls.message.value)
-    assert [file.name for file in (tmp_path / "out").glob("snapshot*")] == ["snapshot_004.png"]  # no longer path's
-    assert "snapshot_004.png" in json.loads((tmp_path / "out" / "explorer.json").read_text())["files"]
-    assert {"pathway.cxc", "pathway.pml", "pathway.mvsj"} < {file.name for file in (tmp_path / "out").iterdir()}
-    volume, voxel = read_map(tmp_path / "out" / "map_004.mrc")
-    np.testing.assert_allclose(volume, explorer.maps[4].numpy(), atol=1e-6)
-    assert voxel == 3.0
-    level = contour_level(explorer.maps, 2.7)
-    assert f"level {level:.6g}" in (tmp_path / "out" / "pathway.cxc").read_text()
-    with Image.open(tmp_path / "out" / "pathway.gif") as movie, Image.open(tmp_path / "out" / "pathway.png") as still:
-        assert movie.n_frames > 12
-        assert still.width > 1000
-    again = ct.PathwayExplorer.restore(tmp_path / "out", explorer.prior, explorer.latents, decode, voxel_size=3.0)
-    torch.testing.assert_close(again.path.latents, explorer.path.latents)
-    assert again.controls.shown == explorer.controls.shown
-    assert "differs" not in again.controls.message.value
-
-
-@dataclass
-class Support:
-    """Stand-in for `PathwaySupport`."""
-
-    resolution: np.ndarray
-    n_effective: np.ndarray
-
-
-def support(path) -> Support:
-    """Return half-map resolutions of 20 Å, minus 1 Å per step, except at step 4, which no image supports."""
-    steps = np.arange(len(path.latents), dtype=float)
-    return Support(np.where(steps == 4, np.nan, 20 - steps), 100 + 10 * steps)
-
-
-@pytest.fixture
-def supported():
-    prior = prior_of_three()
-    return recorded(ct.PathwayExplorer(prior, prior.sample(600), decode, voxel_size=3.0, support=support))
-
-
-def test_support_by_images_is_asked_by_a_button_and_drawn_with_the_finest_on_top(supported):
-    assert supported.controls.support.layout.display == ""
-    supported.controls.support.click()
-    wait_for(lambda: "Compute a path first" in supported.controls.message.value)
-    supported.choose(0, 2).compute()
-    assert supported.support is None
-    assert "Å" not in supported.controls.profile.value
-    supported.controls.support.click()
-    wait_for(lambda: supported.support is not None and not supported.controls.support.disabled)
-    supported.step = 2
-    drawing = supported.controls.profile.value
-    assert "step 3: 17.0 Å from 130 images" in drawing
-    assert "step 4:" not in drawing
-    tops = [float(points.split(",")[1].split()[0]) for points in re.findall(r'<polygon points="([^"]+)"', drawing)]
-    assert len(tops) == 11
-    assert tops == sorted(tops, reverse=True), "finer is higher, and y points down"
-    (axis,) = (ax for ax in supported.figure().axes if "half maps (Å)" in ax.get_ylabel())
-    assert axis.yaxis_inverted()
-    np.testing.assert_array_equal(axis.lines[0].get_ydata(), supported.support.resolution)
-    supported._search.support = lambda path: Support(np.full(12, np.inf), np.zeros(12))
-    supported.screen.show_support(supported._search.supported(supported.screen.answer, lambda *_: None))
-    assert "<polygon" not in supported.controls.profile.value
-    assert len(supported.figure().axes) == 4
-    supported.choose(0, 1).compute()
-    assert supported.support is None, "of another path"
-
-
-def test_support_is_exported_and_does_not_outlive_its_path(supported, tmp_path):
-    supported.controls.n_steps.value = 4
-    supported.choose(0, 2).compute()
-    supported.controls.support.click()
-    wait_for(lambda: supported.support is not None)
-    supported.export(tmp_path)
-    table = np.genfromtxt(tmp_path / "support.csv", delimiter=",", names=True)
-    assert table.dtype.names == ("step", "resolution_angstrom", "effective_images")
-    np.testing.assert_allclose(table["resolution_angstrom"], supported.support.resolution)
-    np.testing.assert_allclose(table["effective_images"], supported.support.n_effective)
-    supported.compute().export(tmp_path)
-    assert not (tmp_path / "support.csv").exists()
-
-
-class Findings(Support):
-    """Stand-in with findings in words."""
-
-    verdict = "Not supported by the images: 1."
-
-    def findings(self, point):
-        return ["density is missing, at x", "cross-fade"] if point == 1 else []
-
-
-def test_findings_of_the_support_are_shown_and_exported_in_the_same_words(supported, tmp_path):
-    supported.controls.n_steps.value = 4
-    supported._search.support = lambda path: Findings(np.full(5, 20.0), np.full(5, 100.0))
-    supported.choose(0, 2).compute()
-    supported.controls.support.click()
-    wait_for(lambda: supported.support is not None)
-    supported.step = 1
-    assert "Not supported by the images: 1." in supported.controls.profile.value
-    assert "step 1: density is missing, at x" in supported.controls.profile.value
-    supported.step = 2
-    assert "density is missing" not in supported.controls.profile.value
-    _write_support(tmp_path / "support.csv", supported.support)
-    with open(tmp_path / "support.csv", newline="", encoding="utf-8") as file:
-        table = list(csv.DictReader(file))
-    assert [row["findings"] for row in table] == ["", "density is missing, at x; cross-fade", "", "", ""]
-
-
-def test_support_can_be_stopped_and_what_is_no_support_is_refused_in_words(supported):
-    supported.choose(0, 2).compute()
-    began = threading.Event()
-
-    def endless(path):
-        began.set()
-        for _ in range(2000):
-            time.sleep(0.01)
-
-    supported._search.support = endless
-    supported.controls.support.click()
-    assert began.wait(20)
-    assert supported.controls.compute.disabled
-    supported.controls.stop.click()
-    wait_for(lambda: supported.controls.message.value == "Stopped.")
-    supported._search.support = lambda path: Support(np.ones(3), np.ones(12))
-    supported.controls.support.click()
-    wait_for(lambda: "resolution" in supported.controls.message.value)
-    assert "(12,)" in supported.controls.message.value
-    assert supported.support is None
-
-
-def test_without_a_way_to_ask_images_there_is_no_button(explorer):
-    assert explorer.controls.support.layout.display == "none"
-
-
-OPEN = """
-import sys, torch
-import cryotwin_nb as ct
-prior = ct.GaussianMixture([0.5, 0.5], torch.eye(2), torch.eye(2).expand(2, 2, 2))
-z = prior.sample(50)
-ct.CryoTwin
-ct.PathwayExplorer(prior, z, lambda z: z, embedding=z)
-print(*sys.modules)
-"""
-
-
-def test_the_stars_wait_for_no_figures_tables_or_solvers():
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    run = subprocess.run([sys.executable, "-c", OPEN], env=environment, capture_output=True, text=True, check=True)
-    loaded = set(run.stdout.split())
-    assert "cryotwin_nb.explorer.stars" in loaded
-    assert not {"pandas", "scipy", "sklearn", "openTSNE", "numba", "matplotlib.figure", "matplotlib.pyplot"} & loaded
-
-
-@pytest.mark.parametrize("text", ["", "[1]", '{"kind": "PathwayExplorer"}', '{"kind": "PathwayExplorer", "shown": {}}'])
-def test_a_file_that_is_no_note_is_refused_by_name(tmp_path, text):
-    (tmp_path / "explorer.json").write_text(text)
-    with pytest.raises(InputError, match=r"explorer\.json"):
-        ct.PathwayExplorer.restore(tmp_path, prior_of_three(), torch.zeros(9, 3), decode)
-
-
-def test_a_note_of_another_mixture_is_refused(explorer, tmp_path):
-    explorer.controls.n_steps.value = 2
-    explorer.choose(0, 2).compute()
-    explorer.export(tmp_path)
-    other = ct.GaussianMixture([0.5, 0.5], torch.zeros(2, 3) + torch.arange(2)[:, None], torch.eye(3).expand(2, 3, 3))
-    with pytest.raises(InputError, match="this mixture"):
-        ct.PathwayExplorer.restore(tmp_path, other, torch.zeros(9, 3), decode)
-    assert fingerprint(explorer.prior) == fingerprint(explorer.prior.detach())
-
-
-def test_nothing_is_exported_without_a_path(explorer, tmp_path):
-    explorer.controls.folder.value = str(tmp_path / "new")
-    explorer.controls.export.click()
-    wait_for(lambda: "Choose two stars" in explorer.controls.message.value)
-    assert not (tmp_path / "new").exists()
-
-
-def test_a_snapshot_of_the_browser_becomes_a_file(explorer, tmp_path):
-    explorer.choose(0, 2).compute()
-    explorer.controls.folder.value = str(tmp_path / "shots")
-    explorer.controls.snapshot.click()
-    assert last_sent(explorer, "picture")
-    explorer.screen.viewer._received(None, {"type": "cryotwin", "event": "picture"}, [memoryview(b"png")])
-    assert (tmp_path / "shots" / "snapshot_000.png").read_bytes() == b"png"
-    (tmp_path / "a file").touch()
-    explorer.controls.folder.value = str(tmp_path / "a file")
-    explorer.screen.viewer._received(None, {"type": "cryotwin", "event": "picture"}, [memoryview(b"png")])
-    assert "Not possible" in explorer.controls.message.value
-    explorer.screen.viewer._received(None, {"type": "cryotwin", "event": "failed", "reason": "no WebGL"}, [])
-    assert "no WebGL" in explorer.controls.message.value
-
-
-def test_readers_without_a_kernel_see_the_last_picture(explorer, monkeypatch):
-    shown = []
-
-    class Handle:
-        def update(self, bundle, raw):
-            shown.append(bundle)
-
-    monkeypatch.setattr(
-        "cryotwin_nb.explorer.still.display", lambda bundle, raw, display_id=False: shown.append(bundle) or Handle()
-    )
-    explorer._ipython_display_()
-    widget, first = shown
-    assert widget["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.model_id
-    explorer.choose(0, 2).compute()
-    explorer.step = 5
-    assert shown[-1]["image/png"] != first["image/png"]
-    assert 5_000 < len(shown[-1]["image/png"]) < 400_000
-
-
-@pytest.mark.parametrize("computed", [False, True])
-def test_the_figure_shows_the_same_view(explorer, computed):
-    if computed:
-        explorer.choose(0, 2).compute()
-        explorer.step = 6
-    figure = explorer.figure()
-    texts = [text.get_text() for ax in figure.axes for text in ax.texts]
-    titles = [ax.get_title() for ax in figure.axes]
-    assert any("step 6 of 11" in title for title in titles) is computed
-    assert any("Choose two stars" in text for text in texts) is not computed
-    stars = next(ax for ax in figure.axes if ax.get_xlabel())  # latent coordinates have units and ticks
-    assert "latent units" in stars.get_xlabel() and len(stars.get_xticks()) > 1
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"latents": torch.zeros(9, 2)}, "latents"),
-        ({"voxel_size": 0.0}, "voxel_size"),
-        ({"embedding": np.zeros((4, 2))}, "embedding"),
-        ({"columns": {"x": np.zeros(3)}}, "'x'"),
-        ({"labels": ["a", "b"]}, "labels"),
-    ],
-)
-def test_arguments_that_do_not_belong_together_are_refused(change, named):
-    given = {"latents": torch.zeros(9, 3), "decode": decode} | change
-    with pytest.raises(InputError, match=f"(?s){named}"):
-        ct.PathwayExplorer(prior_of_three(), **given)
-
-
-def test_a_wrong_nglview_is_named_with_the_remedy(monkeypatch):
-    monkeypatch.setattr(maps, "version", lambda name: "4.0.1")
-    with pytest.raises(InputError, match=r"pip install nglview==4\.0"):
-        ct.PathwayExplorer(prior_of_three(), torch.zeros(9, 3), decode)
-
-
-def test_bytes_of_a_map_are_a_valid_mrc_file(tmp_path):
-    values = np.arange(-32, 32, dtype=np.int8).reshape(4, 4, 4)
-    (tmp_path / "map.mrc").write_bytes(map_bytes(values, 2.5))
-    assert mrcfile.validate(tmp_path / "map.mrc", print_file=io.StringIO())
-    with mrcfile.open(tmp_path / "map.mrc") as file:
-        np.testing.assert_array_equal(file.data, values)
-        assert file.voxel_size.z == 2.5
-
-
-def test_maps_use_all_of_their_byte(explorer):
-    """The densest voxel becomes 127, two standard deviations below the mean becomes -127."""
-    explorer.choose(0, 1).compute()
-    viewer = explorer.screen.viewer
-    offset, factor = viewer._scale
-    assert (float(explorer.maps.max()) - offset) * factor == pytest.approx(127, abs=0.01)
-    values = np.frombuffer(viewer._maps[int(explorer.maps.amax((1, 2, 3)).argmax())][1024:], np.int8)
-    assert values.max() == 127 and values.min() >= -127
-
-
-def test_the_highest_value_has_the_colour_at_the_end_of_the_ramp():
-    coloured = planes.colouring("x", np.linspace(0, 1, 1001))
-    last = "#" + "".join(f"{channel:02x}" for channel in coloured.rgb[-1])
-    distance = max(abs(int(last[i : i + 2], 16) - int(coloured.legend["ramp"][-1][i : i + 2], 16)) for i in (1, 3, 5))
-    assert distance <= 1
-
-
-def test_the_picture_of_a_view_is_cut_to_the_molecule(explorer):
-    explorer.choose(0, 1).compute()
-    figure = draw_view(explorer.screen.view(), pixels=200)
-    (right,) = [axes for axes in figure.axes if axes.get_title().startswith("step")]
-    height, width = right.images[0].get_array().shape[:2]
-    assert 40 < min(height, width) < 190
-
-
-def test_a_linear_plane_has_axes_in_latent_units_and_an_embedding_has_none(explorer):
-    stars = explorer.screen.stars
-    for plane in explorer.screen._planes.values():
-        stars.show_plane(plane, planes.colouring("x", np.zeros(len(plane.points))))
-        assert (stars.unit == "latent units") == any(plane.axes)
-        assert stars.axes == (list(plane.axes) if any(plane.axes) else ["embedding", ""])

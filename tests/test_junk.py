@@ -142,10 +142,10 @@ def test_good_needs_images(tmp_path, capsys):
 def test_stars_and_menus_mark_junk_and_do_not_start_there():
     prior = ct.GaussianMixture([0.5, 0.3, 0.2], torch.tensor([[0.0, 0], [4, 0], [8, 0]]), torch.eye(2).repeat(3, 1, 1))
     explorer = ct.PathwayExplorer(prior, prior.sample(50), lambda z: torch.zeros(len(z), 8, 8, 8), junk=[1])
-    titles = {value: title for title, value in explorer.controls.start.options}
-    assert "looks like junk" in titles[1] and "junk" not in titles[0] + titles[2]
-    assert (explorer.controls.start.value, explorer.controls.end.value) == (0, 2)
-    assert "looks like junk" in explorer.screen.stars.stars[1]["tip"]
+    drawn = explorer.setup["components"]
+    assert [star["junk"] for star in drawn] == [False, True, False]
+    assert "looks like junk" in drawn[1]["tip"] and "junk" not in drawn[0]["tip"] + drawn[2]["tip"]
+    assert (explorer.card["settings"]["start"], explorer.card["settings"]["end"]) == (0, 2)
 
 
 def test_a_rare_state_is_judged_by_its_good_images_alone(mixed, model):

@@ -8,7 +8,7 @@ from scipy.interpolate import interpn
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways import Landscape, assign, find_states, max_flux
-from cryotwin_nb.pathways.ridgeline import log_resistance, pathway_from_knots, ridgeline
+from cryotwin_nb.pathways.ridgeline import equidistant, log_resistance, pathway_from_knots, ridgeline
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -156,6 +156,21 @@ def test_the_ends_may_be_states(ring):
     states = find_states(ring, threshold=0.9)
     path = max_flux(ring, states[0], states[-1])
     assert torch.equal(path.latents, max_flux(ring, states[0].latent, states[-1].latent).latents)
+
+
+def test_a_path_by_way_of_points_consists_of_the_paths_between_them(ring):
+    """States can be given by name, and the points lie at equal distances along the whole."""
+    states = find_states(ring)
+    path = max_flux(ring, states[0].name, 11, n_steps=8, via=[7, torch.tensor([-5.0, 3.0])])
+    legs = [(states[0], 7), (7, torch.tensor([-5.0, 3.0])), (torch.tensor([-5.0, 3.0]), 11)]
+    parts = [max_flux(ring, *leg) for leg in legs]
+    assert path.log_cost == pytest.approx(float(torch.tensor([p.log_cost for p in parts]).logsumexp(0)), abs=1e-3)
+    assert path.latents.shape == (9, 2) and (path.start, path.end, path.method) == (None, 11, "MaxFlux")
+    torch.testing.assert_close(path.latents[0].double(), states[0].latent, atol=1e-5, rtol=0)
+    whole = equidistant(torch.cat([part.curve for part in parts]), 9)
+    torch.testing.assert_close(path.latents.double(), whole, atol=1e-2, rtol=0)
+    with pytest.raises(InputError, match=r"state 'S99', expected one of S1"):
+        max_flux(ring, 0, "S99")
 
 
 def test_points_at_equal_flux_stand_where_the_passages_are(ring):

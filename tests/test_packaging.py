@@ -92,7 +92,7 @@ def distributions(names: set[str]) -> set[str]:
 def test_every_imported_package_is_declared(project, bounds):
     """Imports of the package are declared where they are needed, those of tests and notebooks in any extra."""
     extras = project["optional-dependencies"]
-    run = set(by_name([*project["dependencies"], *extras["notebooks"]]))
+    run = set(by_name([*project["dependencies"], *extras["notebooks"], *extras["nglview"]]))
     for path in (ROOT / "cryotwin_nb").rglob("*.py"):
         assert distributions(imports(path)) <= run, path
     own = {path.stem for folder in ("tests", "benchmarks") for path in (ROOT / folder).glob("*.py")}
@@ -100,12 +100,13 @@ def test_every_imported_package_is_declared(project, bounds):
         assert distributions(imports(path) - own) <= set(bounds), path
 
 
-def test_what_an_extra_brings_is_known_where_its_absence_is_told(project):
-    base, extra = (set(by_name(part)) for part in (project["dependencies"], extras_of(project, "notebooks")))
+@pytest.mark.parametrize("name", ["notebooks", "nglview"])
+def test_what_an_extra_brings_is_known_where_its_absence_is_told(project, name):
+    base, extra = (set(by_name(part)) for part in (project["dependencies"], extras_of(project, name)))
     used = set().union(*(imports(path) for path in (ROOT / "cryotwin_nb").rglob("*.py")))
     known = packages_distributions()
     needs = {name for name in used if canonicalize_name(known[name][0]) in extra - base}
-    assert needs == set(_EXTRAS["notebooks"])
+    assert needs == set(_EXTRAS[name])
 
 
 def extras_of(project: dict, name: str) -> list[str]:

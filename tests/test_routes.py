@@ -272,6 +272,23 @@ def test_routes_have_the_shares_of_their_particles(diamond):
     assert len(find_routes(prior, 0, 3, least_share=0.5, evidence=z)) == 1
 
 
+def test_routes_by_way_of_a_state_are_combinations_of_those_before_and_after_it(diamond):
+    """From corner 0 to corner 3 by way of corner 2: each part can go straight or around the other side."""
+    prior, z = diamond
+    name = next(state.name for state in find_states(prior) if state.components == (2,))
+    routes = find_routes(prior, 0, 3, n_steps=6, evidence=z, via=[name], n_draws=0, least_share=0.0)
+    parts = [find_routes(prior, *ends, evidence=z, n_draws=0, least_share=0.0) for ends in ((0, 2), (2, 3))]
+    expected = sorted((a.share * b.share for a in parts[0] for b in parts[1]), reverse=True)
+    assert [r.share for r in routes] == pytest.approx(expected)
+    assert [s.components for s in routes[0].states] == [(0,), (2,), (3,)] and routes[0].latents.shape == (7, 2)
+    for route in routes:
+        assert float((route.curve - DIAMOND[2]).norm(dim=1).min()) < 0.05
+        assert len(route.populations) == len(route.states) - 1
+    inside = find_routes(prior, 0, 3, evidence=z, via=[DIAMOND[0] + 0.05], n_draws=0)  # a way-point within a state
+    direct = find_routes(prior, 0, 3, evidence=z, n_draws=0)
+    assert [r.share for r in inside] == pytest.approx([r.share for r in direct])
+
+
 def test_a_longer_route_lets_less_through():
     """Equal particles per unit of length on both routes, one twice as long: a third of the flux."""
     latents = torch.tensor([[0.0, 0.0], [6.0, 0.0], [3.0, 5.196]], dtype=torch.float64)

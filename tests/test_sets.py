@@ -19,6 +19,7 @@ from stopping import after_stops, steps
 import cryotwin_nb as ct
 from cryotwin_nb.cli.main import main
 from cryotwin_nb.errors import InputError
+from cryotwin_nb.explorer.folders import claim_new
 from cryotwin_nb.formats import journals
 from cryotwin_nb.formats.files import atomic, require_file, require_writable
 from cryotwin_nb.formats.journals import JOURNALS
@@ -243,7 +244,7 @@ def test_no_second_stack_remains(tmp_path):
 def test_a_file_of_the_users_own_is_not_replaced_by_an_export(tmp_path, name):
     (tmp_path / name).write_text("mine")
     with pytest.raises(InputError, match=f"{name} would be replaced, but .* does not list it"):
-        an_explorer(2).export(tmp_path)
+        an_explorer(2).export(tmp_path, movie=True)
     assert visible(tmp_path) == {name} and (tmp_path / name).read_text() == "mine"
 
 
@@ -252,12 +253,14 @@ def test_each_explorer_has_a_folder_of_its_own(tmp_path, monkeypatch):
     first, other = an_explorer(2), an_explorer(3)
     with small_pictures():
         for explorer, name in ((first, "pathway"), (other, "pathway_2"), (first, "pathway")):
-            explorer.controls.export.click()
-            explorer._worker._job.wait(60)
-            assert explorer.controls.output == name
+            message = {"do": "export", "version": explorer.session.version, "look": {}, "folder": ""}
+            explorer._handle_custom_msg(message, [])
+            explorer.jobs.wait()
+            assert claim_new(explorer) == Path(name)
     assert [len(list(Path(name).glob("map_*"))) for name in ("pathway", "pathway_2")] == [3, 4]
-    other.controls.folder.value = "pathway"  # chosen
-    assert other.controls.own_folder() == "pathway" and visible(tmp_path) == {"pathway", "pathway_2"}
+    with pytest.raises(InputError, match="Another explorer of this session writes to pathway"):
+        other.export("pathway")
+    assert visible(tmp_path) == {"pathway", "pathway_2"}
 
 
 @pytest.mark.filterwarnings("ignore:.*found relative to")

@@ -14,8 +14,10 @@ from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.points import require_points
 
 
-def positive_voxel_size(voxel_size: float) -> float:
-    """Validate a voxel size in Å and return it as a float."""
+def voxel_size_of(voxel_size: float | None, particles: Any) -> float | None:
+    """Validate a voxel size in Å; without one, return that of the particles, or None if it is not known."""
+    if voxel_size is None:
+        return None if particles is None else float(particles.pixel_size)
     return positive("voxel_size", voxel_size, "Pass particles.pixel_size.")
 
 
@@ -24,12 +26,18 @@ def latents_of(prior: GaussianMixture, latents: Any) -> Tensor:
     return require_points(latents, prior.latent_dim, least=2).cpu().float()
 
 
-def require_components(prior: GaussianMixture, start: int, end: int) -> None:
-    """Raise `InputError` unless the mixture has both components."""
-    for name, component in (("start", start), ("end", end)):
-        if not 0 <= component < prior.n_components:
-            expected = f"a component from 0 to {prior.n_components - 1}"
-            raise InputError(name, f"component {component}", expected, "Hover over a star to see its component.")
+def require_particles(particles: Any, n: int) -> None:
+    """Raise `InputError` unless there is one particle, if any are given, for each of n latents."""
+    if particles is not None and len(particles) != n:
+        remedy = "Pass the particles that were embedded, in the same order."
+        raise InputError("particles", f"{len(particles):,} particles", f"{n:,}, one for each latent", remedy)
+
+
+def first_ends(weights: list[float], names: Mapping[int, str], junk: Collection[int]) -> tuple[int, int]:
+    """Return the heaviest component and the next one with another name; junk only if there is nothing else."""
+    heaviest = sorted(range(len(weights)), key=lambda c: -weights[c])
+    ends = [c for c in heaviest if c not in junk] or heaviest
+    return ends[0], next((c for c in ends[1:] if names.get(c) != names.get(ends[0])), ends[-1])
 
 
 def names_and_labels(

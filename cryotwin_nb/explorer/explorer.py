@@ -1,37 +1,36 @@
-"""The explorer widget: its arguments, its methods and the actions of its buttons."""
+"""The explorer: its arguments, and methods that do what its buttons do."""
 
 from __future__ import annotations
 
-import html
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cached_property
-from pathlib import Path
+from dataclasses import fields, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import ipywidgets as widgets
 import numpy as np
+import torch
 from torch import Tensor
 
+from cryotwin_nb.errors import choice, known_options
 from cryotwin_nb.evaluation import Decode, Embedding
-from cryotwin_nb.explorer.arguments import latents_of, names_and_labels, positive_voxel_size, require_components
-from cryotwin_nb.explorer.controls import Controls
-from cryotwin_nb.explorer.job import Report
+from cryotwin_nb.explorer.arguments import first_ends, latents_of, names_and_labels, require_particles, voxel_size_of
+from cryotwin_nb.explorer.look import Look
+from cryotwin_nb.explorer.packing import Stars
 from cryotwin_nb.explorer.planes import planes, shown_rows, to_colour_by
-from cryotwin_nb.explorer.request import PathRequest
-from cryotwin_nb.explorer.screen import Screen
-from cryotwin_nb.explorer.worker import Worker
+from cryotwin_nb.explorer.request import PathRequest, Place
+from cryotwin_nb.explorer.results import ExplorerResults
+from cryotwin_nb.explorer.session import Model
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways.ridgeline import Pathway
 
 # Modules that need SciPy or matplotlib are imported on first use, so the stars appear about 1 s earlier.
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from cryotwin_nb.explorer.search import PathSearch
 
-    from cryotwin_nb.explorer.search import PathAnswer, PathSearch
+_REFERENCE = 4  # number of components whose maps set the scale of all maps
 
 
-class PathwayExplorer(widgets.VBox):
+class PathwayExplorer(ExplorerResults):
     """Widget to choose the ends of a path among the means of a mixture and to view the maps along the path.
 
     Parameters
@@ -42,16 +41,17 @@ class PathwayExplorer(widgets.VBox):
         Latents of the particles.
     decode : callable
         Decoder from latents (m, d) to maps (m, D, D, D), such as `model.volumes`.
-    voxel_size : float
-        Voxel size, Å.
+    voxel_size : float, optional
+        Voxel size, Å; by default that of `particles`. Without either, maps are shown but not written.
     embedding : Embedding or (n, 2) float, optional
         Embedding in which to show the latents: `embed_tsne(latents, prior)` or another one, such as cryoDRGN's UMAP.
         Principal components and pairs of latent dimensions are always available.
     labels : (n,) str, or mapping of int to str, optional
         Labels of the particles, used to colour the points and to name the components, or the names of the components.
     particles : Particles, optional
-        Particles. Points can then be coloured by defocus, optics group and, for simulated data, true state.
-    columns : mapping of str to (n,), optional
+        Particles. Points can then be coloured by defocus, optics group and, for simulated data, true state; a
+        selection of points can be reconstructed and written to a file.
+    columns : DataFrame or mapping of str to (n,), optional
         Further values by which the points can be coloured, keyed by title.
     evidence : optional
         Evidence for transitions, used by the method "All routes"; see `find_routes`. By default the latents.
@@ -72,6 +72,11 @@ class PathwayExplorer(widgets.VBox):
     ------
     InputError
         If the arguments are inconsistent with each other.
+
+    Notes
+    -----
+    Running a cell again closes the explorer that it opened before. Maps are sent to the browser with 8 bits a voxel
+    and at most 128 voxels along an edge; `maps` and exported files have full size and precision.
     """
 
     def __init__(
@@ -79,7 +84,7 @@ class PathwayExplorer(widgets.VBox):
         prior: GaussianMixture,
         latents: Tensor | np.ndarray,
         decode: Decode,
-        voxel_size: float = 1.0,
+        voxel_size: float | None = None,
         embedding: Embedding | np.ndarray | None = None,
         labels: Sequence | np.ndarray | Mapping[int, str] | None = None,
         particles: Any = None,
@@ -88,81 +93,105 @@ class PathwayExplorer(widgets.VBox):
         support: Callable[[Pathway], Any] | None = None,
         junk: Collection[int] = (),
     ) -> None:
-        self.prior, self.voxel_size = prior.detach(), positive_voxel_size(voxel_size)
+        super().__init__()
+        self.prior, self.particles = prior.detach(), particles
         self.latents = latents_of(prior, latents)
-        self._decode, self._evidence, self._ask_support = decode, evidence, support
+        require_particles(particles, len(self.latents))
         self.names, labels = names_and_labels(self.prior, self.latents, labels, junk)
-        flat = planes(self.prior, self.latents, embedding, shown_rows(len(self.latents)))
-        columns = to_colour_by(self.prior, self.latents, labels, particles, columns)
-        self.controls = Controls(self.prior, self.names, list(flat), list(columns), support is not None, junk)
-        weights = self.prior.weights.cpu().numpy()
-        self.screen = Screen(self.controls, flat, columns, weights, self.names, self.voxel_size)
-        self._worker = Worker(self.controls)
-        super().__init__(self.controls.arranged(self.screen.stars, self.screen.viewer.widget))
-        self._connect()
+        self.rows = shown_rows(len(self.latents))
+        found = planes(self.latents, embedding)
+        values = to_colour_by(self.prior, self.latents, labels, particles, columns)
+        weights = self.prior.weights.tolist()
+        heaviest = sorted(set(range(len(weights))) - set(junk) or range(len(weights)), key=lambda c: -weights[c])
+        stars = Stars(decode, self.prior.means.cpu().float(), heaviest[:_REFERENCE])
+        names, z = self.names, self.latents
+
+        @cache
+        def search() -> PathSearch:
+            from cryotwin_nb.explorer.search import PathSearch
+
+            return PathSearch(prior.detach(), z, decode, evidence, support, names)
+
+        self.begin(
+            Model(self.names, found, values, search, stars),
+            PathRequest(*first_ends(weights, self.names, junk)),
+            Look(next(iter(found)), next(iter(values))),
+            voxel_size_of(voxel_size, particles),
+            {"support": support is not None, "particles": particles is not None, "junk": set(junk)},
+        )
 
     @classmethod
-    def restore(cls, path: str | os.PathLike, prior: GaussianMixture, *args: Any, **kwargs: Any) -> PathwayExplorer:
-        """Create an explorer that recomputes and shows an exported path.
+    def restore(cls, source: Any, prior: GaussianMixture, *args: Any, **kwargs: Any) -> PathwayExplorer:
+        """Create an explorer that recomputes and shows an exported path, or a view.
 
         Parameters
         ----------
-        path : path
-            Folder written by `export`, or its explorer.json.
+        source : path or dict
+            Folder written by `export`, or its explorer.json; the result of `view`, or a .json file with it; or a
+            notebook (.ipynb) saved with an explorer: the last view in it.
         prior, args, kwargs
             Arguments of `PathwayExplorer`.
 
         Raises
         ------
         InputError
-            If the file was not written by the explorer, or belongs to another mixture.
+            If the source is something else, or belongs to another mixture.
         """
-        from cryotwin_nb.explorer.saving import read_note, same_points
+        from cryotwin_nb.explorer.views import read_source, same_points
 
-        request, shown, latents = read_note(path, prior)
-        explorer = cls(prior, *args, **kwargs)
-        explorer.controls.request = request
-        explorer.compute(chosen=shown.get("route", 0))
-        explorer.controls.set_shown(shown)
-        if explorer.path is not None and not same_points(latents, explorer.path.latents):
-            explorer.controls.show_message("The path differs from the stored path, which another version computed.")
+        stored = read_source(source, prior)
+        explorer = cls(prior, *args, **({"labels": stored.names} | kwargs if stored.names else kwargs))
+        explorer.change(stored.request, explorer.session.look.changed(stored.look, *explorer.offered))
+        explorer.compute(stored.chosen)
+        if explorer.path is not None and not same_points(stored.points, explorer.path.latents):
+            text = "The path differs from the stored path, which another version computed."
+            explorer.send_message(kind="note", text=text)
         return explorer
-
-    @property
-    def path(self) -> Pathway | None:
-        return None if self._answer is None else self._answer.path
-
-    @property
-    def paths(self) -> list[Pathway]:
-        return [] if self._answer is None else self._answer.paths
-
-    @property
-    def maps(self) -> Tensor | None:
-        return None if self._answer is None else self._answer.maps
-
-    @property
-    def support(self) -> Any:
-        return None if self._answer is None else self._answer.support
 
     @property
     def step(self) -> int:
         """Step shown; can be set."""
-        return self.controls.step.value
+        return self.session.look.step
 
     @step.setter
     def step(self, value: int) -> None:
-        self.controls.step.value = value
+        self.set(step=value)
 
-    def choose(self, start: int, end: int) -> PathwayExplorer:
-        """Choose the components at the two ends; equivalent to clicking their stars.
+    def choose(self, start: Any, end: Any, via: Sequence[Any] = ()) -> PathwayExplorer:
+        """Choose the ends of the path, and points on its way; equivalent to clicking them.
 
         Parameters
         ----------
-        start, end : int
-            Indices of components.
+        start, end : int, str or (d,) float
+            Components, names (of components, or of states: "S1"), or latents.
+        via : sequence, optional
+            Way-points, given like the ends.
         """
-        require_components(self.prior, start, end)
-        self.controls.start.value, self.controls.end.value = int(start), int(end)
+        ends = [_place(value) for value in (start, end, *via)]
+        request = replace(self.session.request, start=ends[0], end=ends[1], ways=tuple(ends[2:]))
+        request = PathRequest.from_dict(request.as_dict(), "ends")
+        for name, value in zip(("start", "end", *["via"] * len(via)), ends):
+            self.session.model.search().place(name, value)
+        self.change(request)
+        return self
+
+    def set(self, **settings: Any) -> PathwayExplorer:
+        """Change settings: method, n_steps, omega, seed; plane, colour, step, sigma, ghost, change, paint, dust.
+
+        Examples
+        --------
+        >>> explorer.set(method="Algorithm 1", omega=3.0, plane="PC 1, 2").compute()  # doctest: +SKIP
+        """
+        of_path = {field.name for field in fields(PathRequest)} - {"start", "end", "ways"}
+        of_look = {field.name for field in fields(Look)}
+        known_options("explorer.set", settings, of_path | of_look)
+        for name, offered in zip(("plane", "colour"), self.offered, strict=True):
+            if name in settings:
+                choice(name, settings[name], offered)
+        values = {k: v for k, v in settings.items() if k in of_path}
+        request = PathRequest.from_dict(self.session.request.as_dict() | values, "settings")
+        look = self.session.look.changed({k: v for k, v in settings.items() if k in of_look}, *self.offered)
+        self.change(request, look)
         return self
 
     def compute(self, chosen: int = 0) -> PathwayExplorer:
@@ -173,78 +202,29 @@ class PathwayExplorer(widgets.VBox):
         chosen : int
             Index of the path to decode, if several are found.
         """
-        try:
-            answer = self._search.find(self.controls.request, self.controls.progress, chosen)
-        finally:
-            self.controls.idle()
-        self.screen.show(answer)
+        self.session.show(*self.session.compute(self.session.request, lambda share, text: None, chosen))
+        self.picture.changed()
         return self
 
-    def figure(self) -> Figure:
-        """Draw the current view as a matplotlib figure, for publication."""
-        from cryotwin_nb.explorer.figure import draw_view
+    def undo(self) -> PathwayExplorer:
+        """Show the path before the present one again.
 
-        return draw_view(self.screen.view())
-
-    def export(self, folder: str | os.PathLike) -> list[Path]:
-        """Write maps, differences, latents, support, script, movie, figure and explorer.json; return all files there.
-
-        Parameters
-        ----------
-        folder : path
-            Output folder; created if missing.
+        Raises
+        ------
+        InputError
+            If there is none.
         """
-        from cryotwin_nb.explorer.saving import write_exploration
+        request, paths, chosen = self.session.former()
+        found = self.session.compute(request, lambda share, text: None, chosen, paths)
+        self.session.show(*found, remember=False)
+        self.change(request)
+        return self
 
-        answer, shown = self._answer, self.controls.shown
-        request, route = (self.controls.request, 0) if answer is None else (answer.request, answer.chosen)
-        return write_exploration(folder, self.screen.view(), self.prior, request, shown | {"route": route})
 
-    @property
-    def _answer(self) -> PathAnswer | None:
-        return self.screen.answer
-
-    @cached_property
-    def _search(self) -> PathSearch:
-        from cryotwin_nb.explorer.search import PathSearch
-
-        return PathSearch(self.prior, self.latents, self._decode, self._evidence, self._ask_support)
-
-    def _connect(self) -> None:
-        c, stars = self.controls, self.screen.stars
-        widgets.link((c.start, "value"), (stars, "start"))
-        widgets.link((c.end, "value"), (stars, "end"))
-        c.compute.on_click(lambda _: self._begin(c.request))
-        c.stop.on_click(lambda _: self._worker.stop())
-        c.on_route(self._route_chosen)
-        c.support.on_click(lambda _: self._support_clicked())
-        c.export.on_click(lambda _: self._export_clicked())
-
-    def _begin(self, request: PathRequest, known: list[Pathway] | None = None, chosen: int = 0) -> None:
-        """Start a search in the background."""
-        finder = self._search  # import here: a job stopped during an import leaves a half-imported module
-        self._worker.run(lambda report: finder.find(request, report, chosen, known), self.screen.show)
-
-    def _route_chosen(self, number: int) -> None:
-        if self._answer is not None and number != self._answer.chosen:
-            self._begin(self._answer.request, self._answer.paths, number)
-
-    def _support_clicked(self) -> None:
-        search, answer = self._search, self._answer
-        if answer is None:
-            self.controls.show_message("Compute a path first.")
-        else:
-            self._worker.run(lambda report: search.supported(answer, report), self.screen.show_support)
-
-    def _export_clicked(self) -> None:
-        folder = self.controls.output if self._answer is None else self.controls.own_folder()
-
-        def work(report: Report) -> list[Path]:
-            report(0.5, "writing")
-            return self.export(folder)
-
-        show = self.controls.show_message
-        self._worker.run(work, lambda files: show(html.escape(f"{len(files)} files written to {folder}.")))
-
-    def _ipython_display_(self, **kwargs: object) -> None:
-        self.screen.still.display_below(self._repr_mimebundle_())
+def _place(value: Any) -> Place:
+    """Convert an end given from code to one that a message can hold."""
+    if isinstance(value, (Tensor, np.ndarray, list, tuple)):
+        return tuple(torch.as_tensor(value).double().flatten().tolist())
+    if isinstance(value, np.integer):
+        return int(value)
+    return getattr(value, "name", value)  # a state

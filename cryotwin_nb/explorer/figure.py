@@ -17,6 +17,8 @@ from cryotwin_nb.plotting.pictures import _filled, scale_bar
 from cryotwin_nb.plotting.rendering import render_surface
 from cryotwin_nb.plotting.style import COLOURS, HALO, PLAIN, plain, plain_legend, styled
 
+_MOST_DOTS = 50_000
+
 
 @styled
 def draw_view(view: View, pixels: int = 360) -> Figure:
@@ -37,7 +39,8 @@ def draw_view(view: View, pixels: int = 360) -> Figure:
     drawn = render_surface(view.maps[view.step], view.level, size=pixels, difference=change)
     rows, columns = _filled(drawn.min(axis=-1) < 1)
     right.imshow(drawn[rows, columns])
-    scale_bar(right, view.voxel_size * view.maps.shape[-1] / pixels)
+    if view.voxel_size is not None:
+        scale_bar(right, view.voxel_size * view.maps.shape[-1] / pixels)
     right.set_title(f"step {view.step} of {len(view.path.latents) - 1}, contour {view.sigma:.1f} σ")
     note = "since the start: blue gained, orange lost"
     right.text(0.5, -0.02, note, transform=right.transAxes, ha="center", size=8)
@@ -81,13 +84,14 @@ def _draw_resolutions(ax: Axes, at: np.ndarray, support: Any) -> None:
 
 def _draw_plane(ax: Axes, view: View) -> None:
     plane, order = view.plane, view.colouring.order
-    (x, y), rgb = plane.points[order].T, view.colouring.rgb[order] / 255
-    ax.scatter(x, y, c=rgb, s=4, linewidths=0, rasterized=True)
-    draw_stars(ax, plane.means, view.weights, 0 if view.names else 6)
+    order = order[:: -(-len(order) // _MOST_DOTS)]
+    (x, y), rgb = view.points[order].T, view.colouring.rgb[order] / 255
+    ax.scatter(x, y, c=rgb, s=4, alpha=min(1, max(0.2, 4000 / len(order))), linewidths=0, rasterized=True)
+    draw_stars(ax, view.means, view.weights, 0 if view.names else 6)
     heaviest = {name: c for c, name in sorted(view.names.items(), key=lambda item: view.weights[item[0]])}
     for name, c in heaviest.items():
         style: dict[str, Any] = {"textcoords": "offset points", "zorder": 9, "path_effects": HALO}
-        ax.annotate(plain(name), plane.means[c], (5, 3), **style, **PLAIN)
+        ax.annotate(plain(name), view.means[c], (5, 3), **style, **PLAIN)
     if view.path is not None:
         draw_path(ax, view.path, plane.place, COLOURS[6])
         x, y = plane.place(view.path.latents[view.step][None])[0]

@@ -18,7 +18,7 @@ from cryotwin_nb.evaluation import Embedding
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.plotting.colours import DENSITY, state_colours
 
-MAX_POINTS = 4000
+MAX_POINTS = 500_000
 _NEAREST = 10
 _MANY = 24  # maximum number of distinct strings or integers treated as labels
 
@@ -33,19 +33,20 @@ class Plane:
         Name in the menu.
     axes : (str, str)
         Labels of the axes; empty if the axes have no meaning.
-    points : (n, 2) float
-        Positions of the latents shown.
-    means : (C, 2) float
-        Positions of the means of the mixture.
     place : callable
-        Function that maps other latents (m, d) to positions (m, 2).
+        Function that maps latents (m, d) to positions (m, 2).
+    known : (n, 2) float, optional
+        Positions of the particles, if `place` does not give them exactly.
     """
 
     name: str
     axes: tuple[str, str]
-    points: np.ndarray
-    means: np.ndarray
     place: Callable[[Tensor], np.ndarray]
+    known: np.ndarray | None = None
+
+    def points(self, latents: Tensor, rows: np.ndarray) -> np.ndarray:
+        """Return the positions of some of the particles."""
+        return self.place(latents[rows]) if self.known is None else self.known[rows]
 
 
 def shown_rows(n: int) -> np.ndarray:
@@ -53,31 +54,27 @@ def shown_rows(n: int) -> np.ndarray:
     return np.linspace(0, n - 1, min(MAX_POINTS, n)).astype(int)
 
 
-def planes(
-    prior: GaussianMixture, latents: Tensor, embedding: Embedding | np.ndarray | None, rows: np.ndarray
-) -> dict[str, Plane]:
+def planes(latents: Tensor, embedding: Embedding | np.ndarray | None) -> dict[str, Plane]:
     """Return the available planes by name: embedding (if given), principal components, pairs of latent dimensions."""
-    found = []
-    if embedding is not None:
-        found.append(_embedded(prior, latents, embedding, rows))
-    z, means = latents.double(), prior.means.detach().cpu().double()
+    found = [] if embedding is None else [_embedded(latents, embedding)]
+    z = latents.double()
     centre, dim = z.mean(0), z.shape[1]
-    _, spread, directions = torch.linalg.svd(z - centre, full_matrices=False)
-    share = (spread**2 / (spread**2).sum()).tolist()
+    variance, directions = torch.linalg.eigh((z - centre).T @ (z - centre))
+    variance, directions = variance.flip(0).clamp_min(0), directions.flip(1)
+    directions = directions * torch.where(directions.sum(0) < 0, -1.0, 1.0)  # so that signs do not depend on rounding
+    share = (variance / variance.sum().clamp_min(1e-300)).tolist()
     if dim > 2:
-        for i, j in combinations(range(min(dim, len(share), 4)), 2):
+        for i, j in combinations(range(min(dim, 4)), 2):
             axes = tuple(f"PC {k + 1} (latent units; {share[k]:.0%} of the variance)" for k in (i, j))
-            found.append(_linear(f"PC {i + 1}, {j + 1}", axes, directions[[i, j]].T, centre, z[rows], means))
+            found.append(_linear(f"PC {i + 1}, {j + 1}", axes, directions[:, [i, j]], centre))
     identity = torch.eye(dim, max(dim, 2), dtype=z.dtype)
     for i, j in combinations(range(max(dim, 2)), 2):
         axes = tuple(f"latent {k + 1} (latent units)" if k < dim else "" for k in (i, j))
-        found.append(_linear(f"latent {i + 1}, {j + 1}", axes, identity[:, [i, j]], centre * 0, z[rows], means))
+        found.append(_linear(f"latent {i + 1}, {j + 1}", axes, identity[:, [i, j]], centre * 0))
     return {plane.name: plane for plane in found}
 
 
-def _embedded(
-    prior: GaussianMixture, latents: Tensor, embedding: Embedding | np.ndarray | Tensor, rows: np.ndarray
-) -> Plane:
+def _embedded(latents: Tensor, embedding: Embedding | np.ndarray | Tensor) -> Plane:
     """Create a plane from an embedding (n, 2); place other points at the weighted mean of their nearest latents."""
     name = "t-SNE" if isinstance(embedding, Embedding) else "embedding"
     known = np.asarray(embedding.latents if isinstance(embedding, Embedding) else embedding, dtype=float)
@@ -94,14 +91,14 @@ def _embedded(
         weight = (1 / near.clamp(min=1e-9))[..., None].numpy()
         return (weight * known[which.numpy()]).sum(1) / weight.sum(1)
 
-    return Plane(name, ("", ""), known[rows], place(prior.means.detach()), place)
+    return Plane(name, ("", ""), place, known)
 
 
-def _linear(name: str, axes: tuple[str, ...], matrix: Tensor, centre: Tensor, points: Tensor, means: Tensor) -> Plane:
+def _linear(name: str, axes: tuple[str, ...], matrix: Tensor, centre: Tensor) -> Plane:
     def place(x: Tensor) -> np.ndarray:
         return ((torch.as_tensor(x).double().cpu() - centre) @ matrix).numpy()
 
-    return Plane(name, (axes[0], axes[1]), place(points), place(means), place)
+    return Plane(name, (axes[0], axes[1]), place)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,9 +123,8 @@ class Colouring:
 def colouring(title: str, values: np.ndarray) -> Colouring:
     """Map values (n,) to colours: strings and integers with few distinct values as labels, others by a ramp."""
     values = np.asarray(values)
-    whole = values.dtype.kind in "iub" or (values.dtype.kind == "f" and bool(np.all(values == np.round(values))))
-    if values.dtype.kind not in "iubf" or (whole and len(np.unique(values)) <= _MANY):
-        return _by_label(title, values.astype(int) if whole else values)
+    if by_label(values):
+        return _by_label(title, values.astype(int) if values.dtype.kind in "iubf" else values)
     finite = np.where(np.isfinite(values), values, np.nan).astype(float)
     if np.isnan(finite).all():
         raise InputError(title, "no finite value", "finite numbers", "Choose another column.")
@@ -142,6 +138,14 @@ def colouring(title: str, values: np.ndarray) -> Colouring:
         "ramp": [to_hex(palette(x)) for x in np.linspace(0, 1, 9)],
     }
     return Colouring((255 * palette(share)[:, :3]).astype(np.uint8), np.argsort(share, kind="stable"), legend)
+
+
+def by_label(values: np.ndarray) -> bool:
+    """Return whether values are labels: strings, or whole numbers of which few are distinct."""
+    if values.dtype.kind not in "iubf":
+        return True
+    whole = values.dtype.kind in "iub" or bool(np.all(values == np.round(values)))
+    return whole and len(np.unique(values)) <= _MANY
 
 
 def _by_label(title: str, values: np.ndarray) -> Colouring:

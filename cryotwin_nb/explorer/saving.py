@@ -9,12 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.exchange.export import write_pathway
 from cryotwin_nb.explorer.figure import draw_view
+from cryotwin_nb.explorer.job import Report
 from cryotwin_nb.explorer.request import PathRequest, fingerprint
 from cryotwin_nb.explorer.view import View
 from cryotwin_nb.formats.files import atomic, make_folder, require_file, require_writable
@@ -28,40 +26,56 @@ NOTE = "explorer.json"
 SUPPORT = "support.csv"
 _PICTURES = ("pathway.gif", "pathway.png")
 _KIND = "PathwayExplorer"
-_REPLACED = r"snapshot_\d{3,}\.png|support\.csv"
+_REPLACED = r"snapshot_\d{3,}\.png|support\.csv|pathway\.gif"
 _SNAPSHOTS: set[Path] = set()
 """Snapshots that this process wrote."""
 
 
 def write_exploration(
-    folder: str | os.PathLike, view: View, prior: GaussianMixture, request: PathRequest, shown: dict[str, Any]
+    folder: str | os.PathLike,
+    view: View,
+    prior: GaussianMixture,
+    request: PathRequest,
+    shown: dict[str, Any],
+    movie: bool = False,
+    report: Report = lambda share, text: None,
 ) -> list[Path]:
-    """Write maps, latents, scripts for viewers, a movie, a figure and the note; return all files in the folder.
+    """Write maps, latents, scripts for viewers, a figure, a movie on request, and the note; return all files there.
 
     The files change together. Files of an earlier path that its note lists are replaced or deleted, all others kept.
     """
-    if view.path is None or view.maps is None:
-        sentence = "There is no path to export yet."
-        raise InputError("export", "no path", "a computed path", "Choose two stars and press Compute.", sentence)
     folder = Path(folder)
     require_writable(folder)
     with writing(folder / "path.json"):
-        return _write(folder, view, prior, request, shown)
+        return _write(folder, view, prior, request, shown, movie, report)
 
 
-def _write(folder: Path, view: View, prior: GaussianMixture, request: PathRequest, shown: dict[str, Any]) -> list[Path]:
+def _write(
+    folder: Path,
+    view: View,
+    prior: GaussianMixture,
+    request: PathRequest,
+    shown: dict[str, Any],
+    movie: bool,
+    report: Report,
+) -> list[Path]:
     assert view.path is not None
     assert view.maps is not None
-    former = _former(folder)
-    refuse_unlisted(folder, [*_PICTURES, *([] if view.support is None else [SUPPORT]), NOTE], former, NOTE)
+    assert view.voxel_size is not None
+    former, pictures = _former(folder), _PICTURES if movie else _PICTURES[1:]
+    refuse_unlisted(folder, [*pictures, *([] if view.support is None else [SUPPORT]), NOTE], former, NOTE)
     with file_set(folder):
+        report(0.0, "writing maps")
         maps = write_pathway(folder, view.path, view.maps, view.voxel_size, level=view.level)
         titles = [f"step {k}" for k in range(len(view.maps))]
-        write_movie(folder / _PICTURES[0], view.maps, view.voxel_size, titles=titles, level=view.level)
+        if movie:
+            movie_file, options = folder / _PICTURES[0], {"titles": titles, "level": view.level}
+            write_movie(movie_file, view.maps, view.voxel_size, report=report, **options)  # type: ignore[arg-type]
+        report(0.9, "drawing the figure")
         with atomic(folder / _PICTURES[1]) as partial:
             draw_view(view).savefig(partial, dpi=200, format="png")
         _write_support(folder / SUPPORT, view.support)
-        names = {file.name for file in maps} | {*_PICTURES, NOTE}
+        names = {file.name for file in maps} | {*pictures, NOTE}
         names |= set() if view.support is None else {SUPPORT}
         shots = {_snapshot(step) for step in range(len(view.maps))}
         names |= {name for name in shots & former if (folder / name).is_file()}
@@ -78,6 +92,13 @@ def _write(folder: Path, view: View, prior: GaussianMixture, request: PathReques
         with atomic(folder / NOTE) as partial:
             partial.write_text(json.dumps(note, indent=1) + "\n")
     return [file for file in sorted(folder.iterdir()) if file != lock_path(folder / "path.json")]
+
+
+def require_path(answer: object) -> None:
+    """Raise `InputError` without a result."""
+    if answer is None:
+        sentence = "There is no path to export yet."
+        raise InputError("export", "no path", "a computed path", "Choose two stars and press Compute.", sentence)
 
 
 def _former(folder: Path) -> set[str]:
@@ -159,11 +180,3 @@ def read_note(path: str | os.PathLike, prior: GaussianMixture) -> tuple[PathRequ
         expected = f"a path through this mixture, {fingerprint(prior)}"
         raise InputError(path, found, expected, "Load the model that the path was computed with.")
     return request, note["shown"], note.get("latents", [])
-
-
-def same_points(stored: list, points: Tensor) -> bool:
-    """Return whether stored latents agree with the points of a path to within 0.1 % of the largest coordinate."""
-    values = torch.as_tensor(stored)
-    return values.shape == points.shape and bool(
-        torch.allclose(values.float(), points, atol=1e-3 * float(points.abs().max()))
-    )

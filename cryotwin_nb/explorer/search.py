@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,15 @@ from torch import Tensor
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.evaluation import Decode
 from cryotwin_nb.explorer.job import Report
-from cryotwin_nb.explorer.request import PathRequest
+from cryotwin_nb.explorer.packing import decoded
+from cryotwin_nb.explorer.paths import find_paths, path_title
+from cryotwin_nb.explorer.request import PathRequest, Place
 from cryotwin_nb.mixture.gaussian import GaussianMixture
-from cryotwin_nb.pathways import Landscape, PathProfile, Route, find_routes, max_flux, measure_barrier, profile
-from cryotwin_nb.pathways.ridgeline import Pathway, ridgeline
+from cryotwin_nb.pathways import Landscape, PathProfile, Pathway, State, find_states, measure_barrier, profile
+from cryotwin_nb.pathways.ends import end_point
 
-_AT_ONCE = 2  # number of maps decoded between progress reports; a job can be stopped at each report
+OnMap = Callable[[list[Pathway], int, int, Tensor], None]
+"""Function called with all paths, the index of the decoded one, a step and its map, as soon as it is decoded."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,30 +79,92 @@ class PathSearch:
         Evidence for transitions; see `find_routes`.
     support : callable, optional
         Function of a path that returns its support by images; see `PathwayExplorer`.
+    names : mapping of int to str, optional
+        Names of the components, by which ends can be given besides the names of states.
     """
 
     def __init__(
-        self, prior: GaussianMixture, latents: Tensor, decode: Decode, evidence: Any, support: Any = None
+        self,
+        prior: GaussianMixture,
+        latents: Tensor,
+        decode: Decode,
+        evidence: Any,
+        support: Any = None,
+        names: dict[int, str] | None = None,
     ) -> None:
         self.prior, self.latents, self.decode = prior, latents, decode
         self.evidence, self.support = latents if evidence is None else evidence, support
+        weights = prior.weights.tolist()
+        heaviest = sorted((names or {}).items(), key=lambda item: weights[item[0]])
+        self._named = {name: component for component, name in heaviest}
         self._landscape: Landscape | None = None
+        self._states: list[State] | None = None
+        self._lock = threading.Lock()
 
     def find(
-        self, request: PathRequest, report: Report, chosen: int = 0, known: list[Pathway] | None = None
+        self,
+        request: PathRequest,
+        report: Report,
+        chosen: int = 0,
+        known: list[Pathway] | None = None,
+        on_map: OnMap | None = None,
+        first: int = 0,
     ) -> PathAnswer:
-        """Find the paths for a request, unless they are `known`, and decode the chosen one."""
+        """Find the paths for a request, unless they are `known`, and decode the chosen one, from step `first`."""
         report(0.0, "path")
-        paths = known or find_paths(request, self.prior, self._prior_landscape, self.evidence)
-        path = paths[min(chosen, len(paths) - 1)]
-        parts: list[Tensor] = []
-        count = len(path.latents)
-        for part in path.latents.split(_AT_ONCE):
-            report(0.3 + 0.6 * _AT_ONCE * len(parts) / count, f"map {_AT_ONCE * len(parts) + 1} of {count}")
-            parts.append(torch.as_tensor(self.decode(part)).detach().float().cpu())
+        paths = known or find_paths(request, self.prior, self.landscape, self.evidence, self.place)
+        chosen = min(chosen, len(paths) - 1)
+        points = paths[chosen].latents
+        maps: Tensor | None = None
+        for n, k in enumerate(sorted(range(len(points)), key=lambda k: abs(k - first))):
+            report(0.3 + 0.6 * n / len(points), f"map {n + 1} of {len(points)}")
+            (volume,) = decoded(self.decode, points[[k]], None if maps is None else maps.shape[-1])
+            if maps is None:
+                maps = volume.new_empty((len(points), *volume.shape))
+            maps[k] = volume
+            if on_map is not None:
+                on_map(paths, chosen, k, volume)
         report(0.9, "nearby particles")
+        path = paths[chosen]
         near, barrier = profile(path, self.prior, self.latents), self._barrier(path)
-        return PathAnswer(request, paths, paths.index(path), torch.cat(parts), near, barrier)
+        assert maps is not None  # a path has at least two points
+        return PathAnswer(request, paths, chosen, maps, near, barrier)
+
+    def states(self) -> list[State]:
+        """Return the states of the density, found once."""
+        landscape = self.landscape()
+        with self._lock:
+            if self._states is None:
+                self._states = find_states(self.prior, landscape=landscape)
+            return self._states
+
+    def place(self, name: str, value: Place) -> Any:
+        """Return a component, a state or a latent for an end or way-point.
+
+        Raises
+        ------
+        InputError
+            If it is not a component, a name or a latent of this mixture.
+        """
+        if isinstance(value, str):
+            return self._of_name(name, value)
+        if isinstance(value, tuple):
+            end_point(self.prior, name, np.array(value))
+            return torch.tensor(value, dtype=torch.float64)
+        if not 0 <= value < self.prior.n_components:
+            expected = f"a component from 0 to {self.prior.n_components - 1}"
+            raise InputError(name, f"component {value}", expected, "Hover over a star to see its component.")
+        return value
+
+    def _of_name(self, name: str, value: str) -> int | State:
+        """Return the heaviest component with a name or, if none has it, the state of that name."""
+        if value in self._named:
+            return self._named[value]
+        states = {state.name: state for state in self.states()}
+        if value not in states:
+            expected = ", ".join([*self._named, *states])
+            raise InputError(name, f"name {value!r}", f"one of {expected}", "Choose a state by its name.")
+        return states[value]
 
     def supported(self, answer: PathAnswer, report: Report) -> PathAnswer:
         """Add the support by images to a result.
@@ -125,43 +190,9 @@ class PathSearch:
         except InputError as error:
             return str(error).splitlines()[0]
 
-    def _prior_landscape(self) -> Landscape:
-        if self._landscape is None:
-            self._landscape = Landscape.of(self.prior)
-        return self._landscape
-
-
-def find_paths(
-    request: PathRequest, prior: GaussianMixture, landscape: Callable[[], Landscape], evidence: Any = None
-) -> list[Pathway]:
-    """Find the path, or all routes in order of decreasing share. `landscape` is called only if the method needs it."""
-    ends, n_steps, seed = (request.start, request.end), request.n_steps, request.seed
-    if request.method == "Algorithm 1":
-        return [ridgeline(prior, *ends, n_steps, request.omega, seed=seed)]
-    if request.start == request.end:
-        sentence = f"Start and end are the same component, {request.end}."
-        raise InputError("end", f"{request.end}", "another component", "Choose two different stars.", sentence)
-    if request.method == "MaxFlux":
-        return [max_flux(prior, *ends, n_steps, seed=seed, landscape=landscape())]
-    options: dict[str, Any] = {"evidence": evidence, "seed": seed, "landscape": landscape()}
-    routes: list[Pathway] = [*find_routes(prior, *ends, n_steps=n_steps, **options)]
-    if not routes:
-        sentence = f"No route connects components {request.start} and {request.end}."
-        remedy = "Choose ends that are connected by particles, or use MaxFlux as the method."
-        raise InputError("routes", "none", "at least one", remedy, sentence)
-    return routes
-
-
-def path_title(path: Pathway, names: dict[int, str] | None = None) -> str:
-    """Return the menu title of a path: its method, cost and barrier, or the share and states of a route."""
-    if isinstance(path, Route):
-        called = [state_name(state, names) for state in path.states]
-        return f"{path.share:.0%}: " + " → ".join(name for name, _ in groupby(called))
-    cost = f"log J {path.log_cost:.1f}, barrier {path.barrier:.1f} nats"
-    return f"{'Algorithm 1' if path.method == 'ridgeline' else path.method}: {cost}"
-
-
-def state_name(state: Any, names: dict[int, str] | None) -> str:
-    """Return the most frequent name among the components of a state, or the state's own name if none has one."""
-    given = [names[c] for c in state.components if c in names] if names else []
-    return max(set(given), key=given.count) if given else str(state.name)
+    def landscape(self) -> Landscape:
+        """Return the landscape of the density, computed once."""
+        with self._lock:
+            if self._landscape is None:
+                self._landscape = Landscape.of(self.prior)
+            return self._landscape

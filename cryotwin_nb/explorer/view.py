@@ -24,6 +24,8 @@ class View:
     ----------
     plane, colouring
         Projection and colours of the scatter plot.
+    points, means : (n, 2), (C, 2) float
+        Positions of the particles and of the stars in the plane.
     weights : (C,) float
         Weights of the mixture.
     names : mapping of int to str
@@ -38,12 +40,14 @@ class View:
         Contour level in the unit of the maps.
     sigma : float
         Contour level in standard deviations above the mean.
-    voxel_size : float
-        Voxel size, Å.
+    voxel_size : float or None
+        Voxel size, Å, if it is known.
     """
 
     plane: Plane
     colouring: Colouring
+    points: np.ndarray
+    means: np.ndarray
     weights: np.ndarray
     names: Mapping[int, str]
     path: Pathway | None
@@ -53,4 +57,4 @@ class View:
     step: int
     level: float
     sigma: float
-    voxel_size: float
+    voxel_size: float | None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,9 +11,21 @@ from torch import Tensor
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.points import as_numbers
-from cryotwin_nb.pathways.states import State
+from cryotwin_nb.pathways.landscape import Landscape
+from cryotwin_nb.pathways.states import State, find_states
 
-End = int | State | Tensor | np.ndarray
+End = int | str | State | Tensor | np.ndarray
+
+
+def named(prior: GaussianMixture, name: str, value: End, landscape: Landscape | None = None) -> Any:
+    """Return the state with a given name; anything else is returned unchanged."""
+    if not isinstance(value, str):
+        return value
+    states = {state.name: state for state in find_states(prior, landscape=landscape)}
+    if value not in states:
+        expected = f"one of {', '.join(states)}"
+        raise InputError(name, f"state {value!r}", expected, "find_states lists the states with their names.")
+    return states[value]
 
 
 def end_point(prior: GaussianMixture, name: str, value: End) -> Tensor:

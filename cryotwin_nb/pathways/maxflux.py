@@ -6,7 +6,9 @@ kappa n = -(grad log P)_perp at every point, where kappa n is the curvature vect
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +17,8 @@ from torch import Tensor
 from cryotwin_nb.errors import POSITIVE, InputError, choice, guarded
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.pathways.dead import without_dead
-from cryotwin_nb.pathways.ends import End, end_point
+from cryotwin_nb.pathways.ends import End, end_point, named
+from cryotwin_nb.pathways.joining import joined
 from cryotwin_nb.pathways.landscape import Landscape
 from cryotwin_nb.pathways.relaxation import path_of_knots, relax
 from cryotwin_nb.pathways.ridgeline import Pathway, densify, log_resistance, ridgeline
@@ -33,6 +36,7 @@ def max_flux(
     seed: int = 0,
     landscape: Landscape | None = None,
     evidence: Tensor | np.ndarray | Callable[[Tensor], Tensor] | None = None,
+    via: Sequence[End] = (),
 ) -> Pathway:
     """Return the path of least resistance ∫ |dγ| / P(γ)^exponent between two points of latent space.
 
@@ -40,8 +44,9 @@ def max_flux(
     ----------
     prior : GaussianMixture
         Density in which to find the path.
-    start, end : int, State or (d,) float
-        A component (its mean), a state from `find_states`, or any latent vector, such as a mode or a particle's latent.
+    start, end : int, str, State or (d,) float
+        A component (its mean), a state from `find_states` or its name, or any latent vector, such as a mode or a
+        particle's latent.
     n_steps : int
         Number of steps K; the path has K + 1 points.
     exponent : float
@@ -57,6 +62,9 @@ def max_flux(
     evidence : (n, d) tensor or callable, optional
         Particles, as in `find_routes`: the path then follows the states of the first route that `find_routes` returns
         for the same arguments, and is the path of least resistance in each passage (with an exponent of 1).
+    via : sequence, optional
+        Way-points, given like the ends: the paths between neighbouring points are joined, and the points placed at
+        equal distances along the whole.
 
     Returns
     -------
@@ -87,6 +95,12 @@ def max_flux(
     """
     choice("spacing", spacing, ("length", "flux"))
     full = prior.detach()
+    if len(via):
+        landscape = landscape or Landscape.of(without_dead(full), exponent)
+        options: dict[str, Any] = {"exponent": exponent, "seed": seed, "landscape": landscape, "evidence": evidence}
+        return joined(full, [max_flux(full, *p, n_steps, **options) for p in pairwise([start, *via, end])], n_steps)
+    known = landscape if exponent == 1 else None
+    start, end = named(full, "start", start, known), named(full, "end", end, known)
     ends = torch.stack([end_point(full, "start", start), end_point(full, "end", end)])
     prior = without_dead(full)
     if torch.equal(*ends):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,42 +16,19 @@ from cryotwin_nb.errors import InputError, guarded
 from cryotwin_nb.mixture.gaussian import GaussianMixture
 from cryotwin_nb.mixture.groups import number_groups
 from cryotwin_nb.pathways.distinct import alike, distinct_ways
-from cryotwin_nb.pathways.ends import End, end_point
+from cryotwin_nb.pathways.ends import End, end_point, named
+from cryotwin_nb.pathways.joining import joined_routes
 from cryotwin_nb.pathways.landscape import Landscape
 from cryotwin_nb.pathways.network import Network
 from cryotwin_nb.pathways.populations import Evidence
 from cryotwin_nb.pathways.relaxation import path_of_knots, relax
 from cryotwin_nb.pathways.ridgeline import Pathway, densify, log_resistance
+from cryotwin_nb.pathways.route import Route as Route
 from cryotwin_nb.pathways.states import State, assign, find_states
 
 _LEAST_MASS = 0.01  # minimum mass of an intermediate state
 _MOST, _LEAST_SHARE, _LEAST_FREQUENCY = 8, 0.02, 0.9
 _WIDER = 1.35  # intervals: draws vary populations, not the fitted states and passages (benchmarks/shares.py)
-
-
-@dataclass(frozen=True, eq=False)
-class Route(Pathway):
-    """Pathway with its share of the flux; see `Pathway` for the other attributes.
-
-    Attributes
-    ----------
-    share : float
-        Share of the flux from start to end.
-    states : tuple of State
-        States along the route, ends included.
-    populations : tuple of float
-        Share of all particles in each passage of the route, in order from start to end.
-    share_interval : tuple of float
-        90 % interval of the share (Bayesian bootstrap of populations, widened); NaN if there were no draws.
-    frequency : float
-        Fraction of the draws in which the route is found; NaN if there were no draws.
-    """
-
-    share: float = 0.0
-    states: tuple[State, ...] = ()
-    populations: tuple[float, ...] = ()
-    share_interval: tuple[float, float] = (np.nan, np.nan)
-    frequency: float = np.nan
 
 
 @guarded(
@@ -76,6 +53,7 @@ def find_routes(
     progress: bool = False,
     landscape: Landscape | None = None,
     groups: Tensor | np.ndarray | None = None,
+    via: Sequence[End] = (),
 ) -> list[Route]:
     """Return the routes from one point to another, in order of decreasing share of the flux.
 
@@ -83,8 +61,8 @@ def find_routes(
     ----------
     prior : GaussianMixture
         Density in which to find the routes.
-    start, end : int, State or (d,) float
-        A component, a state or a latent vector; each is assigned to the state to which it belongs.
+    start, end : int, str, State or (d,) float
+        A component, a state or its name, or a latent vector; each is assigned to the state to which it belongs.
     max_routes : int
         Maximum number of routes.
     n_steps : int
@@ -109,6 +87,8 @@ def find_routes(
     groups : (n,) int, optional
         Group of each particle of `evidence`, such as `particles.identity`; a group is drawn as a whole. Not needed for
         the likelihood of images, which knows their copies.
+    via : sequence, optional
+        Way-points, given like the ends. Routes between neighbouring points are combined, without intervals.
 
     Returns
     -------
@@ -128,8 +108,15 @@ def find_routes(
     True
     """
     prior = prior.detach()
-    ends = torch.stack([end_point(prior, "start", start), end_point(prior, "end", end)])
     landscape = landscape or Landscape.of(prior)
+    if len(via):
+        options: dict[str, Any] = {"max_routes": max_routes, "n_steps": n_steps, "evidence": evidence, "states": states}
+        options |= {"least_share": least_share, "n_draws": n_draws, "least_frequency": least_frequency}
+        options |= {"seed": seed, "progress": progress, "groups": groups, "landscape": landscape}
+        legs = [_leg(prior, *pair, options) for pair in pairwise([start, *via, end])]
+        return joined_routes(prior, legs, n_steps, max_routes, least_share)
+    start, end = (named(prior, name, value, landscape) for name, value in (("start", start), ("end", end)))
+    ends = torch.stack([end_point(prior, "start", start), end_point(prior, "end", end)])
     states, (first, last) = _states(prior, states, ends, landscape)
     n_draws = 0 if evidence is None else n_draws  # samples of the prior have no uncertainty of their own
     with tqdm(total=2 + n_draws, desc="routes", disable=not progress) as bar:
@@ -151,6 +138,18 @@ def find_routes(
         routes = [_with_confidence(*pair) for pair in zip(routes, draws.T, strict=True)]
         routes = [route for route in routes if route.frequency >= least_frequency] or routes[:1]
     return routes
+
+
+def _leg(prior: GaussianMixture, start: End, end: End, options: dict) -> Sequence[Pathway]:
+    """Return the routes between two points or, within one state, the path of least resistance."""
+    landscape = options["landscape"]
+    ends = [named(prior, "via", place, landscape) for place in (start, end)]
+    points = torch.stack([end_point(prior, "via", place) for place in ends])
+    states = options["states"] or find_states(prior, landscape=landscape)
+    if len({*assign(prior, states, points).tolist()}) > 1:
+        return find_routes(prior, *ends, **options)
+    knots = relax(prior, points, rounds=6)
+    return [path_of_knots(prior, knots, options["n_steps"], 1.0, "length", *ends)]
 
 
 def first_route(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,7 @@ def write_movie(
     frames_per_second: int = 8,
     n_between: int = 2,
     size: int = 360,
+    report: Callable[[float, str], object] | None = None,
 ) -> Path:
     """Write the maps of a path as a movie that plays forwards and then backwards, at one contour level.
 
@@ -64,6 +65,8 @@ def write_movie(
         Number of linearly interpolated frames between consecutive maps.
     size : int
         Edge length of the pictures before cropping, pixels.
+    report : callable, optional
+        Function called with the completed share and a description; it can raise an exception to stop.
 
     Returns
     -------
@@ -85,8 +88,11 @@ def write_movie(
         raise InputError("reference", repr(reference), "'first' or None", "Pass one of these.")
     level = contour_level(cubes, sigma) if level is None else level
     first = cubes[0] if reference == "first" else None
-    pictures, steps = [], np.linspace(0, len(cubes) - 1, (len(cubes) - 1) * (n_between + 1) + 1)
+    pictures: list[np.ndarray] = []
+    steps = np.linspace(0, len(cubes) - 1, (len(cubes) - 1) * (n_between + 1) + 1)
     for step in steps:
+        if report is not None:
+            report(0.8 * len(pictures) / len(steps), f"movie: picture {len(pictures) + 1} of {len(steps)}")
         k = min(int(step), len(cubes) - 2) if len(cubes) > 1 else 0
         mixed = cubes[k] + (step - k) * (cubes[min(k + 1, len(cubes) - 1)] - cubes[k])
         angle = view[0] + turn * step / max(len(cubes) - 1, 1)
