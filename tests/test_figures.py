@@ -48,6 +48,21 @@ def test_figures_are_drawn_once_and_captioned_with_the_paper_s_numbers(few, tmp_
     assert set(json.loads((output / "figures.json").read_text())) == {"1", "4"}
 
 
+def test_a_model_that_finds_no_variation_is_named_and_left_out(few, tmp_path, capsys, monkeypatch):
+    models = {name: ct.CryoTwin(16, "subspace", 2, n_components=2) for name in ("subspace", "coordinate")}
+    for model in models.values():
+        model.imaging.measure(few)
+    models["subspace"].networks.basis.normal_(generator=torch.Generator().manual_seed(0))
+    models["coordinate"].embed = lambda particles: torch.zeros(len(particles), 2)
+    monkeypatch.setattr(making, "obtain", lambda *settings: dict(models))
+    make_figures(tmp_path, only=["4"], models=tmp_path)
+    assert "coordinate: no variation is found in these images" in capsys.readouterr().out
+    assert "coordinate" not in (tmp_path / "captions.md").read_text()
+    models["subspace"].embed = models["coordinate"].embed
+    with pytest.raises(ct.InputError, match="no variation in the images"):
+        make_figures(tmp_path, only=["4"], models=tmp_path, overwrite=True)
+
+
 def test_cryodrgn_has_rows_with_its_stored_maps_in_the_figures_of_paths(few, monkeypatch):
     states, labels = tuple(few.truth.states), few.truth.labels
     places = torch.tensor([[10.0 * i, 4.0 * (i % 3)] for i in range(len(states))])

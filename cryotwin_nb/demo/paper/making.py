@@ -116,6 +116,10 @@ def make_figures(
         labels = plan.published.labels_of(len(particles))
     sources = _in_order(obtain(particles, stored, output, dataset, seed))
     gathered = gather(particles, sources, there, labels)
+    for name in sources.keys() - gathered.methods.keys():
+        print(f"{name}: no variation is found in these images; its column is left out")
+    if not gathered.methods:
+        raise InputError(dataset, "no variation in the images", "images of several structures", "Use more images.")
     record, maps, files = _read(output / _RECORD), latent_space.TsneMaps(gathered, seed), []
     version = f"{gathered.digest} {seed}"
     for place, number in enumerate(wanted, 1):

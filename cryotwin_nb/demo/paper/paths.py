@@ -139,7 +139,7 @@ def joined_paths(sources: Sources, maps: TsneMaps) -> tuple[Figure, str] | None:
                 )
         if rows:
             drawn.append((f"{method.name}: Algorithm 1 between neighbours, joined", rows))
-    if not drawn:
+    if not drawn or SUBSPACE not in sources.methods:
         return None
     figure = plt.figure(figsize=(15, 4.9 * len(drawn)), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1.5, 1), squeeze=False)[0]

@@ -108,7 +108,7 @@ class Sources:
     states : tuple of str
         Names of the states.
     methods : dict of str to Method
-        Results by name, in the order of the figures' columns.
+        Results by name, in the order of the figures' columns; without models whose latents are all equal.
     digest : str
         Hash of the weights and arrays; figures of the same digest need not be drawn again.
     """
@@ -164,6 +164,8 @@ def gather(
     members, methods = [torch.as_tensor((labels == state) & settled) for state in states], {}
     for name, model in models.items():
         z, prior = latents[name], model.prior
+        if bool((z == z[0]).all()):  # this model finds no variation in the images
+            continue
         typical = torch.stack([_median_latent(z[own]) for own in members])
         methods[name] = Method(name, z, prior, evaluation.label_components(prior, z, labels), typical, model)
     digest = "".join(fingerprint(model.state_dict())[:16] for model in models.values())
