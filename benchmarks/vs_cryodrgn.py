@@ -201,7 +201,7 @@ def leg_coordinate(args: argparse.Namespace) -> dict:
                 curve.append([elapsed, float(fsc.mean())])
 
     watch = Stopwatch()
-    config = ct.TrainingConfig(epochs=min(args.epochs, 24))
+    config = ct.TrainingConfig()
     history = ct.fit(model, particles, config, callbacks=[evaluate], progress=False)
     seconds, peak = watch.seconds, peak_memory()
     z = model.embed(particles)
