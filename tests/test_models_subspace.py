@@ -567,6 +567,7 @@ def test_the_likelihood_of_images_is_their_change_of_residual(options, few):
     fit(model, few, config(epochs=2), progress=False)
     networks, imaging, z = model.networks, model.imaging, model.embed(few)
     points = torch.cat([z[:5], 3 * torch.randn(5, z.shape[1], generator=torch.Generator().manual_seed(11))])
+    points = points * networks.live[: z.shape[1]]  # images are no evidence of latents in directions that they ignore
     batch = imaging.batch(few, np.arange(len(few)))
     with torch.no_grad():
         a, uncertainty = networks.prepare(batch).contrast[:, None], networks.uncertainty

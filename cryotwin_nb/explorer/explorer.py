@@ -176,7 +176,12 @@ class PathwayExplorer(ExplorerResults):
         return self
 
     def set(self, **settings: Any) -> PathwayExplorer:
-        """Change settings: method, n_steps, omega, seed; plane, colour, step, sigma, ghost, change, paint, dust.
+        """Change settings.
+
+        Parameters
+        ----------
+        settings
+            Any of method, n_steps, omega, seed; plane, colour, step, sigma, ghost, change, paint, dust.
 
         Examples
         --------
