@@ -139,7 +139,7 @@ def joined_paths(sources: Sources, maps: TsneMaps) -> tuple[Figure, str] | None:
                 )
         if rows:
             drawn.append((f"{method.name}: Algorithm 1 between neighbours, joined", rows))
-    if not drawn or SUBSPACE not in sources.methods:
+    if not drawn:
         return None
     figure = plt.figure(figsize=(15, 4.9 * len(drawn)), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1.5, 1), squeeze=False)[0]
@@ -157,6 +157,8 @@ def joined_paths(sources: Sources, maps: TsneMaps) -> tuple[Figure, str] | None:
 
 def _graph(sources: Sources, figure: FigureBase) -> str:
     """Draw the routes from the first state of a route to the last; return them as text."""
+    if SUBSPACE not in sources.methods:
+        return "routes by `find_routes`: none, because the subspace model is left out"
     method = sources.methods[SUBSPACE]
     ends = [sources.component(method, name) for name in (_ROUTES[0].split()[0], _ROUTES[0].split()[-1])]
     start, end = ends
