@@ -24,7 +24,11 @@ nb_execution_mode = "off"
 nb_merge_streams = True
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
 myst_heading_anchors = 3
-suppress_warnings = ["myst.header", "misc.highlighting_failure"]
+suppress_warnings = [
+    "myst.header",
+    "misc.highlighting_failure",
+    "mystnb.unknown_mime_type",
+]  # last: the explorer's views
 
 napoleon_google_docstring = False
 napoleon_use_param = False
