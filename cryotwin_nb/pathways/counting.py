@@ -17,6 +17,7 @@ _GAP = 0.05  # a stretch of the path, as a fraction of its length, that must con
 _WITHIN = 10  # points at which the density is averaged over such a stretch
 _SEPARATE = 0.5  # nats; a lower dip does not end a state
 _COUNTED, _POISSON = 5.0, 3.0  # images at the narrowest place: enough to draw from, too few; in between, both count
+_WIDER = 1.35  # intervals of a density whose knots follow the positions (benchmarks/whole_fits.py)
 _IMAGE = 0.5  # fewer than half an image in 5 % of the path is none
 _FEW, _CHANCE = 0.2, 1e-3  # share of near images, and probability of so few, below which images lie beside the path
 
@@ -143,6 +144,8 @@ def count_images(
         drawn = density.drawn(weights, third, kernel)
         draws.append(highest(counts.grid, -averaged(counts.grid, drawn.log_density, length), length)[0])
     low, middle, high = np.quantile(draws, [0.05, 0.5, 0.95]).tolist()
+    if density.counts is not counts:  # knots in the share of the positions, which draws do not vary
+        low, high = value + _WIDER * (low - value), value + _WIDER * (high - value)
     low -= max(0.0, middle - value)  # chance deepens the narrowest place, in a draw once again
     few = float(np.clip((_COUNTED - there) / (_COUNTED - _POISSON), 0, 1))
     least = value - float(np.log(stats.chi2.ppf(0.95, 2 * (there + 1)) / 2 / there))
