@@ -50,6 +50,7 @@ class Messages:
 
 
 def text_of(value: Any, default: str | None = None) -> str:
+    """Return the name of a file or folder that a message holds; raise `InputError` unless it is a text of one."""
     if value is None and default is not None:
         return default
     if not isinstance(value, str) or not len(value) <= 1000 or "\0" in value:
@@ -58,6 +59,7 @@ def text_of(value: Any, default: str | None = None) -> str:
 
 
 def png_of(buffers: list[bytes]) -> bytes:
+    """Return the picture that a message holds; raise `InputError` unless it is a PNG of at most 3 MB."""
     if len(buffers) != 1 or not buffers[0].startswith(_PNG) or len(buffers[0]) > _MOST_PICTURE:
         raise InputError("picture", "something else", "a PNG of at most 3 MB", "Reload the page.")
     return buffers[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ class ExplorerWidget(anywidget.AnyWidget):
     rows: np.ndarray
     session: Session
     jobs: Jobs
+    draw_still: Callable[[], bytes]  # of `ExplorerResults`, as the next
+    view: Callable[[], dict[str, Any]]
 
     def begin(self, model: Model, request: PathRequest, look: Look, voxel_size: float | None, setup: dict) -> None:
         """Start the session; explorers that an earlier execution of the same cell opened are closed."""
@@ -120,14 +123,6 @@ class ExplorerWidget(anywidget.AnyWidget):
             settings, look = self.session.request.as_dict(), self.session.look.as_dict()
             self.card = {"rev": self._rev, "settings": settings, "look": look, "voxel": self.session.voxel_size}
         self.picture.changed()
-
-    def draw_still(self) -> bytes:
-        """Return the picture for readers without a kernel; see `results`."""
-        raise NotImplementedError
-
-    def view(self) -> dict[str, Any]:
-        """Return the view as a dict that JSON can hold; see `results`."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Close the explorer and give its memory back; its picture stays in the notebook."""
