@@ -1,4 +1,4 @@
-"""Coverage of 90 % intervals after whole fits: python benchmarks/whole_fits.py [--runs 20] [--n 4000].
+"""Coverage of 90 % intervals after whole fits: python benchmarks/whole_fits.py [--runs 20] [--first 0] [--n 4000].
 
 For each run, images of `assembly` are simulated and fitted at the defaults. The routes from B to E5, and the barrier of
 each, are measured from the likelihood of the images. For the same path and the same states they are then measured from
@@ -83,14 +83,15 @@ def run(seed: int, n: int, n_draws: int = 100) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="seed of the first run")
     parser.add_argument("--n", type=int, default=4000, help="images of each run")
     args = parser.parse_args()
     found: list[dict[str, Any]] = []
-    for seed in tqdm(range(args.runs)):
+    for seed in tqdm(range(args.first, args.first + args.runs)):
         for row in run(seed, args.n):
             found.append(row | {"seed": seed})
             tqdm.write(str(found[-1]))
-    results: dict[str, Any] = {"machine": machine(), "runs": args.runs, "n": args.n}
+    results: dict[str, Any] = {"machine": machine(), "runs": args.runs, "first seed": args.first, "n": args.n}
     for name in ("share", "barrier"):
         rows = [row for row in found if np.isfinite(row[f"true {name}"]) and np.isfinite(row[name])]
         inside = [row[f"{name} interval"][0] <= row[f"true {name}"] <= row[f"{name} interval"][1] for row in rows]
