@@ -20,6 +20,7 @@ REQUIRED = os.environ.get("CRYOTWIN_REQUIRE_BROWSER") == "1"
 in_browser = pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no Chromium")
 FRONT, STATIC = Path(widget.__file__).parent / "front", Path(widget.__file__).parent / "static"
 APP = "document.querySelector('.cryotwin-explorer').cryotwin"
+READY = f"{APP}.maps.frames > 0 && {APP}.states.length"
 
 
 def test_the_bundle_is_made_of_these_sources():
@@ -60,7 +61,7 @@ def browser():
 class Page:
     """The explorer in a page."""
 
-    def __init__(self, browser, explorer, width=1100, height=800, scheme="light") -> None:
+    def __init__(self, browser, explorer, width=1100, height=800, scheme="light", ready=READY) -> None:
         self.explorer, self.bridge = explorer, Bridge(explorer)
         self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         self.page = self.context.new_page()
@@ -70,7 +71,7 @@ class Page:
         self.page.on("request", lambda r: self.outside.append(r.url) if not r.url.startswith(self.own) else None)
         self.page.set_default_timeout(30_000)
         self.page.goto(self.bridge.address)
-        self.wait(f"{APP}.maps.frames > 0 && {APP}.states.length")
+        self.wait(ready)
 
     own = ("http://127.0.0.1", "data:", "blob:")
 
@@ -270,6 +271,53 @@ def test_nothing_overlaps_or_is_cut(browser, size):
 
 
 @in_browser
+def test_a_map_that_cannot_be_decoded_is_said_and_no_other_is_shown_in_its_place(browser):
+    prior, decoded = prior_of_four(), []
+
+    def fails_late(z):
+        decoded.extend(z)
+        if len(decoded) > 9:  # the stars, and the first steps of the path
+            raise RuntimeError("out of memory")
+        return decode(z)
+
+    page = Page(browser, ct.PathwayExplorer(prior, prior.sample(500), fails_late, voxel_size=3.0))
+    page.page.get_by_text("Choose two stars and press Compute").wait_for()
+    page.press("Compute")
+    page.page.get_by_text("RuntimeError: out of memory").wait_for()
+    scene, caption = page.page.locator(".scene"), page.page.locator(".caption")
+    step = page.page.get_by_label("Step", exact=True)
+    step.press("End")
+    page.wait(f"{APP}.p.caption.textContent === 'step 11 of 11: no map'")
+    assert not scene.is_visible()
+    step.press("Home")
+    page.wait(f"{APP}.p.caption.textContent === 'step 0 of 11'")
+    assert scene.is_visible() and caption.is_visible()
+    page.close()
+
+
+@in_browser
+def test_a_decoder_that_never_works_leaves_no_map_waited_for(browser):
+    prior = ct.GaussianMixture([1.0], torch.zeros(1, 3), torch.eye(3)[None])
+    explorer = ct.PathwayExplorer(prior, prior.sample(500), lambda z: decode(z) * torch.nan, voxel_size=3.0)
+    page = Page(browser, explorer, ready=f"{APP}.maps.failed.has(0)")
+    assert page.page.locator(".caption").inner_text() == "component 0, weight 100.0%: no map"
+    assert page.page.get_by_text("maps with NaN or infinite values").is_visible()
+    page.close()
+
+
+@in_browser
+def test_scales_of_colours_can_be_seen_on_a_dark_ground_and_follow_the_theme(browser):
+    prior = prior_of_four()
+    page = Page(browser, ct.PathwayExplorer(prior, prior.sample(500), decode, voxel_size=3.0), scheme="dark")
+    darkest = f"Math.min(...{APP}.plane.toned())"
+    assert page.get(darkest) >= 76 and "white" in page.get("document.querySelector('.ramp').style.background")
+    page.page.emulate_media(color_scheme="light")
+    page.wait(f"{APP}.p.root.classList.contains('light')")
+    assert page.get(darkest) < 40 and "white" not in page.get("document.querySelector('.ramp').style.background")
+    page.close()
+
+
+@in_browser
 def test_without_webgl_the_rest_goes_on(browser):
     prior = prior_of_four()
     explorer = ct.PathwayExplorer(prior, prior.sample(500), decode, voxel_size=3.0)
@@ -284,6 +332,7 @@ def test_without_webgl_the_rest_goes_on(browser):
     )
     page.page.goto(page.bridge.address)
     page.page.get_by_text("Maps cannot be shown here").wait_for()
+    assert page.page.locator(".scene").inner_text().count("WebGL") == 1
     page.press("Compute")
     page.wait(f"{APP}.result.profile")
     page.close()

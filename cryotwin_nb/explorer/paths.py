@@ -34,7 +34,13 @@ def find_paths(
         return legs if len(legs) == 1 else [joined(prior, legs, n_steps)]
     if request.start == request.end and not ways:
         sentence = f"Start and end are the same, {request.end}."
-        raise InputError("end", f"{request.end}", "another component", "Choose two different stars.", sentence)
+        raise InputError(
+            "end",
+            f"{request.end}",
+            "another component",
+            "Choose two different stars, or any point as the end.",
+            sentence,
+        )
     if request.method == "MaxFlux":
         return [max_flux(prior, start, end, n_steps, seed=seed, landscape=landscape(), via=ways)]
     options: dict[str, Any] = {"evidence": evidence, "seed": seed, "landscape": landscape(), "via": ways}
@@ -61,7 +67,7 @@ def path_title(path: Pathway, names: dict[int, str] | None = None) -> str:
     if isinstance(path, Route):
         called = [state_name(state, names) for state in path.states]
         return f"{path.share:.0%}: " + " → ".join(name for name, _ in groupby(called))
-    cost = f"log J {path.log_cost:.1f}, barrier {path.barrier:.1f} nats"
+    cost = f"log J {path.log_cost:.1f} nats, barrier of the density {path.barrier:.1f} nats"
     return f"{'Algorithm 1' if path.method == 'ridgeline' else path.method}: {cost}"
 
 

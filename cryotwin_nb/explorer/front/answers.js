@@ -36,10 +36,13 @@ export class Answers {
     if (kinds[of] === "path" || of === "path") {
       if (turn !== app.busy) return;
       app.busy = null;
+      if (app.result && !app.result.profile) app.result.ended = true;  // no more maps come
     }
     if (word === "Stopped." && !SHOWN.includes(of)) return;
     if (SHOWN.includes(kinds[of] ?? of)) app.progress(null);
     app.say(word, text);
+    if (of === "star") app.maps.fail();
+    else app.maps.show();
   }
 
   take_note({ text }) {
@@ -49,6 +52,7 @@ export class Answers {
   take_path(content) {
     const { app } = this, { turn } = content;
     if (turn !== null && turn !== undefined && turn !== app.busy) return;
+    if (!app.result) app.say(null, "");
     app.result = { ...content, profile: null, support: null, barrier: "", history: app.result?.history ?? 0, data: [] };
     app.look.step = Math.min(app.look.step, content.n - 1);
     app.p.step.max = content.n - 1;

@@ -12,7 +12,7 @@ import { themed } from "./theme.js";
 
 const TELL = 200, REST = 2500;  // ms until the look is told to the kernel, and the picture for the notebook is renewed
 const KERNEL = {
-  queued: "queued: the kernel is busy", gone: "The kernel is not connected: run the cell again to compute or write.",
+  queued: "Queued: the kernel is busy.", gone: "The kernel is not connected: run the cell again to compute or write.",
 };
 
 export class App {
@@ -34,6 +34,8 @@ export class App {
     this.carded = () => this.card(model.get("card"));
     model.on("change:card", this.carded);
     this.show();
+    const other = this.setup.components.length > 1 ? "two stars" : "the end with \"any point\"";
+    this.say(null, `Choose ${other} and press Compute to see the maps on the way.`);
     this.plane.begin();
     this.link.ask({ do: "hello" });
     this.p.root.cryotwin = this;  // for tests
@@ -187,13 +189,16 @@ export class App {
     p.step.value = look.step;
     p.stepText.textContent = result ? `${look.step} of ${result.n - 1}` : "–";
     const found = result?.support?.findings[look.step] ?? [];
-    const words = [result?.barrier, result?.support?.verdict, ...found.map((finding) => `step ${look.step}: ${finding}`)];
+    const counted = result?.barrier && `By counting images: ${result.barrier}.`;
+    const words = [counted, result?.support?.verdict, ...found.map((finding) => `step ${look.step}: ${finding}`)];
     p.words.replaceChildren(...words.filter(Boolean).map((text) => element("div", { text })));
   }
 
   /** Show all settings in the controls, and whether the result is of these settings. */
   show() {
     const { p, settings, look, result, stale } = this;
+    if (stale && !this.stalled) this.say(null, "");  // it was about the former path
+    this.stalled = stale;
     for (const role of ["start", "end"]) offerEnds(p[role], this.setup, this.states, settings[role]);
     p.method.value = settings.method;
     [p.nSteps.value, p.omega.value, p.seed.value] = [settings.n_steps, settings.omega, settings.seed];

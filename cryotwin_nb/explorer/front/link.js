@@ -1,5 +1,5 @@
 // The line to the kernel: every request is one message with all its settings, and its turn, which the answers repeat.
-const PATIENCE = 300;  // ms until a request that the kernel has not taken is said to be queued
+const PATIENCE = 250;  // ms until a request that the kernel has not taken is said to be queued
 
 /** @typedef {"ready" | "queued" | "gone"} Kernel  "gone": not connected */
 

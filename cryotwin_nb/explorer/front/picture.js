@@ -9,7 +9,7 @@ async function drawing(svg) {
   const copy = svg.cloneNode(true), all = [svg, ...svg.querySelectorAll("*")], copies = [copy, ...copy.querySelectorAll("*")];
   all.forEach((one, i) => {
     const look = getComputedStyle(one);
-    for (const name of ["fill", "stroke", "stroke-width", "font"]) copies[i].style.setProperty(name, look.getPropertyValue(name));
+    for (const name of ["fill", "stroke", "stroke-width", "stroke-dasharray", "paint-order", "font"]) copies[i].style.setProperty(name, look.getPropertyValue(name));
   });
   copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
   const image = new Image();

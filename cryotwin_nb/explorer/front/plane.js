@@ -4,7 +4,7 @@
 import { Choice } from "./plane_choice.js";
 import { Control } from "./plane_control.js";
 import { palette } from "./plane_draw.js";
-import { flat, visible, whole } from "./plane_frame.js";
+import { apart, flat, visible, whole } from "./plane_frame.js";
 import { listen } from "./plane_input.js";
 import { drawMarks, PointLayer } from "./plane_layers.js";
 import { elements, StarList } from "./plane_list.js";
@@ -121,7 +121,9 @@ export function createPlane(element, on = {}) {
     },
     /** Routes [{curve: (m, 2), share, name}], drawn all at once as wide as their shares. */
     routes(routes) {
-      scene.routes = (routes ?? []).map((route) => ({ ...route, curve: flat(route.curve) }));
+      const curves = (routes ?? []).map((route) => flat(route.curve));
+      const at = (curve) => apart(curve, curves.filter((other) => other !== curve));
+      scene.routes = curves.map((curve, r) => ({ ...routes[r], curve, at: at(curve) }));
       refit();
     },
     step(k) {

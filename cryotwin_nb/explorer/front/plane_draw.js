@@ -52,13 +52,13 @@ export function drawAxes(pen, t, { axes, unit }, colours) {
   pen.fillText(`${+length.toPrecision(2)} ${unit}`, right, 26);
 }
 
-/** All routes, the widest below; width = share. Returns their names as texts to place, beside the middle of each. */
+/** All routes, the widest below; width = share. Returns their names as texts to place, where each is by itself. */
 export function drawRoutes(pen, t, routes, colours) {
   const order = routes.map((_, r) => r).sort((a, b) => routes[b].share - routes[a].share);
   pen.lineJoin = pen.lineCap = "round";
   const names = [];
   for (const r of order) {
-    const { curve, share, name } = routes[r], width = Math.max(1.5, WIDEST * share);
+    const { curve, share, name, at } = routes[r], width = Math.max(1.5, WIDEST * share);
     trace(pen, t, curve);
     pen.strokeStyle = colours.paper;
     pen.lineWidth = width + 3;
@@ -68,9 +68,8 @@ export function drawRoutes(pen, t, routes, colours) {
     pen.lineWidth = width;
     pen.stroke();
     pen.globalAlpha = 1;
-    const middle = 2 * Math.floor(curve.length / 4);
     if (!name || !curve.length) continue;
-    const [x, y] = t.to(curve[middle], curve[middle + 1]);
+    const [x, y] = t.to(...at);
     names.push({ text: name, x, y, radius: width / 2 + 2, colour: colours.ink });
   }
   return names;
@@ -131,7 +130,7 @@ export function drawStars(pen, { stars, order, places, sizes, roles, hovered }, 
     pen.lineWidth = 3.5;
     pen.stroke();
     pen.fillStyle = i in roles ? colours[roles[i]] : i === hovered ? "#f0e442" : colours.paper;
-    pen.globalAlpha = i in roles || i === hovered ? 1 : junk ? 0.4 : 0.75;
+    pen.globalAlpha = i in roles || i === hovered ? 1 : 0.4;  // the points below stay in sight
     pen.fill();
     pen.globalAlpha = 1;
     pen.strokeStyle = junk ? colours.muted : colours.ink;

@@ -2,7 +2,7 @@
 
 /** @typedef {{left: number, bottom: number, right: number, top: number}} Extent  in the plane's coordinates, y up */
 
-const MARGIN = 26;  // px kept free at each edge, for the names of the axes and the stars
+const MARGIN = 32;  // px kept free at each edge, for the names of the axes and the stars
 const SAMPLE = 50_000;  // points used for the percentiles
 const CLOSEST = 400, FARTHEST = 0.02;  // limits of the zoom; 1 fits the extent into the frame
 
@@ -100,3 +100,13 @@ export function niceLength(longest) {
   const power = 10 ** Math.floor(Math.log10(longest));
   return power * (longest / power >= 5 ? 5 : longest / power >= 2 ? 2 : 1);
 }
+
+/** The corner of a curve (flat) that is farthest from all other curves; the middle one without others. */
+export function apart(curve, others) {
+  const corners = others.flatMap((other) => pairs(other));
+  const gap = ([x, y]) => corners.reduce((least, [a, b]) => Math.min(least, (a - x) ** 2 + (b - y) ** 2), Infinity);
+  const own = pairs(curve), gaps = own.map(gap), most = Math.max(...gaps);
+  return own[others.length ? gaps.indexOf(most) : own.length >> 1];
+}
+
+const pairs = (flat) => Array.from({ length: flat.length / 2 }, (_, i) => [flat[2 * i], flat[2 * i + 1]]);

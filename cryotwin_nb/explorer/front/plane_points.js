@@ -3,6 +3,7 @@
 const FULL = 0.9;  // opacity where the points are dense: at this percentile of the occupied pixels
 const DENSE = 0.95;
 const FAINTEST = 0.14, STRONGEST = 0.8;  // opacity of a single point
+const FEW = 20_000;  // up to so many points, single ones stay in sight however dense the others are
 
 /**
  * Draw points as smooth discs. Where discs overlap the colour is their mean, so that the order of the points does not
@@ -39,7 +40,8 @@ export function rasterise(image, points, colours, t, ratio, sums = new Float32Ar
       }
     }
   }
-  const opacity = Math.min(STRONGEST, Math.max(FAINTEST, 1 - (1 - FULL) ** (1 / Math.max(overlap(sums), 1))));
+  const faintest = Math.min(0.5, FAINTEST * Math.max(1, Math.sqrt(5 * FEW / Math.max(inside, 1))));
+  const opacity = Math.min(STRONGEST, Math.max(faintest, 1 - (1 - FULL) ** (1 / Math.max(overlap(sums), 1))));
   const rate = Math.log1p(-opacity), data = image.data;
   for (let at = 0; at < data.length; at += 4) {
     const cover = sums[at + 3];

@@ -58,10 +58,11 @@ export class Profile {
   #density(x, k) {
     const { svg, profile } = this, { density } = profile;
     const low = Math.min(...density), high = Math.max(...density);
+    const digits = high - low < 1 ? 2 : 1, written = (value) => (Number(value.toFixed(digits)) + 0).toFixed(digits);  // no -0.0
     const y = (value) => MIDDLE - (MIDDLE - TOP) * (value - low) / Math.max(high - low, 1e-12);
     draw(svg, "text", { class: "density", x: LEFT, y: TOP - 8 }, "log density relative to the start (nats)");
-    draw(svg, "text", { x: LEFT - 8, y: TOP + 4, "text-anchor": "end" }, (Math.round(10 * high) / 10 + 0).toFixed(1));
-    draw(svg, "text", { x: LEFT - 8, y: MIDDLE, "text-anchor": "end" }, low.toFixed(1));
+    draw(svg, "text", { x: LEFT - 8, y: TOP + 4, "text-anchor": "end" }, written(high));
+    draw(svg, "text", { x: LEFT - 8, y: MIDDLE, "text-anchor": "end" }, written(low));
     draw(svg, "line", { class: "axis", x1: LEFT, x2: LEFT, y1: TOP, y2: MIDDLE });
     const across = density.map((value, i) => `${x(profile.length * i / (density.length - 1))},${y(value)}`);
     draw(svg, "polyline", { class: "density", points: across.join(" ") });

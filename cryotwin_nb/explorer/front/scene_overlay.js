@@ -79,7 +79,7 @@ function turned({ x, y, z, w }, axis) {
 
 function legend(context, height, { map, low, high, label = "" }, onGround) {
   const left = EDGE, wide = 120, top = height - EDGE - 62, colours = stops(map);
-  onGround(left - 6, top - 20, wide + 12, 50);
+  onGround(left - 6, top - 20, Math.max(wide, context.measureText(label).width) + 12, 50);
   const gradient = context.createLinearGradient(left, 0, left + wide, 0);
   colours.forEach((colour, i) => gradient.addColorStop(i / (colours.length - 1), colour));
   const text = context.fillStyle;

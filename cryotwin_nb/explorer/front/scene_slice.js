@@ -1,7 +1,7 @@
 // A section through a map: its density in grey on a plane of the box.
 import { BufferAttribute, BufferGeometry, DataTexture, DoubleSide, LinearFilter, Mesh, MeshBasicMaterial } from "three";
 
-const AROUND = 110, RIM = 24;  // opacity outside the surface, of 255; levels over which it rises
+const AROUND = 200, RIM = 24;  // opacity outside the surface, of 255; levels over which it rises
 
 export class Slice {
   constructor() {
@@ -29,10 +29,12 @@ export class Slice {
       return place;
     });
     this.mesh.geometry.setAttribute("position", new BufferAttribute(Float32Array.from(corners), 3));
+    volume.highest ??= values.reduce((most, value) => Math.max(most, value), -127);
+    const scale = 255 / (volume.highest + 128);  // the densest voxel of the map is white
     const pixels = new Uint8Array(4 * size * size), [u, v] = across.map((other) => strides[other]);
     for (let j = 0, to = 0; j < size; j++) {
       for (let i = 0, from = voxel * strides[axis] + j * v; i < size; i++, from += u) {
-        pixels[to++] = pixels[to++] = pixels[to++] = values[from] + 128;
+        pixels[to++] = pixels[to++] = pixels[to++] = (values[from] + 128) * scale;
         pixels[to++] = AROUND + (255 - AROUND) * Math.min(Math.max((values[from] - level) / RIM + 0.5, 0), 1);
       }
     }

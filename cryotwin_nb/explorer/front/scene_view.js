@@ -6,7 +6,7 @@ import { Pane } from "./scene_pane.js";
 
 const FILL = 0.8;  // part of the box that the smaller side of a pane shows: molecules do not fill their boxes
 const REST = 400;  // ms after the last change until edges are smoothed, where that is done in software
-const NO_WEBGL = "This browser offers no WebGL 2, so maps cannot be drawn; everything else works.";
+const NO_WEBGL = "this browser offers no WebGL 2. Everything else works.";
 
 ColorManagement.enabled = false;  // colours are shown as they are given
 

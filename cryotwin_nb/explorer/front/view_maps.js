@@ -6,7 +6,7 @@ const REST = 80;  // ms that the pointer rests on a star before its map is asked
 
 export class MapView {
   constructor(app) {
-    Object.assign(this, { app, stars: new StarMaps(), hovered: null, pinned: null, single: null, info: null, fraction: null });
+    Object.assign(this, { app, stars: new StarMaps(), failed: new Set(), hovered: null, pinned: null, single: null, info: null, fraction: null });
     const { p } = app;
     try {
       this.scene = createScene(p.scene, {
@@ -17,7 +17,8 @@ export class MapView {
       this.moved();
     } catch (error) {
       this.scene = null;
-      p.scene.textContent = `${error.message} Maps cannot be shown here; everything else works. explorer.figure() draws them.`;
+      p.scene.textContent = `Maps cannot be shown here: ${error.message} explorer.figure() draws them.`;
+      p.scene.classList.add("wordy");
     }
     this.pinned = app.starOf(app.settings.start);
   }
@@ -43,6 +44,7 @@ export class MapView {
   ofEnd(end) {
     const star = this.app.starOf(end);
     if (star === null) return;
+    this.failed.delete(star);
     Object.assign(this, { pinned: star, single: null });
   }
 
@@ -51,7 +53,14 @@ export class MapView {
     this.show();
   }
 
+  /** The kernel could not decode the map of a star; it is asked again at the next click. */
+  fail() {
+    if (this.asked !== undefined) this.failed.add(this.asked);
+    this.show();
+  }
+
   takeStar({ component, maps }, data) {
+    this.failed.delete(component);
     this.info ??= maps;
     this.stars.add(component, data, maps);
     this.show();
@@ -71,7 +80,9 @@ export class MapView {
 
   add(version, k, data) {
     this.scene?.add(version, k, data);
-    if (k === this.app.look.step && this.fraction !== null) this.contour();
+    if (k !== this.app.look.step) return;
+    this.show();
+    if (this.fraction !== null) this.contour();
   }
 
   /** What is shown: a map with its scale and caption, or the path's step. */
@@ -79,13 +90,15 @@ export class MapView {
     const { app, hovered, single } = this, star = hovered ?? (single ? null : this.pinned);
     if (star !== null && star !== undefined) {
       const found = this.stars.get(star), { tip } = app.setup.components[star];
-      if (!found) this.ask(star);
-      return found ? { ...found, caption: tip } : { caption: `${tip} …`, waiting: true };
+      if (!found && !this.failed.has(star)) this.ask(star);
+      const missing = this.failed.has(star);
+      return found ? { ...found, caption: tip } : { caption: missing ? `${tip}: no map` : `${tip} …`, waiting: true, missing };
     }
     if (single) return { ...single, caption: single.title };
     if (!app.result) return { caption: "" };
-    const { n } = app.result;
-    return { maps: app.result.maps, data: null, caption: `step ${app.look.step} of ${n - 1}`, path: true };
+    const { n, data } = app.result, known = data[app.look.step], missing = !known && app.result.ended;
+    const caption = `step ${app.look.step} of ${n - 1}${known ? "" : missing ? ": no map" : " …"}`;
+    return { maps: app.result.maps, data: null, caption, path: true, missing };
   }
 
   ask(star) {
@@ -101,6 +114,7 @@ export class MapView {
     const unit = maps && maps.voxel === null ? "\nvoxel size not known: scale bar in voxels" : "";
     p.caption.textContent = now.caption + note + unit;
     p.scene.classList.toggle("of-path", Boolean(now.path));
+    p.scene.classList.toggle("missing", Boolean(now.missing));
     this.showContour(maps);
     if (!scene || now.waiting) return;
     scene.unit(unit ? "voxels" : "Å");

@@ -3,6 +3,7 @@ import { element } from "./dom.js";
 import { own } from "./link.js";
 import { createPlane } from "./plane.js";
 
+const LIFT = 0.3;  // share of white in the colours of a scale on a dark ground, on which its low end is not seen
 const key = (latent) => JSON.stringify(latent);
 
 export class PlaneView {
@@ -24,8 +25,8 @@ export class PlaneView {
     const free = [app.settings.start, app.settings.end, ...app.settings.ways].some(Array.isArray);
     if (points?.byteLength && shown.name === app.look.plane && shown.colour === app.look.colour && !free) {
       this.colours = own(Uint8Array, colours);
-      this.take({ plane: shown, path: null, places: [] }, [points]);
       this.showLegend(shown.legend);
+      this.take({ plane: shown, path: null, places: [] }, [points]);
     } else {
       this.ask();
     }
@@ -60,7 +61,7 @@ export class PlaneView {
     const n = this.points.length / 2;
     if (this.colours?.length !== 3 * n) this.colours = new Uint8Array(3 * n).fill(128);
     this.plane.axes(plane.axes, plane.unit);
-    this.plane.points(this.points, this.colours);
+    this.plane.points(this.points, this.toned());
     this.plane.stars(components.map((component, c) => ({ ...component, x: plane.stars[c][0], y: plane.stars[c][1] })));
     if (path && path.version === app.version) this.path(path);
     this.ends();
@@ -69,18 +70,24 @@ export class PlaneView {
 
   takeColours({ legend }, [rgb]) {
     this.colours = own(Uint8Array, rgb);
-    if (this.points?.length === this.colours.length / 3 * 2) this.plane.colours(this.colours);
     this.showLegend(legend);
+    if (this.points?.length === this.colours.length / 3 * 2) this.plane.colours(this.toned());
     this.app.changed();
+  }
+
+  /** The colours of the points as they are drawn. */
+  toned() {
+    return this.dark && this.legend?.ramp ? this.colours.map((value) => value + (255 - value) * LIFT) : this.colours;
   }
 
   showLegend(legend) {
     const { legend: place } = this.app.p, { title, entries = [], low, high, ramp } = this.legend = legend;
     place.replaceChildren(element("span", { text: title }));
     if (ramp) {
-      place.append(element("span", { text: low }),
-        element("span", { class: "ramp", style: `background: linear-gradient(to right, ${ramp.join(",")})` }),
-        element("span", { text: high }));
+      const colours = ramp.map((colour) => this.dark ? `color-mix(in srgb, white ${100 * LIFT}%, ${colour})` : colour);
+      place.append(element("span", { class: "scale" }, element("span", { text: low }),
+        element("span", { class: "ramp", style: `background: linear-gradient(to right, ${colours.join(",")})` }),
+        element("span", { text: high })));
     }
     for (const [name, colour] of entries) {
       place.append(element("span", {}, element("i", { style: `background: ${colour}` }), name));
@@ -88,7 +95,8 @@ export class PlaneView {
   }
 
   path({ routes, chosen, steps }) {
-    this.plane.routes(routes.length > 1 ? routes : []);
+    const shares = routes.map((route) => ({ ...route, name: `${Math.round(100 * route.share)} %` }));
+    this.plane.routes(shares.length > 1 ? shares : []);  // their states are in the menu
     this.plane.path({ curve: routes[chosen].curve, steps, counts: this.app.result?.profile?.counts ?? null });
     this.last = { routes, chosen, steps };
     this.plane.step(this.app.look.step);
@@ -140,7 +148,14 @@ export class PlaneView {
   mode(mode) { this.plane.mode(mode); }
   small(on) { this.plane.showSmall(on); }
   role(role) { this.plane.role(role); }
-  theme(colours) { this.plane.theme(colours); }
+  theme(colours) {
+    this.dark = this.app.p.root.classList.contains("dark");
+    this.plane.theme(colours);
+    if (!this.drawn || !this.legend) return;
+    this.plane.colours(this.toned());
+    this.showLegend(this.legend);
+  }
+
   deselect() { this.plane.deselect(); }
   picture() { return this.plane.picture(); }
   dispose() { this.plane.dispose(); }
