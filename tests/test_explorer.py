@@ -13,6 +13,7 @@ import torch
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
 from cryotwin_nb.explorer import job, search
+from cryotwin_nb.explorer.arguments import first_ends
 from cryotwin_nb.explorer.job import Job, Stopped
 from cryotwin_nb.explorer.packing import Packing, Stars
 from cryotwin_nb.explorer.paths import find_paths
@@ -224,6 +225,13 @@ def test_a_route_is_chosen_from_the_list_without_finding_them_again(explorer, mo
     assert explorer.path is other
     ask(explorer, "route", chosen=0, version=1)
     assert "Another path has been computed since" in told(explorer, "failed")[-1]["text"]
+
+
+def test_the_first_ends_are_the_heaviest_components_with_different_names_if_they_have_any():
+    assert first_ends([0.2, 0.5, 0.1, 0.2], {}, ()) == (1, 0)
+    assert first_ends([0.2, 0.5, 0.1, 0.2], {0: "A", 1: "A", 3: "A"}, ()) == (1, 2)
+    assert first_ends([0.2, 0.5, 0.1, 0.2], {0: "A", 1: "A", 3: "B"}, {1}) == (0, 3)
+    assert first_ends([1.0], {}, ()) == (0, 0)
 
 
 def test_undo_shows_former_paths_again(explorer):

@@ -389,6 +389,9 @@ def test_names_do_not_overlap_and_the_heaviest_is_written(plane):
     written = plane.do("p.names")
     heaviest = max(stars, key=lambda star: star["mass"])
     assert heaviest["label"] in written and len(written) >= 6
+    at = plane.do("import('/plane_stars.js').then((m) => m.placeNames(a[0], { width: 300, height: 200 }))",
+                  [{"text": "far left", "x": 30, "y": 90, "radius": 9, "width": 70}])  # fmt: skip
+    assert at[0]["x"] >= 20, "the name of the y axis stays free"
     crowd = [
         {"x": 1e-4 * i, "y": 0, "mass": 0.1 + 0.01 * i, "name": f"N{i}", "label": f"N{i}", "tip": ""} for i in range(9)
     ]

@@ -37,7 +37,7 @@ def first_ends(weights: list[float], names: Mapping[int, str], junk: Collection[
     """Return the heaviest component and the next one with another name; junk only if there is nothing else."""
     heaviest = sorted(range(len(weights)), key=lambda c: -weights[c])
     ends = [c for c in heaviest if c not in junk] or heaviest
-    return ends[0], next((c for c in ends[1:] if names.get(c) != names.get(ends[0])), ends[-1])
+    return ends[0], next((c for c in ends[1:] if c not in names or names[c] != names.get(ends[0])), ends[-1])
 
 
 def names_and_labels(

@@ -12,6 +12,7 @@
  */
 
 export const REACH = 6;  // px within which a click takes the heaviest star rather than the nearest
+const AXIS = 20;  // px at the left edge, kept free for the name of the y axis
 const SMALL = 0.005;  // stars with less mass are shown on demand
 
 /** Radius of each star, px. */
@@ -79,7 +80,7 @@ export function stepTo(key, from, order, places) {
 export function placeNames(wanted, frame, stars = [], height = 13) {
   const taken = [], placed = [];
   const free = (box) => !taken.some((t) => box[0] < t[2] && box[2] > t[0] && box[1] < t[3] && box[3] > t[1]);
-  const within = ([x0, y0, x1, y1]) => x0 >= 2 && y0 >= 2 && x1 <= frame.width - 2 && y1 <= frame.height - 2;
+  const within = ([x0, y0, x1, y1]) => x0 >= AXIS && y0 >= 2 && x1 <= frame.width - 2 && y1 <= frame.height - 2;
   for (const name of wanted) {
     const { x, y, radius: r, width: w } = name;
     if (x < 0 || y < 0 || x > frame.width || y > frame.height) continue;
