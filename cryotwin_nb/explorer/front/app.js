@@ -88,7 +88,8 @@ export class App {
 
   setLook(name, value) {
     this.look[name] = value;
-    this.show();
+    if (name === "sigma") this.maps.show();  // many a second, while the slider moves
+    else this.show();
     this.tell();
   }
 

@@ -5,7 +5,7 @@ import { drawOverlay } from "./scene_overlay.js";
 import { Pane } from "./scene_pane.js";
 
 const FILL = 0.8;  // part of the box that the smaller side of a pane shows: molecules do not fill their boxes
-const REST = 400;  // ms after the last change until edges are smoothed, where that is done in software
+const REST = 1500;  // ms after the last change until edges are smoothed in software, which holds up the next step
 const NO_WEBGL = "this browser offers no WebGL 2. Everything else works.";
 
 ColorManagement.enabled = false;  // colours are shown as they are given
