@@ -177,6 +177,31 @@ def test_play_steps_and_contour_need_no_kernel(page):
 
 
 @in_browser
+def test_planes_and_colours_are_switched_without_the_kernel(page):
+    page.compute()
+    page.wait(f"{APP}.plane.space.latents && {APP}.plane.space.palettes.size === {len(page.explorer.offered[1])}")
+    latents, path = page.explorer.latents.numpy(), page.explorer.path.latents.numpy()
+    colour = page.explorer.offered[1][-1]
+    page.bridge.free.clear()
+    page.page.get_by_label("Plane", exact=True).select_option("latent 1, 3")
+    page.page.get_by_label("Colour", exact=True).select_option(colour)
+    page.wait(f"{APP}.plane.drawn.name === 'latent 1, 3' && {APP}.plane.legend.title === {colour!r}")
+    points = np.reshape(page.get(f"[...{APP}.plane.points]"), (-1, 2))
+    np.testing.assert_allclose(points, latents[:, [0, 2]], atol=1e-4)
+    np.testing.assert_allclose(page.get(f"{APP}.plane.last.steps"), path[:, [0, 2]], atol=1e-4)
+    page.page.get_by_label("Plane", exact=True).select_option("PC 1, 2")
+    page.wait(f"{APP}.plane.drawn.name === 'PC 1, 2'")
+    points = np.reshape(page.get(f"[...{APP}.plane.points]"), (-1, 2))
+    plane = page.explorer.session.model.planes["PC 1, 2"]
+    np.testing.assert_allclose(points, plane.place(page.explorer.latents), atol=1e-4)
+    page.bridge.free.set()
+    # The path arrives for the plane that is shown.
+    page.page.get_by_label("Plane", exact=True).select_option("latent 2, 3")
+    page.compute()
+    np.testing.assert_allclose(page.get(f"{APP}.plane.last.steps"), page.explorer.path.latents[:, 1:], atol=1e-4)
+
+
+@in_browser
 def test_a_lasso_counts_at_once_and_by_any_column(page):
     page.page.get_by_text("box", exact=True).click()
     (x, y), (x2, _) = page.star(1), page.star(2)

@@ -21,7 +21,7 @@ from test_explorer import an_explorer, ask, decode, prior_of_three, recorded, se
 
 import cryotwin_nb as ct
 from cryotwin_nb.errors import InputError
-from cryotwin_nb.explorer import ngl, planes
+from cryotwin_nb.explorer import messages_of_planes, ngl, planes
 from cryotwin_nb.explorer.figure import draw_view
 from cryotwin_nb.explorer.request import fingerprint
 from cryotwin_nb.explorer.saving import _write_support, write_snapshot
@@ -59,6 +59,24 @@ def test_planes_and_colours_can_be_switched():
         ask(explorer, "colours", colour=name)
         content, (rgb,) = explorer.sent[-1]
         assert legend in content["legend"] and len(rgb) == 400 * 3
+
+
+def test_latents_and_colours_travel_in_advance_within_a_budget(monkeypatch):
+    prior, z = prior_of_three(), prior_of_three().sample(400)
+    columns = {"empty": np.full(400, np.nan), "class": np.arange(400) % 5}
+    explorer = recorded(ct.PathwayExplorer(prior, z, decode, embedding=z[:, :2], columns=columns))
+    ask(explorer, "hello")
+    ((content, (latents,)),) = [sent for sent in explorer.sent if sent[0]["kind"] == "space"]
+    np.testing.assert_array_equal(np.frombuffer(latents, "<f4").reshape(400, 3), explorer.latents)
+    assert list(content["planes"]) == explorer.setup["planes"][1:], "an embedding is not linear"
+    for name, drawn in content["planes"].items():
+        place = (explorer.latents.double().numpy() - drawn["centre"]) @ np.array(drawn["matrix"])
+        np.testing.assert_allclose(place, explorer.session.model.planes[name].place(explorer.latents), atol=1e-9)
+    assert [palette["colour"] for palette in told(explorer, "palette")] == ["log density (nats)", "class"]
+    monkeypatch.setattr(messages_of_planes, "LIVE", 400 * 3)
+    explorer.sent.clear()
+    ask(explorer, "hello")
+    assert not told(explorer, "space") and len(told(explorer, "palette")) == 1
 
 
 def test_other_points_stand_among_their_nearest_latents_in_an_embedding():

@@ -44,6 +44,16 @@ def plane_drawn(plane: Plane, prior: GaussianMixture) -> dict[str, Any]:
     }
 
 
+def linear_planes_drawn(planes: Mapping[str, Plane], prior: GaussianMixture) -> dict[str, dict[str, Any]]:
+    """Return the linear planes by name, each with the matrix and the centre by which latents are projected."""
+    found = {}
+    for name, plane in planes.items():
+        if plane.linear is not None:
+            matrix, centre = plane.linear
+            found[name] = plane_drawn(plane, prior) | {"matrix": matrix.tolist(), "centre": centre.tolist()}
+    return found
+
+
 def points_drawn(plane: Plane, latents: torch.Tensor, rows: np.ndarray) -> bytes:
     """Return the positions (n, 2) of the particles, float32."""
     return plane.points(latents, rows).astype("<f4").tobytes()
@@ -56,10 +66,14 @@ def colours_drawn(colouring: Colouring) -> tuple[dict[str, Any], bytes]:
 
 def paths_drawn(plane: Plane, paths: list[Pathway], chosen: int, titles: list[str]) -> dict[str, Any]:
     """Return the paths as lines in a plane, with their shares, and the steps of the chosen one."""
-    lines = [plane.place(equidistant(path.curve, _CORNERS)).tolist() for path in paths]
+    curves = [equidistant(path.curve, _CORNERS) for path in paths]
+    lines = [plane.place(curve).tolist() for curve in curves]
     shares = [float(getattr(path, "share", 1.0)) for path in paths]
     routes = [{"curve": line, "share": s, "name": t} for line, s, t in zip(lines, shares, titles, strict=True)]
-    return {"routes": routes, "chosen": chosen, "steps": plane.place(paths[chosen].latents).tolist()}
+    drawn = {"routes": routes, "chosen": chosen, "steps": plane.place(paths[chosen].latents).tolist()}
+    # The same in latent space, for other planes, which the page draws by itself.
+    latents = [torch.as_tensor(curve).float().tolist() for curve in curves]
+    return drawn | {"latents": latents, "points": torch.as_tensor(paths[chosen].latents).float().tolist()}
 
 
 def profile_drawn(profile: PathProfile) -> dict[str, Any]:

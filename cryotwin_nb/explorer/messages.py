@@ -54,6 +54,7 @@ class Inbox(PlaneMessages, ParticleMessages):
         self._explorer.publish()
         self._jobs.start("hello", message.get("turn"), lambda report: self._welcome())
         self._jobs.start("stars", message.get("turn"), self._send_labelled)
+        self._jobs.start("space", message.get("turn"), self._send_space)
 
     def _welcome(self) -> None:
         self._session.send_everything()

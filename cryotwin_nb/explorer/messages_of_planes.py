@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 
 from cryotwin_nb.errors import InputError, positive
-from cryotwin_nb.explorer.drawing import colours_drawn, plane_drawn, points_drawn
+from cryotwin_nb.explorer.drawing import colours_drawn, linear_planes_drawn, plane_drawn, points_drawn
 from cryotwin_nb.explorer.job import Report
 from cryotwin_nb.explorer.messaging import Messages
 from cryotwin_nb.explorer.packing import decoded
 from cryotwin_nb.explorer.planes import colouring
 from cryotwin_nb.explorer.request import PathRequest
 
+LIVE = 16_000_000
+"""Bytes of latents, and of colours, up to which a page gets them in advance, to switch planes and colours by itself."""
+
 
 class PlaneMessages(Messages):
     """Serve messages about the plane and the look."""
+
+    def _send_space(self, report: Report) -> None:
+        """Send the latents and the linear planes, then the colours by each column, as far as they are within `LIVE`."""
+        explorer, model = self._explorer, self._session.model
+        latents = explorer.latents[explorer.rows].numpy().astype("<f4")
+        if latents.nbytes <= LIVE:
+            planes = linear_planes_drawn(model.planes, explorer.prior)
+            self._send(kind="space", planes=planes, buffers=[latents.tobytes()])
+        for name in list(model.columns)[: LIVE // (3 * len(latents))]:
+            report(None, "colours")  # raises Stopped if a newer page has been opened
+            with contextlib.suppress(InputError):  # a column without finite values
+                legend, rgb = colours_drawn(colouring(name, model.columns[name][explorer.rows]))
+                self._send(kind="palette", colour=name, legend=legend, buffers=[rgb])
 
     def _do_plane(self, message: dict, buffers: list[bytes]) -> None:
         plane = self._explorer.plane_named(message.get("plane"))

@@ -37,12 +37,15 @@ class Plane:
         Function that maps latents (m, d) to positions (m, 2).
     known : (n, 2) float, optional
         Positions of the particles, if `place` does not give them exactly.
+    linear : ((d, 2), (d,)) float, optional
+        Matrix A and centre c, if `place` is (z - c) A.
     """
 
     name: str
     axes: tuple[str, str]
     place: Callable[[Tensor], np.ndarray]
     known: np.ndarray | None = None
+    linear: tuple[np.ndarray, np.ndarray] | None = None
 
     def points(self, latents: Tensor, rows: np.ndarray) -> np.ndarray:
         """Return the positions of some of the particles."""
@@ -98,7 +101,7 @@ def _linear(name: str, axes: tuple[str, ...], matrix: Tensor, centre: Tensor) ->
     def place(x: Tensor) -> np.ndarray:
         return ((torch.as_tensor(x).double().cpu() - centre) @ matrix).numpy()
 
-    return Plane(name, (axes[0], axes[1]), place)
+    return Plane(name, (axes[0], axes[1]), place, linear=(matrix.numpy(), centre.numpy()))
 
 
 @dataclass(frozen=True, eq=False)

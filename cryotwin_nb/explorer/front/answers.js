@@ -59,7 +59,7 @@ export class Answers {
     fill(app.p.routes, content.titles.map((title, i) => [i, title]));
     app.p.routes.value = content.chosen;
     app.profile.set(null, null);
-    if (content.plane === app.plane.drawn?.name) app.plane.path(content);
+    app.plane.takePath(content);
     app.maps.load(content);
     app.show();
   }
@@ -111,6 +111,14 @@ export class Answers {
 
   take_colours(content, buffers) {
     this.app.plane.takeColours(content, buffers);
+  }
+
+  take_space(content, buffers) {
+    this.app.plane.space.take(content, buffers);
+  }
+
+  take_palette(content, [buffer]) {
+    this.app.plane.space.keep(content, own(Uint8Array, buffer));
   }
 
   take_point(content) {

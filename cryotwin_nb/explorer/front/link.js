@@ -40,6 +40,11 @@ export class Link {
     return turn;
   }
 
+  /** Answers to requests of this kind are no longer wanted. */
+  forget(kind) {
+    this.latest[kind] = null;
+  }
+
   /** Whether an answer is to the last request of its kind. */
   wanted(kind, turn) {
     return turn === null || turn === undefined || this.latest[kind] === turn;

@@ -2,13 +2,14 @@
 import { element } from "./dom.js";
 import { own } from "./link.js";
 import { createPlane } from "./plane.js";
+import { Space } from "./space.js";
 
 const LIFT = 0.3;  // share of white in the colours of a scale on a dark ground, on which its low end is not seen
 const key = (latent) => JSON.stringify(latent);
 
 export class PlaneView {
   constructor(app, model) {
-    Object.assign(this, { app, model, drawn: null, colours: null, places: new Map(), legend: null });
+    Object.assign(this, { app, model, space: new Space(), drawn: null, colours: null, places: new Map(), legend: null });
     this.plane = createPlane(app.p.plane, {
       onChoose: (star, role, replaced) => this.chosen(star, role, replaced),
       onHover: (star) => app.maps.hover(star),
@@ -44,13 +45,21 @@ export class PlaneView {
   }
 
   choose(name) {
-    this.app.setLook("plane", name);
-    this.app.link.ask({ do: "plane", plane: name, settings: this.app.settings });
+    const { app } = this, { settings, result } = app;
+    const free = [settings.start, settings.end, ...settings.ways].filter(Array.isArray);
+    const drawn = this.space.draw(name, result, free);
+    app.setLook("plane", name);
+    app.link.forget("plane");
+    if (drawn) this.take(drawn, [drawn.points]);
+    else app.link.ask({ do: "plane", plane: name, settings });
   }
 
   colour(name) {
-    this.app.setLook("colour", name);
-    this.app.link.ask({ do: "colours", colour: name });
+    const { app } = this, known = this.space.palettes.get(name);
+    app.setLook("colour", name);
+    app.link.forget("colours");
+    if (known) this.recolour(known.legend, known.rgb);
+    else app.link.ask({ do: "colours", colour: name });
   }
 
   take({ plane, path, places }, [points]) {
@@ -68,8 +77,14 @@ export class PlaneView {
     app.changed();
   }
 
-  takeColours({ legend }, [rgb]) {
-    this.colours = own(Uint8Array, rgb);
+  takeColours(content, [rgb]) {
+    const colours = own(Uint8Array, rgb);
+    this.space.keep(content, colours);
+    this.recolour(content.legend, colours);
+  }
+
+  recolour(legend, colours) {
+    this.colours = colours;
     this.showLegend(legend);
     if (this.points?.length === this.colours.length / 3 * 2) this.plane.colours(this.toned());
     this.app.changed();
@@ -92,6 +107,14 @@ export class PlaneView {
     for (const [name, colour] of entries) {
       place.append(element("span", {}, element("i", { style: `background: ${colour}` }), name));
     }
+  }
+
+  /** A new path, which the kernel has drawn in the plane that it knew of. */
+  takePath(content) {
+    const { name } = this.drawn ?? {}, plane = this.space.planes[name];
+    if (content.plane === name) this.path(content);
+    else if (plane) this.path(this.space.path(plane, content));
+    else if (name) this.app.link.ask({ do: "plane", plane: name, settings: this.app.settings });
   }
 
   path({ routes, chosen, steps }) {
