@@ -140,6 +140,6 @@ export class Answers {
     if (n !== app.rows?.length) return;
     app.p.by.value = colour;
     app.p.composition.replaceChildren(...parts.filter(([, here]) => here).map(([name, here, all]) =>
-      element("span", { text: `${name}: ${here.toLocaleString("en")} (${Math.round(100 * here / n)} %; of ${all.toLocaleString("en")})` })));
+      element("span", { text: `${name}: ${here.toLocaleString("en")} (${Math.round(100 * here / n)}%; of ${all.toLocaleString("en")})` })));
   }
 }

@@ -63,7 +63,7 @@ function plane(p, setup, act) {
   p.planeMenu = menu(act.plane, setup.planes.map((name) => [name, name]));
   p.colourMenu = menu(act.colour, setup.columns.map((name) => [name, name]));
   p.mode = choices("mode", MODES, "What a click or drag in the plane selects", act.mode);
-  p.small = check("Small stars", "Show components with less than 0.5 % of the particles", act.small);
+  p.small = check("Small stars", "Show components with less than 0.5% of the particles", act.small);
   p.plane = element("div", { class: "plane" });
   p.legend = element("div", { class: "legend" });
   p.left = element("section", { class: "half", "aria-label": "Latent space" },
@@ -144,7 +144,7 @@ function below(p, setup, act) {
 /** Menus of the ends: states first, once they are known, then components by weight. */
 export function offerEnds(select, setup, states, value) {
   const heaviest = setup.components.map((_, c) => c).sort((a, b) => setup.components[b].mass - setup.components[a].mass);
-  const share = (mass) => `${(100 * mass).toFixed(1)} %`;
+  const share = (mass) => `${(100 * mass).toFixed(1)}%`;
   const stars = heaviest.map((c) => {
     const { name, mass } = setup.components[c];
     return [`c${c}`, [c, name, `(${share(mass)})`].filter((part) => part !== "").join(" ")];

@@ -118,7 +118,7 @@ export class PlaneView {
   }
 
   path({ routes, chosen, steps }) {
-    const shares = routes.map((route) => ({ ...route, name: `${Math.round(100 * route.share)} %` }));
+    const shares = routes.map((route) => ({ ...route, name: `${Math.round(100 * route.share)}%` }));
     this.plane.routes(shares.length > 1 ? shares : []);  // their states are in the menu
     this.plane.path({ curve: routes[chosen].curve, steps, counts: this.app.result?.profile?.counts ?? null });
     this.last = { routes, chosen, steps };
