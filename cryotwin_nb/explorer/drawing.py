@@ -71,7 +71,7 @@ def paths_drawn(plane: Plane, paths: list[Pathway], chosen: int, titles: list[st
     shares = [float(getattr(path, "share", 1.0)) for path in paths]
     routes = [{"curve": line, "share": s, "name": t} for line, s, t in zip(lines, shares, titles, strict=True)]
     drawn = {"routes": routes, "chosen": chosen, "steps": plane.place(paths[chosen].latents).tolist()}
-    # The same in latent space, for other planes, which the page draws by itself.
+    # The same in latent space, with which the page draws other planes.
     latents = [torch.as_tensor(curve).float().tolist() for curve in curves]
     return drawn | {"latents": latents, "points": torch.as_tensor(paths[chosen].latents).float().tolist()}
 

@@ -15,7 +15,7 @@ from cryotwin_nb.explorer.planes import colouring
 from cryotwin_nb.explorer.request import PathRequest
 
 LIVE = 16_000_000
-"""Bytes of latents, and of colours, up to which a page gets them in advance, to switch planes and colours by itself."""
+"""Bytes of latents, and of colours, up to which a page gets them in advance and switches without the kernel."""
 
 
 class PlaneMessages(Messages):
