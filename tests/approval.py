@@ -150,10 +150,13 @@ def versions() -> dict[str, str]:
 
 
 def processor() -> str:
-    """Return the name of this machine's processor."""
+    """Return the name of this machine's processor, with its generation: families and models can share a name."""
     file = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.*)", file.read_text()) if file.exists() else []
-    return names[0] if names else platform.processor()
+    found = re.findall(r"^(model name|cpu family|model)\s*: (.*)$", file.read_text(), re.M) if file.exists() else []
+    first = {name: value for name, value in reversed(found)}
+    if "model name" not in first:
+        return platform.processor()
+    return f"{first['model name']}, family {first.get('cpu family')}, model {first.get('model')}"
 
 
 def same_processor(module: str) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from cryotwin_nb.errors import choice, positive, whole
+from cryotwin_nb.errors import InputError, choice, positive, whole
 from cryotwin_nb.imaging.fourier import require_box_size
 from cryotwin_nb.models.coordinate import CoordinateNetworks
-from cryotwin_nb.models.networks import AUTO, NetworkOptions, require_radius
+from cryotwin_nb.models.networks import AUTO, NetworkOptions
 from cryotwin_nb.models.subspace import SubspaceNetworks
 
 ARCHITECTURES: dict[str, Any] = {"subspace": SubspaceNetworks, "coordinate": CoordinateNetworks}
@@ -44,7 +44,7 @@ def checked(
         "n_components": whole("n_components", n_components, "Pass a positive integer; the paper uses 100."),
         "noise_width": positive("noise_width", noise_width, "Pass a positive number; the paper uses 3."),
         "weighting": weighting,
-        "particle_radius": require_radius(particle_radius),
+        "particle_radius": _radius(particle_radius),
         "seed": whole("seed", seed, "Pass 0 or a positive integer.", least=0),
         **asdict(chosen),
     }, chosen
@@ -56,3 +56,12 @@ def _dimension(given: Any, architecture: str) -> int | str:
         return AUTO if ARCHITECTURES[architecture].makes_records else _PAPER
     given = int(given) if isinstance(given, str) and given.isdecimal() else given  # from the command line
     return whole("latent_dim", given, "Pass 'auto', or a positive integer; the paper uses 8.")
+
+
+def _radius(radius: float) -> float:
+    """Return the radius of a particle, a fraction of the box, as a plain float, or raise `InputError`."""
+    remedy = "Pass a fraction of the box: 0.4 leaves a tenth of the box on each side."
+    radius = positive("particle_radius", radius, remedy)
+    if not radius < 0.5:
+        raise InputError("particle_radius", f"{radius}", "a number between 0 and 0.5", remedy)
+    return radius

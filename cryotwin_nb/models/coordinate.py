@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cryotwin_nb.imaging.fourier import ifft2, n_shells
 from cryotwin_nb.imaging.optics import slice_coordinates
 from cryotwin_nb.models.average import AverageMap
-from cryotwin_nb.models.layers import LatentFactors, ResidualMLP, maps_of
+from cryotwin_nb.models.layers import LatentFactors, ResidualMLP, ViewEncoder, maps_of
 from cryotwin_nb.models.networks import CoordinateOptions, Networks
 from cryotwin_nb.models.scales import deviation_amplitude, signal_amplitude
 from cryotwin_nb.models.views import ball_points, lattice_points, placed_images, turned_images
@@ -22,7 +22,7 @@ from cryotwin_nb.reconstruction.backprojection import MARGIN
 from cryotwin_nb.runtime import distributed
 
 _MEASURED, _MEASURED_PLAIN = 2000, 256  # images used to set the scales of the networks
-_SPACING, _REACH = 2.0, 10.0  # points of the encoder: least spacing, pixels, and most points along a radius
+_SPACING, _REACH = 1.0, 10.0  # points of the encoder: least spacing, pixels, and most points along a radius
 _START = 0.1  # factor of the decoder's initial output, which is added to the average map
 
 
@@ -30,9 +30,10 @@ class CoordinateNetworks(Networks):
     """Encoder X -> (z, w) and decoder (v, z) -> complex Fourier coefficient of the density.
 
     Unless the option `plain` is set, the average map (a back-projection, no variations) is subtracted from the images
-    and added to the decoder's output; the encoder receives images back-projected to points of the particle, and its
-    first layer is multiplied by a function of the view; and the decoder is a product of two MLPs, one of v and one of
-    z: a single MLP of both can differ between neighbouring latents, and learns the noise of the images there.
+    and added to the decoder's output; the encoder receives images back-projected to points of the particle
+    (`ViewEncoder`), and also learns from images simulated with the decoder; and the decoder is a product of two MLPs,
+    one of v and one of z: a single MLP of both can differ between neighbouring latents, and learns the noise of the
+    images there.
 
     Parameters
     ----------
@@ -52,6 +53,7 @@ class CoordinateNetworks(Networks):
     coarse_to_fine = True
     makes_records = False
 
+    encoder: ResidualMLP
     inside: Tensor
     signal: Tensor
     gain: Tensor
@@ -69,30 +71,28 @@ class CoordinateNetworks(Networks):
         seed: int = 0,
     ) -> None:
         super().__init__(imaging, latent_dim, noise_width)
-        width, depth, n_features = options.width, options.depth, options.n_features
-        self.plain, self._bfloat16, size = options.plain, False, imaging.plane.box_size
-        self.training_defaults = {"epochs": 24 if self.plain else 8, "batch_size": 32}
+        width, depth, n_features, size = options.width, options.depth, options.n_features, imaging.plane.box_size
+        self.plain, self.simulates, self._bfloat16 = options.plain, not options.plain, False
+        self.training_defaults = {"epochs": 24 if self.plain else 10, "batch_size": 32}
         self.register_buffer("inside", imaging.window.flatten() > 0, persistent=False)
         places = lattice_points(imaging.particle_radius, max(_SPACING, imaging.particle_radius / _REACH))
         self.register_buffer("places", places, persistent=False)
         self.register_buffer("signal", torch.ones(n_shells(size), dtype=torch.float64))
-        n_seen = int(self.inside.sum()) + 3 if self.plain else len(places) + 6
-        self.encoder = ResidualMLP(n_seen, width, depth, latent_dim + n_components)
         self.register_buffer("points", ball_points(n_features, imaging.particle_radius, seed))
-        self.decoder = ResidualMLP(n_features, width, depth, 2 * n_features)
+        self.decoder, n_out = ResidualMLP(n_features, width, depth, 2 * n_features), latent_dim + n_components
         if self.plain:
+            self.encoder = ResidualMLP(int(self.inside.sum()) + 3, width, depth, n_out)
             self.from_latent = nn.Linear(latent_dim, width, bias=False)
         else:
+            self.encoder = ViewEncoder(len(places), width, depth, latent_dim, n_out, options.view_width)
             self.betas = (0.9, 0.99)  # gradients change faster than 0.999 follows in a few thousand steps
             self.average = AverageMap(size)
             self.register_buffer("gain", torch.ones((), dtype=torch.float64))
             self.register_buffer("n_images", torch.ones((), dtype=torch.float64))
-            self.by_view = nn.Linear(6, width, bias=False)
             self.factors = LatentFactors(latent_dim, options.latent_width, width)
             self.decoder.last = nn.Linear(width, 2 * n_features, bias=False)
-            with torch.no_grad():  # start at the average map, and with equal weights for all views
+            with torch.no_grad():  # start at the average map
                 self.decoder.last.weight *= _START
-                self.by_view.weight.zero_()
 
     @staticmethod
     def imaging_options(options: CoordinateOptions) -> dict[str, Any]:
@@ -161,11 +161,8 @@ class CoordinateNetworks(Networks):
             images = self.filtered(self.average.removed(self.imaging, batch)) * self.gain.float()
             seen, views = placed_images(images, batch.rotations, self.places)
         with self._autocast():
-            h = self.encoder.first(torch.cat([seen, views], dim=1))
-            if not self.plain:
-                h = h * (1 + self.by_view(views))
-            out = self.encoder.last(self.encoder.hidden(h))
-        return out[:, : self.latent_dim].float() * self.noise_width, out[:, self.latent_dim :].float()
+            out = self.encoder.encoded(seen, views).float()
+        return out[:, : self.latent_dim] * self.noise_width, out[:, self.latent_dim :]
 
     def filtered(self, batch: ImageBatch) -> Tensor:
         """Return phase-flipped, Wiener-weighted images (m, D, D)."""
@@ -191,7 +188,7 @@ class CoordinateNetworks(Networks):
         Unless the networks are `plain`, this is the deviation from the average map.
         """
         if not self.plain:
-            return self._products(positions, z[:, None])[:, 0]
+            return self.deviations(positions, z[:, None])[:, 0]
         cosine, sine = self._waves(positions)
         with self._autocast():
             h = self.decoder.hidden(self.decoder.first(cosine) + self.from_latent(z / self.noise_width)[:, None])
@@ -199,7 +196,7 @@ class CoordinateNetworks(Networks):
         real, imaginary = (a * cosine).sum(-1, dtype=torch.float32), -(b * sine).sum(-1, dtype=torch.float32)
         return torch.complex(real, imaginary) * self._amplitude(positions)
 
-    def _products(self, positions: Tensor, z: Tensor) -> Tensor:
+    def deviations(self, positions: Tensor, z: Tensor) -> Tensor:
         """Return deviations (m, k, P) from the average map at positions (m or 1, P, 3) and latents z (m, k, d).
 
         They are sum_c f_c(z) h_c(v) sum_j [a_jc cos - i b_jc sin], with hidden units h, factors f, and the last layer's
@@ -243,7 +240,7 @@ class CoordinateNetworks(Networks):
         def decode(positions: Tensor, some: Tensor) -> Tensor:
             if self.plain:
                 return torch.cat([self.density(positions[None], latent) for latent in some.split(1)])
-            return self._products(positions[None], some[None])[0]
+            return self.deviations(positions[None], some[None])[0]
 
         size = self.imaging.plane.box_size
         found = maps_of(decode, z, size, size / 2 if self.plain else (size + MARGIN) / 2)

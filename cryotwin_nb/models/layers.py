@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import pad, relu
 
 from cryotwin_nb.imaging.fourier import grid, ifft3
 
+_VIEW = 6  # products of the components of a viewing direction
 _ROWS, _MAPS = 16384, 16  # coefficients and maps that are decoded at once
 
 
@@ -28,6 +29,53 @@ class ResidualMLP(nn.Module):
         for layer in self.residual:
             h = h + relu(layer(h))
         return h
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply all layers."""
+        return self.last(self.hidden(self.first(x)))
+
+    def encoded(self, seen: Tensor, views: Tensor) -> Tensor:
+        """Apply all layers to images (m, J) and what describes their views (m, V)."""
+        return self.last(self.hidden(self.first(torch.cat([seen, views], dim=1))))
+
+
+class ViewEncoder(ResidualMLP):
+    """Residual MLP of images whose layers are multiplied by functions of the view, plus a term linear in the images.
+
+    How an image's noise becomes an error of its latents depends on the view, and so does the best encoder: for maps
+    that are linear in the latents, it is a product of the image with a matrix that depends on the view. The additional
+    term, C (A x * mlp(view)), has this form.
+
+    Parameters
+    ----------
+    n_in : int
+        Number J of values of an image that `placed_images` returns.
+    width, depth : int
+        Units per layer, and number of residual layers.
+    latent_dim, n_out : int
+        Number d of outputs to which the term that is linear in the images is added, and number of all outputs.
+    view_width : int
+        Units per layer of the MLPs of the view.
+    """
+
+    def __init__(self, n_in: int, width: int, depth: int, latent_dim: int, n_out: int, view_width: int) -> None:
+        super().__init__(n_in + _VIEW, width, depth, n_out)
+        self.by_view = ResidualMLP(_VIEW, view_width, 2, width * (depth + 1))
+        nn.init.zeros_(self.by_view.last.weight)  # start with equal weights for all views
+        nn.init.zeros_(self.by_view.last.bias)
+        self.into_product = nn.Linear(n_in, width, bias=False)
+        self.product_by_view = ResidualMLP(_VIEW, view_width, 2, width)
+        self.from_product = nn.Linear(width, latent_dim, bias=False)
+
+    def encoded(self, seen: Tensor, views: Tensor) -> Tensor:
+        """Return outputs (m, n_out) for back-projected images (m, J) and squared views (m, 6)."""
+        first, *others = (1 + self.by_view(views)).chunk(len(self.residual) + 1, dim=1)
+        h = relu(self.first(torch.cat([seen, views], dim=1)) * first)
+        for layer, factor in zip(self.residual, others, strict=True):
+            h = h + relu(layer(h) * factor)
+        linear = self.from_product(self.into_product(seen) * self.product_by_view(views))
+        out = self.last(h)
+        return out + pad(linear, (0, out.shape[1] - linear.shape[1]))
 
 
 class LatentFactors(nn.Module):
@@ -54,7 +102,7 @@ class LatentFactors(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Return the factors (m, width) at latents z (m, d)."""
         factors = 1 + self.linear(z)
-        return factors + self.curved.last(self.curved.hidden(self.curved.first(z))) if self.curved else factors
+        return factors + self.curved(z) if self.curved else factors
 
 
 def maps_of(decode: Callable[[Tensor, Tensor], Tensor], z: Tensor, size: int, reach: float) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from torch import Tensor, nn
 
-from cryotwin_nb.errors import InputError, flag, known_options, positive, whole
+from cryotwin_nb.errors import InputError, flag, known_options, whole
 from cryotwin_nb.particles.formation import Chunks, ImageFormation
 
 AUTO = "auto"
@@ -111,16 +111,20 @@ class CoordinateOptions(NetworkOptions):
     latent_width : int
         Units per layer of the MLP through which maps vary non-linearly with the latents, unless the networks are
         `plain`. By default 32; 0: maps are linear in the latents.
+    view_width : int
+        Units per layer of the MLPs of the view, which multiply the encoder's layers unless the networks are `plain`.
+        By default 64.
     """
 
     architecture: ClassVar[str] = "coordinate"
-    earlier: ClassVar[dict[str, Any]] = {"plain": True, "latent_width": 0}
+    earlier: ClassVar[dict[str, Any]] = {"plain": True, "latent_width": 0, "view_width": 0}
 
     width: int = 256
     depth: int = 3
     n_features: int = 192
     plain: bool = False
     latent_width: int = 32
+    view_width: int = 64
 
     def checked(self, latent_dim: int | None) -> CoordinateOptions:
         """Return the options as plain numbers, or raise `InputError`; they do not depend on `latent_dim`."""
@@ -128,29 +132,22 @@ class CoordinateOptions(NetworkOptions):
         depth = whole("depth", self.depth, "Pass 0 or a positive integer; the default is 3.", least=0)
         n_features = whole("n_features", self.n_features, "Pass a positive integer; the default is 192.")
         latent_width = whole("latent_width", self.latent_width, "Pass 0 or a positive integer.", least=0)
-        return CoordinateOptions(width, depth, n_features, flag("plain", self.plain), latent_width)
+        view_width = whole("view_width", self.view_width, "Pass a positive integer; the default is 64.", least=0)
+        return CoordinateOptions(width, depth, n_features, flag("plain", self.plain), latent_width, view_width)
 
     @classmethod
     def least_numbers(cls, config: dict[str, Any]) -> dict[str, float]:
         """Return the minimum number of stored values that each setting in the `config` of a model implies."""
         width, depth = config["width"], config["depth"]
-        if not config.get("plain", True) and "latent_width" not in config:
-            raise ValueError("coordinate networks of an earlier build; the last that can read them is commit 5fd7360")
+        if not config.get("plain", True) and "view_width" not in config:
+            last = "b40a488" if "latent_width" in config else "5fd7360"
+            raise ValueError(f"coordinate networks of an earlier build; the last that can read them is commit {last}")
         return {
             "width": width * (config["latent_dim"] + config["n_components"]),
             "width and depth": depth * max(width, 1) ** 2,
             "n_features": config["n_features"] * width,
             "latent_width": 0 if config.get("plain", True) else config["latent_width"] * width,
         }
-
-
-def require_radius(radius: float) -> float:
-    """Return the radius of a particle, a fraction of the box, as a plain float, or raise `InputError`."""
-    remedy = "Pass a fraction of the box: 0.4 leaves a tenth of the box on each side."
-    radius = positive("particle_radius", radius, remedy)
-    if not radius < 0.5:
-        raise InputError("particle_radius", f"{radius}", "a number between 0 and 0.5", remedy)
-    return radius
 
 
 def require_records(name: str, networks: Networks, remedy: str) -> None:
@@ -188,6 +185,8 @@ class Networks(nn.Module, ABC):
         Whether images can be reduced to `Records`. If so, training runs on the records, and images have a likelihood.
     n_passes : int
         Number of gradient-free passes before training.
+    simulates : bool
+        Whether the encoder also learns from images simulated with the decoder.
     """
 
     Options: ClassVar[type[NetworkOptions]]
@@ -196,6 +195,7 @@ class Networks(nn.Module, ABC):
     coarse_to_fine: ClassVar[bool]
     makes_records: ClassVar[bool]
     n_passes: ClassVar[int] = 0
+    simulates: bool = False
 
     def __init__(self, imaging: ImageFormation, latent_dim: int, noise_width: float) -> None:
         super().__init__()

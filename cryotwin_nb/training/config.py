@@ -33,6 +33,7 @@ _CHECKS: dict[str, tuple[Callable[[str, Any, str], Any], str]] = {
     "coefficients": (_share, "Pass a share above 0 of at most 1; the default is 0.5."),
     "precision": (lambda name, value, remedy: choice(name, value, _PRECISIONS, remedy), "Choose one of these."),
     "isometry": (_not_negative, "Pass 0 for no penalty, or a positive number; the default is 10."),
+    "simulated": (_not_negative, "Pass 0 for no simulated images, or a positive number; the default is 1."),
     "map_prior": (_not_negative, "Pass 0 for no prior, or a positive number; the default is 25."),
     "seed": (partial(whole, least=0, most=2**40), "Pass 0 or a positive integer."),
     "checkpoint_every": (whole, "Pass a positive integer; the default is 1."),
@@ -50,7 +51,7 @@ class TrainingConfig:
     Attributes
     ----------
     epochs : int, optional
-        Passes over the images (coordinate) or their sufficient statistics (subspace). By default 8 (coordinate; 24 if
+        Passes over the images (coordinate) or their sufficient statistics (subspace). By default 10 (coordinate; 24 if
         `plain`) or 30 (subspace).
     beta : float
         Weight of the rate (nats) against the distortion (noise units), as in Eq. 3 of the cryoTWIN paper; 2 weights
@@ -74,6 +75,9 @@ class TrainingConfig:
     map_prior : float
         Weight of the Gaussian prior of the coordinate architecture's maps, whose power is that of all deviations from
         the average map: 1 for one direction of variation, n for n equal ones; 0: no prior, as in `plain` networks.
+    simulated : float
+        Weight of the error of the coordinate architecture's encoder on images that are simulated with its decoder
+        during training; 0: no such images, as in `plain` networks.
     seed : int
         Seed of the image order and of the latent noise.
     device : str, optional
@@ -109,6 +113,7 @@ class TrainingConfig:
     precision: str = "auto"
     isometry: float = 10.0
     map_prior: float = 25.0
+    simulated: float = 1.0
     seed: int = 0
     device: str | None = None
     checkpoint: str | os.PathLike | None = None

@@ -23,7 +23,7 @@ from cryotwin_nb.particles.streaming import PreparedImages
 from cryotwin_nb.runtime import distributed
 from cryotwin_nb.training.checkpoint import Interrupted, read_checkpoint, run_identity, write_checkpoint
 from cryotwin_nb.training.config import TrainingConfig
-from cryotwin_nb.training.objective import has_bfloat16, objective
+from cryotwin_nb.training.objective import has_bfloat16, objective, simulated_error
 
 
 class Trainer:
@@ -183,9 +183,12 @@ class Trainer:
         shared, share = (None, 1.0) if self.on_records else (size, config.coefficients)
         try:
             with model.networks.in_bfloat16(self._bfloat16):
-                distortion, rate, latents, prior = objective(model, batch, n, generator, shared, share)
+                distortion, rate, z, latents, prior = objective(model, batch, n, generator, shared, share)
                 departure = config.isometry * beta * model.networks.anisometry(latents)
                 departure = departure + config.map_prior * prior.sum() / size
+                if model.networks.simulates and config.simulated and progress > config.warmup:
+                    error = simulated_error(model.networks, batch, z, n, size, generator)
+                    departure = departure + config.simulated * error.sum() / size
                 mean = distortion.double().sum() / size
                 loss = (mean + beta * rate.mean() + departure) / model.imaging.multiplicity[:n].sum()
                 loss.backward()
