@@ -6,9 +6,10 @@ versions. Takes about a minute each on two cores. The README's pictures are made
 assembly-small.
 
 With --keep the stored models are measured again without training. With --coordinate, models of the coordinate
-architecture are trained from scratch (twelve minutes each) and measured but not stored:
-<data set>-coordinate.json. With --warm they are initialised from subspace models with eight dimensions (four minutes
-each): notebooks/models/<data set>-coordinate.safetensors and <data set>-warm.json.
+architecture are trained from scratch, with the paper's numbers of dimensions and components (eight minutes each):
+notebooks/models/<data set>-coordinate.safetensors and <data set>-coordinate.json; with --keep, the stored ones are
+measured again. With --warm, such models are initialised from subspace models (six minutes each) and measured but not
+stored: <data set>-warm.json.
 """
 
 from __future__ import annotations
@@ -31,30 +32,29 @@ SETTINGS = {
     "hinge-small": {"latent_dim": 2, "n_components": 30},  # two curved dimensions, one for each hinge
 }
 
+PAPER = {"latent_dim": 8, "n_components": 100}
 
-def run(name: str, kind: str) -> None:
-    """Train, store and measure; the kinds are "subspace", "keep", "coordinate" and "warm"."""
-    particles, settings = ct.data.fetch(name), SETTINGS[name]
-    stored = MODELS / (f"{name}-coordinate.safetensors" if kind == "warm" else f"{name}.safetensors")
-    results = HERE / "results" / (f"{name}-{kind}.json" if kind in ("coordinate", "warm") else f"{name}.json")
+
+def run(name: str, kind: str, keep: bool) -> None:
+    """Train, unless the stored model is to be kept; store and measure; the kinds are "subspace", "coordinate", "warm"."""
+    particles, settings = ct.data.fetch(name), PAPER if kind != "subspace" else SETTINGS[name]
+    suffix = "" if kind == "subspace" else f"-{kind}"
+    stored, results = MODELS / f"{name}{suffix}.safetensors", HERE / "results" / f"{name}{suffix}.json"
     started, seconds = time.perf_counter(), None
-    if kind == "keep":
+    if keep:
         model = ct.CryoTwin.load(stored)
         seconds = json.loads(results.read_text())["seconds of training"]
-    elif kind == "warm":
-        settings = {"latent_dim": 8} | settings  # the paper's d: with spare dimensions, the networks' maps are better
-        source = ct.CryoTwin(particles.box_size, **settings)
-        ct.fit(source, particles)
-        model = ct.CryoTwin(particles.box_size, "coordinate", **settings)
-        ct.warm_start(model, source, particles)
-        ct.fit(model, particles, AFTER_WARM_START)
     else:
-        model = ct.CryoTwin(particles.box_size, kind, **settings)
-        ct.fit(model, particles)
+        model = ct.CryoTwin(particles.box_size, "subspace" if kind == "subspace" else "coordinate", **settings)
+        if kind == "warm":
+            source = ct.CryoTwin(particles.box_size, **settings)
+            ct.fit(source, particles)
+            ct.warm_start(model, source, particles)
+        ct.fit(model, particles, AFTER_WARM_START if kind == "warm" else None)
     seconds = seconds or round(time.perf_counter() - started)
-    if kind in ("subspace", "warm"):
+    if kind != "warm" and not keep:
         model.save(stored)
-    if kind in ("subspace", "keep"):
+    if kind == "subspace":
         keep_latents(name, model, particles)
     measured = measure(model, particles) | {"seconds of training": seconds, "machine": machine()}
     results.parent.mkdir(exist_ok=True)
@@ -107,11 +107,10 @@ def draw_pathways() -> None:
 
 if __name__ == "__main__":
     names = [argument for argument in sys.argv[1:] if not argument.startswith("--")] or list(SETTINGS)
-    kinds = [kind for kind in ("keep", "coordinate", "warm") if f"--{kind}" in sys.argv]
+    kinds = [kind for kind in ("coordinate", "warm") if f"--{kind}" in sys.argv] or ["subspace"]
     if len(kinds) > 1:
-        sys.exit("Give one of --keep, --coordinate and --warm.")
-    kind = kinds[0] if kinds else "subspace"
+        sys.exit("Give one of --coordinate and --warm.")
     for name in names:
-        run(name, kind)
-    if "assembly-small" in names and kind in ("subspace", "keep"):
+        run(name, kinds[0], "--keep" in sys.argv)
+    if "assembly-small" in names and kinds == ["subspace"]:
         draw_pathways()

@@ -73,7 +73,7 @@ class CoordinateNetworks(Networks):
         super().__init__(imaging, latent_dim, noise_width)
         width, depth, n_features, size = options.width, options.depth, options.n_features, imaging.plane.box_size
         self.plain, self.simulates, self._bfloat16 = options.plain, not options.plain, False
-        self.training_defaults = {"epochs": 24 if self.plain else 10, "batch_size": 32}
+        self.training_defaults = {"epochs": 24 if self.plain else 16, "batch_size": 32}
         self.register_buffer("inside", imaging.window.flatten() > 0, persistent=False)
         places = lattice_points(imaging.particle_radius, max(_SPACING, imaging.particle_radius / _REACH))
         self.register_buffer("places", places, persistent=False)

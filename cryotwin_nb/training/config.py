@@ -51,7 +51,7 @@ class TrainingConfig:
     Attributes
     ----------
     epochs : int, optional
-        Passes over the images (coordinate) or their sufficient statistics (subspace). By default 10 (coordinate; 24 if
+        Passes over the images (coordinate) or their sufficient statistics (subspace). By default 16 (coordinate; 24 if
         `plain`) or 30 (subspace).
     beta : float
         Weight of the rate (nats) against the distortion (noise units), as in Eq. 3 of the cryoTWIN paper; 2 weights
