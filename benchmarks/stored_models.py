@@ -36,7 +36,7 @@ PAPER = {"latent_dim": 8, "n_components": 100}
 
 
 def run(name: str, kind: str, keep: bool) -> None:
-    """Train, unless the stored model is to be kept; store and measure; the kinds are "subspace", "coordinate", "warm"."""
+    """Train, unless the stored model is to be kept; store and measure; kinds are "subspace", "coordinate", "warm"."""
     particles, settings = ct.data.fetch(name), PAPER if kind != "subspace" else SETTINGS[name]
     suffix = "" if kind == "subspace" else f"-{kind}"
     stored, results = MODELS / f"{name}{suffix}.safetensors", HERE / "results" / f"{name}{suffix}.json"

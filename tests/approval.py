@@ -153,7 +153,7 @@ def processor() -> str:
     """Return the name of this machine's processor, with its generation: families and models can share a name."""
     file = Path("/proc/cpuinfo")
     found = re.findall(r"^(model name|cpu family|model)\s*: (.*)$", file.read_text(), re.M) if file.exists() else []
-    first = {name: value for name, value in reversed(found)}
+    first = dict(reversed(found))
     if "model name" not in first:
         return platform.processor()
     return f"{first['model name']}, family {first.get('cpu family')}, model {first.get('model')}"
