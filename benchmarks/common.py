@@ -20,7 +20,7 @@ from cryotwin_nb.particles.formation import ImageBatch, ImageFormation
 from cryotwin_nb.reconstruction.eigenvolumes import begin
 
 RESULTS = Path(__file__).parent / "results"
-AFTER_WARM_START = ct.TrainingConfig(epochs=3, warmup=0, start_radius=1, learning_rate=2e-4)
+AFTER_WARM_START = ct.TrainingConfig(epochs=3, warmup=0, start_radius=1, learning_rate=2e-4, map_prior=3.0)
 """Training settings of coordinate models after `warm_start`."""
 
 

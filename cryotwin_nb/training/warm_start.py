@@ -40,7 +40,7 @@ def warm_start(
 ) -> None:
     """Initialise a coordinate model from a trained subspace model, in place.
 
-    Continue with `fit(model, particles, TrainingConfig(warmup=0, start_radius=1, ...))`.
+    Continue with `fit(model, particles, TrainingConfig(warmup=0, start_radius=1, map_prior=3, ...))`.
 
     Parameters
     ----------
