@@ -76,8 +76,8 @@ def simulated_error(
     noise. The encoder thus learns from more noise than the images have; no gradient reaches the decoder. The sum over
     the m images is scaled to one structure an image.
 
-    The error is that of the affine function of the encoded latents that predicts the structures best, so only what the
-    latents tell counts: their scale is left to rate and distortion, on which the isometry depends.
+    The error is that of the affine function of the encoded latents that predicts the structures best, so only the
+    information in the latents counts: their scale is left to rate and distortion, on which the isometry depends.
 
     Parameters
     ----------
