@@ -83,8 +83,10 @@ def _printed(cell: nbformat.NotebookNode) -> str:
     return "".join(output.text for output in cell.get("outputs", []) if output.output_type == "stream")
 
 
-def _values(text: str) -> list[float]:
-    return [float(number) for number in re.findall(r"\d+(?:\.\d+)?", re.sub(r"(?<=\d),(?=\d{3})", "", text))]
+def _values(text: str, with_point: bool = False) -> list[float]:
+    """Return the numbers in a text, or only those with a decimal point."""
+    found = re.findall(r"\d+(?:\.\d+)?", re.sub(r"(?<=\d),(?=\d{3})", "", text))
+    return [float(number) for number in found if "." in number or not with_point]
 
 
 def _numbers(notebook: nbformat.NotebookNode) -> Iterator[str]:
@@ -92,13 +94,14 @@ def _numbers(notebook: nbformat.NotebookNode) -> Iterator[str]:
     printed = [value for cell in code for value in _values(_printed(cell))]
     parameters = [line for cell in code for line in cell.source.splitlines() if re.match(r"[A-Z][A-Z_, ]* = ", line)]
     known = [*printed, *(value for line in parameters for value in _values(line))]
+    precise = [value for text in (*map(_printed, code), *parameters) for value in _values(text, with_point=True)]
     for cell in notebook.cells:
         if cell.cell_type != "markdown":
             continue
         declared = dict(cell.metadata.get("numbers", {}))
         for number in _in_prose(cell.source):
             reason = declared.get(number)
-            if reason is None and not _found(number, known):
+            if reason is None and not _found(number, precise if "." in number else known):
                 yield f"{cell.id}: {number} is neither printed nor declared"
             if reason is not None and reason.startswith("="):
                 yield from (f"{cell.id}: {number}: {problem}" for problem in _recalculated(number, reason, printed))
