@@ -101,3 +101,9 @@ def test_they_improve_the_latents_of_images_with_other_noise(particles):
             found = networks.encode(batch._replace(data=data))[0]
         errors.append(float((found - z).square().sum() / (z - z.mean(0)).square().sum()))
     assert errors[1] < 0.8 * errors[0], errors
+
+
+def test_layers_of_the_encoder_depend_on_the_view_unless_the_networks_are_plain():
+    with pytest.raises(ct.InputError, match="view_width"):
+        ct.CryoTwin(16, **SMALL, view_width=0)
+    ct.CryoTwin(16, **SMALL, view_width=0, plain=True)

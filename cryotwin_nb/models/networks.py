@@ -132,8 +132,9 @@ class CoordinateOptions(NetworkOptions):
         depth = whole("depth", self.depth, "Pass 0 or a positive integer; the default is 3.", least=0)
         n_features = whole("n_features", self.n_features, "Pass a positive integer; the default is 192.")
         latent_width = whole("latent_width", self.latent_width, "Pass 0 or a positive integer.", least=0)
-        view_width = whole("view_width", self.view_width, "Pass a positive integer; the default is 64.", least=0)
-        return CoordinateOptions(width, depth, n_features, flag("plain", self.plain), latent_width, view_width)
+        plain, remedy = flag("plain", self.plain), "Pass a positive integer; the default is 64."
+        view_width = whole("view_width", self.view_width, remedy, least=0 if plain else 1)
+        return CoordinateOptions(width, depth, n_features, plain, latent_width, view_width)
 
     @classmethod
     def least_numbers(cls, config: dict[str, Any]) -> dict[str, float]:
